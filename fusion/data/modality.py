@@ -1,0 +1,75 @@
+"""What one sensor's data is: bands, unit, resolution and statistics.
+
+A modality travels inside every checkpoint, so that data with other bands, another unit or another range is
+recognised before it silently spoils a result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+__all__ = ["Modality"]
+
+
+@dataclass(frozen=True)
+class Modality:
+    """One sensor of a tile.
+
+    Attributes:
+        name: the key of the modality in a :class:`~fusion.data.tiles.TileBatch`, e.g. ``"s2"``.
+        kind: ``"image"`` (one date, (C,H,W)) or ``"series"`` ((L,C,H,W) with a day for each date).
+        bands: names in the order of the channel axis, e.g. ``("B02", "B03", "B04", "B08")``.
+        resolution: metres per pixel.
+        patch_size: pixels per patch side, so that ``patch_size * resolution`` metres is one patch.
+        unit: what a value means, e.g. ``"reflectance x 10000"``, ``"dB"``, ``"8 bit"``, ``"linear"``.
+        mean, std: per band, over observed values of the training data; empty until known.
+    """
+
+    name: str
+    kind: Literal["image", "series"]
+    bands: tuple[str, ...]
+    resolution: float
+    patch_size: int
+    unit: str = ""
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("image", "series"):
+            raise ValueError(f"modality {self.name!r}: kind is 'image' or 'series', not {self.kind!r}")
+        if not self.bands or len(set(self.bands)) != len(self.bands):
+            raise ValueError(f"modality {self.name!r}: bands must be named and distinct, not {self.bands}")
+        if self.resolution <= 0 or self.patch_size < 1:
+            raise ValueError(
+                f"modality {self.name!r}: resolution {self.resolution} m and patch_size {self.patch_size} "
+                "pixels must be positive"
+            )
+        for field in ("mean", "std"):
+            values = getattr(self, field)
+            if values and len(values) != len(self.bands):
+                raise ValueError(
+                    f"modality {self.name!r}: {len(values)} {field} values for {len(self.bands)} bands"
+                )
+
+    @property
+    def channels(self) -> int:
+        return len(self.bands)
+
+    @property
+    def patch_metres(self) -> float:
+        """Side of one patch on the ground, in metres."""
+        return self.patch_size * self.resolution
+
+    def with_statistics(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Modality:
+        """The same modality with the statistics of some data."""
+        return replace(self, mean=tuple(map(float, mean)), std=tuple(map(float, std)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types only, for YAML and checkpoint metadata; :meth:`from_dict` is the inverse."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Modality:
+        listed = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in fields.items()}
+        return cls(**listed)

@@ -1,0 +1,26 @@
+"""The op library: patch InfoNCE, relative-position attention and quantization look-ups as torch operators.
+
+Importing it needs torch, numpy and einops, compiles nothing and touches no GPU.
+"""
+
+from .attention import RelativeAttention, euclidean_buckets, relative_attention
+from .backends import BackendError, backends, use_backend
+from .infonce import PatchInfoNCE, patch_info_nce, patch_info_nce_ragged
+from .quantize import bin_decode, bin_encode, finite_scalar_quantize, nearest_code, vector_quantize
+
+__all__ = [
+    "BackendError",
+    "PatchInfoNCE",
+    "RelativeAttention",
+    "backends",
+    "bin_decode",
+    "bin_encode",
+    "euclidean_buckets",
+    "finite_scalar_quantize",
+    "nearest_code",
+    "patch_info_nce",
+    "patch_info_nce_ragged",
+    "relative_attention",
+    "use_backend",
+    "vector_quantize",
+]
