@@ -48,9 +48,7 @@ class Modality:
         for field in ("mean", "std"):
             values = getattr(self, field)
             if values and len(values) != len(self.bands):
-                raise ValueError(
-                    f"modality {self.name!r}: {len(values)} {field} values for {len(self.bands)} bands"
-                )
+                raise ValueError(f"modality {self.name!r}: {len(values)} {field} values for {len(self.bands)} bands")
 
     @property
     def channels(self) -> int:

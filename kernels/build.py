@@ -1,0 +1,298 @@
+"""Compiles ``csrc`` on first use, once for each torch, compiler, Python, CPU and GPU.
+
+A library lives in a cache folder named by a hash of everything that shapes it. It is built in a temporary
+folder beside it and moved into place, under an ``flock`` that the kernel drops when its holder dies, so a
+killed build leaves neither a half-written library nor a lock. Racing processes: one builds, the others wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import importlib.util
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+import torch
+
+from . import toolchain
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["BuildError", "arrays", "cache_folder", "compile_all", "load"]
+
+CSRC = Path(str(importlib.util.find_spec("fusion.csrc").submodule_search_locations[0]))  # type: ignore
+_DAY = 24 * 3600
+
+
+class BuildError(RuntimeError):
+    """A library could not be compiled or loaded here; the message says why and what would help."""
+
+
+@dataclass(frozen=True)
+class Library:
+    """What one shared object is made of."""
+
+    name: str  # file name without suffix; for a Python module also its import name
+    title: str  # for people
+    sources: tuple[Path, ...]
+    compile: dict[str, tuple[str, ...]]  # command line before "-c source" for each source suffix
+    link: tuple[str, ...]
+    identity: str  # what besides sources and command lines decides the binary
+
+    @functools.cached_property
+    def key(self) -> str:
+        digest = hashlib.sha256(repr((self.compile, self.link, self.identity, torch.__version__)).encode())
+        for path in sorted(CSRC.rglob("*")):
+            if path.suffix in (".h", ".cuh") or path in self.sources:
+                digest.update(path.relative_to(CSRC).as_posix().encode() + b"\0" + path.read_bytes())
+        return digest.hexdigest()[:24]
+
+
+def cache_folder() -> Path:
+    """``FUSION_CACHE_DIR``, else ``eo-fusion`` in the user's cache folder."""
+    if asked := os.environ.get("FUSION_CACHE_DIR"):
+        return Path(asked).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "eo-fusion"
+
+
+@functools.cache
+def load(device: Literal["cpu", "cuda"]) -> None:
+    """Makes the compiled operators for ``device`` available under ``torch.ops.fusion``, compiling at need.
+
+    Raises:
+        BuildError: no compiler, a failed build, a cache folder that cannot be written, or
+            ``FUSION_DISABLE_JIT=1`` and nothing compiled yet.
+    """
+    path = _artifact(_describe(device))
+    try:
+        torch.ops.load_library(str(path))
+    except OSError as error:
+        raise BuildError(f"{path} does not load: {error}; delete its folder to build it again") from None
+
+
+@functools.cache
+def arrays() -> ModuleType:
+    """The pybind11 module of the NumPy face, compiled at need. Raises :class:`BuildError` as :func:`load` does."""
+    path = _artifact(_describe("arrays"))
+    spec = importlib.util.spec_from_file_location("fusion_arrays", path)
+    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    spec.loader.exec_module(module)  # type: ignore[union-attr]
+    return module
+
+
+def compile_all() -> dict[str, str]:
+    """Compiles every library ahead of time (``fusion build``): for each its path, or why there is none."""
+    outcome = {}
+    for kind in ("cpu", "arrays", "cuda"):
+        try:
+            outcome[kind] = str(_artifact(_describe(kind)))
+        except BuildError as error:
+            outcome[kind] = f"not built: {error}"
+    return outcome
+
+
+@functools.cache
+def _describe(kind: str) -> Library:
+    try:
+        return {"cpu": _cpu_library, "arrays": _arrays_library, "cuda": _cuda_library}[kind]()
+    except toolchain.ToolchainError as error:
+        raise BuildError(str(error)) from None
+
+
+_CXX_FLAGS = (
+    "-std=c++17",
+    "-O3",
+    "-march=native",
+    "-ffp-contract=fast",
+    "-fno-math-errno",
+    "-fPIC",
+    "-fopenmp",
+    "-Wall",
+)
+# The stable C ABI of torch 2.10: compiles in a second, and the binary outlives torch's own updates.
+_TORCH_FLAGS = ("-DTORCH_TARGET_VERSION=0x020a000000000000", f"-I{Path(torch.__file__).parent / 'include'}")
+_TORCH_LIBRARIES = Path(torch.__file__).parent / "lib"
+
+
+def _cpu_library() -> Library:
+    compiler = toolchain.cxx()
+    command = (compiler, *_CXX_FLAGS, *_TORCH_FLAGS, f"-I{CSRC}")
+    # torch ships a libgomp of its own; linked by the same name, so that one pool of threads serves both.
+    link = (
+        compiler,
+        "-shared",
+        f"-L{_TORCH_LIBRARIES}",
+        "-ltorch_cpu",
+        "-ltorch",
+        "-lc10",
+        "-fopenmp",
+        "-ldl",
+    )
+    return Library(
+        name="fusion_cpu",
+        title="CPU kernels",
+        sources=(CSRC / "bindings.cpp", *sorted((CSRC / "cpu").glob("*.cpp"))),
+        compile={".cpp": command},
+        link=link,
+        identity=toolchain.version(compiler) + toolchain.cpu_identity(),
+    )
+
+
+def _arrays_library() -> Library:
+    import pybind11
+
+    compiler = toolchain.cxx()
+    python = f"-I{sysconfig.get_path('include')}"
+    return Library(
+        name="fusion_arrays",
+        title="NumPy look-ups",
+        sources=(CSRC / "arrays.cpp", CSRC / "cpu" / "quantize.cpp"),
+        compile={".cpp": (compiler, *_CXX_FLAGS, f"-I{pybind11.get_include()}", python, f"-I{CSRC}")},
+        link=(compiler, "-shared", "-fopenmp", "-ldl"),
+        identity=toolchain.version(compiler) + toolchain.cpu_identity() + sys.version,
+    )
+
+
+def _cuda_library() -> Library:
+    if not torch.version.cuda:
+        raise BuildError(f"torch {torch.__version__} has no CUDA; install a CUDA build of torch")
+    compiler, toolkit = toolchain.nvcc()
+    gencode = []
+    for architecture in toolchain.cuda_architectures():
+        number = architecture.removesuffix("+PTX").replace(".", "")
+        gencode.append(f"-gencode=arch=compute_{number},code=sm_{number}")
+        if architecture.endswith("+PTX"):
+            gencode.append(f"-gencode=arch=compute_{number},code=compute_{number}")
+    flags = ("-std=c++17", "-O3", "-Xcompiler=-fPIC", "-DUSE_CUDA", *gencode, f"-I{toolkit / 'include'}")
+    libraries = [f"-L{toolkit / d}" for d in ("lib64", "lib", "targets/x86_64-linux/lib") if (toolkit / d).is_dir()]
+    return Library(
+        name="fusion_cuda",
+        title="CUDA kernels",
+        sources=tuple(sorted((CSRC / "cuda").glob("*.cu"))),
+        compile={".cu": (compiler, *flags, *_TORCH_FLAGS, f"-I{CSRC}")},
+        link=(
+            *(toolchain.cxx(), "-shared", f"-L{_TORCH_LIBRARIES}", *libraries),
+            *("-ltorch_cuda", "-ltorch_cpu", "-ltorch", "-lc10", "-lcudart"),
+        ),
+        identity=toolchain.version(compiler),
+    )
+
+
+def _artifact(library: Library) -> Path:
+    folder = cache_folder() / library.key
+    path = folder / f"{library.name}.so"
+    if path.is_file():
+        return path
+    if os.environ.get("FUSION_DISABLE_JIT") == "1":
+        raise BuildError(f"{library.title} are not compiled yet and FUSION_DISABLE_JIT=1; run `fusion build`")
+    if fcntl is None:
+        raise BuildError("compiling on the fly needs a POSIX system")
+    try:
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        with _locked(cache_folder() / f"{library.key}.lock"):
+            if not path.is_file():  # another process may have built it while we waited
+                _sweep(cache_folder())
+                _build(library, path)
+    except OSError as error:
+        raise BuildError(
+            f"cannot write the cache folder {cache_folder()} ({error.strerror or error}); "
+            "set FUSION_CACHE_DIR to one that can be written"
+        ) from None
+    return path
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with open(path, "w") as file:
+        started, told = time.monotonic(), False
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not told and time.monotonic() - started > 60:
+                    told = True
+                    _say(f"another process has been compiling for over a minute (it holds {path})")
+                time.sleep(0.05)
+        yield  # closing the file releases the lock
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what killed builds left, a day later."""
+    for stale in folder.glob("building-*"):
+        if time.time() - stale.stat().st_mtime > _DAY:
+            shutil.rmtree(stale, ignore_errors=True)
+
+
+def _build(library: Library, path: Path) -> None:
+    started = time.monotonic()
+    workplace = Path(tempfile.mkdtemp(prefix="building-", dir=cache_folder()))
+    try:
+        (workplace / "build.ninja").write_text(_ninja_file(library))
+        command = [toolchain.ninja(), "-C", str(workplace), f"-j{_jobs()}"]
+        if os.environ.get("FUSION_VERBOSE") == "1":
+            command.append("-v")
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if done.returncode != 0:
+            raise BuildError(f"compiling the {library.title} failed:\n{done.stdout[-4000:]}")
+        if os.environ.get("FUSION_VERBOSE") == "1":
+            _say(done.stdout)
+        path.parent.mkdir(exist_ok=True)
+        os.replace(workplace / path.name, path)
+    except toolchain.ToolchainError as error:
+        raise BuildError(str(error)) from None
+    finally:
+        shutil.rmtree(workplace, ignore_errors=True)
+    _say(f"compiled the {library.title} in {time.monotonic() - started:.1f} s (once; kept in {path.parent})")
+
+
+def _ninja_file(library: Library) -> str:
+    def quoted(words: tuple[str, ...]) -> str:
+        return " ".join(_shell_word(w) for w in words)
+
+    lines = []
+    for suffix, command in library.compile.items():
+        lines.append(f"rule compile{suffix}\n  command = {quoted(command)} -c $in -o $out")
+    # Libraries come after the objects that need them.
+    lines.append(f"rule link\n  command = {_shell_word(library.link[0])} $in {quoted(library.link[1:])} -o $out")
+    objects = []
+    for number, source in enumerate(library.sources):
+        objects.append(f"{number}-{source.stem}.o")
+        escaped = str(source).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
+        lines.append(f"build {objects[-1]}: compile{source.suffix} {escaped}")
+    lines.append(f"build {library.name}.so: link {' '.join(objects)}")
+    return "\n".join(lines) + "\n"
+
+
+def _shell_word(word: str) -> str:
+    return shlex.quote(word).replace("$", "$$")
+
+
+def _jobs() -> int:
+    """One compiler for each core, as far as 2 GB of free memory for each allows."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return cores
+    return max(1, min(cores, int(free / 2e9)))
+
+
+def _say(line: str) -> None:
+    print(f"fusion: {line}", file=sys.stderr, flush=True)
