@@ -34,6 +34,7 @@ class Tile:
             reader's documentation says).
         valid: series only, (L,) bool; False for a date that must not be used.
         label: class index, multi-hot vector or regression target, or None.
+        geo: where the tile lies, or None where unknown.
     """
 
     name: str
@@ -108,7 +109,8 @@ def collate(tiles: Sequence[Tile], modalities: Sequence[str] | None = None) -> T
     that no tile has is left out.
 
     Raises:
-        ValueError: tiles differ in channels or size of a modality, or only some have labels.
+        ValueError: tiles differ in channels or size of a modality, only some have labels, or nothing at all was
+            observed in any of them.
     """
     if not tiles:
         raise ValueError("collate: no tiles given")
@@ -139,6 +141,11 @@ def collate(tiles: Sequence[Tile], modalities: Sequence[str] | None = None) -> T
                 values[name][b, :l] = tile.values[name]
                 days[name][b, :l] = tile.days[name]
                 valid[name][b, :l] = tile.valid.get(name, torch.ones(l, dtype=torch.bool))
+    if not values:
+        raise ValueError(
+            f"collate: nothing was observed in {len(tiles)} tiles ({', '.join(t.name for t in tiles[:4])}): every date "
+            "is nodata or too cloudy. `fusion data check` lists such tiles; leave them out"
+        )
     labels: list[Any] = [tile.label for tile in tiles]
     if any(l is None for l in labels) and any(l is not None for l in labels):
         missing = [tile.name for tile in tiles if tile.label is None]

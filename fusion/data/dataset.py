@@ -1,0 +1,237 @@
+"""The base of every reader: what a data set of tiles offers, whatever lies on disk."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .modality import Modality
+from .tiles import Geo, Tile
+
+__all__ = ["Task", "TileDataset"]
+
+Task = Literal["multilabel", "multiclass", "regression"]
+
+
+class TileDataset(torch.utils.data.Dataset[Tile]):
+    """Tiles of one place set, each with any of the modalities, in raw physical values.
+
+    ``dataset[i]`` is the evaluation view of tile i: always the same dates, the central crop. ``dataset[i, seed]``
+    is a random view: other dates and another crop where the reader has a choice, the same for the same seed.
+    Training asks for the second, so no reader has a training mode to be left in by mistake, and a resumed run
+    sees what the interrupted one would have seen.
+
+    A reader gives the constructor what is known without reading imagery, and implements :meth:`_read`. Views made by
+    :meth:`subset`, :meth:`split`, :meth:`with_modalities` and :meth:`with_classes` share its index and are cheap.
+
+    Attributes:
+        modalities: what a tile may contain, in the order in which batches hold them.
+        grid: patches per tile (rows, columns), the same ground grid for every modality.
+        task: what the labels are, or None.
+        classes: class names, or target names for regression.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        modalities: Sequence[Modality],
+        grid: tuple[int, int],
+        *,
+        task: Task | None = None,
+        classes: Sequence[str] = (),
+        labels: Tensor | None = None,
+        splits: Mapping[str, Sequence[int]] | None = None,
+    ) -> None:
+        """
+        Args:
+            labels: (N,) int64 class indices, (N, K) float multi-hot or (N, T) float targets; needed with ``task``.
+            splits: tile numbers by split name.
+
+        Raises:
+            ValueError: no tile, or labels that do not fit tiles, task or classes.
+        """
+        if not len(names):
+            raise ValueError(f"{type(self).__name__}: no tile found")
+        if (task is None) != (labels is None):
+            raise ValueError(f"{type(self).__name__}: task {task!r} and labels belong together")
+        if labels is not None and len(labels) != len(names):
+            raise ValueError(f"{type(self).__name__}: {len(labels)} labels for {len(names)} tiles")
+        self.modalities = tuple(modalities)
+        self.grid = (int(grid[0]), int(grid[1]))
+        self.task = task
+        self.classes = tuple(classes)
+        self._names = list(names)
+        self._labels = labels
+        self._splits = {k: np.asarray(v, dtype=np.int64) for k, v in (splits or {}).items()}
+        self._rows = np.arange(len(names))  # of the reader's own list; views hold some of them
+
+    # What a reader implements.
+
+    def _read(self, row: int, rng: np.random.Generator | None) -> Tile:
+        """Tile ``row`` of the reader's own list with ``self.modalities`` (those observed). ``rng`` is None for the
+        evaluation view. Label and place are filled in by the base."""
+        raise NotImplementedError
+
+    def _place(self, row: int) -> Geo | None:
+        """Where tile ``row`` lies, without reading imagery; None where unknown."""
+        return None
+
+    # What everybody uses.
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, item: int | tuple[int, int]) -> Tile:
+        i, seed = item if isinstance(item, tuple) else (item, None)
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"tile {i} of {len(self)}")
+        row = int(self._rows[i])
+        tile = self._read(row, None if seed is None else np.random.default_rng((seed, row)))
+        for modality in self.modalities:
+            _admit(tile, modality, self.grid)
+        if self._labels is not None:
+            tile.label = self._labels[row]
+        tile.geo = self._place(row)
+        return tile
+
+    @property
+    def names(self) -> list[str]:
+        return [self._names[row] for row in self._rows]
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names that :meth:`split` knows."""
+        return tuple(self._splits)
+
+    def labels(self) -> Tensor:
+        """(N,) int64 class indices, (N, K) float multi-hot or (N, T) float targets; reads no imagery.
+
+        Raises:
+            ValueError: the data set has no labels.
+        """
+        if self._labels is None:
+            raise ValueError(
+                f"{type(self).__name__} of {len(self)} tiles, e.g. {self.names[0]}, has no labels; give the reader a "
+                "label file or variable"
+            )
+        return self._labels[torch.from_numpy(self._rows)]
+
+    def places(self) -> list[Geo | None]:
+        """Where each tile lies; reads no imagery."""
+        return [self._place(int(row)) for row in self._rows]
+
+    def modality(self, name: str) -> Modality:
+        """The modality called ``name``.
+
+        Raises:
+            ValueError: there is none; the message lists those there are.
+        """
+        for modality in self.modalities:
+            if modality.name == name:
+                return modality
+        raise ValueError(f"no modality {name!r}; the data set has {', '.join(m.name for m in self.modalities)}")
+
+    def subset(self, indices: Sequence[int] | Tensor | np.ndarray) -> TileDataset:
+        """The tiles ``indices`` (of this view), in that order.
+
+        Raises:
+            ValueError: no index, or one out of range.
+        """
+        chosen = np.asarray(indices, dtype=np.int64).reshape(-1)
+        if not len(chosen) or chosen.min() < -len(self) or chosen.max() >= len(self):
+            given = f"{chosen.min()}..{chosen.max()}" if len(chosen) else "none"
+            raise ValueError(f"subset: indices of {len(self)} tiles wanted, {given} given")
+        view = copy.copy(self)
+        view._rows = self._rows[chosen]
+        return view
+
+    def split(self, name: str) -> TileDataset:
+        """The tiles of this view that belong to the split ``name``.
+
+        Raises:
+            ValueError: no such split, or none of its tiles is here.
+        """
+        if name not in self._splits:
+            known = ", ".join(self._splits) or "none: describe them to the reader"
+            raise ValueError(f"{type(self).__name__}: no split {name!r}; known splits: {known}")
+        inside = np.flatnonzero(np.isin(self._rows, self._splits[name]))
+        if not len(inside):
+            raise ValueError(f"{type(self).__name__}: split {name!r} has none of these {len(self)} tiles")
+        return self.subset(inside)
+
+    def with_modalities(self, names: Sequence[str]) -> TileDataset:
+        """The same tiles with only the modalities ``names``, in that order; others are not even read."""
+        if isinstance(names, str) or not names:
+            raise ValueError(f"with_modalities: a list of names is wanted, {names!r} given")
+        view = copy.copy(self)
+        view.modalities = tuple(self.modality(name) for name in names)
+        return view
+
+    def with_classes(self, names: Sequence[str]) -> TileDataset:
+        """The same labels reduced to some classes or targets, in that order.
+
+        Multi-label and regression lose columns; multi-class loses the tiles of the other classes.
+
+        Raises:
+            ValueError: no labels, or a class that does not exist.
+        """
+        labels = self.labels()
+        unknown = [name for name in names if name not in self.classes]
+        if unknown or not names:
+            raise ValueError(f"with_classes: {unknown or names} not among {', '.join(self.classes)}")
+        columns = [self.classes.index(name) for name in names]
+        view = self
+        if self.task == "multiclass":
+            view = self.subset(torch.isin(labels, torch.tensor(columns)).nonzero().flatten())
+        view = copy.copy(view)
+        view.classes = tuple(names)
+        if self.task == "multiclass":
+            position = torch.full((len(self.classes),), -1).scatter(
+                0, torch.tensor(columns), torch.arange(len(columns))
+            )
+            view._labels = position[self._labels]
+        else:
+            view._labels = self._labels[:, columns]
+        return view
+
+
+def _admit(tile: Tile, modality: Modality, grid: tuple[int, int]) -> None:
+    """Lets only finite values of the promised shape through; the last line of defence, for every reader.
+
+    A date with a non-finite value is zeroed and marked; an image, or a series without a usable date, is absent.
+    """
+    name = modality.name
+    if name not in tile.values:
+        return
+    values = tile.values[name]
+    size = (grid[0] * modality.patch_size, grid[1] * modality.patch_size)
+    dims = 3 if modality.kind == "image" else 4
+    if values.ndim != dims or values.shape[-3] != modality.channels or tuple(values.shape[-2:]) != size:
+        raise ValueError(
+            f"tile {tile.name}: {name!r} has shape {tuple(values.shape)}; its modality says a {modality.kind} of "
+            f"{modality.channels} bands ({', '.join(modality.bands)}) and {size[0]} x {size[1]} pixels"
+        )
+    if modality.kind == "image":
+        if not torch.isfinite(values).all():
+            del tile.values[name]
+        return
+    days = tile.days.get(name)
+    if days is None or len(days) != len(values):
+        raise ValueError(
+            f"tile {tile.name}: {name!r} has {len(values)} dates of data and "
+            f"{'no' if days is None else len(days)} days; they must match one to one"
+        )
+    finite = torch.isfinite(values).all(dim=(1, 2, 3))
+    valid = tile.valid.get(name, torch.ones_like(finite)) & finite
+    if not valid.any():
+        for part in (tile.values, tile.days, tile.valid):
+            part.pop(name, None)
+        return
+    if not finite.all():
+        values = torch.where(finite[:, None, None, None], values, torch.zeros((), dtype=values.dtype))
+    tile.values[name], tile.valid[name] = values, valid
