@@ -1,0 +1,145 @@
+"""The look-ups in chunked PyTorch: correct on every device and in every float dtype, memory O(N + K).
+
+Arithmetic is float32 at least, whatever the inputs' dtype.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from . import reference
+
+__all__ = [
+    "bin_decode",
+    "bin_encode",
+    "check_edges",
+    "code_statistics",
+    "finite_scalar_quantize",
+    "finite_scalar_quantize_backward",
+    "nearest_code",
+    "prepare",
+    "working_dtype",
+]
+
+# Scores held at once. 4 MiB in float32: in the L2 and L3 caches of a CPU, and enough rows to fill a GPU.
+SCORES = {"cpu": 1 << 20, "cuda": 1 << 24}
+
+
+def working_dtype(*tensors: Tensor) -> torch.dtype:
+    """float64 if any tensor is float64, else float32."""
+    return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
+
+
+def prepare(codebook: Tensor, metric: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Centre (D,), codes (K, D) and bias (K,), such that the nearest code of x maximises (x - centre).c_k + bias_k.
+
+    ``l2``: ``||x - c||^2`` is least where ``x.c - ||c||^2/2`` is greatest. With a common offset (temperatures in
+    kelvin, pressures in pascal) both terms grow and their difference drowns in rounding, so the codebook's centre is
+    taken from x and c. ``cosine``: |x| does not matter, and taking one vector from all unit codes adds the same to
+    every score of x, so here only the codes are centred.
+    """
+    if metric == "cosine":
+        unit = torch.nn.functional.normalize(codebook.double(), dim=1, eps=torch.finfo(codebook.dtype).tiny)
+        codes = (unit - _centre(unit)).to(codebook.dtype)
+        return codebook.new_zeros(codebook.shape[1]), codes, codebook.new_zeros(codebook.shape[0])
+    centre = _centre(codebook)
+    codes = codebook - centre
+    return centre, codes, codes.square().sum(1).mul_(-0.5)
+
+
+def _centre(codebook: Tensor) -> Tensor:
+    """The mean code, rounded to a multiple of a power of two near the spread; (K, D) -> (D,).
+
+    Rounded, it is exact to subtract from data on a grid: what ties before ties after.
+    """
+    spread, mean = torch.std_mean(codebook, dim=0, correction=0)
+    step = torch.ldexp(torch.ones_like(spread), torch.frexp(spread).exponent)
+    return torch.where(spread > 0, (mean / step).round() * step, mean)
+
+
+def nearest_code(x: Tensor, codebook: Tensor, metric: str) -> Tensor:
+    dtype = working_dtype(x, codebook)
+    centre, codes, bias = prepare(codebook.to(dtype), metric)
+    result = torch.empty(x.shape[0], dtype=torch.int64, device=x.device)
+    rows = max(1, SCORES.get(x.device.type, 1 << 20) // codes.shape[0])
+    for start in range(0, x.shape[0], rows):
+        block = x[start : start + rows].to(dtype) - centre  # (R, D)
+        best = torch.addmm(bias, block, codes.T).argmax(1)  # (R,)
+        # Without the two lines below a NaN would be read as the greatest score, and inf as a direction.
+        best = torch.where(block.isfinite().all(1), best, 0)
+        result[start : start + rows] = torch.where(block.isnan().any(1), -1, best)
+    return result
+
+
+def code_statistics(x: Tensor, codes: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    dtype = working_dtype(x)
+    counts = torch.zeros(size + 1, dtype=torch.int64, device=x.device)
+    sums = torch.zeros(size + 1, x.shape[1], dtype=dtype, device=x.device)  # (K + 1, D)
+    rows = max(1, SCORES.get(x.device.type, 1 << 20) // max(1, x.shape[1]))
+    for block, slot in zip(x.split(rows), codes.split(rows), strict=True):
+        slot = torch.where((slot >= 0) & block.isfinite().all(1), slot, size)  # what does not count goes last
+        given = torch.bincount(slot, minlength=size + 1)
+        counts += given
+        block = block.to(dtype)
+        if x.is_cuda:  # sorted and summed segment by segment: atomic additions come in another order every time
+            ordered = block[slot.argsort(stable=True)]
+            sums += torch.segment_reduce(ordered, "sum", lengths=given, unsafe=True, initial=0)
+        else:
+            sums.index_add_(0, slot, block)
+    return counts[:size].to(dtype), sums[:size]
+
+
+def finite_scalar_quantize(z: Tensor, levels: Sequence[int], form: str) -> tuple[Tensor, Tensor]:
+    quantized, codes = reference.finite_scalar_quantize(z.to(working_dtype(z)), levels, form)
+    return quantized.to(z.dtype), codes
+
+
+def finite_scalar_quantize_backward(grad: Tensor, z: Tensor, levels: Sequence[int], form: str) -> Tensor:
+    """``grad * d bound/dz / unit``: rounding counts as the identity. Rows with a NaN get zero."""
+    wide = z.to(working_dtype(z))
+    size = torch.tensor(levels, dtype=wide.dtype, device=z.device)  # (D,)
+    if form == "sigmoid":
+        s = torch.sigmoid(wide)
+        slope = s * (1 - s)  # the factor L - 1 cancels against the unit
+    else:
+        half = (size - 1) * (1 - 1e-3) / 2
+        shift = torch.where(size % 2 == 0, torch.tan(0.5 / half), 0.0)
+        slope = (1 - torch.tanh(wide + shift).square()) * half / (size / 2).floor()
+    slope = torch.where(wide.isnan().any(-1, keepdim=True), 0.0, slope)
+    return torch.where(slope == 0, 0.0, grad.to(wide.dtype) * slope).to(z.dtype)
+
+
+def bin_encode(values: Tensor, edges: Tensor) -> Tensor:
+    check_edges(edges)
+    dtype = torch.promote_types(values.dtype, edges.dtype)
+    if dtype in (torch.float16, torch.bfloat16):
+        dtype = torch.float32
+    values, inner = values.to(dtype), edges.to(dtype)[1:-1].contiguous()
+    codes = torch.bucketize(values.contiguous(), inner, right=True)
+    return codes.masked_fill_(values.isnan(), -1)
+
+
+def check_edges(edges: Tensor) -> None:
+    """On the CPU only: reading a GPU tensor would make every call wait."""
+    if not edges.is_cuda and not bool((edges[1:] > edges[:-1]).all()):
+        at = int((~(edges[1:] > edges[:-1])).nonzero()[0])
+        raise ValueError(
+            f"bin_encode: edges must increase strictly, but edges[{at}]={float(edges[at])!r} and "
+            f"edges[{at + 1}]={float(edges[at + 1])!r}"
+        )
+
+
+def bin_decode(codes: Tensor, centres: Tensor) -> Tensor:
+    size = centres.shape[0]
+    if not codes.is_cuda and codes.numel() and (int(codes.min()) < -1 or int(codes.max()) >= size):
+        raise ValueError(
+            f"bin_decode: codes must be in -1..{size - 1} (centres {tuple(centres.shape)}), "
+            f"got {int(codes.min())}..{int(codes.max())}"
+        )
+    known = (codes >= 0) & (codes < centres.shape[0])
+    values = centres[torch.where(known, codes, 0)]
+    return values.masked_fill_(~known, math.nan)

@@ -1,0 +1,309 @@
+"""The look-ups as torch operators: schemas, argument checks, gradients, and the public functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..backends import implement
+from ..operators import define
+from . import eager
+from .reference import rotate
+
+__all__ = [
+    "bin_decode",
+    "bin_encode",
+    "code_statistics",
+    "finite_scalar_quantize",
+    "nearest_code",
+    "vector_quantize",
+]
+
+METRICS = ("l2", "cosine")
+GRADIENTS = ("straight-through", "rotation")
+FORMS = ("tanh", "sigmoid")
+
+# ------------------------------------------------------------------------------------------------- operators
+
+
+def _vector_statistics(x: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    dtype = eager.working_dtype(x)
+    return x.new_empty(size, dtype=dtype), x.new_empty(size, x.shape[1], dtype=dtype)
+
+
+_nearest_code = define(
+    "nearest_code(Tensor x, Tensor codebook, str metric) -> Tensor",
+    fake=lambda x, codebook, metric: x.new_empty(x.shape[0], dtype=torch.int64),
+)
+_code_statistics = define(
+    "code_statistics(Tensor x, Tensor codes, int size) -> (Tensor, Tensor)",
+    fake=lambda x, codes, size: _vector_statistics(x, size),
+)
+_finite_scalar_quantize = define(
+    "finite_scalar_quantize(Tensor z, int[] levels, str form) -> (Tensor, Tensor)",
+    fake=lambda z, levels, form: (torch.empty_like(z), z.new_empty(z.shape[:-1], dtype=torch.int64)),
+)
+_finite_scalar_quantize_backward = define(
+    "finite_scalar_quantize_backward(Tensor grad, Tensor z, int[] levels, str form) -> Tensor",
+    fake=lambda grad, z, levels, form: torch.empty_like(z),
+)
+_bin_encode = define(
+    "bin_encode(Tensor values, Tensor edges) -> Tensor",
+    fake=lambda values, edges: values.new_empty(values.shape, dtype=torch.int64),
+)
+_bin_decode = define(
+    "bin_decode(Tensor codes, Tensor centres) -> Tensor",
+    fake=lambda codes, centres: centres.new_empty(codes.shape),
+)
+
+_autocast = torch.library.Library("fusion", "FRAGMENT")
+_AUTOCAST = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU) | torch._C.DispatchKeySet(
+    torch._C.DispatchKey.AutocastCUDA
+)
+
+
+def _unaffected_by_autocast(operator: torch._ops.OpOverload) -> None:
+    """Indices and statistics are computed in float32 from the inputs as they are, inside autocast too."""
+
+    def run(*args: Any) -> Any:
+        with torch._C._ExcludeDispatchKeyGuard(_AUTOCAST):
+            return operator(*args)
+
+    for key in ("AutocastCPU", "AutocastCUDA"):
+        _autocast.impl(operator.name(), run, key)
+
+
+for _operator in (
+    _nearest_code,
+    _code_statistics,
+    _finite_scalar_quantize,
+    _finite_scalar_quantize_backward,
+    _bin_encode,
+    _bin_decode,
+):
+    _name = _operator._schema.name.removeprefix("fusion::")
+    implement(_name, "eager")(getattr(eager, _name))
+    _unaffected_by_autocast(_operator)
+
+
+def _save_scalar(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    z, ctx.levels, ctx.form = inputs
+    ctx.save_for_backward(z)
+
+
+def _scalar_backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor, None, None]:
+    (z,) = ctx.saved_tensors
+    return _finite_scalar_quantize_backward(grad.contiguous(), z, ctx.levels, ctx.form), None, None
+
+
+def _save_decode(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    codes, centres = inputs
+    ctx.size, ctx.dtype = centres.shape[0], centres.dtype
+    ctx.save_for_backward(codes)
+
+
+def _decode_backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
+    (codes,) = ctx.saved_tensors
+    _, sums = _code_statistics(grad.reshape(-1, 1), codes.reshape(-1), ctx.size)
+    return None, sums[:, 0].to(ctx.dtype)
+
+
+torch.library.register_autograd("fusion::finite_scalar_quantize", _scalar_backward, setup_context=_save_scalar)
+torch.library.register_autograd("fusion::bin_decode", _decode_backward, setup_context=_save_decode)
+
+# ------------------------------------------------------------------------------------------- public functions
+
+
+def nearest_code(x: Tensor, codebook: Tensor, *, metric: str = "l2") -> Tensor:
+    """Index of the nearest code of every vector, without the N x K distances.
+
+    Args:
+        x: (..., D) float vectors. A vector that holds a NaN is missing.
+        codebook: (K, D) float codes, K >= 1, finite.
+        metric: ``"l2"`` for the least Euclidean distance, ``"cosine"`` for the greatest cosine.
+
+    Returns:
+        int64 codes (...) in 0..K-1, the lowest index where codes tie, -1 for missing vectors.
+
+    Distances are computed in float32 at least and relative to the codebook's mean, so that data with a large common
+    offset (kelvin, pascal) finds its true neighbours. Memory beyond inputs and output: O(N + K).
+
+    Raises:
+        TypeError: a tensor is not floating point. ValueError: shapes do not fit, or the metric is unknown.
+    """
+    _check_vectors("nearest_code", x, codebook, metric)
+    rows = x.detach().reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    return _nearest_code(rows, codebook.detach(), metric).reshape(x.shape[:-1])
+
+
+def vector_quantize(
+    x: Tensor, codebook: Tensor, *, metric: str = "l2", gradient: str = "straight-through"
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Replaces every vector by its nearest code, with a gradient for the encoder.
+
+    Args:
+        x: (..., D) float vectors. A vector that holds a NaN is missing.
+        codebook: (K, D) float codes. Receives no gradient here: it learns by moving averages or by
+            ``mse_loss(codebook[codes], x.detach())`` (:class:`VectorQuantizer` does either).
+        metric: ``"l2"`` or ``"cosine"``, as in :func:`nearest_code`.
+        gradient: of ``quantized`` with respect to ``x``: ``"straight-through"`` passes it on unchanged
+            (van den Oord et al. 2017), ``"rotation"`` turns and scales it as the code turned and scaled x
+            (Fifty et al. 2024, Eq. 4).
+
+    Returns:
+        quantized (..., D) in x's dtype, exactly the codes' values, NaN where missing; codes (...) int64, -1 where
+        missing; and the commitment loss, a scalar: mean over finite vectors and D of ``(x - sg(quantized))^2``, 0 if
+        there are none, with a gradient to ``x``. Weigh it yourself (0.25 in the VQ-VAE paper). Vectors that are not
+        finite receive no gradient.
+
+    Raises:
+        TypeError, ValueError: as :func:`nearest_code`.
+    """
+    _check_vectors("vector_quantize", x, codebook, metric)
+    _check_choice("vector_quantize", "gradient", gradient, GRADIENTS)
+    codes = nearest_code(x, codebook, metric=metric)  # (...)
+    chosen = codebook.detach()[codes.clamp_min(0)].to(x.dtype)  # (..., D)
+    finite = x.isfinite().all(-1, keepdim=True)  # (..., 1)
+
+    with torch.autocast(x.device.type, enabled=False):
+        # The value is the code itself; what is added to it is 0 and carries only the gradient.
+        safe = torch.where(finite, x, 0)
+        carrier = rotate(safe, chosen) if gradient == "rotation" else safe
+        quantized = torch.where((codes >= 0)[..., None], chosen + (carrier - carrier.detach()), math.nan)
+        wide = eager.working_dtype(x)
+        error = torch.where(finite, safe.to(wide) - chosen.to(wide), 0).square().sum()
+        commitment = error / (finite.sum() * x.shape[-1]).clamp_min(1)
+    return quantized, codes, commitment
+
+
+def code_statistics(x: Tensor, codes: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """How many vectors each code was given and their sum: what a moving-average codebook or k-means needs.
+
+    Args:
+        x: (..., D) float vectors; rows that are not finite do not count.
+        codes: (...) int64 in 0..size-1, or -1 for rows that do not count.
+        size: K, the number of codes.
+
+    Returns:
+        counts (K,) and sums (K, D), float32 (float64 for float64 input). Deterministic: no atomic additions.
+    """
+    if x.shape[:-1] != codes.shape:
+        raise ValueError(
+            f"code_statistics: x {tuple(x.shape)} needs codes {tuple(x.shape[:-1])}, got {tuple(codes.shape)}"
+        )
+    rows = codes.numel()
+    return _code_statistics(x.detach().reshape(rows, x.shape[-1]), codes.reshape(rows), size)
+
+
+def finite_scalar_quantize(z: Tensor, levels: Sequence[int], *, form: str = "tanh") -> tuple[Tensor, Tensor]:
+    """Finite scalar quantization: every dimension is rounded to one of a few levels; no codebook, no search.
+
+    Args:
+        z: (..., D) float, unbounded. A vector that holds a NaN is missing.
+        levels: D integers >= 2, levels a dimension. The product is the number of codes, at most 2^63 - 1.
+        form: ``"tanh"``: ``round(tanh(z + shift) half - offset)`` scaled to [-1, 1] (Mentzer et al. 2023,
+            Listing 1, eps 1e-3). ``"sigmoid"``: ``round(sigmoid(z) (L - 1)) / (L - 1)`` in [0, 1] (TerraMind).
+
+    Returns:
+        quantized (..., D) in z's dtype, NaN where missing; codes (...) int64, ``sum_j level_j prod_{i<j} L_i`` (the
+        first dimension changes fastest), -1 where missing. The gradient takes rounding as the identity.
+
+    Raises:
+        TypeError: z is not floating point. ValueError: ``levels`` does not fit z or is out of range, unknown form.
+    """
+    _check_float("finite_scalar_quantize", z=z)
+    _check_choice("finite_scalar_quantize", "form", form, FORMS)
+    levels = check_levels("finite_scalar_quantize", levels)
+    if z.ndim == 0 or z.shape[-1] != len(levels):
+        raise ValueError(
+            f"finite_scalar_quantize: z {tuple(z.shape)} needs one level count per value of its last dimension, "
+            f"got levels={levels}"
+        )
+    return _finite_scalar_quantize(z, levels, form)
+
+
+def bin_encode(values: Tensor, edges: Tensor) -> Tensor:
+    """Code of the bin each value falls in: k where ``edges[k] <= v < edges[k+1]``, clamped to 0..K-1.
+
+    Args:
+        values: float, any shape. NaN is missing.
+        edges: (K+1,) float, strictly increasing, K >= 1. Only the inner edges decide; values beyond the outer
+            ones go to the first and last bin. Equally spaced edges are found by arithmetic, others by search.
+
+    Returns:
+        int64 codes, values' shape, in 0..K-1; -1 where missing.
+
+    Raises:
+        TypeError: not floating point. ValueError: edges are not (K+1,) or (checked on the CPU) do not increase.
+    """
+    _check_float("bin_encode", values=values, edges=edges)
+    if edges.ndim != 1 or edges.shape[0] < 2:
+        raise ValueError(f"bin_encode: edges must be (K+1,) with K >= 1, got {tuple(edges.shape)}")
+    return _bin_encode(values.detach(), edges.detach())
+
+
+def bin_decode(codes: Tensor, centres: Tensor) -> Tensor:
+    """``centres[codes]``, NaN where the code is -1 (missing).
+
+    Args:
+        codes: integer, any shape, in -1..K-1.
+        centres: (K,) float; receives a gradient.
+
+    Returns:
+        values, codes' shape, centres' dtype.
+
+    Raises:
+        TypeError: codes are not integer or centres not floating point. ValueError: centres are not (K,), or (checked
+        on the CPU; NaN on a GPU) a code is outside -1..K-1.
+    """
+    if codes.is_floating_point() or codes.is_complex() or codes.dtype == torch.bool:
+        raise TypeError(f"bin_decode: codes must be integer, got {codes.dtype}")
+    _check_float("bin_decode", centres=centres)
+    if centres.ndim != 1 or centres.shape[0] < 1:
+        raise ValueError(f"bin_decode: centres must be (K,) with K >= 1, got {tuple(centres.shape)}")
+    return _bin_decode(codes.long(), centres)
+
+
+# ---------------------------------------------------------------------------------------------------- checks
+
+
+def _check_float(op: str, **tensors: Tensor) -> None:
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{op}: {name} must be a torch.Tensor, got {type(tensor).__name__}")
+        if not tensor.is_floating_point():
+            raise TypeError(f"{op}: {name} must be floating point, got {tensor.dtype}; convert with {name}.float()")
+    devices = {str(t.device) for t in tensors.values()}
+    if len(devices) > 1:
+        raise ValueError(f"{op}: {', '.join(tensors)} must be on one device, got {', '.join(sorted(devices))}")
+
+
+def _check_choice(op: str, argument: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{op}: {argument}={value!r} is not one of {', '.join(map(repr, choices))}")
+
+
+def _check_vectors(op: str, x: Tensor, codebook: Tensor, metric: str) -> None:
+    _check_float(op, x=x, codebook=codebook)
+    _check_choice(op, "metric", metric, METRICS)
+    if codebook.ndim != 2 or 0 in codebook.shape:
+        raise ValueError(f"{op}: codebook must be (K, D) with K, D >= 1, got {tuple(codebook.shape)}")
+    if x.ndim == 0 or x.shape[-1] != codebook.shape[1]:
+        raise ValueError(
+            f"{op}: x {tuple(x.shape)} must end in the codebook's D={codebook.shape[1]} "
+            f"(codebook {tuple(codebook.shape)}); transpose channels to the last dimension"
+        )
+
+
+def check_levels(op: str, levels: Sequence[int]) -> list[int]:
+    """``levels`` as a list of ints, or a ValueError that says what is wrong."""
+    levels = [int(n) for n in levels]
+    if not levels or min(levels) < 2:
+        raise ValueError(f"{op}: levels must be integers >= 2, got {levels}")
+    if math.prod(levels) > 2**63 - 1:
+        raise ValueError(f"{op}: levels {levels} make {math.prod(levels)} codes, more than int64 can number")
+    return levels
