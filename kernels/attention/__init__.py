@@ -1,0 +1,7 @@
+"""Attention with a learned relative-position bias: the public function, its module and the iRPE bucket table."""
+
+from .buckets import euclidean_buckets
+from .module import RelativeAttention
+from .op import relative_attention
+
+__all__ = ["RelativeAttention", "euclidean_buckets", "relative_attention"]
