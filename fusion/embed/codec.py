@@ -1,0 +1,66 @@
+"""Embeddings in eight bits: the mapping of AlphaEarth Foundations, and what it costs.
+
+Source: Brown et al., AlphaEarth Foundations (2025), as published in the Satellite Embedding data set: each of
+the components of a unit vector is stored as the signed square root, so that the many small ones keep precision.
+A mean or a cosine of the codes themselves is wrong: decode first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["DECODE_FORMULA", "NODATA", "QuantizationError", "decode", "encode", "unit"]
+
+NODATA = -128
+DECODE_FORMULA = "value = sign(v) * (v / 127.5)^2"
+
+
+@dataclass(frozen=True)
+class QuantizationError:
+    """How far stored embeddings are from the model's, over all pixels with data.
+
+    Attributes:
+        mean_cosine: mean cosine between stored and original vector (1 is perfect).
+        max_error: largest absolute error of one component.
+    """
+
+    mean_cosine: float
+    max_error: float
+
+
+def unit(vectors: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Vectors of length 1 along ``axis``; a zero vector stays zero, NaN stays NaN."""
+    length = np.linalg.norm(vectors, axis=axis, keepdims=True)
+    return vectors / np.where(length == 0, 1, length)
+
+
+def encode(values: np.ndarray) -> np.ndarray:
+    """int8 codes of components in [-1, 1]; NaN becomes :data:`NODATA`.
+
+    Raises:
+        ValueError: a component lies outside [-1, 1]: the vectors are not of unit length.
+    """
+    values = np.asarray(values, dtype=np.float32)
+    missing = np.isnan(values)
+    magnitude = np.abs(np.where(missing, 0, values))
+    if magnitude.size and magnitude.max() > 1 + 1e-5:
+        raise ValueError(
+            f"encode: components reach {magnitude.max():.3g}, outside [-1, 1]; pass vectors of unit length (`unit`)"
+        )
+    codes = np.clip(np.rint(127.5 * np.sqrt(magnitude)), 0, 127) * np.sign(np.where(missing, 0, values))
+    return np.where(missing, NODATA, codes).astype(np.int8)
+
+
+def decode(codes: np.ndarray) -> np.ndarray:
+    """float32 components of int8 codes; :data:`NODATA` becomes NaN. Length is 1 up to rounding.
+
+    Raises:
+        TypeError: the codes are not int8.
+    """
+    codes = np.asarray(codes)
+    if codes.dtype != np.int8:
+        raise TypeError(f"decode: codes are int8, not {codes.dtype}")
+    v = codes.astype(np.float32)
+    return np.where(codes == NODATA, np.nan, np.sign(v) * (v / 127.5) ** 2).astype(np.float32)

@@ -1,0 +1,112 @@
+"""Which rasters a set of tiles makes, and where each tile lies in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from affine import Affine
+
+from ..data import Geo, Modality
+
+__all__ = ["Canvas", "lay_out"]
+
+# Tiles on one lattice share a raster as long as at least this share of its pixels lies in a tile.
+_LEAST_FILL = 1 / 8
+# Two tiles are on one lattice if their corners agree with it to this fraction of a patch.
+_ALIGNMENT = 0.02
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """One raster of patches, north up, and the tiles it is made of.
+
+    Attributes:
+        transform: from (column, row) of a patch to (x, y) of its upper left corner.
+        crs: as the tiles give it; empty for tiles that only know their position in an array.
+        shape: rows and columns of patches.
+        tiles: (T,) index of each tile in the data set.
+        corners: (T, 2) row and column of each tile's upper left patch.
+        flipped: the tiles' first row is the southern one, so they are turned over when they are placed.
+    """
+
+    transform: Affine
+    crs: str
+    shape: tuple[int, int]
+    tiles: np.ndarray
+    corners: np.ndarray
+    flipped: bool = False
+
+
+def lay_out(
+    places: Sequence[Geo], grid: tuple[int, int], modalities: Sequence[Modality], names: Sequence[str]
+) -> list[Canvas]:
+    """Sorts tiles into as few rasters as make sense, in the order of their first tiles.
+
+    Tiles share a raster if they have one CRS and one lattice of patches and are not too scattered; scattered
+    tiles share one only with those they touch.
+
+    Args:
+        places: where each tile lies; pixels of the transform are those of the coarsest modality.
+        grid: patches per tile (rows, columns).
+
+    Raises:
+        ValueError: a tile is rotated or mirrored; the message names it.
+    """
+    coarsest = max(modalities, key=lambda m: m.resolution)
+    rows, columns = grid
+    frames = np.array([_patch_frame(*pair, coarsest.patch_size) for pair in zip(places, names, strict=True)])
+    crs = np.array([place.crs for place in places])
+    canvases = []
+    remaining = np.arange(len(places))
+    while len(remaining):
+        width, height, left, first_y = frames[remaining[0]]
+        offsets = (frames[remaining, 2:] - (left, first_y)) / (width, height)  # (T, 2) in patches: x, y
+        same = (
+            (crs[remaining] == crs[remaining[0]])
+            & np.isclose(frames[remaining, :2], (width, height), rtol=1e-6, atol=0).all(axis=1)
+            & (np.abs(offsets - np.rint(offsets)) < _ALIGNMENT).all(axis=1)
+        )
+        corners = np.rint(offsets[same]).astype(np.int64)[:, ::-1]  # (T, 2) row, column from the first tile
+        if height > 0:  # rows run north: count them from the other end
+            corners[:, 0] = -corners[:, 0]
+        for members in _groups(corners, grid):
+            origin = corners[members].min(axis=0)
+            shape = tuple(int(n) for n in corners[members].max(axis=0) - origin + (rows, columns))
+            top = first_y + (height * rows if height > 0 else 0) - abs(height) * origin[0]
+            transform = Affine(width, 0, left + width * origin[1], 0, -abs(height), top)
+            tiles = remaining[same][members]
+            canvases.append(
+                Canvas(transform, places[tiles[0]].crs, shape, tiles, corners[members] - origin, bool(height > 0))
+            )
+        remaining = remaining[~same]
+    return sorted(canvases, key=lambda c: c.tiles[0])
+
+
+def _patch_frame(place: Geo, name: str, pixels: int) -> tuple[float, float, float, float]:
+    """Width and (signed) height of a patch and x, y of the corner of the first one, in units of the CRS."""
+    a, b, c, d, e, f = place.transform
+    if b != 0 or d != 0 or a <= 0 or e == 0:
+        raise ValueError(
+            f"tile {name}: its transform {place.transform} is rotated or mirrored; a map wants columns that run "
+            "east. Warp the data to a north-up grid first (e.g. with gdalwarp)"
+        )
+    return a * pixels, e * pixels, c, f
+
+
+def _groups(corners: np.ndarray, grid: tuple[int, int]) -> list[np.ndarray]:
+    """Indices of the tiles of each raster: all in one, or those that touch each other."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+    from scipy.spatial import cKDTree
+
+    extent = np.prod(corners.max(axis=0) - corners.min(axis=0) + np.array(grid), dtype=np.float64)
+    distinct = len(np.unique(corners, axis=0))
+    if distinct * grid[0] * grid[1] >= _LEAST_FILL * extent:
+        return [np.arange(len(corners))]
+    # Tiles are boxes of one size: two touch where their corners are at most one tile apart.
+    pairs = cKDTree(corners / np.array(grid)).query_pairs(1 + 1e-9, p=np.inf, output_type="ndarray")
+    edges = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(corners), len(corners)))
+    count, component = connected_components(edges, directed=False)
+    return [np.flatnonzero(component == k) for k in range(count)]

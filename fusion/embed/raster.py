@@ -1,0 +1,230 @@
+"""Embeddings on disk: GeoTIFF with the decode formula inside, or NPZ where nobody knows the place."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from affine import Affine
+
+from .codec import DECODE_FORMULA, NODATA, QuantizationError, decode, encode, unit
+
+__all__ = ["Dtype", "Embeddings", "band_names", "read_embeddings", "replacing", "write_geotiff", "write_npz"]
+
+Dtype = Literal["float32", "int8"]
+_BLOCK = 256
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """What :func:`read_embeddings` returns.
+
+    Attributes:
+        values: (D, rows, columns) float32 of a GeoTIFF or (N, D, rows, columns) of an NPZ, decoded; NaN where
+            there is no data.
+        bands: D names.
+        transform, crs: of the patches; None where unknown.
+        tags: model, decode formula and whatever else was written beside the data.
+        names: N tile names (NPZ only).
+    """
+
+    values: np.ndarray
+    bands: tuple[str, ...]
+    transform: Affine | None = None
+    crs: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+
+
+def band_names(dim: int) -> tuple[str, ...]:
+    """``E00, E01, ...`` (three digits from 101 bands on)."""
+    return tuple(f"E{k:0{max(2, len(str(dim - 1)))}d}" for k in range(dim))
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place if the block succeeds and is removed if it fails.
+
+    Raises:
+        RuntimeError: the disk is full or the folder cannot be written; a file that was there is untouched.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise RuntimeError(f"cannot write {path}: {error.strerror or error}") from None
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's files are private, ours are the user's to share
+        os.replace(temporary, path)
+    except OSError as error:  # rasterio's I/O error is one, too
+        raise RuntimeError(f"writing {path} failed: {error}; nothing was replaced") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_geotiff(
+    path: Path, values: np.ndarray, transform: Affine, crs: str, dtype: Dtype, tags: Mapping[str, str]
+) -> QuantizationError:
+    """Writes ``values`` (rows, columns, D; NaN = no data) and reads every block back, to state the error.
+
+    ``float32`` keeps the vectors as they are; ``int8`` stores their direction (unit length), AlphaEarth's mapping.
+
+    Raises:
+        RuntimeError: the file cannot be written, or what is on disk is not what was written.
+    """
+    import rasterio
+
+    rows, columns, dim = values.shape
+    profile = {
+        "driver": "GTiff",
+        "height": rows,
+        "width": columns,
+        "count": dim,
+        "dtype": dtype,
+        "nodata": NODATA if dtype == "int8" else np.nan,
+        "transform": transform,
+        "crs": crs or None,
+        "compress": "deflate",
+        "predictor": 2 if dtype == "int8" else 3,
+        "bigtiff": "if_safer",
+        "interleave": "pixel",
+    }
+    if min(rows, columns) >= _BLOCK:
+        profile |= {"tiled": True, "blockxsize": _BLOCK, "blockysize": _BLOCK}
+    with replacing(path) as temporary:
+        with rasterio.open(temporary, "w", **profile) as file:
+            for window, (top, left, bottom, right) in _windows(rows, columns):
+                block = np.asarray(values[top:bottom, left:right])
+                file.write(np.moveaxis(_stored(block, dtype), -1, 0), window=window)
+            for number, name in enumerate(band_names(dim), start=1):
+                file.set_band_description(number, name)
+            file.update_tags(**_tags(dtype, tags))
+        with rasterio.open(temporary) as file:
+            error = _ErrorMeter()
+            for window, (top, left, bottom, right) in _windows(rows, columns):
+                stored = np.moveaxis(file.read(window=window), 0, -1)
+                error.add(np.asarray(values[top:bottom, left:right]), _decoded(stored))
+        return error.result(path, dtype)  # raises before a damaged file replaces a good one
+
+
+def write_npz(
+    path: Path, values: np.ndarray, names: list[str], dtype: Dtype, tags: Mapping[str, str]
+) -> QuantizationError:
+    """Writes ``values`` (N, rows, columns, D) of tiles without a place as NPZ: ``embeddings`` (N, D, rows, columns),
+    ``names``, ``bands`` and ``tags`` (JSON)."""
+    stored = _stored(values, dtype)
+    with replacing(path) as temporary:
+        np.savez_compressed(
+            temporary,
+            embeddings=np.moveaxis(stored, -1, 1),
+            names=np.array(names),
+            bands=np.array(band_names(values.shape[-1])),
+            tags=json.dumps(_tags(dtype, tags)),
+        )
+        error = _ErrorMeter()
+        error.add(values, np.moveaxis(read_embeddings(temporary).values, 1, -1))
+        return error.result(path, dtype)
+
+
+def read_embeddings(path: str | Path) -> Embeddings:
+    """Reads and decodes what :func:`write_geotiff` or :func:`write_npz` wrote.
+
+    Raises:
+        ValueError: the file is missing or damaged, or an int8 raster says nothing of how it is decoded.
+    """
+    path = Path(path)
+    try:
+        return _read_npz(path) if path.suffix == ".npz" else _read_geotiff(path)
+    except (OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} cannot be read as embeddings: {error}") from error
+
+
+def _read_npz(path: Path) -> Embeddings:
+    if not zipfile.is_zipfile(path):  # np.load would take it for a pickle
+        raise ValueError(f"{path} cannot be read as embeddings: it is not an NPZ file, or a truncated one")
+    with np.load(path) as file:
+        values = _decoded(file["embeddings"])
+        tags = json.loads(str(file["tags"]))
+        return Embeddings(values, tuple(file["bands"].tolist()), tags=tags, names=tuple(file["names"].tolist()))
+
+
+def _read_geotiff(path: Path) -> Embeddings:
+    import rasterio
+
+    with rasterio.open(path) as file:
+        tags, stored = file.tags(), file.read()
+        if stored.dtype == np.int8 and tags.get("FUSION_DECODE") != DECODE_FORMULA:
+            raise ValueError(
+                f"{path} holds int8 codes and its tag FUSION_DECODE says {tags.get('FUSION_DECODE')!r}, not "
+                f"{DECODE_FORMULA!r}; it was not written by this package, decode it by its own rule"
+            )
+        crs = file.crs.to_string() if file.crs else None
+        return Embeddings(_decoded(stored), tuple(map(str, file.descriptions)), file.transform, crs, tags)
+
+
+def _stored(values: np.ndarray, dtype: Dtype) -> np.ndarray:
+    return encode(unit(values)) if dtype == "int8" else values.astype(np.float32)
+
+
+def _decoded(stored: np.ndarray) -> np.ndarray:
+    return decode(stored) if stored.dtype == np.int8 else stored
+
+
+def _tags(dtype: Dtype, tags: Mapping[str, str]) -> dict[str, str]:
+    how = {
+        "float32": {"FUSION_DECODE": "value = v", "FUSION_LENGTH": "as the model gives it"},
+        "int8": {"FUSION_DECODE": DECODE_FORMULA, "FUSION_LENGTH": "1: decode before any mean or cosine"},
+    }
+    return how[dtype] | {"FUSION_NODATA": str(NODATA) if dtype == "int8" else "nan"} | dict(tags)
+
+
+def _windows(rows: int, columns: int) -> Iterator[tuple[object, tuple[int, int, int, int]]]:
+    from rasterio.windows import Window
+
+    for top in range(0, rows, _BLOCK):
+        for left in range(0, columns, _BLOCK):
+            bottom, right = min(top + _BLOCK, rows), min(left + _BLOCK, columns)
+            yield Window(left, top, right - left, bottom - top), (top, left, bottom, right)
+
+
+class _ErrorMeter:
+    """Compares vectors on disk with those of the model, block by block."""
+
+    def __init__(self) -> None:
+        self.cosines, self.count, self.worst, self.lost = 0.0, 0, 0.0, 0
+
+    def add(self, original: np.ndarray, stored: np.ndarray) -> None:
+        known = ~np.isnan(original).any(axis=-1)
+        wanted, found = original[known].astype(np.float64), stored[known].astype(np.float64)
+        self.lost += int((np.isnan(found).any(axis=-1)).sum() + (~np.isnan(stored[~known])).any(axis=-1).sum())
+        direction, kept = unit(wanted), unit(found)
+        self.cosines += float((direction * kept).sum())
+        self.count += len(wanted)
+        if len(wanted):
+            self.worst = max(self.worst, float(np.abs(direction - kept).max()))
+
+    def result(self, path: Path, dtype: Dtype) -> QuantizationError:
+        error = QuantizationError(self.cosines / self.count if self.count else 1.0, self.worst)
+        if self.lost or (dtype == "float32" and error.max_error > 1e-6):
+            raise RuntimeError(
+                f"{path}: what is on disk differs from what was written ({self.lost} pixels lost, largest error "
+                f"{error.max_error:.2g}); the disk may be full or faulty"
+            )
+        return error
