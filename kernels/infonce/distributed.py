@@ -1,0 +1,115 @@
+"""Patch InfoNCE over the joined batch of several processes.
+
+Every rank gathers all tokens, computes the losses of its own rows, and later, because the gradient of a row
+needs only all tokens and all row statistics (see ``op.py``), the exact gradient of its own tokens. What travels
+is N x D tokens forward and three numbers a row backward; memory is O(local x D + joined x D).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from .layout import ragged_layout
+
+
+def dense_labels(shape: tuple[int, int, int], device: torch.device, group: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """modality, tile, patch (M B P,) of local tokens (M, B, P); tiles are numbered through all ranks."""
+    modalities, tiles, patches = shape
+    before = sum(_sizes(tiles, device, group)[: dist.get_rank(group)])
+    index = torch.arange(modalities * tiles * patches, device=device)
+    tile = index // max(patches, 1) % max(tiles, 1) + before
+    return index // max(tiles * patches, 1), tile, index % max(patches, 1)
+
+
+def joined_rows(
+    tokens: Tensor,
+    modality: Tensor,
+    tile: Tensor,
+    patch: Tensor,
+    valid: Tensor | None,
+    temperature: Tensor,
+    exclude: str,
+    normalize: bool,
+    accuracy: bool,
+    group: Any,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Losses of the local rows (R,), which of them count (R,) and which found their positive (R,) or (0,)."""
+    device = tokens.device
+    if torch.is_autocast_enabled(device.type) and tokens.dtype != torch.float64:
+        tokens = tokens.to(torch.get_autocast_dtype(device.type))
+    if valid is None:
+        valid = torch.ones_like(modality, dtype=torch.bool)  # another rank may have a mask
+    sizes = _sizes(len(tokens), device, group)
+    labels = torch.stack([modality, tile, patch, valid], 1).long()  # (R, 4)
+    modality, tile, patch, valid = _gather(labels, sizes, group).unbind(1)
+    order, layout = ragged_layout(modality, tile, patch, exclude, valid.bool())
+    place = order.argsort()  # (N,) where each token of the joined batch went
+    start = sum(sizes[: dist.get_rank(group)])
+    anchor = place[start : start + len(tokens)]
+    return _Rows.apply(tokens, temperature, (layout, order, anchor, sizes, normalize, accuracy, group))
+
+
+class _Rows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, temperature: Tensor, setting: tuple[Any, ...]) -> tuple[Tensor, ...]:
+        layout, order, anchor, sizes, normalize, accuracy, group = setting
+        joined = _gather(tokens, sizes, group)[order]  # (N, D)
+        with torch.autocast(tokens.device.type, enabled=False):
+            loss, log_z, log_y, inverse, hits = torch.ops.fusion.patch_info_nce_forward(
+                joined, *layout, anchor, temperature, normalize, accuracy
+            )
+        ctx.setting = setting
+        ctx.save_for_backward(joined, temperature, log_z, log_y, inverse)
+        counts = log_z != torch.inf
+        ctx.mark_non_differentiable(counts, hits)
+        return loss, counts, hits
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, None]:
+        layout, order, anchor, sizes, normalize, _, group = ctx.setting
+        joined, temperature, log_z, log_y, inverse = ctx.saved_tensors
+        rows = torch.stack([grad, log_z, log_y], 1)  # (R, 3)
+        grad, log_z, log_y = _gather(rows, sizes, group)[order].T.contiguous()
+        d_tokens, d_temperature = torch.ops.fusion.patch_info_nce_backward(
+            grad, joined, *layout, anchor, temperature, log_z, log_y, inverse, normalize
+        )
+        return d_tokens, d_temperature, None
+
+
+class _JoinedSum(torch.autograd.Function):
+    """The sum over ranks. Each rank's own summand gets the gradient of the sum, once and unscaled."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: Any) -> Tensor:
+        x = x.clone()
+        dist.all_reduce(x, group=group)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad, None
+
+
+def joined_sum(x: Tensor, group: Any) -> Tensor:
+    return _JoinedSum.apply(x, group)
+
+
+def _sizes(local: int, device: torch.device, group: Any) -> list[int]:
+    size = torch.tensor([local], device=device)
+    sizes = [torch.empty_like(size) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(sizes, size, group=group)
+    return [int(s) for s in sizes]
+
+
+def _gather(x: Tensor, sizes: list[int], group: Any) -> Tensor:
+    """x (R, ...) of all ranks, one after the other: (sum of sizes, ...)."""
+    padded = x.new_zeros(max(sizes), *x.shape[1:])
+    padded[: len(x)] = x
+    parts = [torch.empty_like(padded) for _ in sizes]
+    dist.all_gather(parts, padded, group=group)
+    return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])

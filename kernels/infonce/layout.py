@@ -1,0 +1,77 @@
+"""Which tokens are positives and which are left out of the denominator, as three small tables.
+
+Every backend reads the same tables, one int32 entry a token; they cost O(N) and serve any mix of tokens:
+
+* ``modality``: equal values are the same modality; -1 marks a token that was not observed.
+* ``block``: never decreases; tokens of one block are left out of each other's denominators.
+* ``ring``: the next token of the same patch of the same tile, in a circle. The positives of a token are the
+  observed tokens met on the way round that have another modality.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+EXCLUDE = ("tile", "self", "modality")
+
+
+class Layout(NamedTuple):
+    modality: Tensor  # (N,) int32
+    block: Tensor  # (N,) int32
+    ring: Tensor  # (N,) int32
+
+
+def dense_layout(shape: tuple[int, int, int], exclude: str, valid: Tensor | None, device: torch.device) -> Layout:
+    """Tables of tokens (M, B, P) in modality-major order: token (m, b, p) is row (m B + b) P + p."""
+    modalities, tiles, patches = shape
+    index = torch.arange(modalities * tiles * patches, device=device, dtype=torch.int32)  # (N,)
+    modality = index // max(tiles * patches, 1)
+    if exclude == "tile":
+        block = index // max(patches, 1)
+    else:
+        block = index if exclude == "self" else modality
+    ring = (index + tiles * patches) % max(len(index), 1)
+    if valid is not None:
+        modality = modality.masked_fill(~valid, -1)
+    return Layout(modality, block.clone(), ring)
+
+
+def ragged_layout(
+    modality: Tensor, tile: Tensor, patch: Tensor, exclude: str, valid: Tensor | None
+) -> tuple[Tensor, Layout]:
+    """The order in which blocks are contiguous, (N,) int64, and the tables of the tokens in that order."""
+    by_tile = tile.argsort(stable=True)
+    order = by_tile[modality[by_tile].argsort(stable=True)]
+    modality, tile, patch = modality[order], tile[order], patch[order]
+
+    if exclude == "tile":
+        block = _runs(modality, tile)
+    elif exclude == "modality":
+        block = _runs(modality)
+    else:
+        block = torch.arange(len(order), device=order.device, dtype=torch.int32)
+
+    by_patch = patch.argsort(stable=True)
+    by_site = by_patch[tile[by_patch].argsort(stable=True)]
+    site = _runs(tile[by_site], patch[by_site])  # (N,) never decreases
+    following = by_site.roll(-1)
+    first = by_site[torch.searchsorted(site, site)]
+    closes = site != site.roll(-1)  # the last token of its site points back at the first
+    closes[-1:] = True
+    ring = torch.empty_like(by_site).scatter(0, by_site, torch.where(closes, first, following))
+
+    kind = _runs(modality)
+    if valid is not None:
+        kind = kind.masked_fill(~valid[order], -1)
+    return order, Layout(kind, block, ring.int())
+
+
+def _runs(*labels: Tensor) -> Tensor:
+    """Number of the run each element is in, (N,) int32: 0, 0, 1, 1, 1, 2 for labels 7, 7, 4, 4, 4, 9."""
+    begins = torch.zeros_like(labels[0], dtype=torch.bool)
+    for label in labels:
+        begins[1:] |= label[1:] != label[:-1]
+    return begins.cumsum(0, dtype=torch.int32)
