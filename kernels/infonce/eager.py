@@ -28,7 +28,7 @@ def forward(
     accuracy: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Row losses and what the backward pass needs; see ``op.py`` for the meaning of every argument."""
-    f, inverse = directions(tokens, normalize)  # (N, D), (N,)
+    f, inverse = directions(tokens, modality, normalize)  # (N, D), (N,)
     scale = 1 / temperature.to(f)
     rows_total = len(f) if anchor is None else len(anchor)
     loss, log_z, log_y = (f.new_empty(rows_total) for _ in range(3))
@@ -41,15 +41,16 @@ def forward(
             s_j = s.gather(1, j[:, None])[:, 0].masked_fill(~positive, -torch.inf)
             y = torch.logaddexp(y, s_j)
             best = torch.maximum(best, s_j)
+            # Positives stay out of the sum over the denominator and join it below: where they outweigh the rest,
+            # log Z - log Y would be lost in rounding.
+            s.scatter_(1, torch.where(positive, j, rows)[:, None], -torch.inf)
         s.masked_fill_(~_admissible(rows, modality, block), -torch.inf)
-        z = s.logsumexp(1)
+        negatives = s.logsumexp(1)
         left_out = best == -torch.inf
-        loss[here] = (z - y).masked_fill(left_out, 0.0)
-        log_z[here] = z.masked_fill(left_out, torch.inf)
+        loss[here] = torch.logaddexp(negatives - y, torch.zeros_like(y)).masked_fill(left_out, 0.0)
+        log_z[here] = torch.logaddexp(negatives, y).masked_fill(left_out, torch.inf)
         log_y[here] = y.masked_fill(left_out, torch.inf)
         if accuracy:
-            for j, positive in _positives(rows, modality, ring):
-                s.scatter_(1, torch.where(positive, j, rows)[:, None], -torch.inf)
             rival = s.amax(1)
             margin = TIE * torch.maximum(best.abs(), rival.abs()).nan_to_num(posinf=0.0)
             hit[here] = (best - rival > margin) & ~left_out
@@ -70,7 +71,7 @@ def backward(
     normalize: bool,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the anchors' tokens, (R, D), and their share of the gradient of the temperature, ()."""
-    f, _ = directions(tokens, normalize)
+    f, _ = directions(tokens, modality, normalize)
     scale = 1 / temperature.to(f)
     d_tokens = tokens.new_empty(len(f) if anchor is None else len(anchor), f.shape[1])
     slope = f.new_zeros(())  # sum over anchors of f . dL/df
@@ -97,12 +98,12 @@ def backward(
     return d_tokens, (-0.5 * scale * slope).to(temperature)
 
 
-def directions(tokens: Tensor, normalize: bool) -> tuple[Tensor, Tensor]:
-    """What the products are formed of, (N, D), and the inverse norms, (N,).
+def directions(tokens: Tensor, modality: Tensor, normalize: bool) -> tuple[Tensor, Tensor]:
+    """What the products are formed of, (N, D), zero where not observed, and the inverse norms, (N,).
 
     The former hold values that the dtype of the tokens can hold, as a tensor core's operands would.
     """
-    f = tokens.to(statistics_dtype(tokens.dtype))
+    f = tokens.to(statistics_dtype(tokens.dtype)).masked_fill((modality < 0)[:, None], 0.0)
     if not normalize:
         return f, f.new_ones(len(f))
     f, inverse = unit(f)

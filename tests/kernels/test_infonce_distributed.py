@@ -1,0 +1,95 @@
+"""Several gloo processes against one process over the joined batch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from fusion.kernels import patch_info_nce, patch_info_nce_ragged
+
+BATCHES = {2: (3, 1), 3: (2, 4, 1)}  # tiles of each rank
+OPTIONS = [
+    {"exclude": "tile"},
+    {"exclude": "self", "reduction": "sum"},
+    {"exclude": "modality", "reduction": "none"},
+    {"exclude": "tile", "normalize": False},
+]
+
+
+def _joined(world: int) -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(world)
+    tokens = torch.randn(3, sum(BATCHES[world]), 4, 5, dtype=torch.float64)
+    return tokens, torch.rand(tokens.shape[:3]) > 0.25
+
+
+def _run(tokens: torch.Tensor, valid: torch.Tensor | None, options: dict, group: object = None) -> list[torch.Tensor]:
+    tokens = tokens.clone().requires_grad_()
+    temperature = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    loss, accuracy = patch_info_nce(
+        tokens, temperature=temperature, valid=valid, group=group, return_accuracy=True, **options
+    )
+    loss.square().sum().backward()  # a gradient that differs from row to row where the reduction is none
+    return [loss.detach(), accuracy, tokens.grad, temperature.grad]
+
+
+def _rank(rank: int, world: int, store: str, out: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
+    tokens, valid = _joined(world)
+    first = sum(BATCHES[world][:rank])
+    mine = slice(first, first + BATCHES[world][rank])
+    results = [_run(tokens[:, mine], valid[:, mine], options, dist.group.WORLD) for options in OPTIONS]
+    # A mask on one rank only.
+    mask = valid[:, mine] if rank == 0 else None
+    results.append(_run(tokens[:, mine], mask, {}, dist.group.WORLD))
+
+    labels = torch.arange(3)[:, None].expand(3, 4).flatten(), torch.arange(4).repeat(3)  # modality, patch
+    tile = torch.full((12,), rank // 2)  # ranks 0 and 1 see the same tile
+    rows = tokens[:, first].reshape(12, 5).clone().requires_grad_()
+    loss = patch_info_nce_ragged(rows, labels[0], tile, labels[1], group=dist.group.WORLD)
+    loss.backward()
+    results.append([loss.detach(), rows.grad])
+    torch.save(results, Path(out) / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_share_negatives_and_get_the_joined_gradient(world: int, tmp_path: Path) -> None:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    mp.spawn(_rank, (world, str(tmp_path / "store"), str(tmp_path)), nprocs=world)
+    ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(world)]
+    tokens, valid = _joined(world)
+    first_rank_masked = valid.clone()
+    first_rank_masked[:, BATCHES[world][0] :] = True
+
+    settings = [(valid, options) for options in OPTIONS] + [(first_rank_masked, {})]
+    for case, (mask, options) in enumerate(settings):
+        loss, accuracy, d_tokens, d_temperature = _run(tokens, mask, options)
+        losses, accuracies, slices, shares = zip(*(results[case] for results in ranks), strict=True)
+        if options.get("reduction") == "none":
+            torch.testing.assert_close(torch.cat(losses, 1), loss)
+        else:
+            for each in losses:
+                torch.testing.assert_close(each, loss)
+        for each in accuracies:
+            torch.testing.assert_close(each, accuracy)
+        torch.testing.assert_close(torch.cat(slices, 1), d_tokens)
+        torch.testing.assert_close(sum(shares), d_temperature)
+
+
+@pytest.mark.parametrize("world", [2])
+def test_ragged_ranks_may_see_the_same_tile(world: int, tmp_path: Path) -> None:
+    mp.spawn(_rank, (world, str(tmp_path / "store"), str(tmp_path)), nprocs=world)
+    ranks = [torch.load(tmp_path / f"{rank}.pt")[-1] for rank in range(world)]
+    tokens, _ = _joined(world)
+    rows = torch.cat([tokens[:, 0].reshape(12, 5), tokens[:, BATCHES[world][0]].reshape(12, 5)]).requires_grad_()
+    modality = torch.arange(3)[:, None].expand(3, 4).flatten().repeat(2)
+    loss = patch_info_nce_ragged(rows, modality, torch.zeros(24, dtype=torch.int64), torch.arange(4).repeat(6))
+    loss.backward()
+    torch.testing.assert_close(ranks[0][0], loss.detach())
+    torch.testing.assert_close(torch.cat([ranks[0][1], ranks[1][1]]), rows.grad)
