@@ -1,0 +1,192 @@
+"""The synthetic landscape as a whole: one seed, one map, and every product derived from it on demand."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from zlib import crc32
+
+import numpy as np
+
+from ..tiles import Geo
+from .fields import Fields, Terrain, make_fields, make_terrain, smooth_noise
+from .sensors import Optical, acquisition_days, aerial_image, optical_series, radar_series
+from .vegetation import CLASSES, grow, reflectance
+
+__all__ = ["Landscape"]
+
+FLIGHT = 172  # day of the aerial image
+
+
+class Landscape:
+    """A seeded, synthetic piece of farmland and forest. Nothing in it was measured anywhere.
+
+    Parcels of known class carry phenology that varies by parcel and year; a Sentinel-2-like series (10 bands, cloud,
+    shadow, haze, swath edges, irregular days), a Sentinel-1-like series (VV, VH, speckle), an aerial image (4 bands,
+    texture by class) and terrain see the same ground. It serves to learn the package, to test it, and to tell whether
+    a method can learn at all; scores on it say nothing about real landscapes.
+
+    Products are made on first use and depend on ``seed`` and ``year`` only. North up, EPSG:32632, 10 m.
+
+    Args:
+        size: pixels of 10 m per side.
+        seed: of the ground: parcels, terrain, soils.
+        year: another year has other weather, crops stay where they are.
+        field_metres: typical parcel width.
+        fine: aerial pixels per 10 m; 8 gives 1.25 m.
+
+    Raises:
+        ValueError: a size too small for parcels, or no resolution at all.
+    """
+
+    origin = (600_000.0, 5_400_000.0)  # easting and northing of the upper left corner
+    crs = "EPSG:32632"
+
+    def __init__(
+        self, size: int = 320, seed: int = 0, *, year: int = 2023, field_metres: float = 170.0, fine: int = 8
+    ) -> None:
+        if size * 10 < 2 * field_metres or fine < 1:
+            raise ValueError(
+                f"Landscape: {size} pixels of 10 m hold no two parcels of {field_metres} m, or fine={fine} is not "
+                "at least 1"
+            )
+        self.size, self.seed, self.year, self.field_metres, self.fine = size, seed, year, field_metres, fine
+
+    def _rng(self, purpose: str, *, yearly: bool = False) -> np.random.Generator:
+        """Each product has its own stream, so that none depends on which others were made before."""
+        return np.random.default_rng((self.seed, crc32(purpose.encode()), self.year if yearly else 0))
+
+    @property
+    def geo(self) -> Geo:
+        """Of the 10 m grid."""
+        return Geo((10.0, 0.0, self.origin[0], 0.0, -10.0, self.origin[1]), self.crs)
+
+    # The ground.
+
+    @cached_property
+    def terrain(self) -> Terrain:
+        return make_terrain(self._rng("terrain"), self.size)
+
+    @cached_property
+    def fields(self) -> Fields:
+        return make_fields(self._rng("fields"), self.size, self.fine, self.field_metres)
+
+    @cached_property
+    def parcel_class(self) -> np.ndarray:
+        """(F,) index into CLASSES; forest and meadow prefer high ground, every class occurs."""
+        rng = self._rng("classes")
+        row, column = self.fields.centre.round().astype(int).clip(0, self.size - 1).T
+        high = self.terrain.elevation[row, column]
+        high = (high - high.mean()) / high.std()
+        weight = np.array([1.0, 0.9, 0.9, 1.0, 0.9, 1.0, 0.9, 1.1])
+        climb = np.array([-0.2, -0.1, -0.1, -0.2, -0.3, 0.3, 0.0, 0.4])
+        score = np.log(weight) + high[:, None] * climb + rng.gumbel(size=(len(self.fields), len(CLASSES)))
+        return score.argmax(axis=1)
+
+    @cached_property
+    def class_share(self) -> np.ndarray:
+        """(H, W, classes) float32: the truth, share of each class in each 10 m pixel."""
+        one_hot = np.eye(len(CLASSES), dtype=np.float32)[self.parcel_class]
+        return (self.fields.mixing @ one_hot).reshape(self.size, self.size, -1)
+
+    @cached_property
+    def _traits(self) -> dict[str, np.ndarray]:
+        """Per parcel (F,): what differs between parcels of a class."""
+        rng, count = self._rng("traits"), len(self.fields)
+        weather = self._rng("weather", yearly=True)
+        row, column = self.fields.centre.round().astype(int).clip(0, self.size - 1).T
+        elevation, wetness = self.terrain.elevation[row, column], self.terrain.wetness[row, column]
+        soil = rng.lognormal(0, 0.28, count)
+        season = weather.normal(0, 5) + weather.normal(0, 2.5, len(CLASSES))[self.parcel_class]
+        age = rng.beta(1.5, 1.5, count)
+        forest, orchard = (self.parcel_class == CLASSES.index(name) for name in ("forest", "orchard"))
+        return {
+            "vigour": (1 + 0.06 * np.tanh(wetness) + rng.normal(0, 0.06, count)).clip(0.75, 1.1),
+            "delay": season + rng.normal(0, 5.5, count) + 0.02 * (elevation - 450),
+            "conifer": rng.beta(0.6, 0.9, count),
+            "soil": np.stack([soil, soil * rng.lognormal(-0.05 * wetness, 0.08)], axis=1),
+            "roughness": rng.normal(0, 1.3, count),
+            "age": age,
+            "wood": np.where(forest, 0.5 + 0.5 * age, np.where(orchard, 0.35, 0.0)),
+            "cuts": rng.random((count, 3)),
+        }
+
+    def _canopy(self, days: np.ndarray):
+        t = self._traits
+        return grow(
+            self.parcel_class,
+            days,
+            vigour=t["vigour"],
+            delay=t["delay"],
+            conifer=t["conifer"],
+            events=t["cuts"],
+        )
+
+    @cached_property
+    def _patchiness(self) -> np.ndarray:
+        """(H, W) float32, how plants vary within parcels."""
+        rng = self._rng("patchiness")
+        return 0.7 * smooth_noise(rng, self.size, 5) + 0.5 * rng.standard_normal((self.size, self.size), np.float32)
+
+    @cached_property
+    def biomass(self) -> np.ndarray:
+        """(H, W) float32 above-ground biomass in t/ha: by class, age of trees, elevation, moisture and vigour."""
+        t, k = self._traits, self.parcel_class
+        typical = np.array([11.0, 9.0, 8.0, 15.0, 9.0, 4.0, 35.0, 40.0])[k] * t["vigour"] ** 2
+        typical = typical + np.where(k == CLASSES.index("forest"), 240 * t["age"] * (0.7 + 0.5 * t["conifer"]), 0)
+        per_pixel = (self.fields.mixing @ typical).reshape(self.size, self.size)
+        height = 1 - 0.0012 * (self.terrain.elevation - 450)
+        moisture = 1 + 0.12 * np.tanh(self.terrain.wetness)
+        return (per_pixel * height * moisture * (1 + 0.05 * self._patchiness)).clip(min=0).astype(np.float32)
+
+    # What the sensors see.
+
+    @cached_property
+    def optical(self) -> Optical:
+        rng = self._rng("optical", yearly=True)
+        days = acquisition_days(rng, 5, 0.45)
+        canopy = self._canopy(days)
+        spectra = reflectance(canopy, self.parcel_class, self._traits["soil"], self._traits["conifer"])
+        return optical_series(rng, days, spectra, canopy.green, self.fields, self.terrain, self._patchiness)
+
+    @cached_property
+    def radar(self) -> tuple[np.ndarray, np.ndarray]:
+        """Days (L,) and values (L, 2, H, W) float32 in dB."""
+        rng, t = self._rng("radar", yearly=True), self._traits
+        days = acquisition_days(rng, 12, 0.85)
+        canopy = self._canopy(days)
+        return days, radar_series(
+            rng, days, canopy, self.parcel_class, t["roughness"], t["wood"], self.fields, self.terrain
+        )
+
+    @cached_property
+    def aerial(self) -> np.ndarray:
+        """(4, H*fine, W*fine) uint8: near infrared, green, blue, red, on one summer day."""
+        t = self._traits
+        spectra = reflectance(self._canopy(np.array([FLIGHT])), self.parcel_class, t["soil"], t["conifer"])[:, 0]
+        rng = self._rng("aerial", yearly=True)
+        return aerial_image(
+            rng, spectra[:, [6, 1, 0, 2]], self.parcel_class, t["age"], self.fields, self.terrain, 10 / self.fine
+        )
+
+    def temperature(
+        self, rows: slice = slice(None), columns: slice = slice(None), latitude: float = 48.75
+    ) -> np.ndarray:
+        """(365, h, w) float32 daily mean air temperature in degC near the ground of a window of the 10 m grid.
+
+        A seasonal wave by latitude, weather common to the scene, -6.5 K/km, and land cover: trees damp the summer
+        and the day-to-day swing, wet hollows are cooler.
+        """
+        day = np.arange(365)
+        rng = self._rng("temperature", yearly=True)
+        weather = np.zeros(365)
+        for d in range(1, 365):
+            weather[d] = 0.8 * weather[d - 1] + rng.normal(0, 1.7)
+        season = -np.cos(2 * np.pi * (day - 17) / 365)
+        mean, swing = 27.0 - 0.35 * latitude, 0.19 * latitude
+        elevation, wetness = self.terrain.elevation[rows, columns], self.terrain.wetness[rows, columns]
+        trees = self.class_share[rows, columns, CLASSES.index("orchard") :].sum(axis=-1)
+        constant = mean - 0.0065 * elevation - 0.1 * wetness
+        seasonal = swing * (1 - 0.10 * trees)
+        daily = 1 - 0.25 * trees
+        field = constant + season[:, None, None] * seasonal + weather[:, None, None] * daily
+        return field.astype(np.float32)
