@@ -150,6 +150,8 @@ def read_embeddings(path: str | Path) -> Embeddings:
         ValueError: the file is missing or damaged, or an int8 raster says nothing of how it is decoded.
     """
     path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
     try:
         return _read_npz(path) if path.suffix == ".npz" else _read_geotiff(path)
     except (OSError, KeyError, EOFError, zipfile.BadZipFile) as error:

@@ -1,0 +1,15 @@
+"""``fusion build``: compiles the kernels now rather than on first use."""
+
+from __future__ import annotations
+
+__all__ = ["build"]
+
+
+def build() -> int:
+    """Compiles the C++ and CUDA kernels for this machine ahead of time; exits 1 if those for the CPU do not build."""
+    from fusion.kernels.build import compile_all
+
+    outcome = compile_all()
+    for library, path in outcome.items():
+        print(f"{library:7} {path}")
+    return 1 if outcome["cpu"].startswith("not built") else 0

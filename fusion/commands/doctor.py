@@ -1,0 +1,113 @@
+"""``fusion doctor``: what is here, what runs where and why, and whether it computes the right numbers."""
+
+from __future__ import annotations
+
+import os
+import platform
+import textwrap
+
+__all__ = ["doctor"]
+
+
+def doctor(*, test: bool = True) -> int:
+    """Shows versions, hardware and which backend runs each op, and tests every op; exits 1 if something is broken.
+
+    Args:
+        test: run each op in each backend here against its float64 definition.
+    """
+    from .versions import installed, mismatches
+
+    problems = mismatches()
+    problems += [f"{p.name} is not installed: pip install {p.name}" for p in installed() if not (p.version or p.extra)]
+    _show_versions()
+    if not problems:  # a mismatched torch may crash where a sentence would help
+        _show_hardware()
+        problems += _show_backends()
+        if test:
+            problems += _run_self_test()
+    for problem in problems:
+        print(f"\nPROBLEM: {problem}")
+    print(f"\n{len(problems) or 'no'} problem{'s' if len(problems) != 1 else ''} found")
+    return 1 if problems else 0
+
+
+def _show_versions() -> None:
+    import fusion
+
+    from .versions import installed
+
+    print(f"eo-fusion {fusion.__version__}, Python {platform.python_version()}, {platform.platform()}")
+    packages = installed()
+    for title, extra in (("needed:   ", None), ("training: ", "train")):
+        listed = ", ".join(f"{p.name} {p.version or '(not installed)'}" for p in packages if p.extra == extra)
+        print(textwrap.fill(listed, 118, initial_indent=title, subsequent_indent=" " * len(title)))
+    if any(p.version is None for p in packages if p.extra):
+        print("          what is not installed comes with: pip install 'eo-fusion[train]'")
+
+
+def _show_hardware() -> None:
+    import torch
+
+    from fusion.kernels import build, toolchain
+
+    try:
+        compiler = toolchain.version(toolchain.cxx()).splitlines()[0]
+    except toolchain.ToolchainError as error:
+        compiler = str(error)
+    print(f"CPU:      {toolchain.cpu_level()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads")
+    print(f"compiler: {compiler}")
+    if torch.cuda.is_available():
+        for i in range(torch.cuda.device_count()):
+            gpu = torch.cuda.get_device_properties(i)
+            print(f"GPU {i}:    {gpu.name}, sm_{gpu.major}{gpu.minor}, {gpu.total_memory / 2**30:.0f} GiB")
+    else:
+        print(
+            f"GPU:      none visible (torch {torch.__version__}, built for CUDA {torch.version.cuda or 'no version'})"
+        )
+    settings = {k: v for k, v in sorted(os.environ.items()) if k.startswith("FUSION_")}
+    print("settings: " + (", ".join(f"{k}={v}" for k, v in settings.items()) or "no FUSION_* variable is set"))
+    print(f"compiled: kept in {build.cache_folder()}")
+
+
+def _show_backends() -> list[str]:
+    """Prints the table op x backend; returns what is broken rather than merely absent."""
+    from fusion.kernels import backends, build, toolchain
+
+    rows = backends()
+    names = list(dict.fromkeys(row["backend"] for row in rows))
+    ops = list(dict.fromkeys(row["op"] for row in rows))
+    width = max(map(len, ops))
+    print(f"\n{'operator':{width}}  " + "".join(f"{name:8}" for name in names) + "reason")
+    for op in ops:
+        own = [row for row in rows if row["op"] == op]
+        why: dict[str, list[str]] = {}
+        for row in own:
+            if row["reason"]:
+                why.setdefault(row["reason"].splitlines()[0], []).append(row["backend"])
+        reasons = "; ".join(f"{', '.join(who)}: {reason}" for reason, who in why.items())
+        print(f"{op:{width}}  " + "".join(f"{row['available']:8}" for row in own) + reasons)
+    if os.environ.get("FUSION_DISABLE_JIT") == "1":
+        return []
+    try:
+        toolchain.cxx()
+        build.load("cpu")
+    except toolchain.ToolchainError:
+        pass  # without a compiler the eager backend serves: slower, not broken
+    except build.BuildError as error:
+        return [f"the CPU kernels do not build although there is a compiler: {error}"]
+    return []
+
+
+def _run_self_test() -> list[str]:
+    from .selftest import self_test
+
+    print("\nself-test, float32, results and gradients:")
+    problems = []
+    for outcome in self_test():
+        print(f"  {outcome}", flush=True)
+        if not outcome.passed:
+            problems.append(
+                f"{outcome.op} computes wrong numbers in backend {outcome.backend} "
+                f"({outcome.failure or f'error {outcome.error:.1e}'}); until it is mended set FUSION_BACKEND=eager"
+            )
+    return problems

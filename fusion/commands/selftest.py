@@ -1,0 +1,194 @@
+"""Is every op right on this machine? Each runs in every backend it has here, against its float64 definition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fusion.kernels import (
+    backends,
+    bin_encode,
+    euclidean_buckets,
+    finite_scalar_quantize,
+    nearest_code,
+    patch_info_nce,
+    relative_attention,
+    use_backend,
+)
+from fusion.kernels.attention import reference as attention
+from fusion.kernels.infonce import reference as infonce
+from fusion.kernels.quantize import reference as quantize
+
+__all__ = ["Outcome", "self_test"]
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One op in one backend.
+
+    Attributes:
+        error: largest error of results and gradients against float64.
+        plain: that of the definition in float32, run as plain PyTorch.
+        failure: what was raised instead of a result, or None.
+    """
+
+    op: str
+    backend: str
+    device: str
+    error: float = 0.0
+    plain: float = 0.0
+    failure: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        """The package's numerics contract: at most twice the error of plain PyTorch (and one unit in 10^6)."""
+        return self.failure is None and self.error <= 2 * self.plain + 1e-6
+
+    def __str__(self) -> str:
+        what = self.failure or f"max error {self.error:.1e} against float64, plain PyTorch {self.plain:.1e}"
+        return f"{self.op:20} {self.backend:6} on {self.device:4}  {what:62}  {'ok' if self.passed else 'FAILED'}"
+
+
+@dataclass(frozen=True)
+class Check:
+    """An op, the operators it runs through, its inputs, and two ways to the same numbers."""
+
+    op: str
+    operators: tuple[str, ...]
+    inputs: Callable[[], Tensors]
+    run: Callable[[Tensors], Tensors]
+    define: Callable[[Tensors], Tensors]
+
+
+def self_test() -> Iterator[Outcome]:
+    """Runs all checks in float32, on the CPU and, where there is one, the GPU."""
+    available = {(row["op"], row["backend"]) for row in backends() if row["available"] == "yes"}
+    for check in CHECKS:
+        exact = check.define({k: v.double() if v.is_floating_point() else v for k, v in check.inputs().items()})
+        plain = _distance(check.define(check.inputs()), exact)
+        for backend, device in _places():
+            if all((operator, backend) in available for operator in check.operators):
+                yield _outcome(check, backend, device, exact, plain)
+
+
+def _places() -> Iterator[tuple[str, str]]:
+    """Backends and the devices they serve; the eager backend serves both."""
+    gpu = torch.cuda.is_available()
+    yield from [("cpp", "cpu"), ("eager", "cpu")]
+    yield from [("triton", "cuda"), ("cuda", "cuda"), ("eager", "cuda")] if gpu else [("triton", "cpu")]
+
+
+def _outcome(check: Check, backend: str, device: str, exact: Tensors, plain: float) -> Outcome:
+    try:
+        with use_backend(backend):
+            found = check.run({name: tensor.to(device) for name, tensor in check.inputs().items()})
+        return Outcome(check.op, backend, device, _distance(found, exact), plain)
+    except Exception as error:  # whatever a broken installation throws is what the user needs to read
+        return Outcome(check.op, backend, device, failure=f"{type(error).__name__}: {error}")
+
+
+def _distance(found: Tensors, exact: Tensors) -> float:
+    """Largest error of any tensor, as a share of the largest value in it (or of 1)."""
+    errors = []
+    for name, wanted in exact.items():
+        wanted = wanted.detach().double()
+        error = (found[name].detach().cpu().double() - wanted).abs().max()
+        errors.append(float(error / wanted.abs().max().clamp(min=1)))
+    return max(errors)
+
+
+def _random(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _differentiated(loss: Tensor, inputs: Tensors, results: Tensors) -> Tensors:
+    wanted = {name: tensor for name, tensor in inputs.items() if tensor.requires_grad}
+    gradients = torch.autograd.grad(loss, list(wanted.values()))
+    return results | {f"gradient of {name}": g for name, g in zip(wanted, gradients, strict=True)}
+
+
+def _info_nce_inputs() -> Tensors:
+    valid = torch.ones(3, 5, 9, dtype=torch.bool)
+    valid[1, 2], valid[0, 4, 3] = False, False  # a missing modality and a missing patch
+    return {"tokens": _random(3, 5, 9, 24, seed=0), "temperature": torch.tensor(0.2), "valid": valid}
+
+
+def _info_nce(op: Callable[..., Tensor]) -> Callable[[Tensors], Tensors]:
+    def run(inputs: Tensors) -> Tensors:
+        inputs = inputs | {k: inputs[k].requires_grad_() for k in ("tokens", "temperature")}
+        loss = op(inputs["tokens"], temperature=inputs["temperature"], valid=inputs["valid"])
+        return _differentiated(loss, inputs, {"loss": loss})
+
+    return run
+
+
+def _attention_inputs() -> Tensors:
+    heads, width, side = 2, 16, 4
+    length = side * side + 1
+    valid = torch.ones(3, length, dtype=torch.bool)
+    valid[0, 5:], valid[2] = False, False  # padding, and a row without any valid key
+    inputs = {name: _random(3, heads, length, width, seed=k) for k, name in enumerate(("query", "key", "value"))}
+    bucket = euclidean_buckets(side, side)
+    table = _random(heads, width, int(bucket.max()) + 1, seed=3)
+    return inputs | {"table": table, "bucket": bucket, "key_valid": valid}
+
+
+def _attention(op: Callable[..., Tensor]) -> Callable[[Tensors], Tensors]:
+    def run(inputs: Tensors) -> Tensors:
+        inputs = inputs | {k: inputs[k].requires_grad_() for k in ("query", "key", "value", "table")}
+        output = op(**inputs, scale=0.25)
+        return _differentiated(output.square().sum(), inputs, {"output": output})
+
+    return run
+
+
+def _quantize_inputs() -> Tensors:
+    edges = torch.linspace(-2, 2, 18)
+    return {"x": _random(400, 12, seed=0) + 50, "codebook": _random(31, 12, seed=1) + 50, "edges": edges}
+
+
+def _quantize(
+    nearest: Callable[..., Tensor], scalar: Callable[..., tuple[Tensor, Tensor]], encode: Callable
+) -> Callable:
+    def run(inputs: Tensors) -> Tensors:
+        x, codebook = inputs["x"], inputs["codebook"]
+        # Two codes may be equally near; what counts is the distance of the one chosen.
+        chosen = nearest(x, codebook)
+        distance = (x.double() - codebook.double()[chosen]).norm(dim=1)
+        return {
+            "distance": distance,
+            "scalar": scalar(x[:, :3] - 50, [7, 5, 5])[0],
+            "bins": encode(x - 50, inputs["edges"]).double(),
+        }
+
+    return run
+
+
+CHECKS = (
+    Check(
+        "patch_info_nce",
+        ("patch_info_nce_forward", "patch_info_nce_backward"),
+        _info_nce_inputs,
+        _info_nce(patch_info_nce),
+        _info_nce(infonce.patch_info_nce),
+    ),
+    Check(
+        "relative_attention",
+        ("relative_attention", "relative_attention_backward"),
+        _attention_inputs,
+        _attention(relative_attention),
+        _attention(attention.relative_attention),
+    ),
+    Check(
+        "quantization",
+        ("nearest_code", "finite_scalar_quantize", "bin_encode"),
+        _quantize_inputs,
+        _quantize(nearest_code, finite_scalar_quantize, bin_encode),
+        _quantize(quantize.nearest_code, quantize.finite_scalar_quantize, quantize.bin_encode),
+    ),
+)

@@ -1,0 +1,79 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fusion.cli import main
+from fusion.commands import selftest, versions
+from fusion.kernels import backends
+
+
+def pretend(folder, name, version, *requires):
+    """What pip leaves of an installed package."""
+    info = folder / f"{name}-{version}.dist-info"
+    info.mkdir()
+    lines = [f"Name: {name}", f"Version: {version}", *(f"Requires-Dist: {r}" for r in requires)]
+    (info / "METADATA").write_text("\n".join(["Metadata-Version: 2.1", *lines, ""]))
+
+
+def test_doctor_finds_this_machine_sound(capsys):
+    assert main(["doctor"]) == 0
+    text = capsys.readouterr().out
+    assert torch.__version__ in text
+    assert all(row["op"] in text for row in backends())
+    for op in ("patch_info_nce", "relative_attention", "quantization"):
+        assert any(line.split()[0] == op and line.endswith("ok") for line in text.splitlines() if line.strip())
+    assert "no problems found" in text
+
+
+@pytest.mark.parametrize(
+    ("requirement", "sound"), [("torch (==2.5.1)", False), ("torch==2.5.1", False), ("torch", True)]
+)
+def test_a_torchvision_for_another_torch_is_named(requirement, sound, tmp_path, monkeypatch, capsys):
+    pretend(tmp_path, "torchvision", "0.20.1", "numpy", requirement)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert bool(versions.mismatches()) is not sound
+    if not sound:
+        assert main(["doctor"]) == 1
+        text = capsys.readouterr().out
+        assert "torchvision 0.20.1 was built for torch 2.5.1" in text
+        assert "pip uninstall torchvision" in text
+
+
+def test_a_torchvision_for_this_torch_is_no_problem(tmp_path, monkeypatch):
+    pretend(tmp_path, "torchvision", "0.99", f"torch=={torch.__version__.partition('+')[0]}")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert not versions.mismatches()
+
+
+def test_the_self_test_notices_a_wrong_number(monkeypatch, capsys):
+    def slightly_wrong(inputs):
+        results = selftest._attention(selftest.relative_attention)(inputs)
+        return results | {"gradient of table": results["gradient of table"] * 1.0001}
+
+    info_nce, attention, quantization = selftest.CHECKS
+    monkeypatch.setattr(selftest, "CHECKS", (info_nce, replace(attention, run=slightly_wrong), quantization))
+    assert main(["doctor"]) == 1
+    text = capsys.readouterr().out
+    assert "PROBLEM: relative_attention computes wrong numbers in backend eager" in text
+    assert "patch_info_nce computes" not in text
+
+
+def test_the_self_test_survives_an_op_that_raises(monkeypatch):
+    def broken(inputs):
+        raise OSError("undefined symbol: _ZN3c10")
+
+    monkeypatch.setattr(selftest, "CHECKS", [replace(check, run=broken) for check in selftest.CHECKS])
+    outcomes = list(selftest.self_test())
+    assert outcomes
+    assert all("undefined symbol" in str(o) and not o.passed for o in outcomes)
+
+
+def test_build_prints_where_everything_is(monkeypatch, capsys):
+    monkeypatch.setattr(
+        "fusion.kernels.build.compile_all", lambda: {"cpu": "/cache/cpu.so", "cuda": "not built: no CUDA"}
+    )
+    assert main(["build"]) == 0
+    assert "/cache/cpu.so" in capsys.readouterr().out
+    monkeypatch.setattr("fusion.kernels.build.compile_all", lambda: {"cpu": "not built: no g++"})
+    assert main(["build"]) == 1
