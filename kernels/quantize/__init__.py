@@ -1,8 +1,12 @@
-"""Quantization of vectors and series: nearest codes, finite scalars, bins."""
+"""Quantization of vectors and series: look-ups, codebooks that learn, tokenizers."""
 
+from .codebooks import VectorQuantizer, code_usage
+from .composites import FiniteScalarQuantizer, ProductVectorQuantizer, ResidualVectorQuantizer
+from .learning import kmeans
 from .op import (
     bin_decode,
     bin_encode,
+    code_decode,
     code_statistics,
     finite_scalar_quantize,
     nearest_code,
@@ -10,10 +14,17 @@ from .op import (
 )
 
 __all__ = [
+    "FiniteScalarQuantizer",
+    "ProductVectorQuantizer",
+    "ResidualVectorQuantizer",
+    "VectorQuantizer",
     "bin_decode",
     "bin_encode",
+    "code_decode",
     "code_statistics",
+    "code_usage",
     "finite_scalar_quantize",
+    "kmeans",
     "nearest_code",
     "vector_quantize",
 ]

@@ -142,4 +142,4 @@ def bin_decode(codes: Tensor, centres: Tensor) -> Tensor:
         )
     known = (codes >= 0) & (codes < centres.shape[0])
     values = centres[torch.where(known, codes, 0)]
-    return values.masked_fill_(~known, math.nan)
+    return values.masked_fill_(~known.view(codes.shape + (1,) * (centres.ndim - 1)), math.nan)

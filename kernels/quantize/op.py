@@ -17,6 +17,7 @@ from .reference import rotate
 __all__ = [
     "bin_decode",
     "bin_encode",
+    "code_decode",
     "code_statistics",
     "finite_scalar_quantize",
     "nearest_code",
@@ -56,8 +57,8 @@ _bin_encode = define(
     fake=lambda values, edges: values.new_empty(values.shape, dtype=torch.int64),
 )
 _bin_decode = define(
-    "bin_decode(Tensor codes, Tensor centres) -> Tensor",
-    fake=lambda codes, centres: centres.new_empty(codes.shape),
+    "bin_decode(Tensor codes, Tensor centres) -> Tensor",  # centres (K,) or (K, D)
+    fake=lambda codes, centres: centres.new_empty(codes.shape + centres.shape[1:]),
 )
 
 _autocast = torch.library.Library("fusion", "FRAGMENT")
@@ -102,14 +103,15 @@ def _scalar_backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor, None, None
 
 def _save_decode(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     codes, centres = inputs
-    ctx.size, ctx.dtype = centres.shape[0], centres.dtype
+    ctx.shape, ctx.dtype = centres.shape, centres.dtype
     ctx.save_for_backward(codes)
 
 
 def _decode_backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
     (codes,) = ctx.saved_tensors
-    _, sums = _code_statistics(grad.reshape(-1, 1), codes.reshape(-1), ctx.size)
-    return None, sums[:, 0].to(ctx.dtype)
+    rows = grad.reshape(codes.numel(), ctx.shape[1] if len(ctx.shape) > 1 else 1)
+    _, sums = _code_statistics(rows, codes.reshape(-1), ctx.shape[0])
+    return None, sums.reshape(ctx.shape).to(ctx.dtype)
 
 
 torch.library.register_autograd("fusion::finite_scalar_quantize", _scalar_backward, setup_context=_save_scalar)
@@ -170,14 +172,18 @@ def vector_quantize(
     finite = x.isfinite().all(-1, keepdim=True)  # (..., 1)
 
     with torch.autocast(x.device.type, enabled=False):
-        # The value is the code itself; what is added to it is 0 and carries only the gradient.
         safe = torch.where(finite, x, 0)
-        carrier = rotate(safe, chosen) if gradient == "rotation" else safe
-        quantized = torch.where((codes >= 0)[..., None], chosen + (carrier - carrier.detach()), math.nan)
+        quantized = torch.where((codes >= 0)[..., None], pass_gradient(safe, chosen, gradient), math.nan)
         wide = eager.working_dtype(x)
         error = torch.where(finite, safe.to(wide) - chosen.to(wide), 0).square().sum()
         commitment = error / (finite.sum() * x.shape[-1]).clamp_min(1)
     return quantized, codes, commitment
+
+
+def pass_gradient(x: Tensor, quantized: Tensor, gradient: str) -> Tensor:
+    """``quantized`` (..., D), bit for bit, with the gradient going to ``x`` (finite) in the way ``gradient`` names."""
+    carrier = rotate(x, quantized) if gradient == "rotation" else x
+    return quantized.detach() + (carrier - carrier.detach())  # what is added is 0
 
 
 def code_statistics(x: Tensor, codes: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -260,12 +266,21 @@ def bin_decode(codes: Tensor, centres: Tensor) -> Tensor:
         TypeError: codes are not integer or centres not floating point. ValueError: centres are not (K,), or (checked
         on the CPU; NaN on a GPU) a code is outside -1..K-1.
     """
-    if codes.is_floating_point() or codes.is_complex() or codes.dtype == torch.bool:
-        raise TypeError(f"bin_decode: codes must be integer, got {codes.dtype}")
     _check_float("bin_decode", centres=centres)
     if centres.ndim != 1 or centres.shape[0] < 1:
         raise ValueError(f"bin_decode: centres must be (K,) with K >= 1, got {tuple(centres.shape)}")
-    return _bin_decode(codes.long(), centres)
+    return _bin_decode(_integer("bin_decode", codes), centres)
+
+
+def code_decode(codes: Tensor, codebook: Tensor) -> Tensor:
+    """``codebook[codes]``, NaN where the code is -1; codes (...), codebook (K, D) -> (..., D).
+
+    The codebook receives a gradient. Raises as :func:`bin_decode`.
+    """
+    _check_float("code_decode", codebook=codebook)
+    if codebook.ndim != 2 or 0 in codebook.shape:
+        raise ValueError(f"code_decode: codebook must be (K, D) with K, D >= 1, got {tuple(codebook.shape)}")
+    return _bin_decode(_integer("code_decode", codes), codebook)
 
 
 # ---------------------------------------------------------------------------------------------------- checks
@@ -280,6 +295,12 @@ def _check_float(op: str, **tensors: Tensor) -> None:
     devices = {str(t.device) for t in tensors.values()}
     if len(devices) > 1:
         raise ValueError(f"{op}: {', '.join(tensors)} must be on one device, got {', '.join(sorted(devices))}")
+
+
+def _integer(op: str, codes: Tensor) -> Tensor:
+    if codes.is_floating_point() or codes.is_complex() or codes.dtype == torch.bool:
+        raise TypeError(f"{op}: codes must be integer, got {codes.dtype}")
+    return codes.long()
 
 
 def _check_choice(op: str, argument: str, value: str, choices: tuple[str, ...]) -> None:
