@@ -1,0 +1,124 @@
+"""Encoder and decoder of image patches (paper 3.1, figure 3a).
+
+Each patch is an image of its own: convolutions and max-pools collapse it to one token. The decoder mirrors the
+encoder and gets its pooling positions (as SegNet does), so that the token need not describe where things are.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
+
+from .pooling import max_pool
+from .stem import Stem
+from .unpooling import UnpoolConvolution
+
+__all__ = ["ImageDecoder", "ImageEncoder", "ResidualBlock", "patchify_image", "pyramid"]
+
+# Below this side a first convolution of stride 2 would throw away most of the patch.
+_STRIDED_FROM = 16
+# What a block keeps when it recomputes: convolutions cost, norms and activations do not.
+_keep_convolutions = partial(create_selective_checkpoint_contexts, [torch.ops.aten.convolution.default])
+
+
+def pyramid(patch_size: int) -> tuple[int, list[int]]:
+    """Stride of the first convolution, and the map side after it and after each max-pool, down to 1.
+
+    50 pixels: stride 2 and sides 25, 12, 6, 3, 1 (the paper's); 4 pixels: stride 1 and 4, 2, 1.
+    """
+    stride = 2 if patch_size >= _STRIDED_FROM else 1
+    sides = [(patch_size - 1) // stride + 1]
+    while sides[-1] > 1:
+        sides.append(sides[-1] // 2)
+    return stride, sides
+
+
+def patchify_image(values: Tensor, patch_size: int) -> Tensor:
+    """(B, C, H, W) -> (B*P, C, s, s) in channels-last memory, patches in raster order."""
+    batch, channels, height, width = values.shape
+    rows, cols = height // patch_size, width // patch_size
+    cut = values.view(batch, channels, rows, patch_size, cols, patch_size).permute(0, 2, 4, 3, 5, 1)
+    return cut.reshape(batch * rows * cols, patch_size, patch_size, channels).permute(0, 3, 1, 2)
+
+
+class ResidualBlock(nn.Module):
+    """x + norm(conv(gelu(norm(conv(x))))), then GELU. Both convolutions share one group norm, as published."""
+
+    def __init__(self, dim: int, groups: int = 4, kernel: int = 3) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(dim, dim, kernel, padding=kernel // 2, bias=False)
+        self.conv2 = nn.Conv2d(dim, dim, kernel, padding=kernel // 2, bias=False)
+        self.norm = nn.GroupNorm(groups, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = F.gelu(self.norm(self.conv1(x)))  # (N, D, h, w)
+        return F.gelu(x + self.norm(self.conv2(hidden)))
+
+
+class ImageEncoder(nn.Module):
+    """Image patches to tokens.
+
+    Args:
+        channels, patch_size: of a patch, in bands and pixels; the depth follows from the size.
+        dim: token width, also the width of every map.
+        groups: of the group norms.
+        recompute: keep only the results of convolutions for the backward pass and redo norms and activations
+            (about a third of the memory for a few per cent of the time).
+    """
+
+    def __init__(self, channels: int, patch_size: int, dim: int = 256, groups: int = 4, recompute: bool = True) -> None:
+        super().__init__()
+        stride, sides = pyramid(patch_size)
+        self.recompute = recompute
+        self.stem = Stem(channels, dim, stride, pooled=sides[0] > 1)
+        # One block after every pool but the last; a patch of one to three pixels has its block at the end.
+        self.blocks = nn.ModuleList(ResidualBlock(dim, groups) for side in sides[1:] if side > 1)
+        if not self.blocks:
+            self.blocks.append(ResidualBlock(dim, groups, kernel=1))
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, patches: Tensor, valid: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
+        """patches (N, C, s, s), valid (N,) -> tokens (N, D), pooling positions [(N, D, h, w) uint8, ...]."""
+        x, code = self.stem(patches, valid)
+        codes = [] if code is None else [code]
+        for block in self.blocks:
+            if self.recompute and torch.is_grad_enabled():
+                x = checkpoint(block, x, use_reentrant=False, context_fn=_keep_convolutions)
+            else:
+                x = block(x)
+            if x.shape[-1] > 1:
+                x, code = max_pool(x)
+                codes.append(code)
+        return x.flatten(1), codes
+
+
+class ImageDecoder(nn.Module):
+    """Tokens and pooling positions to image patches; linear in the token, as published."""
+
+    def __init__(self, channels: int, patch_size: int, dim: int = 256) -> None:
+        super().__init__()
+        stride, sides = pyramid(patch_size)
+        self.sides = sides[-2::-1]  # map sides from the token up, e.g. 3, 6, 12, 25
+        last = (stride, patch_size - (sides[0] - 1) * stride - 1)  # stride and output padding to patch_size
+        steps = max(1, len(self.sides))
+        self.convolutions = nn.ModuleList(
+            UnpoolConvolution(dim, channels, stride=last[0], output_padding=last[1], bias=True)
+            if step == steps - 1
+            else UnpoolConvolution(dim, dim)
+            for step in range(steps)
+        )
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, tokens: Tensor, codes: list[Tensor]) -> Tensor:
+        """tokens (N, D), codes as the encoder returned them -> patches (N, C, s, s)."""
+        x = tokens[:, :, None, None]
+        reversed_codes: list[Any] = codes[::-1] or [None]
+        sides = self.sides or [1]
+        for convolution, code, side in zip(self.convolutions, reversed_codes, sides, strict=True):
+            x = convolution(x, code, side)
+        return x

@@ -1,0 +1,147 @@
+"""The OmniSat model: one encoder per modality, and the network that combines them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..data.modality import Modality
+from ..data.tiles import TileBatch
+from .combiner import Combiner
+from .config import OmniSatConfig
+from .image import ImageEncoder, patchify_image
+from .series import SeriesEncoder, patchify_series
+
+__all__ = ["Encoding", "OmniSat", "Tokens"]
+
+
+class Encoding(NamedTuple):
+    """What OmniSat knows of B tiles: one vector each, and one for each of their P patches (raster order)."""
+
+    summary: Tensor  # (B, D)
+    patches: Tensor  # (B, P, D)
+
+
+@dataclass
+class Tokens:
+    """What the encoders say before anything is combined, and what the decoders need of the inputs.
+
+    Attributes:
+        names: the M modalities, in the order of the model.
+        tokens: (M, B, P, D), meaningless where a modality is missing.
+        present: (M, B) bool, which tiles have which modality.
+        patches: by modality, the standardised input: (B*P, C, s, s) for images, (B, P, L, C*s*s) for series.
+        codes: images, the pooling positions of all B*P patches.
+        attention: series, (B, L).
+    """
+
+    names: tuple[str, ...]
+    tokens: Tensor
+    present: Tensor
+    patches: dict[str, Tensor]
+    codes: dict[str, list[Tensor]]
+    attention: dict[str, Tensor]
+
+
+class OmniSat(nn.Module):
+    """Self-supervised modality fusion (Astruc et al., ECCV 2024): tiles in any modalities to encodings.
+
+    Values are standardised inside, with the statistics of the config's modalities. Any subset of the modalities
+    may be given, and any tile may miss any of them (``batch.valid``): a missing modality is not attended to, and
+    in evaluation an encoding does not depend on what else is in the batch.
+    """
+
+    def __init__(self, config: OmniSatConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoders = nn.ModuleDict({m.name: _encoder(m, config) for m in config.modalities})
+        self.combiner = Combiner(
+            config.grid,
+            config.dim,
+            depth=config.depth,
+            heads=config.heads,
+            width=config.width,
+            dropout=config.dropout,
+            attention_dropout=config.dropout,
+            drop_path=config.drop_path,
+        )
+        for modality in config.modalities:
+            mean = torch.tensor(modality.mean or (0.0,) * modality.channels)
+            std = torch.tensor(modality.std or (1.0,) * modality.channels)
+            self.register_buffer(f"mean_{modality.name}", mean[:, None, None], persistent=False)
+            self.register_buffer(f"std_{modality.name}", std.clamp_min(1e-12)[:, None, None], persistent=False)
+
+    def forward(self, batch: TileBatch) -> Encoding:
+        """Encodes B tiles.
+
+        Raises:
+            ValueError: a modality the model does not have, or values whose bands or size do not fit.
+        """
+        tokens = self.encode(batch)
+        return self.combine(tokens.tokens, tokens.present)
+
+    def encode(self, batch: TileBatch) -> Tokens:
+        """Runs the encoder of every modality of the batch."""
+        names = tuple(m.name for m in self.config.modalities if m.name in batch.values)
+        for name in batch.values:
+            self.config.modality(name)  # refuses unknown ones
+        if not names:
+            raise ValueError("OmniSat: the batch has no modality")
+        out = Tokens(names, torch.empty(0), torch.stack([batch.present(n) for n in names]), {}, {}, {})
+        tokens = []
+        for name in names:
+            modality, encoder = self.config.modality(name), self.encoders[name]
+            values, valid = self._standardised(batch, modality), batch.valid[name]
+            if modality.kind == "image":
+                patches = patchify_image(values, modality.patch_size)  # (B*P, C, s, s)
+                per_patch = valid.repeat_interleave(self.config.patches)
+                flat, out.codes[name] = encoder(patches, per_patch)
+                tokens.append(flat.view(len(values), self.config.patches, -1))
+            else:
+                patches = patchify_series(values, modality.patch_size)  # (B, P, L, C*s*s)
+                token, out.attention[name] = encoder(patches, batch.days[name], valid)
+                tokens.append(token)
+            out.patches[name] = patches
+        out.tokens = torch.stack(tokens)  # (M, B, P, D)
+        return out
+
+    def combine(self, tokens: Tensor, present: Tensor) -> Encoding:
+        """tokens (M, B, P, D), present (M, B) bool -> the encoding of B tiles."""
+        combined = self.combiner(tokens.transpose(0, 1), present.T)  # (B, 1+P, D)
+        return Encoding(combined[:, 0], combined[:, 1:])
+
+    def _standardised(self, batch: TileBatch, modality: Modality) -> Tensor:
+        """(value - mean) / std per band, 0 where not valid."""
+        name, size = modality.name, modality.patch_size
+        values, valid = batch.values[name], batch.valid[name]
+        wanted = (modality.channels, self.config.grid[0] * size, self.config.grid[1] * size)
+        axes = "(B, C, H, W)" if modality.kind == "image" else "(B, L, C, H, W)"
+        if values.ndim != len(axes.split(",")) or tuple(values.shape[-3:]) != wanted:
+            raise ValueError(
+                f"OmniSat: {name} must be {axes} with (C, H, W) = {wanted} ({', '.join(modality.bands)}; "
+                f"{self.config.grid[0]} x {self.config.grid[1]} patches of {size} pixels), "
+                f"not {tuple(values.shape)}"
+            )
+        if modality.kind == "series" and name not in batch.days:
+            raise ValueError(f"OmniSat: {name} is a series, but the batch has no days for it")
+        values = (values - self.get_buffer(f"mean_{name}")) / self.get_buffer(f"std_{name}")
+        return values.masked_fill(~valid.reshape(*valid.shape, 1, 1, 1), 0)
+
+
+def _encoder(modality: Modality, config: OmniSatConfig) -> nn.Module:
+    if modality.kind == "image":
+        return ImageEncoder(modality.channels, modality.patch_size, config.dim, recompute=config.recompute)
+    return SeriesEncoder(
+        modality.channels * modality.patch_size**2,
+        config.dim,
+        heads=config.series_heads,
+        key_dim=config.series_key_dim,
+        widths=config.series_widths,
+        hidden=config.series_hidden,
+        dropout=config.dropout,
+        attention_dropout=config.dropout / 2,
+        period=config.period,
+    )

@@ -1,0 +1,142 @@
+"""The first layers of the image encoder: convolution, batch norm, GELU, max-pool, as one step.
+
+They hold the largest maps of the whole model (at 50 pixels three of 256x25x25 a patch), and none needs to exist:
+
+* Batch norm is folded into the convolution. Its statistics are those of a linear function of the input, so they
+  follow from the mean and covariance of the input's 3x3 neighbourhoods (C*9 numbers a pixel, not 256).
+* The gradient of max-pool(GELU(z)) reaches z only where a maximum stood. Forward keeps z there, a quarter of
+  the map; backward needs neither the rest nor a second convolution.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from .pooling import empty_map, patch_slices, pick, pool, unpool
+
+__all__ = ["Stem"]
+
+
+class _ConvGeluPool(torch.autograd.Function):
+    """max_pool(gelu(conv(x))) and the pooling positions, a few patches at a time."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+        side = (x.shape[-1] - 1) // stride + 1
+        pooled = empty_map(x, weight.shape[0], side // 2, side // 2)
+        peak = torch.empty_like(pooled)
+        code = torch.empty_like(pooled, dtype=torch.uint8)
+        for part in patch_slices(len(x), _map_bytes(weight, side), x.device):
+            z = F.conv2d(x[part], weight, bias, stride, padding=1)  # (n, D, side, side)
+            pooled[part], code[part] = pool(F.gelu(z))
+            peak[part] = pick(z, code[part])
+        ctx.save_for_backward(x, weight, peak, code)
+        ctx.stride = stride
+        ctx.mark_non_differentiable(code)
+        return pooled, code
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, _: None) -> tuple[Tensor | None, Tensor, Tensor, None]:
+        x, weight, peak, code = ctx.saved_tensors
+        side = (x.shape[-1] - 1) // ctx.stride + 1
+        grad_peak = torch.ops.aten.gelu_backward(grad, peak)  # (N, D, side//2, side//2)
+        grad_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
+        grad_weight = torch.zeros_like(weight)
+        for part in patch_slices(len(x), _map_bytes(weight, side), x.device):
+            grad_z = empty_map(x[part], weight.shape[0], side, side)
+            unpool(grad_peak[part], code[part], grad_z)
+            part_x, part_weight, _ = _convolution_backward(
+                grad_z, x[part], weight, ctx.stride, (grad_x is not None, True, False)
+            )
+            grad_weight += part_weight
+            if grad_x is not None:
+                grad_x[part] = part_x
+        return grad_x, grad_weight, grad_peak.sum((0, 2, 3)), None
+
+
+def _map_bytes(weight: Tensor, side: int) -> int:
+    return weight.shape[0] * side * side * weight.element_size()
+
+
+def _convolution_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, stride: int, wanted: tuple[bool, bool, bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    one = [1, 1]
+    return torch.ops.aten.convolution_backward(
+        grad, x, weight, None, [stride, stride], one, one, False, [0, 0], 1, wanted
+    )
+
+
+class Stem(nn.Module):
+    """GELU(batch_norm(conv3x3(x))), then a 2x2 max-pool where the map is larger than one pixel."""
+
+    def __init__(self, channels: int, dim: int, stride: int, pooled: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, dim, 3, stride, padding=1)
+        self.norm = nn.BatchNorm2d(dim)
+        self.pooled = pooled
+
+    def forward(self, patches: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """patches (N, C, s, s), valid (N,) -> maps (N, D, h, h), pooling positions or None."""
+        weight, bias = self._folded(patches, valid)
+        device = patches.device.type
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+            patches, weight, bias = patches.to(dtype), weight.to(dtype), bias.to(dtype)
+        stride = self.conv.stride[0]
+        if not self.pooled:
+            return F.gelu(F.conv2d(patches, weight, bias, stride, padding=1)), None
+        return _ConvGeluPool.apply(patches, weight, bias, stride)
+
+    def _folded(self, patches: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the convolution with the batch norm inside."""
+        mean, var = self.norm.running_mean, self.norm.running_var
+        if self.norm.training:
+            mean, var = self._batch_statistics(patches, valid)
+        scale = self.norm.weight * (var + self.norm.eps).rsqrt()  # (D,)
+        weight = self.conv.weight * scale[:, None, None, None]
+        bias = (self.conv.bias - mean) * scale + self.norm.bias
+        return weight.contiguous(memory_format=torch.channels_last), bias
+
+    def _batch_statistics(self, patches: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the convolution over all pixels of the valid patches, each (D,)."""
+        mean, covariance, count = _neighbourhood_statistics(patches, valid, self.conv.stride[0])
+        kernel = self.conv.weight.flatten(1)  # (D, C*9)
+        mean = F.linear(mean.to(kernel.dtype), kernel, self.conv.bias)  # (D,)
+        var = ((kernel @ covariance.to(kernel.dtype)) * kernel).sum(1)  # (D,)
+        with torch.no_grad():
+            rate = self.norm.momentum * (count > 1)
+            self.norm.running_mean.lerp_(mean.detach(), rate)
+            self.norm.running_var.lerp_(var * (count / (count - 1).clamp_min(1)), rate)
+            self.norm.num_batches_tracked.add_(1)
+        return mean, var
+
+
+@torch.autocast("cpu", enabled=False)
+@torch.autocast("cuda", enabled=False)
+def _neighbourhood_statistics(patches: Tensor, valid: Tensor | None, stride: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean (K,), covariance (K, K) and number of the K = C*9 values under a 3x3 kernel, in float64.
+
+    float64 because one pass over raw 8-bit data would lose the variance beside the squared mean.
+    """
+    width = patches.shape[1] * 9
+    total = patches.new_zeros(width, dtype=torch.float64)
+    products = patches.new_zeros(width, width, dtype=torch.float64)
+    pixels = ((patches.shape[-1] - 1) // stride + 1) ** 2
+    for part in patch_slices(len(patches), width * pixels * 8, patches.device):
+        seen = F.unfold(patches[part].to(torch.float64), 3, padding=1, stride=stride)  # (n, K, pixels)
+        if valid is not None:
+            seen = seen * valid[part, None, None]
+        seen = seen.transpose(0, 1).flatten(1)  # (K, n*pixels)
+        total = total + seen.sum(1)
+        products = products + seen @ seen.T
+    count = pixels * (patches.new_tensor(len(patches)) if valid is None else valid.sum())
+    shared = count.clamp_min(1)
+    mean = total / shared
+    return mean, products / shared - torch.outer(mean, mean), count
