@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -191,8 +192,10 @@ def _taper(length: int) -> np.ndarray:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """16 hexadecimal digits that change with any weight or buffer of the model."""
+    """16 hexadecimal digits that change with any weight, and with the configuration where the model has one."""
     digest = hashlib.sha256()
+    if hasattr(model, "config"):
+        digest.update(json.dumps(model.config.to_dict(), sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         flat: Tensor = tensor.detach().cpu().contiguous().flatten()
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())

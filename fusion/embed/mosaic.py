@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -48,15 +50,14 @@ def lay_out(
     tiles share one only with those they touch.
 
     Args:
-        places: where each tile lies; pixels of the transform are those of the coarsest modality.
+        places: where each tile lies; its transform is that of the coarsest grid, whichever modalities are used.
         grid: patches per tile (rows, columns).
 
     Raises:
         ValueError: a tile is rotated or mirrored; the message names it.
     """
-    coarsest = max(modalities, key=lambda m: m.resolution)
     rows, columns = grid
-    frames = np.array([_patch_frame(*pair, coarsest.patch_size) for pair in zip(places, names, strict=True)])
+    frames = np.array([_patch_frame(*pair, modalities) for pair in zip(places, names, strict=True)])
     crs = np.array([place.crs for place in places])
     canvases = []
     remaining = np.arange(len(places))
@@ -84,7 +85,7 @@ def lay_out(
     return sorted(canvases, key=lambda c: c.tiles[0])
 
 
-def _patch_frame(place: Geo, name: str, pixels: int) -> tuple[float, float, float, float]:
+def _patch_frame(place: Geo, name: str, modalities: Sequence[Modality]) -> tuple[float, float, float, float]:
     """Width and (signed) height of a patch and x, y of the corner of the first one, in units of the CRS."""
     a, b, c, d, e, f = place.transform
     if b != 0 or d != 0 or a <= 0 or e == 0:
@@ -92,7 +93,20 @@ def _patch_frame(place: Geo, name: str, pixels: int) -> tuple[float, float, floa
             f"tile {name}: its transform {place.transform} is rotated or mirrored; a map wants columns that run "
             "east. Warp the data to a north-up grid first (e.g. with gdalwarp)"
         )
-    return a * pixels, e * pixels, c, f
+    metres = _metres_per_unit(place.crs)
+    if metres is None:  # degrees or nothing: only the pixels of the coarsest modality can be counted
+        pixels = max(modalities, key=lambda m: m.resolution).patch_size
+        return a * pixels, e * pixels, c, f
+    side = modalities[0].patch_metres / metres
+    return side, math.copysign(side, e), c, f
+
+
+@functools.cache
+def _metres_per_unit(crs: str) -> float | None:
+    from rasterio.crs import CRS
+
+    known = CRS.from_user_input(crs) if crs else None
+    return known.linear_units_factor[1] if known is not None and known.is_projected else None
 
 
 def _groups(corners: np.ndarray, grid: tuple[int, int]) -> list[np.ndarray]:

@@ -94,6 +94,19 @@ def test_seams_compare_borders_with_insides(quilt, model, tmp_path):
     assert written.seams.across > 0.99
 
 
+@pytest.mark.parametrize(
+    ("crs", "pixel", "metres"),
+    [("EPSG:32632", 10.0, 20), ("EPSG:32632", 1.0, 20), ("EPSG:2263", 10, 20), ("EPSG:4326", 1e-4, None)],
+)
+def test_patches_have_their_size_in_every_crs(crs, pixel, metres, model, tmp_path):
+    """The transform of a place may be finer than the modalities used: a patch stays what it is on the ground."""
+    place = Geo((pixel, 0, 7.0, 0, -pixel, 50.0), crs)
+    [written] = embed_map(model, Places([place]), tmp_path / "map.tif")
+    foot = 0.304800609601219
+    wanted = pixel * PATCH if metres is None else metres / (foot if crs == "EPSG:2263" else 1)
+    assert written.patch == pytest.approx((wanted, wanted))
+
+
 def test_scattered_tiles_and_other_crs_get_files_of_their_own(model, tmp_path):
     places = [tile_at(0, 0), tile_at(0, 3), tile_at(400, 400), tile_at(0, 0, crs="EPSG:32633"), tile_at(0, 0, x0=507)]
     maps = embed_map(model, Places(places), tmp_path / "map.tif")
