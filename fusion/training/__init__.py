@@ -1,0 +1,43 @@
+"""What every system trains with: ``fit``, checkpoints, the memory estimate.
+
+Names are imported when they are first used: checkpoints need torch alone, ``fit`` needs Lightning.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .checkpoints import Header, load_head, load_model, read_header, save_model
+    from .memory import MemoryEstimate, estimate_memory
+    from .systems import SYSTEMS, System, register
+    from .trainer import fit
+
+_ROOMS = {
+    "checkpoints": ("Header", "load_head", "load_model", "read_header", "save_model"),
+    "memory": ("MemoryEstimate", "estimate_memory"),
+    "systems": ("SYSTEMS", "System", "register"),
+    "trainer": ("fit",),
+}
+_HOME = {name: room for room, names in _ROOMS.items() for name in names}
+
+__all__ = [
+    "SYSTEMS",
+    "Header",
+    "MemoryEstimate",
+    "System",
+    "estimate_memory",
+    "fit",
+    "load_head",
+    "load_model",
+    "read_header",
+    "register",
+    "save_model",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)

@@ -1,0 +1,252 @@
+"""A checkpoint is one readable safetensors file: weights, and in its header everything needed to use them.
+
+The header's metadata holds the system's name, its configuration (modalities with bands, units and statistics), the
+versions of this package and of torch, and the metrics reached. It can be read without loading a tensor, by any
+safetensors reader.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fusion import __version__
+
+from .files import write_atomically
+from .systems import SYSTEMS, system_of
+
+__all__ = ["FORMAT", "Header", "differences", "load_head", "load_model", "read_header", "save_model"]
+
+FORMAT = 1  # raised when the meaning of the metadata changes
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a checkpoint says about itself.
+
+    ``head`` is ``{}`` for a bare encoder, else what a fine-tuned head predicts: ``task`` and ``classes``.
+    """
+
+    system: str
+    config: dict[str, Any]
+    version: str = __version__
+    torch: str = torch.__version__
+    metrics: dict[str, float] = field(default_factory=dict)
+    head: dict[str, Any] = field(default_factory=dict)
+
+    def to_metadata(self) -> dict[str, str]:
+        """Strings only, as safetensors wants; what is not text is JSON."""
+        return {
+            "format": str(FORMAT),
+            "system": self.system,
+            "config": json.dumps(self.config),
+            "eo-fusion": self.version,
+            "torch": self.torch,
+            "metrics": json.dumps(self.metrics),
+            "head": json.dumps(self.head),
+        }
+
+
+def save_model(
+    path: Path | str,
+    model: nn.Module,
+    *,
+    metrics: Mapping[str, float] | None = None,
+    head: nn.Module | None = None,
+    predicts: Mapping[str, Any] | None = None,
+) -> Path:
+    """Writes ``model``, and a fine-tuned ``head`` with it, as one safetensors file; atomically.
+
+    Args:
+        model: of a registered system, with ``.config``.
+        metrics: numbers to remember, e.g. the validation loss.
+        head: tensors stored under ``head.``; ``predicts`` says what it predicts (``task``, ``classes``).
+
+    Raises:
+        TypeError: the model's class belongs to no registered system.
+        RuntimeError: no space or no permission; the previous file is untouched.
+    """
+    from safetensors.torch import save
+
+    header = Header(
+        system_of(model),
+        model.config.to_dict(),
+        metrics={k: float(v) for k, v in (metrics or {}).items()},
+        head=dict(predicts or {}),
+    )
+    tensors = dict(model.state_dict())
+    if head is not None:
+        tensors |= {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        # safetensors refuses two names for one storage; tied weights are written twice and tied again by the model.
+        storage = tensor.untyped_storage()
+        whole = storage.nbytes() == tensor.nbytes and storage.data_ptr() not in seen
+        seen.add(storage.data_ptr())
+        tensors[name] = tensor if whole else tensor.clone()
+    return write_atomically(path, save(tensors, metadata=header.to_metadata()))
+
+
+def read_header(path: Path | str) -> Header:
+    """What the checkpoint at ``path`` says about itself; reads no tensor.
+
+    Raises:
+        FileNotFoundError: there is no such file; the message lists checkpoints nearby.
+        ValueError: it is truncated, was not written by this package, or by a newer one.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = _file(path)
+    if not path.is_file():
+        folder = path if path.is_dir() else path.parent
+        near = ", ".join(sorted(p.name for p in folder.glob("*.safetensors"))) or "none"
+        raise FileNotFoundError(f"no checkpoint {path}; checkpoints in {folder}: {near}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{path} ({path.stat().st_size} bytes) is not a complete safetensors file: {error}. It may have been "
+            "copied partially; last.safetensors or best.safetensors beside it may be whole"
+        ) from error
+    if "system" not in metadata or "eo-fusion" not in metadata:
+        known = ", ".join(metadata) or "nothing"
+        raise ValueError(
+            f"{path} holds tensors, but it was not written by eo-fusion: its metadata has {known}, not the system and "
+            "configuration that rebuild a model"
+        )
+    if int(metadata["format"]) > FORMAT:
+        raise ValueError(
+            f"{path} has checkpoint format {metadata['format']}, written by eo-fusion {metadata['eo-fusion']}; this is "
+            f"eo-fusion {__version__}, which reads up to format {FORMAT}: upgrade with pip install -U eo-fusion"
+        )
+    read = {key: json.loads(metadata.get(key, "{}")) for key in ("config", "metrics", "head")}
+    return Header(metadata["system"], version=metadata["eo-fusion"], torch=metadata.get("torch", ""), **read)
+
+
+def load_model(path: Path | str, *, system: str | None = None, config: Any = None) -> nn.Module:
+    """The model saved at ``path``, on the CPU and in evaluation mode.
+
+    Args:
+        path: a safetensors file, or a run folder (then its ``best.safetensors``).
+        system: the system it must be, e.g. ``"omnisat"``.
+        config: a configuration (object with ``to_dict``, or a dictionary) that it must have.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`read_header`; or another system, another configuration (every field
+            that differs is named), or tensors that do not fit the configuration.
+    """
+    path, header = _file(path), read_header(path)
+    wrong = []
+    if system is not None and header.system != system:
+        wrong.append(f"system: {header.system!r} in the checkpoint, {system!r} wanted")
+    if config is not None:
+        wanted = config.to_dict() if hasattr(config, "to_dict") else config
+        wrong += differences(header.config, json.loads(json.dumps(wanted)))
+    if wrong:
+        raise ValueError(f"{path} is a checkpoint of another configuration:\n  " + "\n  ".join(wrong))
+    model = _build(path, header)
+    own = {k: v for k, v in _tensors(path).items() if not (header.head and k.startswith("head."))}
+    _load(path, header, model, own)
+    return model.eval()
+
+
+def load_head(path: Path | str, head: nn.Module) -> dict[str, Any]:
+    """Fills ``head`` with the fine-tuned head of a checkpoint and returns what it predicts.
+
+    Raises:
+        ValueError: the checkpoint is a bare encoder, or its head has another shape.
+    """
+    header = read_header(path)
+    if not header.head:
+        raise ValueError(f"{path} is an encoder without a head; fine-tune it first, or probe its features")
+    own = {k.removeprefix("head."): v for k, v in _tensors(path).items() if k.startswith("head.")}
+    _load(path, header, head, own)
+    return header.head
+
+
+def differences(saved: Any, wanted: Any, name: str = "") -> list[str]:
+    """Fields in which two plain configurations differ, one readable line each; modalities are matched by name."""
+    if isinstance(saved, Mapping) and isinstance(wanted, Mapping):
+        keys = list(dict.fromkeys([*saved, *wanted]))
+        found = []
+        for key in keys:
+            label = f"{name}.{key}" if name else str(key)
+            if key not in wanted:
+                found.append(f"{label}: {_short(saved[key])} in the checkpoint, absent in what is wanted")
+            elif key not in saved:
+                found.append(f"{label}: absent in the checkpoint, {_short(wanted[key])} wanted")
+            else:
+                found += differences(saved[key], wanted[key], label)
+        return found
+    if _are_modalities(saved) and _are_modalities(wanted):
+        by_name = [{m["name"]: m for m in side} for side in (saved, wanted)]
+        found = differences(*by_name, name)
+        if not found and list(by_name[0]) != list(by_name[1]):
+            found.append(f"{name}: order {list(by_name[0])} in the checkpoint, {list(by_name[1])} wanted")
+        return found
+    if saved == wanted:
+        return []
+    return [f"{name}: {_short(saved)} in the checkpoint, {_short(wanted)} wanted"]
+
+
+def _are_modalities(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(m, Mapping) and "name" in m for m in value)
+
+
+def _short(value: Any, width: int = 120) -> str:
+    text = str(value.get("name", value)) if isinstance(value, Mapping) else str(value)
+    return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def _build(path: Path, header: Header) -> nn.Module:
+    if header.system not in SYSTEMS:
+        raise ValueError(
+            f"{path} is a checkpoint of the system {header.system!r}, which eo-fusion {__version__} does not know "
+            f"({', '.join(SYSTEMS)}); it was written by eo-fusion {header.version}"
+        )
+    try:
+        return SYSTEMS[header.system].from_config(header.config)
+    except (TypeError, KeyError) as error:
+        raise ValueError(
+            f"{path}: the configuration written by eo-fusion {header.version} does not fit {header.system} of "
+            f"eo-fusion {__version__}: {error}"
+        ) from error
+
+
+def _tensors(path: Path | str) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(_file(path))
+
+
+def _file(path: Path | str) -> Path:
+    """A run folder stands for its best model."""
+    path = Path(path)
+    return path / "best.safetensors" if (path / "best.safetensors").is_file() else path
+
+
+def _load(path: Path | str, header: Header, module: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+    own = module.state_dict()
+    wrong = [f"{k}: {tuple(v.shape)} wanted, absent in the checkpoint" for k, v in own.items() if k not in tensors]
+    wrong += [f"{k}: {tuple(v.shape)} in the checkpoint, unknown here" for k, v in tensors.items() if k not in own]
+    wrong += [
+        f"{k}: {tuple(v.shape)} in the checkpoint, {tuple(own[k].shape)} wanted"
+        for k, v in tensors.items()
+        if k in own and v.shape != own[k].shape
+    ]
+    if wrong:
+        more = f"\n  and {len(wrong) - 8} more" if len(wrong) > 8 else ""
+        raise ValueError(
+            f"{path} (eo-fusion {header.version}) does not fit {type(module).__name__} of eo-fusion {__version__}:\n  "
+            + "\n  ".join(wrong[:8])
+            + more
+        )
+    module.load_state_dict(tensors)

@@ -1,0 +1,87 @@
+"""Batches in an order that depends on nothing but the seed and the epoch, and that can be taken up in the middle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from fusion.data import TileDataset, collate
+
+__all__ = ["RandomViews", "evaluation_loader", "training_loader"]
+
+
+class RandomViews(Sampler[tuple[int, int]]):
+    """Shuffled tiles, each with the seed of its random view, for one epoch and one of ``ranks`` processes.
+
+    ``set_epoch`` is called by Lightning. ``resume(epoch, batches)`` leaves out what an interrupted run has seen.
+    """
+
+    def __init__(self, tiles: int, batch_size: int, seed: int, rank: int = 0, ranks: int = 1) -> None:
+        self.tiles, self.batch_size, self.seed = tiles, batch_size, seed
+        self.rank, self.ranks = rank, ranks
+        self.epoch, self.skip = 0, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        if epoch != self.epoch:
+            self.epoch, self.skip = epoch, 0
+
+    def resume(self, epoch: int, batches: int) -> None:
+        self.epoch, self.skip = epoch, batches
+
+    def __len__(self) -> int:
+        return self.tiles // self.ranks  # of the whole epoch, as Lightning counts batches from its start
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(self.tiles, generator=generator)
+        views = torch.randint(2**31, (self.tiles,), generator=generator)
+        mine = order[self.rank :: self.ranks][: len(self)]
+        for i in mine[self.skip * self.batch_size :].tolist():
+            yield i, int(views[i])
+
+
+def training_loader(
+    dataset: TileDataset, batch_size: int, *, seed: int = 0, workers: int = 0, rank: int = 0, ranks: int = 1
+) -> DataLoader:
+    """Shuffled batches of random views; a last, smaller batch is dropped unless it is the only one.
+
+    The batch size is lowered to what the data set (or one process's share of it) has.
+
+    Raises:
+        ValueError: fewer tiles than processes, or a batch size below 1.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    if len(dataset) < ranks:
+        raise ValueError(f"{len(dataset)} training tiles cannot be shared by {ranks} devices; use fewer devices")
+    batch_size = min(batch_size, len(dataset) // ranks)
+    sampler = RandomViews(len(dataset), batch_size, seed, rank, ranks)
+    return DataLoader(
+        dataset,
+        batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        collate_fn=_collate(dataset),
+        drop_last=True,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator().manual_seed(seed),  # its own: creating an iterator must not move the global one
+    )
+
+
+def evaluation_loader(dataset: TileDataset, batch_size: int, *, workers: int = 0) -> DataLoader:
+    """Every tile once, in order, as its evaluation view."""
+    return DataLoader(
+        dataset,
+        max(1, min(batch_size, len(dataset))),
+        num_workers=workers,
+        collate_fn=_collate(dataset),
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+def _collate(dataset: TileDataset) -> partial:
+    return partial(collate, modalities=[m.name for m in dataset.modalities])

@@ -1,0 +1,168 @@
+"""How much memory training will take, measured on a few tiles before the first step."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import warnings
+from collections.abc import Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+
+from fusion.data import TileBatch, TileDataset, collate
+
+from .files import readable_size
+
+__all__ = ["MemoryEstimate", "available_memory", "estimate_memory"]
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes on one device; activations grow with the batch, the rest does not.
+
+    ``state`` is weights, gradients and two Adam moments. ``fixed`` and ``per_tile`` are what autograd keeps from the
+    forward pass, the tiles themselves, and the largest gradient of a kept tensor.
+    """
+
+    state: int
+    fixed: int
+    per_tile: int
+    batch_size: int
+    available: int
+
+    @property
+    def total(self) -> int:
+        return self.state + self.fixed + self.per_tile * self.batch_size
+
+    @property
+    def largest_batch(self) -> int:
+        """Tiles that fit into nine tenths of what is available; 0 if not even one does."""
+        return max(0, int((0.9 * self.available - self.state - self.fixed) // max(1, self.per_tile)))
+
+    def __str__(self) -> str:
+        return (
+            f"{readable_size(self.total)} of {readable_size(self.available)} for batches of {self.batch_size} "
+            f"({readable_size(self.per_tile)} a tile, {readable_size(self.state)} for weights, gradients and optimizer)"
+        )
+
+
+def estimate_memory(
+    module: LightningModule,
+    dataset: TileDataset,
+    batch_size: int,
+    *,
+    precision: str = "32-true",
+    device: torch.device | str = "cpu",
+) -> MemoryEstimate:
+    """Measures two small training steps of a copy of ``module`` on the CPU, and extends the line to ``batch_size``.
+
+    The slope between one and three tiles (two and four of a data set, if it has them) separates what grows with the
+    batch from what does not. Nothing of ``module`` changes: neither weights, normalisation statistics nor the global
+    random state. Dropout masks are a byte an element on a GPU and more on a CPU, so a GPU needs somewhat less.
+
+    Args:
+        device: where training will run; asked only for its free memory.
+
+    Raises:
+        ValueError: the data set is empty (as the data set itself says).
+    """
+    sizes = (2, min(4, len(dataset))) if len(dataset) > 2 else (len(dataset),)
+    tiles = [dataset[i] for i in range(sizes[-1])]
+    names = [m.name for m in dataset.modalities]
+    with torch.random.fork_rng(devices=[]), _silent():
+        probe = copy.deepcopy(module).cpu().train()
+        probe.trainer = None
+        kept = [_kept_bytes(probe, collate(tiles[:n], names), precision) for n in sizes]
+    if len(sizes) == 2:
+        per_tile = max(1, (kept[1] - kept[0]) // (sizes[1] - sizes[0]))
+    else:
+        per_tile = kept[0] // sizes[0]
+    weights = sum(p.numel() * p.element_size() for p in module.parameters())
+    trained = sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)
+    fixed = max(0, kept[0] - per_tile * sizes[0])
+    return MemoryEstimate(weights + 3 * trained, fixed, per_tile, batch_size, available_memory(device))
+
+
+def available_memory(device: torch.device | str = "cpu") -> int:
+    """Free bytes: of the GPU, or of the machine within the limit of its container (cgroup)."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    free = [_meminfo(), _cgroup()]
+    known = [bytes_ for bytes_ in free if bytes_ is not None]
+    if known:
+        return min(known)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _kept_bytes(module: LightningModule, batch: TileBatch, precision: str) -> int:
+    """Bytes that one training step keeps for its backward pass, plus the batch and the largest gradient."""
+    own = {t.untyped_storage().data_ptr() for t in (*module.parameters(), *module.buffers())}
+    inputs = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in _tensors(batch)}
+    kept: dict[int, int] = {}
+    largest = 0
+
+    def pack(tensor: Tensor) -> Tensor:
+        nonlocal largest
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own and storage.data_ptr() not in inputs:
+            kept[storage.data_ptr()] = storage.nbytes()
+            largest = max(largest, storage.nbytes())
+        return tensor
+
+    autocast = torch.autocast("cpu", torch.bfloat16) if "mixed" in precision else nullcontext()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), autocast:
+        output = module.training_step(batch, 0)
+    loss = output["loss"] if isinstance(output, dict) else output
+    # The graph is alive up to here, so no address in `kept` was used twice. Backward only checks that there is one.
+    loss.backward()
+    for parameter in module.parameters():
+        parameter.grad = None
+    return sum(kept.values()) + sum(inputs.values()) + largest
+
+
+def _tensors(batch: TileBatch) -> Iterable[Tensor]:
+    for group in (batch.values, batch.days, batch.valid):
+        yield from group.values()
+    if batch.labels is not None:
+        yield batch.labels
+
+
+class _silent:
+    """``self.log`` outside a trainer warns; here that is expected."""
+
+    def __enter__(self) -> None:
+        self._warnings = warnings.catch_warnings()
+        self._warnings.__enter__()
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+
+    def __exit__(self, *exception: object) -> None:
+        logging.disable(logging.NOTSET)
+        self._warnings.__exit__(*exception)
+
+
+def _meminfo() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError):
+        return None
+
+
+def _cgroup() -> int | None:
+    for limit, used in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ):
+        try:
+            return max(0, int(Path(limit).read_text()) - int(Path(used).read_text()))
+        except (OSError, ValueError):  # not there, or "max"
+            continue
+    return None

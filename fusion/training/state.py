@@ -1,0 +1,157 @@
+"""The state of a run on disk, so that an interrupted run goes on as if it had not been interrupted."""
+
+from __future__ import annotations
+
+import io
+import random
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import LightningModule, Trainer
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.callbacks import Checkpoint
+
+from .files import write_atomically
+from .loading import RandomViews
+
+__all__ = ["AtomicState", "Interrupted", "Interruption", "KeepState"]
+
+
+class Interrupted(Exception):
+    """Training stopped where somebody asked for it; ``last.ckpt`` continues from there."""
+
+
+class Interruption:
+    """Turns the first Ctrl-C (or SIGTERM) into a request that is met between two steps; the second acts at once.
+
+    Outside the main thread signals cannot be caught; there it does nothing.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Interruption:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: object) -> None:
+        self.requested = True
+        signal.signal(number, self._previous[number] or signal.SIG_DFL)
+        print("\nstopping after this step and saving (once more: stop at once)", flush=True)
+
+
+class AtomicState(TorchCheckpointIO):
+    """Trainer state on disk: plain types and tensors, written whole or not at all, read without unpickling code."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        write_atomically(path, buffer.getvalue())
+
+    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict:
+        return torch.load(path, map_location=map_location, weights_only=True)
+
+
+class KeepState(Checkpoint):
+    """``last.ckpt``: all that the next step depends on, saved after each epoch and where somebody asked to stop.
+
+    Beside what Lightning saves, that is: random states, the place in the data order, and the metrics that plateau
+    schedulers still wait for when an epoch ends (Lightning steps them after the last chance to save). With these, on
+    one device, the step after a resume has the same bits as without the interruption.
+    """
+
+    def __init__(self, path: Path, identity: dict[str, Any], views: RandomViews, asked: Interruption) -> None:
+        self.path, self.identity, self.views, self.asked = path, identity, views, asked
+        self._place = (0, 0)  # epoch, batches of it that are done
+        self._awaited: dict[str, float] = {}
+        self._finished = False
+        self._loaded: dict[str, Any] | None = None
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        if self._loaded is None:
+            return
+        for config in trainer.lr_scheduler_configs:
+            if config.reduce_on_plateau and config.monitor in self._loaded["awaited"]:
+                config.scheduler.step(self._loaded["awaited"][config.monitor])
+        _set_random_state(self._loaded["random"])
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
+        # Lightning would not step plateau schedulers at the end of an epoch taken up in its middle.
+        trainer.fit_loop.restarting = False
+        batches = args[2] + 1
+        whole_step = batches % trainer.accumulate_grad_batches == 0
+        # After the last batch the epoch is let to its end: validation belongs to it.
+        if batches < trainer.num_training_batches and whole_step and self._somebody_asked(trainer):
+            self._save(trainer, trainer.current_epoch, batches, {})
+            raise Interrupted(f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}")
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        epochs = trainer.current_epoch + 1
+        self._finished = trainer.should_stop or epochs == trainer.max_epochs
+        monitored = {config.monitor for config in trainer.lr_scheduler_configs if config.reduce_on_plateau}
+        metrics = trainer.callback_metrics
+        awaited = {name: float(metrics[name]) for name in monitored if name in metrics}
+        self._save(trainer, epochs, 0, awaited)
+        if self._somebody_asked(trainer) and not self._finished:
+            raise Interrupted(f"the end of epoch {epochs}, step {trainer.global_step}")
+
+    def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["fusion"] = {
+            "identity": self.identity,
+            "epochs": self._place[0],
+            "finished": self._finished,
+            "early": self._finished and trainer.should_stop,
+        }
+        for key in ("hyper_parameters", "hparams_name"):  # may hold classes; the identity says it in plain types
+            checkpoint.pop(key, None)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"place": list(self._place), "awaited": self._awaited, "random": _random_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._loaded = state
+        self.views.resume(*state["place"])
+
+    def _save(self, trainer: Trainer, epoch: int, batches: int, awaited: dict[str, float]) -> None:
+        self._place, self._awaited = (epoch, batches), awaited
+        trainer.save_checkpoint(self.path)
+
+    def _somebody_asked(self, trainer: Trainer) -> bool:
+        if trainer.world_size == 1:
+            return self.asked.requested
+        return trainer.strategy.reduce_boolean_decision(self.asked.requested, all=False)
+
+
+def _random_state() -> dict[str, Any]:
+    """Plain types and tensors only, so that it can be read without unpickling code."""
+    name, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
+    version, internal, gauss_next = random.getstate()
+    state = {
+        "torch": torch.get_rng_state(),
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(gauss)],
+        "python": [version, list(internal), gauss_next],
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    version, internal, gauss_next = state["python"]
+    random.setstate((version, tuple(internal), gauss_next))
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

@@ -1,0 +1,75 @@
+"""Which systems there are: the name in a checkpoint, and the classes that rebuild a model from it."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+__all__ = ["SYSTEMS", "System", "register", "system_of"]
+
+
+@dataclass(frozen=True)
+class System:
+    """Classes of one system as ``"module:Class"``; imported when first needed.
+
+    ``model`` takes its configuration as the only argument and keeps it as ``.config``; ``config`` has ``to_dict``
+    and ``from_dict`` (plain types). ``pretraining`` and ``finetuning`` are LightningModules.
+    """
+
+    model: str
+    config: str
+    pretraining: str = ""
+    finetuning: str = ""
+
+    def load(self, part: str) -> Any:
+        """The class behind ``"model"``, ``"config"``, ``"pretraining"`` or ``"finetuning"``."""
+        module, _, name = getattr(self, part).partition(":")
+        if not name:
+            raise ValueError(f"system with model {self.model} has no {part} class")
+        return getattr(importlib.import_module(module), name)
+
+    def from_config(self, config: dict[str, Any]) -> nn.Module:
+        """A model with fresh weights from a plain dictionary."""
+        return self.load("model")(self.load("config").from_dict(config))
+
+
+SYSTEMS: dict[str, System] = {
+    "omnisat": System(
+        model="fusion.omnisat.model:OmniSat",
+        config="fusion.omnisat.model:OmniSatConfig",
+        pretraining="fusion.omnisat.module:OmniSatPretraining",
+        finetuning="fusion.omnisat.module:OmniSatFinetuning",
+    ),
+}
+
+
+def register(name: str, system: System) -> None:
+    """Makes a system of one's own known to ``save_model`` and ``load_model``."""
+    if SYSTEMS.get(name, system) != system:
+        raise ValueError(f"a system {name!r} is already registered: {SYSTEMS[name]}")
+    SYSTEMS[name] = system
+
+
+def system_of(model: nn.Module) -> str:
+    """The name under which the class of ``model`` is registered.
+
+    Raises:
+        TypeError: it is not; the message says how to register it.
+    """
+    own = f"{type(model).__module__}:{type(model).__qualname__}"
+    for name, system in SYSTEMS.items():
+        if system.model == own or (_imported(system) and isinstance(model, system.load("model"))):
+            return name
+    raise TypeError(
+        f"{own} belongs to no registered system ({', '.join(SYSTEMS)}); give the model itself, not its "
+        f"LightningModule, or call fusion.training.register(name, System(model={own!r}, config=...))"
+    )
+
+
+def _imported(system: System) -> bool:
+    """A model of a system can only exist if its module is imported; the others stay unimported."""
+    return system.model.partition(":")[0] in sys.modules

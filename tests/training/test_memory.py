@@ -1,0 +1,67 @@
+"""The estimate counts what autograd keeps, and leaves no trace."""
+
+import torch
+from lightning import LightningModule
+from tiny_system import Meadows, TinyTraining
+from torch import nn
+
+from fusion.training import estimate_memory
+from fusion.training.files import readable_size
+from fusion.training.memory import available_memory
+
+
+class Exponential(LightningModule):
+    """Keeps exactly its output for the backward pass: a million float32 a tile."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, 1_000_000))
+
+    def training_step(self, batch, batch_idx):
+        return self.weight.expand(len(batch), -1).exp().sum()
+
+
+def test_what_a_tile_costs_is_counted_to_the_byte():
+    data = Meadows(6)
+    tile = data[0]
+    inputs = sum(v.nbytes for v in tile.values.values()) + tile.days["s2"].nbytes + 4 + 1 + 8  # valid, valid, label
+    estimate = estimate_memory(Exponential(), data, 10)
+    assert estimate.state == 4 * 4_000_000
+    assert estimate.per_tile == 2 * 4_000_000 + inputs  # the output, its gradient, the tile
+    assert estimate.fixed == 0
+    assert estimate.total == estimate.state + 10 * estimate.per_tile
+
+
+def test_a_frozen_part_needs_neither_gradient_nor_moments():
+    module = TinyTraining()
+    trainable = estimate_memory(module, Meadows(6), 4).state
+    module.model.requires_grad_(False)
+    kept = sum(p.nbytes for p in module.model.parameters())
+    assert estimate_memory(module, Meadows(6), 4).state == trainable - 3 * kept
+
+
+def test_nothing_changes_by_estimating():
+    module = TinyTraining()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    state = torch.get_rng_state()
+    estimate_memory(module, Meadows(6), 4, precision="bf16-mixed")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
+    assert all(p.grad is None for p in module.parameters())
+
+
+def test_the_largest_batch_fits_and_the_next_does_not():
+    estimate = estimate_memory(Exponential(), Meadows(6), 10)
+    room = type(estimate)(estimate.state, 0, estimate.per_tile, 10, 100_000_000)
+    used = estimate.state + room.largest_batch * room.per_tile
+    assert used <= 0.9 * room.available < used + room.per_tile
+    assert type(estimate)(estimate.state, 0, estimate.per_tile, 10, 1_000).largest_batch == 0
+
+
+def test_one_tile_is_enough():
+    assert estimate_memory(TinyTraining(), Meadows(1), 1).per_tile > 0
+
+
+def test_free_memory_is_known_and_readable():
+    assert available_memory("cpu") > 2**20
+    assert [readable_size(n) for n in (12, 2048, 3.2e9)] == ["12 B", "2.0 KiB", "3.0 GiB"]
