@@ -7,6 +7,7 @@ from .landscape import Landscape, LandscapeTiles
 from .modality import Modality
 from .statistics import fit_statistics
 from .tiles import Geo, Tile, TileBatch, collate
+from .treesat import TreeSatDataset
 
 __all__ = [
     "Geo",
@@ -16,6 +17,7 @@ __all__ = [
     "Tile",
     "TileBatch",
     "TileDataset",
+    "TreeSatDataset",
     "block_splits",
     "collate",
     "fit_statistics",

@@ -96,7 +96,7 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
             _admit(tile, modality, self.grid)
         if self._labels is not None:
             tile.label = self._labels[row]
-        tile.geo = self._place(row)
+        tile.geo = tile.geo or self._place(row)
         return tile
 
     @property
