@@ -27,8 +27,8 @@ def perplexity(counts: Tensor) -> float:
     return float(torch.exp(torch.special.entr(share).sum()))
 
 
-def _read_started_again(module: nn.Module, _: object) -> None:
-    module._started = None
+def _mirror_started(module: nn.Module, _: object) -> None:
+    module._started = bool(module.started)
 
 
 class VectorQuantizer(nn.Module):
@@ -95,15 +95,15 @@ class VectorQuantizer(nn.Module):
         self.register_buffer("sums", torch.zeros(codes, dim))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self.register_buffer("started", torch.zeros((), dtype=torch.bool))
-        self._started: bool | None = False  # mirrors the buffer, which a GPU could only tell by waiting
-        self.register_load_state_dict_post_hook(_read_started_again)
+        self._started = False  # mirrors the buffer, which a GPU could only tell by waiting
+        self.register_load_state_dict_post_hook(_mirror_started)
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, codes={self.codebook_size}, metric={self.metric}, learning={self.learning}"
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(..., D) -> quantized (..., D), codes (...), loss (): missing vectors as in :func:`vector_quantize`."""
-        if self.training and not self._is_started():
+        if self.training and not self._started:
             self.start(x)
         x = self._unit(x)
         quantized, codes, commitment = vector_quantize(
@@ -147,11 +147,6 @@ class VectorQuantizer(nn.Module):
 
     def _unit(self, x: Tensor) -> Tensor:
         return nn.functional.normalize(x, dim=-1) if self.metric == "cosine" else x
-
-    def _is_started(self) -> bool:
-        if self._started is None:
-            self._started = bool(self.started)
-        return self._started
 
     def _codebook_loss(self, x: Tensor, codes: Tensor) -> Tensor:
         """Mean of ``(sg(x) - c)^2`` over finite vectors and D."""
