@@ -9,13 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .checkpoints import Header, load_head, load_model, read_header, save_model
+    from .checkpoints import Header, load_finetuned, load_model, read_header, save_model
     from .memory import MemoryEstimate, estimate_memory
     from .systems import SYSTEMS, System, register
     from .trainer import fit
 
 _ROOMS = {
-    "checkpoints": ("Header", "load_head", "load_model", "read_header", "save_model"),
+    "checkpoints": ("Header", "load_finetuned", "load_model", "read_header", "save_model"),
     "memory": ("MemoryEstimate", "estimate_memory"),
     "systems": ("SYSTEMS", "System", "register"),
     "trainer": ("fit",),
@@ -29,7 +29,7 @@ __all__ = [
     "System",
     "estimate_memory",
     "fit",
-    "load_head",
+    "load_finetuned",
     "load_model",
     "read_header",
     "register",

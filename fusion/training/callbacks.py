@@ -34,7 +34,7 @@ class KeepModels(Checkpoint):
                     config.monitor = self.monitor
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        metrics = _metrics(trainer)
         if self.monitor not in metrics:
             raise ValueError(
                 f"fit: nothing called {self.monitor!r} is logged, so no best model can be chosen; logged are "
@@ -50,9 +50,8 @@ class KeepModels(Checkpoint):
             self.best = value
 
     def _save(self, name: str, module: LightningModule, metrics: dict[str, float]) -> None:
-        head = getattr(module, "head", None)
-        predicts = None if head is None else {"task": module.task, "classes": list(module.classes)}
-        save_model(self.run / f"{name}.safetensors", module.model, metrics=metrics, head=head, predicts=predicts)
+        finetuned = module if hasattr(module, "head") else None
+        save_model(self.run / f"{name}.safetensors", module.model, metrics=metrics, finetuned=finetuned)
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best}
@@ -83,7 +82,7 @@ class History(Checkpoint):
             return
         seconds = time.perf_counter() - self._started
         self._durations.append(seconds)
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        metrics = _metrics(trainer)
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "seconds": round(seconds, 3), "lr": rate}
         self.rows.append(row | metrics)
@@ -127,3 +126,9 @@ class FiniteLoss(Callback):
                 "(gradient_clip_val=1.0), train with precision='32-true', or look for extreme values with "
                 "fusion data check"
             )
+
+
+def _metrics(trainer: Trainer) -> dict[str, float]:
+    """What was logged in this epoch; Lightning lists a metric logged per step and per epoch three times."""
+    logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    return {k: v for k, v in logged.items() if k.removesuffix("_step").removesuffix("_epoch") == k}

@@ -21,16 +21,18 @@ from fusion import __version__
 from .files import write_atomically
 from .systems import SYSTEMS, system_of
 
-__all__ = ["FORMAT", "Header", "differences", "load_head", "load_model", "read_header", "save_model"]
+__all__ = ["FORMAT", "Header", "differences", "load_finetuned", "load_model", "read_header", "save_model"]
 
 FORMAT = 1  # raised when the meaning of the metadata changes
+_ON_TOP = "finetuned."  # prefix of tensors that are not the model's
 
 
 @dataclass(frozen=True)
 class Header:
     """What a checkpoint says about itself.
 
-    ``head`` is ``{}`` for a bare encoder, else what a fine-tuned head predicts: ``task`` and ``classes``.
+    ``finetuned`` is ``{}`` for a bare encoder, else the settings of what was trained on top of it, ``task`` and
+    ``classes`` among them.
     """
 
     system: str
@@ -38,7 +40,7 @@ class Header:
     version: str = __version__
     torch: str = torch.__version__
     metrics: dict[str, float] = field(default_factory=dict)
-    head: dict[str, Any] = field(default_factory=dict)
+    finetuned: dict[str, Any] = field(default_factory=dict)
 
     def to_metadata(self) -> dict[str, str]:
         """Strings only, as safetensors wants; what is not text is JSON."""
@@ -49,7 +51,7 @@ class Header:
             "eo-fusion": self.version,
             "torch": self.torch,
             "metrics": json.dumps(self.metrics),
-            "head": json.dumps(self.head),
+            "finetuned": json.dumps(self.finetuned),
         }
 
 
@@ -58,15 +60,15 @@ def save_model(
     model: nn.Module,
     *,
     metrics: Mapping[str, float] | None = None,
-    head: nn.Module | None = None,
-    predicts: Mapping[str, Any] | None = None,
+    finetuned: nn.Module | None = None,
 ) -> Path:
-    """Writes ``model``, and a fine-tuned ``head`` with it, as one safetensors file; atomically.
+    """Writes ``model``, and what was fine-tuned on top of it, as one safetensors file; atomically.
 
     Args:
         model: of a registered system, with ``.config``.
         metrics: numbers to remember, e.g. the validation loss.
-        head: tensors stored under ``head.``; ``predicts`` says what it predicts (``task``, ``classes``).
+        finetuned: the fine-tuning LightningModule around ``model``; its own tensors (head, target statistics) and
+            its ``hparams`` are stored too.
 
     Raises:
         TypeError: the model's class belongs to no registered system.
@@ -78,11 +80,11 @@ def save_model(
         system_of(model),
         model.config.to_dict(),
         metrics={k: float(v) for k, v in (metrics or {}).items()},
-        head=dict(predicts or {}),
+        finetuned={} if finetuned is None else _plain(dict(finetuned.hparams)),
     )
     tensors = dict(model.state_dict())
-    if head is not None:
-        tensors |= {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
+    if finetuned is not None:
+        tensors |= {_ON_TOP + name: tensor for name, tensor in _on_top(finetuned).items()}
     seen: set[int] = set()
     for name, tensor in tensors.items():
         tensor = tensor.detach().cpu().contiguous()
@@ -127,7 +129,7 @@ def read_header(path: Path | str) -> Header:
             f"{path} has checkpoint format {metadata['format']}, written by eo-fusion {metadata['eo-fusion']}; this is "
             f"eo-fusion {__version__}, which reads up to format {FORMAT}: upgrade with pip install -U eo-fusion"
         )
-    read = {key: json.loads(metadata.get(key, "{}")) for key in ("config", "metrics", "head")}
+    read = {key: json.loads(metadata.get(key, "{}")) for key in ("config", "metrics", "finetuned")}
     return Header(metadata["system"], version=metadata["eo-fusion"], torch=metadata.get("torch", ""), **read)
 
 
@@ -153,23 +155,24 @@ def load_model(path: Path | str, *, system: str | None = None, config: Any = Non
     if wrong:
         raise ValueError(f"{path} is a checkpoint of another configuration:\n  " + "\n  ".join(wrong))
     model = _build(path, header)
-    own = {k: v for k, v in _tensors(path).items() if not (header.head and k.startswith("head."))}
+    own = {name: tensor for name, tensor in _tensors(path).items() if not name.startswith(_ON_TOP)}
     _load(path, header, model, own)
     return model.eval()
 
 
-def load_head(path: Path | str, head: nn.Module) -> dict[str, Any]:
-    """Fills ``head`` with the fine-tuned head of a checkpoint and returns what it predicts.
+def load_finetuned(path: Path | str) -> nn.Module:
+    """The fine-tuning LightningModule saved at ``path``, ready to predict (evaluation mode, on the CPU).
 
     Raises:
-        ValueError: the checkpoint is a bare encoder, or its head has another shape.
+        FileNotFoundError, ValueError: as :func:`load_model`; or the checkpoint is a bare encoder.
     """
-    header = read_header(path)
-    if not header.head:
+    path, header = _file(path), read_header(path)
+    if not header.finetuned:
         raise ValueError(f"{path} is an encoder without a head; fine-tune it first, or probe its features")
-    own = {k.removeprefix("head."): v for k, v in _tensors(path).items() if k.startswith("head.")}
-    _load(path, header, head, own)
-    return header.head
+    module = SYSTEMS[header.system].load("finetuning")(load_model(path), **header.finetuned)
+    own = {k.removeprefix(_ON_TOP): v for k, v in _tensors(path).items() if k.startswith(_ON_TOP)}
+    _load(path, header, module, own | {f"model.{k}": v for k, v in module.model.state_dict().items()})
+    return module.eval()
 
 
 def differences(saved: Any, wanted: Any, name: str = "") -> list[str]:
@@ -214,7 +217,7 @@ def _build(path: Path, header: Header) -> nn.Module:
         )
     try:
         return SYSTEMS[header.system].from_config(header.config)
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, ValueError) as error:
         raise ValueError(
             f"{path}: the configuration written by eo-fusion {header.version} does not fit {header.system} of "
             f"eo-fusion {__version__}: {error}"
@@ -225,6 +228,15 @@ def _tensors(path: Path | str) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     return load_file(_file(path))
+
+
+def _on_top(finetuned: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor for name, tensor in finetuned.state_dict().items() if not name.startswith("model.")}
+
+
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as JSON knows them; one that it does not know is an error here, not a surprise when loading."""
+    return json.loads(json.dumps(settings))
 
 
 def _file(path: Path | str) -> Path:

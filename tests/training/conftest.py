@@ -7,4 +7,4 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from fusion.training import System, register
 
-register("tiny", System("tiny_system:TinyModel", "tiny_system:TinyConfig"))
+register("tiny", System("tiny_system:TinyModel", "tiny_system:TinyConfig", "", "tiny_system:TinyFinetuning"))

@@ -15,11 +15,11 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from tiny_system import S2, VHR, TinyConfig, TinyModel, TinyTraining
+from tiny_system import S2, VHR, TinyConfig, TinyFinetuning, TinyModel, TinyTraining
 from torch import nn
 
 from fusion import __version__
-from fusion.training import files, load_head, load_model, read_header, save_model
+from fusion.training import files, load_finetuned, load_model, read_header, save_model
 from fusion.training.checkpoints import differences
 
 
@@ -61,17 +61,15 @@ def test_tied_weights_and_views_are_saved(tmp_path, model):
 
 
 def test_a_head_travels_with_its_classes(tmp_path, model):
-    head = nn.Linear(8, 2)
-    predicts = {"task": "multiclass", "classes": ["oak", "beech"]}
-    path = save_model(tmp_path / "a.safetensors", model, head=head, predicts=predicts)
-    again = nn.Linear(8, 2)
-    assert load_head(path, again) == predicts
-    assert same(head, again)
+    module = TinyFinetuning(model, "multiclass", ("oak", "beech"))
+    path = save_model(tmp_path / "a.safetensors", model, finetuned=module)
+    again = load_finetuned(path)
+    assert same(again, module)
+    assert (again.task, again.classes, again.training) == ("multiclass", ("oak", "beech"), False)
+    assert read_header(path).finetuned["classes"] == ["oak", "beech"]
     assert same(load_model(path), model)
-    with pytest.raises(ValueError, match=r"weight: \(2, 8\) in the checkpoint, \(5, 8\) wanted"):
-        load_head(path, nn.Linear(8, 5))
     with pytest.raises(ValueError, match="without a head"):
-        load_head(save_model(tmp_path / "b.safetensors", model), again)
+        load_finetuned(save_model(tmp_path / "b.safetensors", model))
 
 
 def test_a_run_folder_stands_for_its_best_model(tmp_path, model):

@@ -115,3 +115,37 @@ class TinyTraining(LightningModule):
         optimizer = torch.optim.Adam(self.parameters(), lr=self.hparams.lr)
         plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, threshold=0.2, factor=0.5)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": "val/loss"}}
+
+
+class TinyFinetuning(LightningModule):
+    """A linear head on the summary, as the fine-tuning modules of the systems have it."""
+
+    def __init__(
+        self, model: TinyModel, task: str, classes: tuple[str, ...], freeze: bool = False, lr: float = 1e-2, **_: object
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters("task", "classes", "freeze", "lr")
+        self.model, self.task, self.classes = model, task, tuple(classes)
+        self.head = nn.Linear(model.config.dim, len(classes))
+        model.requires_grad_(not freeze)
+
+    def forward(self, batch: TileBatch) -> Tensor:
+        return self.head(self.model(batch).summary)
+
+    def _loss(self, batch: TileBatch) -> Tensor:
+        if self.task == "multilabel":
+            return nn.functional.binary_cross_entropy_with_logits(self(batch), batch.labels)
+        if self.task == "regression":
+            return nn.functional.mse_loss(self(batch), batch.labels)
+        return nn.functional.cross_entropy(self(batch), batch.labels)
+
+    def training_step(self, batch: TileBatch, batch_idx: int) -> Tensor:
+        loss = self._loss(batch)
+        self.log("train/loss", loss, on_step=True, on_epoch=True, batch_size=len(batch))
+        return loss
+
+    def validation_step(self, batch: TileBatch, batch_idx: int) -> None:
+        self.log("val/loss", self._loss(batch), batch_size=len(batch))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam((p for p in self.parameters() if p.requires_grad), lr=self.hparams.lr)
