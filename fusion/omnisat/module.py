@@ -69,7 +69,7 @@ class OmniSatPretraining(L.LightningModule):
 
     def training_step(self, batch: TileBatch, index: int) -> Tensor:
         losses = self.objective(self.model, batch)
-        self.log("train/loss", losses.total, batch_size=len(batch), prog_bar=True)
+        self.log("train/loss", losses.total, on_step=True, on_epoch=True, batch_size=len(batch), prog_bar=True)
         return losses.total
 
     def validation_step(self, batch: TileBatch, index: int) -> None:
@@ -160,7 +160,7 @@ class OmniSatFinetuning(L.LightningModule):
 
     def training_step(self, batch: TileBatch, index: int) -> Tensor:
         loss, _ = self._loss(batch)
-        self.log("train/loss", loss, batch_size=len(batch), prog_bar=True)
+        self.log("train/loss", loss, on_step=True, on_epoch=True, batch_size=len(batch), prog_bar=True)
         return loss
 
     def validation_step(self, batch: TileBatch, index: int) -> None:
