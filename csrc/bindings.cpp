@@ -8,8 +8,12 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include "cpu/infonce.h"
+
 namespace {
 
+using torch::headeronly::ScalarType;
+using torch::stable::new_empty;
 using torch::stable::Tensor;
 
 [[maybe_unused]] int threads() { return static_cast<int>(torch::stable::get_num_threads()); }
@@ -18,6 +22,138 @@ using torch::stable::Tensor;
 
 // ---------------------------------------------------------------- infonce
 
+namespace {
+
+template <class T>
+fusion::infonce::Problem<T> infonce_problem(const Tensor& tokens, const Tensor& modality, const Tensor& block,
+                                            const Tensor& ring, const std::optional<Tensor>& anchor,
+                                            double temperature, bool normalize) {
+  return {tokens.size(0),
+          tokens.size(1),
+          static_cast<const T*>(tokens.const_data_ptr()),
+          static_cast<const int32_t*>(modality.const_data_ptr()),
+          static_cast<const int32_t*>(block.const_data_ptr()),
+          static_cast<const int32_t*>(ring.const_data_ptr()),
+          anchor ? static_cast<const int64_t*>(anchor->const_data_ptr()) : nullptr,
+          anchor ? anchor->size(0) : tokens.size(0),
+          temperature,
+          normalize,
+          threads()};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> patch_info_nce_forward(
+    Tensor tokens, Tensor modality, Tensor block, Tensor ring, std::optional<Tensor> anchor, double temperature,
+    bool normalize, bool accuracy) {
+  const int64_t rows = anchor ? anchor->size(0) : tokens.size(0);
+  const auto sums = tokens.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+  Tensor loss = new_empty(tokens, {rows}, sums), log_z = new_empty(tokens, {rows}, sums),
+         log_y = new_empty(tokens, {rows}, sums), inverse = new_empty(tokens, {tokens.size(0)}, sums),
+         hit = new_empty(tokens, {accuracy ? rows : 0}, ScalarType::Bool);
+  auto run = [&](auto example) {
+    using T = decltype(example);
+    using A = typename fusion::infonce::Statistics<T>::type;
+    const auto problem = infonce_problem<T>(tokens, modality, block, ring, anchor, temperature, normalize);
+    fusion::infonce::forward(problem, static_cast<A*>(loss.mutable_data_ptr()),
+                             static_cast<A*>(log_z.mutable_data_ptr()), static_cast<A*>(log_y.mutable_data_ptr()),
+                             static_cast<A*>(inverse.mutable_data_ptr()),
+                             accuracy ? static_cast<bool*>(hit.mutable_data_ptr()) : nullptr);
+  };
+  if (tokens.scalar_type() == ScalarType::Double)
+    run(double());
+  else if (tokens.scalar_type() == ScalarType::BFloat16)
+    run(fusion::bfloat16());
+  else
+    run(float());
+  return {loss, log_z, log_y, inverse, hit};
+}
+
+std::tuple<Tensor, double> patch_info_nce_backward(Tensor grad, Tensor tokens, Tensor modality, Tensor block,
+                                                   Tensor ring, std::optional<Tensor> anchor, double temperature,
+                                                   Tensor log_z, Tensor log_y, bool normalize) {
+  Tensor d_tokens = new_empty(tokens, {anchor ? anchor->size(0) : tokens.size(0), tokens.size(1)});
+  double d_temperature = 0;
+  auto run = [&](auto example) {
+    using T = decltype(example);
+    using A = typename fusion::infonce::Statistics<T>::type;
+    const auto problem = infonce_problem<T>(tokens, modality, block, ring, anchor, temperature, normalize);
+    fusion::infonce::backward(problem, static_cast<const A*>(grad.const_data_ptr()),
+                              static_cast<const A*>(log_z.const_data_ptr()),
+                              static_cast<const A*>(log_y.const_data_ptr()),
+                              static_cast<T*>(d_tokens.mutable_data_ptr()), &d_temperature);
+  };
+  if (tokens.scalar_type() == ScalarType::Double)
+    run(double());
+  else if (tokens.scalar_type() == ScalarType::BFloat16)
+    run(fusion::bfloat16());
+  else
+    run(float());
+  return {d_tokens, d_temperature};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(fusion, CPU, m) {
+  m.impl("patch_info_nce_forward_cpp", TORCH_BOX(&patch_info_nce_forward));
+  m.impl("patch_info_nce_backward_cpp", TORCH_BOX(&patch_info_nce_backward));
+}
+
 // ---------------------------------------------------------------- attention
+
+#include "cpu/attention.h"
+
+namespace {
+
+namespace attention = fusion::attention;
+using MaybeTensor = std::optional<Tensor>;
+
+attention::Heads heads(const Tensor& t) { return {t.data_ptr(), t.stride(0), t.stride(1), t.stride(2)}; }
+
+attention::Problem attention_problem(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& table,
+                                     const Tensor& bucket, const Tensor& live, int64_t positions,
+                                     const Tensor& query_position, const Tensor& key_position,
+                                     const MaybeTensor& key_valid, const MaybeTensor& seed, double dropout,
+                                     double scale) {
+  attention::Problem p{};
+  p.batch = key.size(0), p.heads = key.size(1), p.queries = query.size(2), p.keys = key.size(2), p.dim = key.size(3);
+  p.element = key.element_size() == 4 ? attention::Element::kFloat32 : attention::Element::kBFloat16;
+  p.query = heads(query), p.key = heads(key), p.value = heads(value);
+  p.contextual = table.dim() == 3, p.shared = table.size(0) == 1, p.buckets = table.size(table.dim() - 1);
+  p.table = static_cast<const float*>(table.data_ptr());
+  p.positions = positions, p.bucket = bucket.data_ptr();
+  p.live = static_cast<const int32_t*>(live.data_ptr()), p.live_count = live.size(0);
+  p.query_position = static_cast<const int32_t*>(query_position.data_ptr());
+  p.key_position = static_cast<const int32_t*>(key_position.data_ptr());
+  p.key_valid = key_valid ? static_cast<const bool*>(key_valid->data_ptr()) : nullptr;
+  p.seed = seed ? *static_cast<const int64_t*>(seed->data_ptr()) : 0;
+  p.dropout = dropout, p.scale = static_cast<float>(scale), p.threads = threads();
+  return p;
+}
+
+void relative_attention_cpp(Tensor query, Tensor key, Tensor value, Tensor table, Tensor bucket, Tensor live,
+                            int64_t positions, Tensor query_position, Tensor key_position, MaybeTensor key_valid,
+                            MaybeTensor seed, double dropout, double scale, Tensor output, Tensor lse) {
+  const attention::Problem p = attention_problem(query, key, value, table, bucket, live, positions, query_position,
+                                                 key_position, key_valid, seed, dropout, scale);
+  attention::forward(p, heads(output), static_cast<float*>(lse.data_ptr()));
+}
+
+void relative_attention_backward_cpp(Tensor query, Tensor key, Tensor value, Tensor table, Tensor bucket, Tensor live,
+                                     int64_t positions, Tensor query_position, Tensor key_position,
+                                     MaybeTensor key_valid, MaybeTensor seed, double dropout, double scale,
+                                     Tensor grad_output, Tensor output, Tensor lse, Tensor grad_query, Tensor grad_key,
+                                     Tensor grad_value, Tensor grad_table) {
+  const attention::Problem p = attention_problem(query, key, value, table, bucket, live, positions, query_position,
+                                                 key_position, key_valid, seed, dropout, scale);
+  attention::backward(p, heads(grad_output), heads(output), static_cast<const float*>(lse.data_ptr()),
+                      heads(grad_query), heads(grad_key), heads(grad_value),
+                      static_cast<float*>(grad_table.data_ptr()));
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(fusion, CPU, m) {
+  m.impl("relative_attention_cpp", TORCH_BOX(&relative_attention_cpp));
+  m.impl("relative_attention_backward_cpp", TORCH_BOX(&relative_attention_backward_cpp));
+}
 
 // ---------------------------------------------------------------- quantize

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..backends import implement
 from ..operators import define
-from . import eager
+from . import eager, native
 from .buckets import check_indices
 from .eager import empty_like_heads, statistics_dtype
 
@@ -59,6 +59,8 @@ def _checked(run: Callable[..., Any]) -> Callable[..., Any]:
 
 implement("relative_attention", "eager")(_checked(eager.forward))
 implement("relative_attention_backward", "eager")(eager.backward)
+implement("relative_attention", "cpp", refuses=native.refuses)(_checked(native.forward))
+implement("relative_attention_backward", "cpp", refuses=native.refuses_backward)(native.backward)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

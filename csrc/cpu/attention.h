@@ -1,0 +1,51 @@
+// Attention with a learned relative-position bias on the CPU; see kernels/attention/op.py for the definition.
+
+#pragma once
+
+#include <cstdint>
+
+namespace fusion::attention {
+
+enum class Element { kFloat32, kBFloat16 };
+
+// A (B, H, L, D) tensor; strides count elements, 0 where broadcast. The last stride is 1.
+struct Heads {
+  void* data;
+  int64_t batch, head, token;
+};
+
+struct Problem {
+  int64_t batch, heads, queries, keys, dim;
+  Element element;
+  Heads query;  // (B, H, Lq, D)
+  Heads key;    // (B, H, Lk, D)
+  Heads value;  // (B, H, Lk, D)
+
+  int64_t buckets;
+  bool contextual, shared;
+  const float* table;             // (1|H, D, K) contextual, (1|H, K) otherwise
+  int64_t positions;              // S
+  const void* bucket;             // (S, S) uint8 if buckets <= 16 else uint16, and 64 bytes that may be read beyond
+  const int32_t* live;            // the buckets that occur, the most frequent one first
+  int64_t live_count;
+  const int32_t* query_position;  // (Lq)
+  const int32_t* key_position;    // (Lk)
+
+  const bool* key_valid;  // (B, Lk) or null
+  int64_t seed;
+  double dropout;
+  float scale;
+  int threads;
+};
+
+inline constexpr int64_t kRegisterBuckets = 16;
+
+// output (B, H, Lq, D); lse (B, H, Lq), +inf for a row without a valid key.
+void forward(const Problem& problem, const Heads& output, float* lse);
+
+// Gradients of query, key, value in their dtype and of the table in float32. The same bits for any number of
+// threads: work is split by shape alone, and partial sums are added in a fixed order.
+void backward(const Problem& problem, const Heads& grad_output, const Heads& output, const float* lse,
+              const Heads& grad_query, const Heads& grad_key, const Heads& grad_value, float* grad_table);
+
+}  // namespace fusion::attention

@@ -1,0 +1,117 @@
+"""The compiled CPU backend: brings the arguments into the form csrc/cpu/attention.h takes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+
+from ..operators import declare_native
+from .eager import empty_like_heads
+
+__all__ = ["backward", "forward", "refuses", "refuses_backward"]
+
+_INPUTS = (
+    "Tensor query, Tensor key, Tensor value, Tensor table, Tensor bucket, Tensor live, int positions, "
+    "Tensor query_position, Tensor key_position, Tensor? key_valid, Tensor? seed, float dropout_p, float scale"
+)
+declare_native(f"relative_attention_cpp({_INPUTS}, Tensor(a!) output, Tensor(b!) lse) -> ()")
+declare_native(
+    f"relative_attention_backward_cpp({_INPUTS}, Tensor grad_output, Tensor output, Tensor lse, "
+    "Tensor(a!) grad_query, Tensor(b!) grad_key, Tensor(c!) grad_value, Tensor(d!) grad_table) -> ()"
+)
+
+_REGISTER_BUCKETS = 16  # kRegisterBuckets in csrc/cpu/attention.h
+_SPARE = 64  # entries that may be read beyond the bucket table
+
+
+def refuses(query: Tensor, key: Tensor, value: Tensor, table: Tensor, *rest: object) -> str | None:
+    if query.dtype not in (torch.float32, torch.bfloat16):
+        return f"computes float32 and bfloat16, not {query.dtype}"
+    if table.shape[-1] > 1 << 16:
+        return f"holds bucket numbers in 16 bits, too few for {table.shape[-1]} buckets"
+    return None
+
+
+def refuses_backward(grad_output: Tensor, output: Tensor, lse: Tensor, *inputs: Tensor) -> str | None:
+    return refuses(*inputs)
+
+
+def forward(query: Tensor, key: Tensor, value: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor]:
+    output = empty_like_heads(query)
+    lse = query.new_empty(query.shape[:3], dtype=torch.float32)
+    torch.ops.fusion.relative_attention_cpp(*_arguments(query, key, value, *rest), output, lse)
+    return output, lse
+
+
+def backward(
+    grad_output: Tensor,
+    output: Tensor,
+    lse: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    table: Tensor,
+    *rest: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    gradients = [empty_like_heads(t) for t in (query, key, value)]
+    grad_table = torch.empty(table.shape, dtype=torch.float32)
+    torch.ops.fusion.relative_attention_backward_cpp(
+        *_arguments(query, key, value, table, *rest),
+        *(_with_unit_stride(t) for t in (grad_output, output)),
+        lse.contiguous(),
+        *gradients,
+        grad_table,
+    )
+    return *gradients, grad_table.to(table.dtype)
+
+
+def _with_unit_stride(tensor: Tensor) -> Tensor:
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+
+
+def _arguments(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    table: Tensor,
+    bucket: Tensor,
+    query_position: Tensor | None,
+    key_position: Tensor | None,
+    key_valid: Tensor | None,
+    seed: Tensor | None,
+    dropout_p: float,
+    scale: float,
+) -> tuple:
+    compact, live = _compact(bucket, table.shape[-1])
+    positions = [
+        torch.arange(tokens, dtype=torch.int32) if position is None else position.to(torch.int32).contiguous()
+        for position, tokens in ((query_position, query.shape[2]), (key_position, key.shape[2]))
+    ]
+    return (
+        *(_with_unit_stride(t) for t in (query, key, value)),
+        table.to(torch.float32).contiguous(),
+        *(compact, live, bucket.shape[0]),
+        *positions,
+        None if key_valid is None else key_valid.contiguous(),
+        *(seed, dropout_p, scale),
+    )
+
+
+# bucket tensor -> (version, number of buckets, compact table, live buckets): made once for a layer.
+_tables: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+
+def _compact(bucket: Tensor, buckets: int) -> tuple[Tensor, Tensor]:
+    """The bucket table in 8 or 16 bits, and the buckets that occur, the most frequent one first."""
+    known = None if bucket.is_inference() else _tables.get(bucket)
+    if known is not None and known[:2] == (bucket._version, buckets):
+        return known[2:]
+    dtype = torch.uint8 if buckets <= _REGISTER_BUCKETS else torch.uint16
+    compact = torch.zeros(bucket.numel() + _SPARE, dtype=dtype)
+    compact[: bucket.numel()] = bucket.reshape(-1).to(dtype)
+    counts = bucket.reshape(-1).long().bincount(minlength=buckets)
+    live = counts.argsort(descending=True, stable=True)[: max(1, int((counts > 0).sum()))].int()
+    if not bucket.is_inference():
+        _tables[bucket] = (bucket._version, buckets, compact, live)
+    return compact, live
