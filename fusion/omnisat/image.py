@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
-from .pooling import max_pool
+from .pooling import layout, max_pool
 from .stem import Stem
 from .unpooling import UnpoolConvolution
 
@@ -84,6 +84,7 @@ class ImageEncoder(nn.Module):
 
     def forward(self, patches: Tensor, valid: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
         """patches (N, C, s, s), valid (N,) -> tokens (N, D), pooling positions [(N, D, h, w) uint8, ...]."""
+        patches = patches.contiguous(memory_format=layout(self.stem.conv.weight))
         x, code = self.stem(patches, valid)
         codes = [] if code is None else [code]
         for block in self.blocks:

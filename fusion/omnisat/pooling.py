@@ -1,8 +1,8 @@
 """2x2 max-pooling that remembers where each maximum stood, and the un-pooling that puts it back.
 
 A position in a 2x2 window is one byte (0..3, raster order) instead of PyTorch's int64 index of the whole map, and
-nothing else is kept for the backward pass. Maps are (N, C, H, W) in channels-last memory, so that one strided
-write moves whole pixels; the work goes window by window of patches that fits a cache.
+nothing else is kept for the backward pass. Maps are (N, C, H, W), fastest in channels-last memory where one strided
+write moves whole pixels. The work goes by slices of patches that fit a cache.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-__all__ = ["corners", "empty_map", "max_pool", "patch_slices", "pick", "pool", "unpool"]
+__all__ = ["empty_map", "layout", "max_pool", "patch_slices", "pick", "pool", "unpool"]
 
 # Bytes of the largest map that one step works on: about one core's L2 cache, or enough to fill a GPU.
 _STEP_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}
@@ -26,10 +26,16 @@ def patch_slices(patches: int, bytes_per_patch: int, device: torch.device) -> It
     return (slice(start, min(start + step, patches)) for start in range(0, patches, step))
 
 
-def empty_map(like: Tensor, channels: int, height: int, width: int) -> Tensor:
-    """(N, channels, height, width) in channels-last memory, with N, dtype and device of ``like``."""
-    shape = (like.shape[0], channels, height, width)
-    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
+def layout(maps: Tensor) -> torch.memory_format:
+    """The memory format of (N, C, H, W) maps or weights; channels-last where it could be either."""
+    last = maps.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def empty_map(weight: Tensor, patches: int, channels: int, side: int) -> Tensor:
+    """(patches, channels, side, side) with dtype, device and memory format of ``weight``."""
+    shape = (patches, channels, side, side)
+    return torch.empty(shape, dtype=weight.dtype, device=weight.device, memory_format=layout(weight))
 
 
 def corners(maps: Tensor) -> list[Tensor]:
@@ -66,13 +72,13 @@ def unpool(pooled: Tensor, code: Tensor, out: Tensor) -> Tensor:
 class _MaxPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, maps: Tensor) -> tuple[Tensor, Tensor]:
-        channels, height, width = maps.shape[1:]
-        pooled = empty_map(maps, channels, height // 2, width // 2)
+        count, channels, side, _ = maps.shape
+        pooled = empty_map(maps, count, channels, side // 2)
         code = torch.empty_like(pooled, dtype=torch.uint8)
-        for part in patch_slices(len(maps), maps[:1].nbytes, maps.device):
+        for part in patch_slices(count, maps[:1].nbytes, maps.device):
             pooled[part], code[part] = pool(maps[part])
         ctx.save_for_backward(code)
-        ctx.size = (height, width)
+        ctx.side, ctx.format = side, layout(maps)
         ctx.mark_non_differentiable(code)
         return pooled, code
 
@@ -80,7 +86,8 @@ class _MaxPool(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: None) -> Tensor:
         (code,) = ctx.saved_tensors
-        out = empty_map(grad, grad.shape[1], *ctx.size)
+        shape = (*grad.shape[:2], ctx.side, ctx.side)
+        out = torch.empty(shape, dtype=grad.dtype, device=grad.device, memory_format=ctx.format)
         for part in patch_slices(len(out), out[:1].nbytes, out.device):
             unpool(grad[part], code[part], out[part])
         return out

@@ -164,6 +164,10 @@ class SeriesDecoder(nn.Linear):
         Returns:
             (R, K, C) predicted values.
         """
-        by_day = F.linear(encode_days(days, self.in_features, period=self.period).to(tokens.dtype), self.weight)
+        by_day = F.linear(self.encode_days(days).to(tokens.dtype), self.weight)  # (B, K, C)
         by_patch = F.linear(tokens, self.weight, self.bias)  # (R, C)
         return by_patch[:, None] + by_day[tile]  # (R, K, C)
+
+    def encode_days(self, days: Tensor) -> Tensor:
+        """(...) -> (..., D)."""
+        return encode_days(days, self.in_features, period=self.period)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .pooling import empty_map, patch_slices, pick, pool, unpool
+from .pooling import empty_map, layout, patch_slices, pick, pool, unpool
 
 __all__ = ["Stem"]
 
@@ -28,7 +28,7 @@ class _ConvGeluPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> tuple[Tensor, Tensor]:
         side = (x.shape[-1] - 1) // stride + 1
-        pooled = empty_map(x, weight.shape[0], side // 2, side // 2)
+        pooled = empty_map(weight, len(x), weight.shape[0], side // 2)
         peak = torch.empty_like(pooled)
         code = torch.empty_like(pooled, dtype=torch.uint8)
         for part in patch_slices(len(x), _map_bytes(weight, side), x.device):
@@ -49,7 +49,7 @@ class _ConvGeluPool(torch.autograd.Function):
         grad_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         grad_weight = torch.zeros_like(weight)
         for part in patch_slices(len(x), _map_bytes(weight, side), x.device):
-            grad_z = empty_map(x[part], weight.shape[0], side, side)
+            grad_z = empty_map(weight, part.stop - part.start, weight.shape[0], side)
             unpool(grad_peak[part], code[part], grad_z)
             part_x, part_weight, _ = _convolution_backward(
                 grad_z, x[part], weight, ctx.stride, (grad_x is not None, True, False)
@@ -84,6 +84,8 @@ class Stem(nn.Module):
 
     def forward(self, patches: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """patches (N, C, s, s), valid (N,) -> maps (N, D, h, h), pooling positions or None."""
+        if not (self.training or torch.is_grad_enabled()):
+            return self._infer(patches)
         weight, bias = self._folded(patches, valid)
         device = patches.device.type
         if torch.is_autocast_enabled(device):
@@ -94,6 +96,16 @@ class Stem(nn.Module):
             return F.gelu(F.conv2d(patches, weight, bias, stride, padding=1)), None
         return _ConvGeluPool.apply(patches, weight, bias, stride)
 
+    def _infer(self, patches: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The layers as they are, a few patches at a time: nothing has to be kept."""
+        side = (patches.shape[-1] - 1) // self.conv.stride[0] + 1
+        maps = []
+        for part in patch_slices(len(patches), _map_bytes(self.conv.weight, side), patches.device):
+            z = F.gelu(self.norm(self.conv(patches[part])))  # (n, D, side, side)
+            maps.append(pool(z) if self.pooled else (z, None))
+        pooled, codes = zip(*maps, strict=True)
+        return torch.cat(pooled), torch.cat(codes) if self.pooled else None
+
     def _folded(self, patches: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
         """Weight and bias of the convolution with the batch norm inside."""
         mean, var = self.norm.running_mean, self.norm.running_var
@@ -102,7 +114,7 @@ class Stem(nn.Module):
         scale = self.norm.weight * (var + self.norm.eps).rsqrt()  # (D,)
         weight = self.conv.weight * scale[:, None, None, None]
         bias = (self.conv.bias - mean) * scale + self.norm.bias
-        return weight.contiguous(memory_format=torch.channels_last), bias
+        return weight.contiguous(memory_format=layout(self.conv.weight)), bias
 
     def _batch_statistics(self, patches: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mean and variance of the convolution over all pixels of the valid patches, each (D,)."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .pooling import empty_map, patch_slices, pick, unpool
+from .pooling import empty_map, layout, patch_slices, pick, unpool
 
 __all__ = ["UnpoolConvolution"]
 
@@ -22,9 +22,9 @@ class _UnpoolConvolution(torch.autograd.Function):
     ) -> Tensor:
         stride, output_padding = geometry
         width = (side - 1) * stride + 1 + output_padding
-        out = empty_map(x, weight.shape[1], width, width)
+        out = empty_map(weight, len(x), weight.shape[1], width)
         for part in patch_slices(len(x), x.shape[1] * side * side * x.element_size(), x.device):
-            maps = unpool(x[part], code[part], empty_map(x[part], x.shape[1], side, side))
+            maps = unpool(x[part], code[part], empty_map(weight, part.stop - part.start, x.shape[1], side))
             out[part] = torch.conv_transpose2d(maps, weight, bias, stride, 1, output_padding)
         ctx.save_for_backward(x, code, weight)
         ctx.side, ctx.geometry, ctx.biased = side, geometry, bias is not None
@@ -35,11 +35,11 @@ class _UnpoolConvolution(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, Tensor, Tensor | None, None, None]:
         x, code, weight = ctx.saved_tensors
         side, (stride, output_padding) = ctx.side, ctx.geometry
-        grad = grad.contiguous(memory_format=torch.channels_last)
-        grad_x = empty_map(x, *x.shape[1:])
+        grad = grad.contiguous(memory_format=layout(weight))
+        grad_x = empty_map(weight, *x.shape[:3])
         grad_weight = torch.zeros_like(weight)
         for part in patch_slices(len(x), x.shape[1] * side * side * x.element_size(), x.device):
-            maps = unpool(x[part], code[part], empty_map(x[part], x.shape[1], side, side))
+            maps = unpool(x[part], code[part], empty_map(weight, part.stop - part.start, x.shape[1], side))
             grad_maps, part_weight, _ = torch.ops.aten.convolution_backward(
                 grad[part],
                 maps,

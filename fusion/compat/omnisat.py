@@ -1,0 +1,362 @@
+"""OmniSat as its authors published it: the same numbers, the same names in a state dict.
+
+For those who come from the original code, and to check ours against it. Encoders, decoders, blocks and the ops are
+those of :mod:`fusion.omnisat`; what differs from the paper lives here:
+
+* Padding is not masked: a padded date (zeros, day 0) is an observation like any other.
+* Every position, and every query of the cross-attention, has a learned absolute embedding.
+* Relative positions in self-attention come from the length of the sequence: its last floor(sqrt(L))^2 tokens are
+  laid on a square, across modalities, and the rest count as class tokens. Cross-attention uses true positions.
+* The position bias of the cross-attention is not scaled with the dot products, and its drop-path rate is that of
+  the self-attention block numbered like the last modality.
+* A masked token loses its absolute position. The last valid date of a series is never reconstructed.
+* Image reconstruction is averaged over all patches; modalities are averaged one by one and then added; targets
+  are standardised instance by instance.
+* Values are not standardised. Radar series are not group-normalised before the attention.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from ..data.modality import Modality
+from ..kernels import RelativeAttention, euclidean_buckets, patch_info_nce
+from ..layers import TransformerBlock
+from ..omnisat.combiner import CrossBlock
+from ..omnisat.image import ImageDecoder, ImageEncoder, patchify_image
+from ..omnisat.objectives import patch_standardised
+from ..omnisat.series import SeriesDecoder, SeriesEncoder, patchify_series
+
+__all__ = ["OriginalOmniSat", "Pretraining", "image_loss", "retrieval_accuracy", "select_dates", "series_loss"]
+
+MONO_DAY = 120  # the day given to a single-date image that goes through a series encoder ("s2-mono")
+
+
+@dataclass
+class Pretraining:
+    """What one pretraining pass returns. ``selected[name]`` is (K, 2): tile and date of each reconstruction."""
+
+    tokens: Tensor  # (B, 1+P, D)
+    masked: Tensor  # (B, M*P) bool
+    reconstructed: dict[str, Tensor] = field(default_factory=dict)  # image (B,P,C,s,s), series (K,C,P)
+    selected: dict[str, Tensor] = field(default_factory=dict)
+    losses: dict[str, Tensor] = field(default_factory=dict)
+
+
+class OriginalOmniSat(nn.Module):
+    """The published model, encoder and decoders, in the published order of modalities.
+
+    Args:
+        modalities: images at full resolution, series, and images of one date with names in ``-mono``.
+        patches: patches per tile, a square number.
+        period: base of the day encoding: 367 for TreeSatAI-TS and FLAIR, 734 for PASTIS-HD.
+    """
+
+    def __init__(
+        self,
+        modalities: tuple[Modality, ...],
+        patches: int,
+        *,
+        dim: int = 256,
+        depth: int = 6,
+        heads: int = 16,
+        dropout: float = 0.2,
+        drop_path: float = 0.2,
+        period: float = 367.0,
+    ) -> None:
+        super().__init__()
+        self.modalities, self.patches = tuple(modalities), patches
+        self.encoders = nn.ModuleDict({m.name: _encoder(m, dim, dropout, period) for m in modalities})
+        self.decoders = nn.ModuleDict({m.name: _decoder(m, dim, period) for m in modalities})
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.summary = nn.Parameter(torch.empty(1, 1, dim))
+        self.position = nn.Parameter(torch.empty(1, 1 + patches, dim))
+        for parameter in (self.summary, self.position):
+            nn.init.trunc_normal_(parameter, std=0.02)
+
+        rates = torch.linspace(0, drop_path, depth).tolist()
+        bucket = sequence_buckets(1 + len(modalities) * patches)
+        self.blocks = nn.ModuleList(
+            TransformerBlock(RelativeAttention(dim, heads, bucket, dropout=dropout), dim, 4 * dim, dropout, rate)
+            for rate in rates
+        )
+        side = math.isqrt(patches)
+        if side * side != patches:
+            raise ValueError(f"OriginalOmniSat: patches must be a square number, not {patches}")
+        attention = RelativeAttention(dim, heads, euclidean_buckets(side, side, extra=1), cross=True, dropout=dropout)
+        parametrize.register_parametrization(attention, "table", _Unscaled(dim // heads))
+        self.cross = _CrossBlock(attention, dim, 4 * dim, dropout, rates[len(modalities) - 1])
+        self.query = nn.Parameter(torch.zeros(1, 1, dim))
+        self.query_position = nn.Parameter(torch.zeros(1, 1 + patches, dim))
+        place = torch.arange(1, patches + 1).repeat(len(modalities))
+        self.register_buffer("key_position", torch.cat((place.new_zeros(1), place)), persistent=False)
+        # Slower than channels-last, but convolutions then round as the original's do.
+        self.to(memory_format=torch.contiguous_format)
+
+    def forward(self, values: Mapping[str, Tensor], days: Mapping[str, Tensor]) -> Tensor:
+        """values (B,C,H,W) or (B,L,C,H,W), days (B,L) with 0 for padding -> (B, 1+P, D), class token first."""
+        tokens, _, _ = self.encode(values, days)
+        return self.combine((torch.stack(tokens, 1) + self.position[:, None, 1:]).flatten(1, 2))
+
+    def encode(
+        self, values: Mapping[str, Tensor], days: Mapping[str, Tensor]
+    ) -> tuple[list[Tensor], dict[str, list[Tensor]], dict[str, Tensor]]:
+        """Tokens [(B, P, D)] of each modality, pooling positions of images, attention (B, L) of series."""
+        tokens, codes, attention = [], {}, {}
+        for modality in self.modalities:
+            name, x, encoder = modality.name, values[modality.name], self.encoders[modality.name]
+            if isinstance(encoder, ImageEncoder):
+                flat, codes[name] = encoder(patchify_image(x, modality.patch_size))
+                tokens.append(flat.view(len(x), self.patches, -1))
+                continue
+            mono = x.ndim == 4
+            when = torch.full((len(x), 1), MONO_DAY, device=x.device) if mono else days[name]
+            series = patchify_series(x[:, None] if mono else x, modality.patch_size)
+            token, attention[name] = encoder(series, when.float())  # day encodings with float32 angles
+            tokens.append(token)
+        return tokens, codes, attention
+
+    def combine(self, tokens: Tensor) -> Tensor:
+        """tokens (B, M*P, D), with absolute positions -> (B, 1+P, D)."""
+        first = (self.summary + self.position[:, :1]).expand(len(tokens), -1, -1)
+        x = torch.cat((first, tokens), 1)
+        for block in self.blocks:
+            x = block(x)
+        return self.cross(x, self.query + self.query_position, self.key_position, None)
+
+    def pretrain(
+        self, values: Mapping[str, Tensor], days: Mapping[str, Tensor], noise: Tensor, mask_ratio: float = 0.75
+    ) -> Pretraining:
+        """One pretraining pass: masks, reconstructs, and returns every loss.
+
+        ``noise`` (B, M*P): the tokens with the smallest are kept.
+        """
+        tokens, codes, attention = self.encode(values, days)
+        joint = (torch.stack(tokens, 1) + self.position[:, None, 1:]).flatten(1, 2)  # (B, M*P, D)
+        kept = noise.argsort(1)[:, : int(joint.shape[1] * (1 - mask_ratio))]
+        masked = torch.ones_like(noise, dtype=torch.bool).scatter_(1, kept, False)
+        combined = self.combine(torch.where(masked[..., None], self.mask_token, joint))
+        out = Pretraining(combined, masked)
+        patches = combined[:, 1:]  # (B, P, D)
+        for m, modality in enumerate(self.modalities):
+            name, x, decoder = modality.name, values[modality.name], self.decoders[modality.name]
+            size, mask = modality.patch_size, masked.view(len(masked), -1, self.patches)[:, m]  # (B, P)
+            if isinstance(decoder, ImageDecoder):
+                predicted = decoder(patches.flatten(0, 1), codes[name]).unflatten(0, (-1, self.patches))
+                loss = image_loss(predicted, x, size)
+            elif x.ndim == 4:  # one date: no day is added, and all patches count
+                predicted = torch.nn.functional.linear(patches, decoder.weight, decoder.bias)  # (B, P, C)
+                target = patch_standardised(patchify_series(x[:, None], size)[:, :, 0], (1, 2))
+                loss = (predicted - target).square().mean()
+            else:
+                out.selected[name] = selected = select_dates(attention[name], days[name])
+                predicted = decode_dates(decoder, patches, days[name], selected)
+                loss = series_loss(predicted, x, selected, mask, size)
+            out.reconstructed[name], out.losses[f"{name}_reconstruction_loss"] = predicted, loss
+        total = sum(out.losses.values())
+        out.losses["contrastive_loss"] = patch_info_nce(torch.stack(tokens), temperature=0.1)
+        out.losses["loss"] = total + out.losses["contrastive_loss"]
+        return out
+
+    def load_original(self, state: Mapping[str, Tensor]) -> None:
+        """Loads a state dict of the original, with or without the prefix ``model.`` of its checkpoints.
+
+        Decoders may be missing (an encoder alone, as fine-tuning keeps it).
+
+        Raises:
+            ValueError: unknown or missing entries.
+        """
+        state = {name.removeprefix("model."): value for name, value in state.items()}
+        names, ours = dict(_names(self)), {}
+        for name, value in state.items():
+            stem, _, leaf = name.rpartition(".")
+            if name.endswith("temp_encoding.weight"):
+                continue  # a frozen table of day encodings; ours are computed
+            if name in names:
+                ours[names[name]] = value
+            elif stem in names:
+                ours[f"{names[stem]}.{leaf}"] = value
+            elif not name.startswith(_key_value(self)):
+                raise ValueError(f"load_original: {name} {tuple(value.shape)} has no place in this model")
+        for leaf in ("weight", "bias"):
+            parts = [state.get(f"{_key_value(self)}{part}.{leaf}") for part in "kv"]
+            if all(part is not None for part in parts):
+                ours[f"cross.attention.project_in.{leaf}"] = torch.cat(parts)
+        missing, _ = self.load_state_dict(ours, strict=False)
+        needed = [n for n in missing if not n.startswith(("decoders.", "mask_token"))]
+        if needed:
+            raise ValueError(f"load_original: {len(needed)} entries are missing, e.g. {needed[0]}")
+
+    def original_state_dict(self) -> dict[str, Tensor]:
+        """The weights under the original's names; :meth:`load_original` is the inverse."""
+        stems = {ours: name for name, ours in _names(self)}
+        state = {}
+        for name, value in self.state_dict().items():
+            stem, _, leaf = name.rpartition(".")
+            if stem == "cross.attention.project_in":
+                for part, half in zip("kv", value.chunk(2), strict=True):
+                    state[f"{_key_value(self)}{part}.{leaf}"] = half
+            else:
+                state[stems[name] if name in stems else f"{stems[stem]}.{leaf}"] = value
+        for name, decoder in self.decoders.items():
+            if isinstance(decoder, SeriesDecoder) and not name.endswith("-mono"):
+                days = torch.arange(int(decoder.period))
+                state[f"decoder.projector_{name}.temp_encoding.weight"] = decoder.encode_days(days)
+        return state
+
+
+def sequence_buckets(length: int) -> Tensor:
+    """(L, L): the last floor(sqrt(L))^2 tokens as a square grid, the others as class tokens.
+
+    Raises:
+        ValueError: L is a square number; the original cannot run it either.
+    """
+    side = math.isqrt(length)
+    if side * side == length:
+        raise ValueError(f"sequence_buckets: the original cannot take a square number of tokens, {length}")
+    return euclidean_buckets(side, side, extra=length - side * side)
+
+
+def select_dates(attention: Tensor, days: Tensor) -> Tensor:
+    """(K, 2) tile and date of those strictly above the 0.75 quantile of the tile's attention (B, L).
+
+    Candidates are the dates before the last one with a day other than 0, days (B, L).
+    """
+    index = torch.arange(days.shape[1], device=days.device)
+    last = (index * (days != 0)).amax(1, keepdim=True)  # (B, 1)
+    candidates = attention.detach().masked_fill(index >= last, math.nan)
+    return (candidates > candidates.nanquantile(0.75, dim=1, keepdim=True)).nonzero()
+
+
+def decode_dates(decoder: SeriesDecoder, patches: Tensor, days: Tensor, selected: Tensor) -> Tensor:
+    """patches (B, P, D), days (B, L), selected (K, 2) -> values (K, C, P) of all patches on those dates."""
+    tile, date = selected.unbind(1)
+    count, tokens = patches.shape[1], patches[tile].flatten(0, 1)  # (K*P, D)
+    rows = torch.arange(len(selected), device=patches.device).repeat_interleave(count)
+    predicted = decoder(tokens, days[tile, date][:, None], rows)  # (K*P, 1, C)
+    return predicted[:, 0].unflatten(0, (-1, count)).transpose(1, 2)
+
+
+def image_loss(predicted: Tensor, image: Tensor, patch_size: int) -> Tensor:
+    """Mean squared error of (B, P, C, s, s) against the patches of (B, C, H, W), each standardised by itself."""
+    target = patch_standardised(patchify_image(image, patch_size), (1, 2, 3))
+    return (predicted.flatten(0, 1) - target).square().mean()
+
+
+def series_loss(predicted: Tensor, series: Tensor, selected: Tensor, masked: Tensor, patch_size: int) -> Tensor:
+    """Mean squared error of (K, C, P) on masked patches (B, P) of the selected dates (K, 2) of (B, L, C, H, W)."""
+    tile, date = selected.unbind(1)
+    target = patchify_series(series, patch_size)[tile, :, date]  # (K, P, C)
+    target = patch_standardised(target, (1, 2)).transpose(1, 2)  # (K, C, P)
+    error = (predicted - target).square().mean(1)  # (K, P)
+    weight = masked[tile].to(error.dtype)
+    return (error * weight).sum() / weight.sum()
+
+
+def retrieval_accuracy(tokens: Tensor) -> Tensor:
+    """The published accuracy of each modality, (M,), for tokens (M, B, P, D). It cannot exceed 1/M.
+
+    Among the M most similar tokens of an anchor (itself included): the share of its M-1 matches, averaged over
+    the tokens of *all* modalities instead of the anchor's.
+    """
+    modalities, rows = tokens.shape[0], tokens.flatten(0, 2)
+    place = torch.arange(len(rows) // modalities, device=tokens.device).repeat(modalities)
+    unit = torch.nn.functional.normalize(rows, dim=1, eps=1e-8)
+    hits = []
+    for part, where in zip(unit.chunk(modalities), place.chunk(modalities), strict=True):
+        nearest = (part @ unit.T).topk(modalities, dim=1).indices  # (B*P, M)
+        hits.append(((place[nearest] == where[:, None]).sum(1) - 1).sum() / (modalities - 1))
+    return torch.stack(hits) / len(rows)
+
+
+class _Unscaled(nn.Module):
+    """Undoes the op's scaling of a position table."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.factor = math.sqrt(width)
+
+    def forward(self, table: Tensor) -> Tensor:
+        return table * self.factor
+
+
+class _CrossBlock(CrossBlock):
+    def collect(self, attended: Tensor) -> Tensor:
+        return self.drop_path(super().collect(attended))
+
+
+def _encoder(modality: Modality, dim: int, dropout: float, period: float) -> nn.Module:
+    if modality.kind == "image" and not modality.name.endswith("-mono"):
+        return ImageEncoder(modality.channels, modality.patch_size, dim)
+    return SeriesEncoder(
+        modality.channels * modality.patch_size**2,
+        dim,
+        dropout=dropout,
+        normalise=modality.name.startswith("s2"),
+        period=period,
+    )
+
+
+def _decoder(modality: Modality, dim: int, period: float) -> nn.Module:
+    if modality.kind == "image" and not modality.name.endswith("-mono"):
+        return ImageDecoder(modality.channels, modality.patch_size, dim)
+    return SeriesDecoder(dim, modality.channels * modality.patch_size**2, period)
+
+
+def _key_value(model: OriginalOmniSat) -> str:
+    """What the names of the cross-attention's key and value projections begin with ("k" or "v" follows)."""
+    return f"encoder.blocks.{len(model.blocks)}.attn.w"
+
+
+def _names(model: OriginalOmniSat) -> Iterator[tuple[str, str]]:
+    """Original and own name of every module with weights, and of every parameter that is nobody's weight."""
+    yield "masked_token", "mask_token"
+    yield "encoder.cls_token", "summary"
+    yield "encoder.pos_embed", "position"
+    for name, encoder in model.encoders.items():
+        original, own = f"encoder.projector_{name}", f"encoders.{name}"
+        if isinstance(encoder, ImageEncoder):
+            yield f"{original}.proj.0", f"{own}.stem.conv"
+            yield f"{original}.proj.1", f"{own}.stem.norm"
+            for k in range(len(encoder.blocks)):
+                for theirs, ours in (("conv1", "conv1"), ("conv2", "conv2"), ("bn", "norm")):
+                    yield f"{original}.proj.{4 + 2 * k}.{theirs}", f"{own}.blocks.{k}.{ours}"
+            continue
+        yield f"{original}.attention_heads.Q", f"{own}.attention.query"
+        yield f"{original}.attention_heads.fc1_k", f"{own}.attention.key"
+        yield f"{original}.in_norm", f"{own}.in_norm"
+        yield f"{original}.out_norm", f"{own}.out_norm"
+        for k in range(3):
+            yield f"{original}.inconv.{4 * k}", f"{own}.date_layers.{k}"
+            yield f"{original}.inconv.{4 * k + 1}", f"{own}.date_norms.{k}"
+            yield f"{original}.mlp.{3 * k}", f"{own}.layers.{k}"
+            yield f"{original}.mlp.{3 * k + 1}", f"{own}.norms.{k}"
+    for name, decoder in model.decoders.items():
+        original, own = f"decoder.projector_{name}.decode", f"decoders.{name}"
+        if isinstance(decoder, ImageDecoder):
+            for k in range(len(decoder.convolutions)):
+                yield f"{original}.{2 * k + 1}", f"{own}.convolutions.{k}"
+        else:
+            yield f"{original}.0", own
+    for k in range(len(model.blocks) + 1):
+        cross = k == len(model.blocks)
+        original, own = f"encoder.blocks.{k}", "cross" if cross else f"blocks.{k}"
+        yield f"{original}.norm1", f"{own}.attention_norm"
+        yield f"{original}.norm2", f"{own}.feed_forward_norm"
+        yield f"{original}.mlp.fc1", f"{own}.feed_forward.expand"
+        yield f"{original}.mlp.fc2", f"{own}.feed_forward.contract"
+        yield f"{original}.attn.proj", f"{own}.attention.project_out"
+        table = f"{original}.attn.rpe_k.lookup_table_weight"
+        if not cross:
+            yield f"{original}.attn.qkv", f"{own}.attention.project_in"
+            yield table, f"{own}.attention.table"
+            continue
+        yield table, f"{own}.attention.parametrizations.table.original"
+        yield f"{original}.attn.q_learned", "query"
+        yield f"{original}.attn.pos_embed", "query_position"
