@@ -12,11 +12,19 @@ from .op import (
     nearest_code,
     vector_quantize,
 )
+from .patches import PatchTokenizer
+from .tokenizers import MeanScaleBins, MuLaw, QuantileBins, SymbolicAggregate, UniformBins
 
 __all__ = [
     "FiniteScalarQuantizer",
+    "MeanScaleBins",
+    "MuLaw",
+    "PatchTokenizer",
     "ProductVectorQuantizer",
+    "QuantileBins",
     "ResidualVectorQuantizer",
+    "SymbolicAggregate",
+    "UniformBins",
     "VectorQuantizer",
     "bin_decode",
     "bin_encode",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -83,6 +85,7 @@ class VectorQuantizer(nn.Module):
         if not 0 <= decay < 1:
             raise ValueError(f"VectorQuantizer: decay must be in [0, 1), got {decay}")
         self.dim, self.codebook_size = dim, codes
+        self.bits = math.log2(codes)  # of information in the code of one vector
         self.metric, self.learning, self.gradient = metric, learning, gradient
         self.decay, self.commitment, self.restart_below = decay, commitment, restart_below
         self.seed, self.group = seed, group

@@ -33,7 +33,8 @@ class ResidualVectorQuantizer(nn.Module):
             raise ValueError("ResidualVectorQuantizer: a remainder has a length, so metric must be 'l2'")
         seed = options.pop("seed", 0)
         self.layers = nn.ModuleList(VectorQuantizer(dim, codes, seed=seed + i, **options) for i in range(layers))
-        self.codebook_size, self.gradient = codes, self.layers[0].gradient
+        self.dim, self.codebook_size, self.gradient = dim, codes, self.layers[0].gradient
+        self.bits = layers * math.log2(codes)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(..., D) -> quantized (..., D), codes (..., Q), loss (Q,), one value a layer, to be summed."""
@@ -78,7 +79,8 @@ class ProductVectorQuantizer(nn.Module):
             raise ValueError(f"ProductVectorQuantizer: dim={dim} is not a multiple of parts={parts}")
         seed = options.pop("seed", 0)
         self.parts = nn.ModuleList(VectorQuantizer(dim // parts, codes, seed=seed + i, **options) for i in range(parts))
-        self.codebook_size = codes
+        self.dim, self.codebook_size = dim, codes
+        self.bits = parts * math.log2(codes)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(..., D) -> quantized (..., D), codes (..., M), loss (M,), one value a part, to be summed."""
@@ -110,7 +112,8 @@ class FiniteScalarQuantizer(nn.Module):
         if form not in FORMS:
             raise ValueError(f"FiniteScalarQuantizer: form={form!r} is not one of {', '.join(FORMS)}")
         self.levels, self.form = check_levels("FiniteScalarQuantizer", levels), form
-        self.codebook_size = math.prod(self.levels)
+        self.dim, self.codebook_size = len(self.levels), math.prod(self.levels)
+        self.bits = math.log2(self.codebook_size)
 
     def extra_repr(self) -> str:
         return f"levels={self.levels}, form={self.form}"
