@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..backends import implement
-from ..operators import define
+from ..operators import declare_native, define
 from . import eager
 from .layout import EXCLUDE, Layout, dense_layout, ragged_layout
 
@@ -56,6 +56,37 @@ define(
 )
 implement("patch_info_nce_forward", "eager")(eager.forward)
 implement("patch_info_nce_backward", "eager")(eager.backward)
+
+declare_native(
+    "patch_info_nce_forward_cpp(Tensor tokens, Tensor modality, Tensor block, Tensor ring, Tensor? anchor, "
+    "float temperature, bool normalize, bool accuracy) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
+declare_native(
+    "patch_info_nce_backward_cpp(Tensor grad, Tensor tokens, Tensor modality, Tensor block, Tensor ring, "
+    "Tensor? anchor, float temperature, Tensor log_z, Tensor log_y, bool normalize) -> (Tensor, float)"
+)
+
+
+def _cpp_refuses(*args: Any) -> str | None:
+    tokens = args[0] if args[1].dtype == torch.int32 else args[1]  # backward has the gradient first
+    return "has no float16 arithmetic" if tokens.dtype == torch.float16 else None
+
+
+@implement("patch_info_nce_forward", "cpp", refuses=_cpp_refuses)
+def _forward_cpp(tokens, modality, block, ring, anchor, temperature, normalize, accuracy):  # type: ignore[no-untyped-def]
+    return torch.ops.fusion.patch_info_nce_forward_cpp(
+        tokens, modality, block, ring, anchor, temperature.item(), normalize, accuracy
+    )
+
+
+@implement("patch_info_nce_backward", "cpp", refuses=_cpp_refuses)
+def _backward_cpp(  # type: ignore[no-untyped-def]
+    grad, tokens, modality, block, ring, anchor, temperature, log_z, log_y, inverse, normalize
+):
+    d_tokens, d_temperature = torch.ops.fusion.patch_info_nce_backward_cpp(
+        grad, tokens, modality, block, ring, anchor, temperature.item(), log_z, log_y, normalize
+    )
+    return d_tokens, torch.full_like(temperature, d_temperature)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

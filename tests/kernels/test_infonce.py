@@ -82,6 +82,8 @@ def test_float32_on_ragged_sizes(backend: str, shape: tuple[int, ...], exclude: 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_errs_no_more_than_plain_pytorch(backend: str, dtype: torch.dtype) -> None:
+    if (backend, dtype) == ("cpp", torch.float16):
+        pytest.skip("the C++ backend leaves float16 to eager")
     tokens = _tokens(3, 6, 36, 64, dtype=dtype)
     want = _gradients(reference.patch_info_nce, tokens.double(), 0.1)
     got = _gradients(patch_info_nce, tokens, 0.1)
