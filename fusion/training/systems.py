@@ -44,6 +44,16 @@ SYSTEMS: dict[str, System] = {
         pretraining="fusion.omnisat.module:OmniSatPretraining",
         finetuning="fusion.omnisat.module:OmniSatFinetuning",
     ),
+    "context-sensor": System(
+        model="fusion.context.sensor:SensorAutoencoder",
+        config="fusion.context.config:SensorConfig",
+        pretraining="fusion.context.module:SensorPretraining",
+    ),
+    "context": System(
+        model="fusion.context.fuse:ContextFusion",
+        config="fusion.context.config:FusionConfig",
+        pretraining="fusion.context.module:FusionPretraining",
+    ),
 }
 
 

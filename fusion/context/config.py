@@ -1,0 +1,133 @@
+"""What a stage-1 autoencoder and a stage-2 fusion are made of; plain types go into checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fusion.data import Modality
+
+__all__ = ["FusionConfig", "SensorConfig", "paper_scale"]
+
+
+@dataclass(frozen=True)
+class SensorConfig:
+    """One sensor's autoencoder. The defaults are those of Peters et al. for Sentinel-2.
+
+    Attributes:
+        modality: bands, unit, statistics; ``patch_size`` is the side of the context window in pixels. 1 means a series
+            without spatial context (a site, a parcel mean).
+        frames: dates in a context window, odd; the embedded date is the middle one.
+        bottleneck: dimensions of the code (2 for Sentinel-1).
+        reduced: frames left by the linear map over time.
+        widths: channels of the frame encoder, from the first convolution to the last.
+        depth, heads, feedforward, dropout: of the temporal transformer; 8 hidden units is no slip, they use so few.
+        span: largest number of days from the first to the last frame.
+    """
+
+    modality: Modality
+    frames: int = 11
+    bottleneck: int = 9
+    reduced: int = 7
+    widths: tuple[int, int, int, int] = (149, 128, 64, 16)
+    depth: int = 3
+    heads: int = 8
+    feedforward: int = 8
+    dropout: float = 0.25
+    span: int = 200
+
+    def __post_init__(self) -> None:
+        name = self.modality.name
+        if self.frames < 1 or self.frames % 2 == 0 or self.window % 2 == 0:
+            raise ValueError(
+                f"sensor {name!r}: {self.frames} frames of {self.window} x {self.window} pixels have no middle; both "
+                "must be odd"
+            )
+        if self.window == 3:
+            raise ValueError(f"sensor {name!r}: a window is 1 pixel (no context) or at least 5, not 3")
+        if self.code % self.heads:
+            raise ValueError(f"sensor {name!r}: {self.heads} heads do not divide the {self.code} entries of a frame")
+
+    @property
+    def window(self) -> int:
+        """Pixels per side of the context window."""
+        return self.modality.patch_size
+
+    @property
+    def centre(self) -> int:
+        """Position of the embedded date."""
+        return self.frames // 2
+
+    @property
+    def grid(self) -> int:
+        """Side of the map that two strided convolutions leave of a window."""
+        return 1 if self.window == 1 else self.window // 2 // 2 + 1
+
+    @property
+    def code(self) -> int:
+        """Entries of one frame's code: the width of the temporal transformer."""
+        return self.widths[-1] * self.grid**2
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"modality": self.modality.to_dict()}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> SensorConfig:
+        plain = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        return cls(**plain | {"modality": Modality.from_dict(fields["modality"])})
+
+
+@dataclass(frozen=True)
+class FusionConfig:
+    """Several sensors' autoencoders and what joins them. The defaults are those of Peters et al.
+
+    Attributes:
+        sensors: in the order of their tokens; the first is the reference, whose dates are embedded.
+        embedding: dimensions of the fused code.
+        dim, depth, heads, feedforward, dropout: of the transformer over one token a sensor.
+        longest_gap: days between the reference's date and another sensor's; longer gaps count as this one.
+    """
+
+    sensors: tuple[SensorConfig, ...]
+    embedding: int = 7
+    dim: int = 128
+    depth: int = 2
+    heads: int = 4
+    feedforward: int = 256
+    dropout: float = 0.1
+    longest_gap: int = 350
+
+    def __post_init__(self) -> None:
+        names = [s.modality.name for s in self.sensors]
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"fusion: sensors must be named and distinct, not {names}")
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        return tuple(s.modality for s in self.sensors)
+
+    @property
+    def reference(self) -> SensorConfig:
+        return self.sensors[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"sensors": [s.to_dict() for s in self.sensors]}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> FusionConfig:
+        return cls(**fields | {"sensors": tuple(SensorConfig.from_dict(s) for s in fields["sensors"])})
+
+
+def paper_scale(modality: Modality) -> Modality:
+    """The scale of Peters et al. as mean and std: reflectance to 0..1, backscatter from -30..5 dB to 0..1.
+
+    Raises:
+        ValueError: another unit; use the statistics of the data (``fusion.data.fit_statistics``).
+    """
+    scales = {"reflectance x 10000": (0.0, 10_000.0), "reflectance": (0.0, 1.0), "dB": (-30.0, 35.0)}
+    if modality.unit not in scales:
+        raise ValueError(
+            f"modality {modality.name!r}: no scale for the unit {modality.unit!r}, only {', '.join(scales)}"
+        )
+    low, extent = scales[modality.unit]
+    return modality.with_statistics((low,) * modality.channels, (extent,) * modality.channels)

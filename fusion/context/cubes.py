@@ -1,0 +1,177 @@
+"""Cubes: several sensors' series over one piece of ground, on one pixel grid, each at its own dates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from fusion.data import Geo, Modality
+
+__all__ = ["Cube", "SensorCube", "observed_statistics", "smooth_backscatter"]
+
+
+@dataclass(frozen=True)
+class SensorCube:
+    """One sensor's series.
+
+    Attributes:
+        modality: bands, unit; ``patch_size`` is not used here.
+        days: (T,) int, days since 1970-01-01, strictly increasing.
+        values: (T, C, H, W), anything that NumPy slices can be taken of (array, h5py, zarr). NaN = not observed.
+        clear: (T, H, W) bool of the same kind: False for cloud, shadow, nodata; None where every finite value counts.
+    """
+
+    modality: Modality
+    days: np.ndarray
+    values: Any
+    clear: Any = None
+
+    def read(self, rows: slice, columns: slice, margin: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """A window of ground with ``margin`` pixels around it; what lies outside the cube was not observed.
+
+        Returns:
+            values (T, C, h, w) float32, 0 where not observed, and observed (T, C, h, w) bool.
+        """
+        height, width = self.values.shape[-2:]
+        top, bottom = rows.start - margin, rows.stop + margin
+        left, right = columns.start - margin, columns.stop + margin
+        inside = np.s_[..., max(top, 0) : min(bottom, height), max(left, 0) : min(right, width)]
+        values = np.asarray(self.values[inside], dtype=np.float32)
+        observed = np.isfinite(values)
+        if self.clear is not None:
+            observed &= np.asarray(self.clear[inside])[:, None]
+        values = np.where(observed, values, np.float32(0))
+        frame = ((0, 0), (0, 0), (max(-top, 0), max(bottom - height, 0)), (max(-left, 0), max(right - width, 0)))
+        if any(map(any, frame)):
+            values, observed = np.pad(values, frame), np.pad(observed, frame)
+        return values, observed
+
+    def seen(self) -> np.ndarray:
+        """(T, H, W) bool: pixels with at least one observed band."""
+        observed = np.isfinite(self.values).any(axis=1)
+        return observed if self.clear is None else observed & np.asarray(self.clear)
+
+
+@dataclass(frozen=True)
+class Cube:
+    """Sensors over one piece of ground.
+
+    Attributes:
+        name: of the cube; ``site``: of the place. Cubes of one site never end up in different splits.
+        sensors: by name; the order is the caller's.
+        geo: of the pixel grid, None where unknown.
+        skipped: dates left out because nothing was observed, by sensor (days since 1970-01-01).
+
+    Raises:
+        ValueError: no sensor, arrays that do not fit each other, dates that do not increase; says which.
+    """
+
+    name: str
+    sensors: Mapping[str, SensorCube]
+    geo: Geo | None = None
+    site: str = ""
+    skipped: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.sensors:
+            raise ValueError(f"cube {self.name!r} has no sensor")
+        sizes = {}
+        for name, sensor in self.sensors.items():
+            shape, dates = tuple(sensor.values.shape), len(sensor.days)
+            where = f"cube {self.name!r}, sensor {name!r}"
+            if len(shape) != 4 or shape[0] != dates or shape[1] != sensor.modality.channels:
+                bands = ", ".join(sensor.modality.bands)
+                raise ValueError(
+                    f"{where}: values of shape {shape}; (dates, bands, rows, columns) = ({dates}, "
+                    f"{sensor.modality.channels}, ...) wanted for {dates} dates of {bands}"
+                )
+            if sensor.clear is not None and tuple(sensor.clear.shape) != (shape[0], *shape[2:]):
+                raise ValueError(f"{where}: a mask of shape {tuple(sensor.clear.shape)} for values of shape {shape}")
+            wrong = np.flatnonzero(np.diff(sensor.days) <= 0)
+            if len(wrong):
+                pair = np.asarray(sensor.days)[wrong[0] : wrong[0] + 2].astype("datetime64[D]")
+                raise ValueError(
+                    f"{where}: dates must increase, but {pair[1]} follows {pair[0]}; sort, drop duplicates"
+                )
+            sizes[name] = shape[2:]
+        if len(set(sizes.values())) > 1:
+            listed = ", ".join(f"{name} {h} x {w}" for name, (h, w) in sizes.items())
+            raise ValueError(f"cube {self.name!r}: sensors lie on different grids ({listed}); resample them to one")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return tuple(next(iter(self.sensors.values())).values.shape[-2:])
+
+    def without_empty_dates(self, least: float = 0.0) -> Cube:
+        """The cube without dates on which no more than a share ``least`` of the pixels was observed; lists them."""
+        kept, skipped = {}, {}
+        for name, sensor in self.sensors.items():
+            share = sensor.seen().mean(axis=(1, 2))
+            keep = share > least
+            if not keep.any():
+                raise ValueError(
+                    f"cube {self.name!r}, sensor {name!r}: none of {len(keep)} dates has more than {least:.1%} "
+                    f"observed pixels (best {share.max(initial=0):.1%}); check nodata value and cloud mask"
+                )
+            skipped[name] = [int(day) for day in sensor.days[~keep]]
+            if keep.all():
+                kept[name] = sensor
+                continue
+            clear = None if sensor.clear is None else sensor.clear[keep]
+            kept[name] = replace(sensor, days=sensor.days[keep], values=sensor.values[keep], clear=clear)
+        return replace(self, sensors=kept, skipped=skipped)
+
+
+def observed_statistics(cubes: Iterable[Cube], modality: Modality, columns: np.ndarray | None = None) -> Modality:
+    """``modality`` with mean and std per band over what was observed of it in ``cubes``.
+
+    Args:
+        columns: use these pixel columns only (the training stripes of a split within a cube).
+
+    Raises:
+        ValueError: a band was never observed.
+    """
+    count, total, squares = (np.zeros(modality.channels) for _ in range(3))
+    for cube in cubes:
+        if modality.name not in cube.sensors:
+            continue
+        height, width = cube.shape
+        for row in range(0, height, 64):  # a strip at a time: cubes may be larger than memory
+            values, observed = cube.sensors[modality.name].read(slice(row, min(row + 64, height)), slice(0, width))
+            if columns is not None:
+                values, observed = values[..., columns], observed[..., columns]
+            values = values.astype(np.float64)
+            count += observed.sum(axis=(0, 2, 3))
+            total += values.sum(axis=(0, 2, 3))
+            squares += (values**2).sum(axis=(0, 2, 3))
+    if not count.all():
+        never = [band for band, n in zip(modality.bands, count, strict=True) if not n]
+        raise ValueError(
+            f"sensor {modality.name!r}: {', '.join(never)} was observed nowhere; check nodata and cloud mask"
+        )
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    return modality.with_statistics(tuple(mean), tuple(np.where(std > 0, std, 1.0)))
+
+
+def smooth_backscatter(decibel: np.ndarray, acquisitions: int = 3) -> np.ndarray:
+    """Centred running mean over dates (first axis) in linear power, as Peters et al. calm Sentinel-1's speckle.
+
+    NaN counts as absent; at the ends the mean is over fewer acquisitions.
+    """
+    power = 10 ** (np.asarray(decibel, dtype=np.float32) / 10)
+    known = np.isfinite(power)
+    power = np.where(known, power, 0)
+    half, length = acquisitions // 2, len(power)
+    total, count = np.zeros_like(power), np.zeros(power.shape, dtype=np.float32)
+    for shift in range(-half, half + 1):
+        here, there = slice(max(0, -shift), length - max(0, shift)), slice(max(0, shift), length - max(0, -shift))
+        total[here] += power[there]
+        count[here] += known[there]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        smooth = 10 * np.log10(total / count)
+    return np.where(known, smooth, np.nan).astype(np.float32)

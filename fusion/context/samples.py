@@ -1,0 +1,209 @@
+"""Training samples from cubes: a pixel's window in space and time, for each sensor around its own nearest date."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from fusion.data import Geo, Modality, Tile, TileDataset
+
+from .config import SensorConfig
+from .cubes import Cube
+
+__all__ = ["ContextSamples", "context_frames", "nearest_frames", "site_splits"]
+
+
+def context_frames(seen: np.ndarray, days: np.ndarray, middle: np.ndarray, frames: int, span: int) -> np.ndarray:
+    """Which dates make up the temporal context of each pixel: the nearest ones on which it was seen.
+
+    ``frames // 2`` dates before and as many after the middle one, none farther from it than half the span.
+
+    Args:
+        seen: (N, T) bool, by pixel and date.
+        days: (T,) increasing.
+        middle: (N,) position of the middle date, on which the pixel must have been seen; -1 for no date at all.
+
+    Returns:
+        (N, frames) positions of dates, -1 where there is none.
+    """
+    order = seen.cumsum(axis=1)
+    middle_or_first = np.maximum(middle, 0)[:, None]
+    distance = order - np.take_along_axis(order, middle_or_first, axis=1)  # in dates on which the pixel was seen
+    apart = np.abs(days[None, :] - days[middle_or_first])
+    usable = seen & (np.abs(distance) <= frames // 2) & (apart <= span // 2) & (middle >= 0)[:, None]
+    chosen = np.full((len(seen), frames), -1, dtype=np.int64)
+    pixel, date = np.nonzero(usable)
+    chosen[pixel, distance[pixel, date] + frames // 2] = date
+    return chosen
+
+
+def nearest_frames(seen: np.ndarray, days: np.ndarray, day: int, most: int) -> np.ndarray:
+    """(N,) position of the date nearest to ``day`` on which each pixel was seen; -1 if none is within ``most`` days."""
+    apart = np.where(seen, np.abs(days - day), np.iinfo(np.int64).max)  # (N, T)
+    nearest = apart.argmin(axis=1)
+    return np.where(apart.min(axis=1) <= most, nearest, -1)
+
+
+def site_splits(
+    cubes: Sequence[Cube], shares: Mapping[str, float] | None = None, *, seed: int = 0
+) -> dict[str, list[Cube]]:
+    """Deals whole sites to the splits (default train 0.6, val 0.2, test 0.2); every cube follows its site.
+
+    Raises:
+        ValueError: fewer sites than splits.
+    """
+    shares = shares or {"train": 0.6, "val": 0.2, "test": 0.2}
+    sites = sorted({cube.site or cube.name for cube in cubes})
+    if len(sites) < len(shares):
+        raise ValueError(f"site_splits: {len(sites)} sites cannot make {len(shares)} splits without sharing a site")
+    order = np.random.default_rng(seed).permutation(len(sites))
+    # The first sites make sure that no split is empty; the others follow the shares.
+    bounds = np.cumsum([share * (len(sites) - len(shares)) for share in shares.values()]).round().astype(int)
+    owner = list(shares) + [name for name, n in zip(shares, np.diff(bounds, prepend=0), strict=True) for _ in range(n)]
+    split_of = {sites[site]: owner[rank] for rank, site in enumerate(order)}
+    return {name: [c for c in cubes if split_of[c.site or c.name] == name] for name in shares}
+
+
+@dataclass(frozen=True)
+class _Series:
+    """A sensor of a cube in memory, with room for windows at the border."""
+
+    days: np.ndarray
+    values: np.ndarray  # (T, C, H + 2r, W + 2r)
+    observed: np.ndarray
+    seen: np.ndarray  # (T, H, W)
+
+
+class ContextSamples(TileDataset):
+    """Windows of space and time around pixels and dates of cubes.
+
+    The first sensor is the reference: a sample is one of its pixels on one of its dates, seen there. Every other
+    sensor is represented by its window around the date nearest to that, at most ``longest_gap`` days away, or is
+    absent. Next to each sensor ``s2`` a batch holds ``s2.observed``, ones and zeros by pixel and band.
+
+    The evaluation view takes the nearest dates; a random view (training) half of twice as many, so that one pixel gives
+    many different contexts. In the paper all eleven dates are such a draw; here the middle one is given.
+
+    Args:
+        cubes: in memory as long as the samples are; use pieces of large ones.
+        sensors: one configuration each, the reference first.
+        stride: pixels between samples in space.
+        dates: at most so many dates a cube, evenly spaced among the reference's; None takes all.
+        columns: pixel columns that may be the middle of a sample; None allows all.
+        longest_gap: in days.
+        limit: at most so many samples, drawn with ``seed``.
+
+    Raises:
+        ValueError: no cube has the reference, or none of its pixels was seen.
+    """
+
+    def __init__(
+        self,
+        cubes: Iterable[Cube],
+        sensors: Sequence[SensorConfig],
+        *,
+        stride: int = 9,
+        dates: int | None = None,
+        columns: np.ndarray | None = None,
+        longest_gap: int = 7,
+        limit: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.sensors = {s.modality.name: s for s in sensors}
+        self.longest_gap = longest_gap
+        reference = sensors[0].modality.name
+        self._cubes = [cube for cube in cubes if reference in cube.sensors]
+        if not self._cubes:
+            raise ValueError(f"samples: no cube has the reference sensor {reference!r}")
+        self._series = [self._load(cube) for cube in self._cubes]
+        found = [
+            self._pixels(k, series[reference].seen, stride, dates, columns) for k, series in enumerate(self._series)
+        ]
+        self._middles = np.concatenate(found)  # (N, 4): cube, date, row, column
+        if limit is not None and limit < len(self._middles):
+            chosen = np.random.default_rng(seed).choice(len(self._middles), limit, replace=False)
+            self._middles = self._middles[np.sort(chosen)]
+        modalities = [m for s in sensors for m in (s.modality, _companion(s.modality))]
+        names = [f"{self._cubes[k].name}/{t}/{r}/{c}" for k, t, r, c in self._middles]
+        super().__init__(names, modalities, (1, 1))
+
+    def _load(self, cube: Cube) -> dict[str, _Series]:
+        height, width = cube.shape
+        loaded = {}
+        for name, config in self.sensors.items():
+            if name in cube.sensors:
+                r = config.window // 2
+                values, observed = cube.sensors[name].read(slice(0, height), slice(0, width), margin=r)
+                seen = observed[..., r : r + height, r : r + width].any(axis=1)
+                loaded[name] = _Series(np.asarray(cube.sensors[name].days), values, observed, seen)
+        return loaded
+
+    @staticmethod
+    def _pixels(cube: int, seen: np.ndarray, stride: int, dates: int | None, columns: np.ndarray | None) -> np.ndarray:
+        allowed = np.zeros_like(seen)
+        usable = np.flatnonzero(seen.any(axis=(1, 2)))
+        if dates is not None and dates < len(usable):
+            usable = usable[np.linspace(0, len(usable) - 1, dates).round().astype(int)]
+        allowed[usable, stride // 2 :: stride, stride // 2 :: stride] = True
+        if columns is not None:
+            allowed[..., np.setdiff1d(np.arange(seen.shape[-1]), columns)] = False
+        positions = np.argwhere(seen & allowed)  # (n, 3)
+        return np.column_stack([np.full(len(positions), cube), positions])
+
+    def _place(self, row: int) -> Geo | None:
+        cube, _, r, c = self._middles[row]
+        geo = self._cubes[cube].geo
+        if geo is None:
+            return None
+        a, b, x, d, e, y = geo.transform
+        return replace(geo, transform=(a, b, x + a * float(c), d, e, y + e * float(r)))
+
+    def _read(self, row: int, rng: np.random.Generator | None) -> Tile:
+        cube, date, r, c = self._middles[row]
+        series = self._series[cube]
+        reference = next(iter(self.sensors))
+        day = series[reference].days[date]
+        wanted = {m.name for m in self.modalities}
+        tile = Tile(self._names[row], {})
+        for name, config in self.sensors.items():
+            if name not in series or name not in wanted:
+                continue
+            own = series[name]
+            seen = own.seen[None, :, r, c]  # (1, T)
+            middle = np.array([date]) if name == reference else nearest_frames(seen, own.days, day, self.longest_gap)
+            if middle[0] < 0:
+                continue
+            chosen = context_frames(
+                _thinned(seen, middle[0], config.frames, rng), own.days, middle, config.frames, config.span
+            )[0]
+            valid = chosen >= 0
+            window = np.s_[chosen, :, r : r + config.window, c : c + config.window]
+            tile.values[name] = torch.from_numpy(own.values[window] * valid[:, None, None, None])
+            observed = own.observed[window] & valid[:, None, None, None]
+            tile.days[name] = torch.from_numpy(np.where(valid, own.days[chosen], 0))
+            tile.valid[name] = torch.from_numpy(valid)
+            companion = f"{name}.observed"
+            if companion in wanted:
+                tile.values[companion] = torch.from_numpy(observed.astype(np.float32))
+                tile.days[companion], tile.valid[companion] = tile.days[name], tile.valid[name]
+        return tile
+
+
+def _thinned(seen: np.ndarray, middle: int, frames: int, rng: np.random.Generator | None) -> np.ndarray:
+    """Forgets, on either side of the middle date, half of the ``frames - 1`` nearest dates at random."""
+    if rng is None:
+        return seen
+    thinned = seen.copy()
+    before, after = np.flatnonzero(seen[0, :middle]), middle + 1 + np.flatnonzero(seen[0, middle + 1 :])
+    for near in (before[-(frames - 1) :], after[: frames - 1]):
+        surplus = len(near) - frames // 2
+        if surplus > 0:
+            thinned[0, rng.choice(near, surplus, replace=False)] = False
+    return thinned
+
+
+def _companion(modality: Modality) -> Modality:
+    return replace(modality, name=f"{modality.name}.observed", unit="observed 0/1", mean=(), std=())
