@@ -34,10 +34,10 @@ def test_losses_are_the_originals(golden, stage):
     channels, objective = STAGES[stage]
     output, target, observed = example(channels)
     losses = objective(output, target, observed)
-    assert losses.total.item() == pytest.approx(reference["total"], rel=1e-5)  # its cosine is not kept off 1
+    assert losses.total.item() == pytest.approx(reference["total"], rel=1e-5)
     assert losses.mae.item() == pytest.approx(reference["mae"], rel=2e-6)
     assert losses.ssim.item() == pytest.approx(reference["ssim"], rel=1e-5, abs=1e-12)
-    assert losses.angle.item() == pytest.approx(reference["sam"], rel=1e-5, abs=1e-12)
+    assert losses.angle.item() == pytest.approx(reference["sam"], rel=3e-5, abs=1e-12)  # we keep off cos = 1
     everywhere = torch.ones_like(observed)  # the original's monitored error takes no mask
     assert centre_error(output, target, everywhere).item() == pytest.approx(reference["center_mae"], rel=2e-6)
 
