@@ -1,15 +1,34 @@
-"""Modalities, tiles, readers (one file per on-disk format) and the built-in synthetic landscape."""
+"""Modalities, tiles, readers (one file or folder per on-disk format) and the built-in synthetic landscape.
+
+Readers are imported when they are first used: the contract itself needs torch and NumPy alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from .blocks import block_splits
 from .dataset import TileDataset
 from .fraction import fraction
-from .landscape import Landscape, LandscapeTiles
 from .modality import Modality
 from .statistics import fit_statistics
 from .tiles import Geo, Tile, TileBatch, collate
-from .treesat import TreeSatDataset
+
+if TYPE_CHECKING:
+    from .cube import CubeDataset
+    from .landscape import Landscape, LandscapeTiles
+    from .treesat import TreeSatDataset
+
+_READERS = {
+    "CubeDataset": "cube",
+    "Landscape": "landscape",
+    "LandscapeTiles": "landscape",
+    "TreeSatDataset": "treesat",
+}
 
 __all__ = [
+    "CubeDataset",
     "Geo",
     "Landscape",
     "LandscapeTiles",
@@ -23,3 +42,9 @@ __all__ = [
     "fit_statistics",
     "fraction",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _READERS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_READERS[name]}", __name__), name)

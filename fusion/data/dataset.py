@@ -217,7 +217,7 @@ def _admit(tile: Tile, modality: Modality, grid: tuple[int, int]) -> None:
             f"{modality.channels} bands ({', '.join(modality.bands)}) and {size[0]} x {size[1]} pixels"
         )
     if modality.kind == "image":
-        if not torch.isfinite(values).all():
+        if not np.isfinite(values.numpy()).all():
             del tile.values[name]
         return
     days = tile.days.get(name)
@@ -226,7 +226,8 @@ def _admit(tile: Tile, modality: Modality, grid: tuple[int, int]) -> None:
             f"tile {tile.name}: {name!r} has {len(values)} dates of data and "
             f"{'no' if days is None else len(days)} days; they must match one to one"
         )
-    finite = torch.isfinite(values).all(dim=(1, 2, 3))
+    # NumPy, because torch would wake its threads for each tile, in each worker.
+    finite = torch.from_numpy(np.isfinite(values.numpy()).all(axis=(1, 2, 3)))
     valid = tile.valid.get(name, torch.ones_like(finite)) & finite
     if not valid.any():
         for part in (tile.values, tile.days, tile.valid):

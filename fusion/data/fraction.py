@@ -28,6 +28,8 @@ def fraction(dataset: TileDataset, share: float, seed: int = 0) -> list[int]:
     rng = np.random.default_rng(seed)
     if dataset.task == "multilabel":
         return _iterative(labels > 0.5, share, rng)
+    if labels.ndim == 3:  # maps
+        labels = np.nanmean(labels, axis=(1, 2)) if dataset.task == "regression" else _most_frequent(labels)
     if dataset.task == "regression":
         target = labels.reshape(len(labels), -1)[:, 0]
         edges = np.quantile(target, np.linspace(0, 1, min(10, max(1, round(share * len(target)))) + 1)[1:-1])
@@ -35,6 +37,10 @@ def fraction(dataset: TileDataset, share: float, seed: int = 0) -> list[int]:
     else:
         strata = labels
     return _per_stratum(strata, share, rng)
+
+
+def _most_frequent(maps: np.ndarray) -> np.ndarray:
+    return np.array([np.bincount(m[m >= 0], minlength=1).argmax() for m in maps])
 
 
 def _per_stratum(strata: np.ndarray, share: float, rng: np.random.Generator) -> list[int]:

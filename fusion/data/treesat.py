@@ -77,7 +77,8 @@ class TreeSatDataset(TileDataset):
 
     Days are 0-based days of the year. The aerial image is cut to 300 x 300 pixels, 50 for each patch of 10 m: from the
     centre, or anywhere in a random view. A series comes with at most ``max_dates`` dates: spread evenly and clear of
-    cloud, or drawn at random in a random view. Only these dates are read.
+    cloud, or drawn at random in a random view. Only these dates are read. Missing pixels (cloud, snow, no backscatter)
+    take the tile's mean of their date and band.
 
     Args:
         folder: with the layout above.
@@ -249,9 +250,15 @@ class TreeSatDataset(TileDataset):
                 f"{path}: {len(data)} dates in {sensor.key}-data but {len(days)} in {sensor.key}-products; the dates "
                 "would be wrong. Take the original file: cleaned copies drop dates from one and not from the other"
             )
-        quality = self._clear_share(file, path, len(data)) if name == "s2" else np.ones(len(data))
+        clear = self._clear(file, path, len(data)) if name == "s2" and self.max_cloud < 1 else None
+        quality = np.ones(len(data))
+        if clear is not None:
+            quality = clear.mean(axis=(1, 2))
+            quality[quality < 1 - self.max_cloud] = 0
         chosen = choose_dates(days, quality, self.max_dates, rng)
         values = data[chosen].astype(np.float32)
+        if clear is not None:
+            values = np.where(clear[chosen][:, None], values, np.float32(np.nan))
         if name != "s2":
             values[values < NOISE] = np.nan
             if self.radar == "dB":
@@ -262,10 +269,8 @@ class TreeSatDataset(TileDataset):
         tile.days[name] = torch.from_numpy(days[chosen][order])
         tile.valid[name] = torch.from_numpy(valid[order])
 
-    def _clear_share(self, file: h5py.File, path: Path, dates: int) -> np.ndarray:
-        """(L,) share of the tile free of cloud and snow, 0 where there is too little of it."""
-        if self.max_cloud >= 1:
-            return np.ones(dates)
+    def _clear(self, file: h5py.File, path: Path, dates: int) -> np.ndarray:
+        """(L, 6, 6) bool, free of cloud and snow."""
         need_keys(path, list(file), ["sen-2-masks"])
         masks = file["sen-2-masks"]
         if masks.ndim != 4 or masks.shape[0] != dates or masks.shape[1] < 2:
@@ -273,9 +278,7 @@ class TreeSatDataset(TileDataset):
                 f"{path}: sen-2-masks has shape {masks.shape}, ({dates}, 2, {SIDE}, {SIDE}) wanted: snow and cloud "
                 "probability. max_cloud=1 does without it"
             )
-        covered = (masks[:, :2] > CLOUDY).any(axis=1)  # channels after the second are filling in some files
-        clear = 1.0 - covered.mean(axis=(1, 2))
-        return np.where(clear >= 1 - self.max_cloud, clear, 0.0)
+        return (masks[:, :2] <= CLOUDY).all(axis=1)  # channels after the second are filling in some files
 
 
 def _days(path: Path, sensor: _Sensor, products: list[str]) -> np.ndarray:

@@ -42,8 +42,8 @@ class LandscapeTiles(TileDataset):
     terrain    image    elevation, wetness                              m, index
     =========  =======  ==============================================  ==================
 
-    Days are 0-based days of the year. A cloudy pixel keeps its (cloudy) value; a date with more cloud than
-    ``max_cloud`` in the tile is left out.
+    Days are 0-based days of the year. Pixels under the (imperfect) cloud mask are missing: they take the tile's mean of
+    their date and band, and a date with more of them than ``max_cloud`` is left out.
 
     Args:
         landscape: the scene, or None for the default one.
@@ -144,16 +144,17 @@ class LandscapeTiles(TileDataset):
     def _read_series(self, tile: Tile, name: str, window: tuple[slice, slice], rng: np.random.Generator | None) -> None:
         if name == "s1":
             days, series = self.landscape.radar
-            quality = np.ones(len(days))
+            clear, quality = None, np.ones(len(days))
         else:
             optical = self.landscape.optical
             days, series = optical.days, optical.values
-            quality = optical.clear[(slice(None), *window)].mean(axis=(1, 2))
+            clear = optical.clear[(slice(None), *window)]
+            quality = clear.mean(axis=(1, 2))
             quality[quality < 1 - self.max_cloud] = 0
         chosen = choose_dates(days, quality, self.max_dates, rng)
         values = series[:, :, window[0], window[1]][chosen].astype(np.float32)
-        if name == "s2":
-            values[values == 0] = np.nan  # outside the swath
+        if clear is not None:
+            values = np.where(clear[chosen][:, None], values, np.float32(np.nan))
         values, valid = fill_gaps(values, self.max_cloud)
         tile.values[name] = torch.from_numpy(values)
         tile.days[name] = torch.from_numpy(days[chosen] - 1)

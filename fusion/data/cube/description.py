@@ -1,0 +1,253 @@
+"""The YAML that describes a folder: what is in it, checked before any file is opened.
+
+``docs/data.md`` explains every key with an example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+__all__ = ["AXES", "Description", "Labels", "Mask", "Source", "load_description"]
+
+AXES = ("time", "band", "y", "x")
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Which pixels of which dates are clear, by an array with the dates of the series.
+
+    Attributes:
+        variable: the array, (time, y, x), or (time, band, y, x) with ``band`` naming one of the source's bands.
+        at_most: a pixel is clear up to this value (a probability), or
+        classes: a pixel is clear if its code is one of these (a scene classification).
+        resolution: metres per pixel of the mask; None: that of the source.
+    """
+
+    variable: str
+    band: str | None = None
+    at_most: float | None = None
+    classes: tuple[int, ...] = ()
+    resolution: float | None = None
+    files: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.at_most is None) == (not self.classes):
+            raise ValueError(f"mask {self.variable!r}: give either at_most or classes, to say what is clear")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One modality. Values become ``raw * scale + offset``, or ``decibels * log10(raw) + offset``.
+
+    Attributes:
+        variable: name of the array in the file; not needed for GeoTIFF.
+        bands: names along the band axis, or the name of the variable that holds them.
+        use: the bands to keep, in the order of the model; all by default.
+        axes: names of the array's axes, of time, band, y, x. Without time it is an image, without y and x
+            (weather) the same everywhere in the tile.
+        resolution: metres per pixel; for weather it means nothing and may be left out.
+        nodata: raw values that mean "not observed".
+        range: raw values outside are not observed either.
+        decibels: 10 if raw is power, 20 if it is amplitude.
+        dates: variable or list: dates, months ("2020-08", "Sep") or numbers with CF units; GeoTIFF: from the name.
+        available: variable (time,) or (time, band), False where there was no acquisition.
+        max_cloud: largest share of masked or missing pixels of a usable date.
+        max_dates: at most so many dates.
+        optional: may be missing from a file.
+        files: pattern, if not that of the description.
+    """
+
+    bands: tuple[str, ...] | str
+    variable: str | None = None
+    use: tuple[str, ...] = ()
+    axes: tuple[str, ...] = AXES
+    resolution: float | None = None
+    unit: str = ""
+    nodata: tuple[float, ...] = ()
+    range: tuple[float, float] | None = None
+    scale: float = 1.0
+    offset: float = 0.0
+    decibels: float | None = None
+    dates: tuple[str, ...] | str | None = None
+    available: str | None = None
+    mask: Mask | None = None
+    max_cloud: float = 0.5
+    max_dates: int | None = None
+    optional: bool = False
+    files: str | None = None
+
+    def __post_init__(self) -> None:
+        if not set(self.axes) <= set(AXES) or len(set(self.axes)) != len(self.axes):
+            raise ValueError(f"axes {list(self.axes)} must be distinct and of {', '.join(AXES)}")
+        if ("y" in self.axes) != ("x" in self.axes):
+            raise ValueError(f"axes {list(self.axes)} need both y and x, or neither")
+        if "y" in self.axes and self.resolution is None:
+            raise ValueError("resolution is missing: metres per pixel")
+        if "time" in self.axes and self.dates is None and "{date}" not in (self.files or ""):
+            raise ValueError("dates are missing: the variable that holds them, or a list")
+        if "time" not in self.axes and "y" not in self.axes:
+            raise ValueError(f"axes {list(self.axes)}: neither an image nor a series")
+
+    @property
+    def kind(self) -> Literal["image", "series"]:
+        return "series" if "time" in self.axes else "image"
+
+    @property
+    def spatial(self) -> bool:
+        return "y" in self.axes
+
+
+@dataclass(frozen=True)
+class Labels:
+    """One map of labels per scene, reduced to one label per tile.
+
+    Attributes:
+        variable: the array, (y, x).
+        reduction: ``mean`` of a quantity, ``majority`` class, ``any`` class above ``min_share`` (multi-label), or
+            ``none``: the map itself.
+        classes: name: code or codes. Codes that are not listed are no label. For ``mean``: the name of the target.
+        min_labelled: a tile with a smaller labelled share has no label and is left out.
+        min_share: of the labelled pixels, for ``any``.
+    """
+
+    variable: str
+    resolution: float
+    reduction: Literal["mean", "majority", "any", "none"]
+    classes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    nodata: tuple[float, ...] = ()
+    min_labelled: float = 0.5
+    min_share: float = 0.07
+    files: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.reduction not in ("mean", "majority", "any", "none"):
+            raise ValueError(f"reduction is mean, majority, any or none, not {self.reduction!r}")
+        if self.reduction in ("majority", "any") and not self.classes:
+            raise ValueError(f"reduction {self.reduction!r} needs classes: a name for each code")
+
+
+@dataclass(frozen=True)
+class Description:
+    """A folder.
+
+    Attributes:
+        files: pattern of one file per scene; ``{scene}`` stands for its name, ``{date}`` (GeoTIFF) for a date.
+        tile, patch: sides in metres.
+        stride: metres from tile to tile; less than ``tile`` makes them overlap.
+        georeference: epsg (number or variable) and bounds (left, bottom, right, top) or x and y (cell centres), as
+            numbers or variables; ``{cf: true}`` for the CF conventions of NetCDF. GeoTIFF needs none.
+        splits: name: what belongs to it: files (pattern of scene names), columns and rows as intervals of 0..1.
+    """
+
+    files: str
+    tile: float
+    patch: float
+    modalities: Mapping[str, Source]
+    stride: float | None = None
+    labels: Labels | None = None
+    georeference: Mapping[str, Any] = field(default_factory=dict)
+    splits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.tile <= 0 or self.patch <= 0 or not _whole(self.tile / self.patch):
+            raise ValueError(f"tile {self.tile} m must be a multiple of patch {self.patch} m")
+        if not self.modalities:
+            raise ValueError("modalities are missing")
+        layers = [(f"modality {name!r}", source.resolution) for name, source in self.modalities.items()]
+        if self.labels:
+            layers.append(("labels", self.labels.resolution))
+        for what, resolution in layers:
+            for side, metres in (("patch", self.patch), ("stride", self.stride or self.tile)):
+                if resolution and not _whole(metres / resolution):
+                    raise ValueError(f"{what}: {side} {metres} m is no multiple of its resolution {resolution} m")
+
+
+def load_description(source: str | Path | Mapping[str, Any]) -> Description:
+    """Reads and checks a YAML file (or what it would hold).
+
+    Raises:
+        ValueError: no such file, not YAML, an unknown or missing key, a value of the wrong type or meaning; the
+            message names file, section and key.
+    """
+    where = "description"
+    if not isinstance(source, Mapping):
+        where = str(source)
+        try:
+            source = yaml.safe_load(Path(source).read_text())
+        except FileNotFoundError as error:
+            raise ValueError(f"{where}: no such description") from error
+        except yaml.YAMLError as error:
+            raise ValueError(f"{where}: is not YAML: {error}") from error
+    table = _table(source, where)
+    table["modalities"] = {
+        str(name): _build(Source, _with_mask(body, f"{where}: modality {name!r}"), f"{where}: modality {name!r}")
+        for name, body in _table(table.get("modalities") or {}, f"{where}: modalities").items()
+    }
+    if table.get("labels") is not None:
+        labels = _table(table["labels"], f"{where}: labels")
+        classes = labels.get("classes") or {}
+        if not isinstance(classes, Mapping):
+            raise ValueError(f"{where}: labels: classes are 'name: code', not {classes!r}")
+        labels["classes"] = {str(k): tuple(v) if isinstance(v, list) else (v,) for k, v in classes.items()}
+        table["labels"] = _build(Labels, labels, f"{where}: labels")
+    return _build(Description, table, where)
+
+
+def _with_mask(body: Any, where: str) -> dict[str, Any]:
+    table = _table(body, where)
+    if table.get("mask") is not None:
+        table["mask"] = _build(Mask, _table(table["mask"], f"{where}: mask"), f"{where}: mask")
+    return table
+
+
+def _table(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where}: keys with values are wanted, {value!r} given")
+    return dict(value)
+
+
+_LISTS = {"bands", "use", "axes", "dates", "nodata", "range", "classes"}
+_NUMBERS = {
+    "tile",
+    "patch",
+    "stride",
+    "resolution",
+    "scale",
+    "offset",
+    "decibels",
+    "at_most",
+    "max_cloud",
+    "min_labelled",
+}
+
+
+def _build(kind: type, table: Mapping[str, Any], where: str) -> Any:
+    known = {f.name: f for f in fields(kind)}
+    unknown = [key for key in table if key not in known]
+    if unknown:
+        raise ValueError(f"{where}: unknown key {', '.join(map(repr, unknown))}; known are {', '.join(known)}")
+    missing = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING and n not in table]
+    if missing:
+        raise ValueError(f"{where}: {', '.join(map(repr, missing))} is missing")
+    values = {}
+    for key, value in table.items():
+        if key in _NUMBERS and value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ValueError(f"{where}: {key} must be a number, not {value!r}")
+        if key in _LISTS and isinstance(value, Sequence) and not isinstance(value, str):
+            value = tuple(str(v) if key in ("bands", "use", "axes", "dates") else v for v in value)
+        elif key in ("nodata", "use"):
+            value = (value,)
+        values[key] = value
+    try:
+        return kind(**values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _whole(ratio: float) -> bool:
+    return ratio >= 0.999 and abs(ratio - round(ratio)) < 1e-6
