@@ -1,0 +1,43 @@
+"""What was learned: features, probes, baselines, fine-tuning, diagnostics, and reports with pictures.
+
+scikit-learn and matplotlib are imported when they are first used.
+"""
+
+from .baselines import forest_probe, random_encoder, raw_statistics
+from .diagnostics import diagnose, effective_rank, retrieval
+from .features import Features, extract, require_fit
+from .finetune import finetune, predict
+from .metrics import Spread, per_class, score
+from .probes import ProbeResult, knn_probe, linear_probe
+from .protocol import Row, combinations, compare, evaluate, probe, summarise
+from .report import Picture, Section, Table, write_report
+
+__all__ = [
+    "Features",
+    "Picture",
+    "ProbeResult",
+    "Row",
+    "Section",
+    "Spread",
+    "Table",
+    "combinations",
+    "compare",
+    "diagnose",
+    "effective_rank",
+    "evaluate",
+    "extract",
+    "finetune",
+    "forest_probe",
+    "knn_probe",
+    "linear_probe",
+    "per_class",
+    "predict",
+    "probe",
+    "random_encoder",
+    "raw_statistics",
+    "require_fit",
+    "retrieval",
+    "score",
+    "summarise",
+    "write_report",
+]

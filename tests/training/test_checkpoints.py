@@ -176,27 +176,23 @@ def test_a_disk_that_fills_while_writing_leaves_the_previous_checkpoint(tmp_path
     assert list(tmp_path.iterdir()) == [path]
 
 
-def in_another_process(code: str, *arguments: object) -> subprocess.CompletedProcess:
-    """Runs ``code`` with a checkpoint path; it may be killed or limited without harm to the tests."""
-    start = (
+def write_in_another_process(preparation: str, path: Path) -> subprocess.CompletedProcess:
+    """The step that puts a checkpoint on disk, in a process that may be killed or limited."""
+    code = (
         "import os, resource, signal, sys\n"
-        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "from tiny_system import TinyModel, TinyConfig\n"
-        "from fusion.training import System, register, save_model\n"
-        'register("tiny", System("tiny_system:TinyModel", "tiny_system:TinyConfig"))\n'
+        "from fusion.training.files import write_atomically\n"
+        f"{preparation}\n"
+        "write_atomically(sys.argv[1], bytes(100_000))\n"
     )
-    command = [sys.executable, "-c", start + code, *map(str, arguments)]
+    command = [sys.executable, "-c", code, str(path)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_a_real_write_that_cannot_finish_leaves_the_previous_checkpoint(tmp_path, model):
     path = save_model(tmp_path / "a.safetensors", model)
     before = path.read_bytes()
-    limited = in_another_process(
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-        "save_model(sys.argv[1], TinyModel(TinyConfig()))\n",
-        path,
+    limited = write_in_another_process(
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))", path
     )
     assert "the file size limit is reached" in limited.stderr
     assert path.read_bytes() == before
@@ -206,12 +202,10 @@ def test_a_real_write_that_cannot_finish_leaves_the_previous_checkpoint(tmp_path
 def test_a_kill_while_writing_leaves_the_previous_checkpoint(tmp_path, model):
     path = save_model(tmp_path / "a.safetensors", model)
     before = path.read_bytes()
-    killed = in_another_process(
-        "os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\nsave_model(sys.argv[1], TinyModel(TinyConfig()))\n",
-        path,
-    )
+    killed = write_in_another_process("os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)", path)
     assert killed.returncode == -signal.SIGKILL
     assert path.read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 2
     save_model(path, model)  # what the kill left behind does not pile up
     assert list(tmp_path.iterdir()) == [path]
 

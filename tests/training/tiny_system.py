@@ -17,7 +17,7 @@ VHR = Modality("vhr", "image", ("R", "G", "B"), 2.5, 4, "8 bit")
 
 
 class Meadows(TileDataset):
-    """Two or three classes that differ in their season; the label is known, views are seeded."""
+    """Two or three classes that differ in brightness and season; the label is known, views are seeded."""
 
     def __init__(self, tiles: int = 24, task: str = "multiclass", classes: int = 2) -> None:
         kinds = torch.arange(tiles) % classes
@@ -35,7 +35,8 @@ class Meadows(TileDataset):
         dates = 4 if rng is None else int(rng.integers(3, 5))
         days = torch.arange(dates) * 90 + 10
         season = torch.cos((days / 365 - 0.25 * int(self.kinds[row])) * 2 * torch.pi)
-        s2 = 2000 + 800 * season[:, None, None, None] + 100 * torch.from_numpy(noise.normal(size=(dates, 3, 2, 2)))
+        level = 2000 + 400 * int(self.kinds[row]) + 800 * season  # (L,)
+        s2 = level[:, None, None, None] + 100 * torch.from_numpy(noise.normal(size=(dates, 3, 2, 2)))
         vhr = 100 + 20 * int(self.kinds[row]) + 5 * torch.from_numpy(noise.normal(size=(3, 8, 8)))
         values = {"s2": s2.float(), "vhr": vhr.float()}
         return Tile(self._names[row], {m.name: values[m.name] for m in self.modalities}, {"s2": days})

@@ -1,0 +1,149 @@
+"""What a frozen model says of the tiles of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from fusion.data import TileDataset
+from fusion.training.checkpoints import differences
+from fusion.training.loading import evaluation_loader
+
+__all__ = ["Features", "extract", "require_fit"]
+
+
+@dataclass(frozen=True)
+class Features:
+    """Vectors and labels of the same tiles (or patches, in raster order, tile after tile).
+
+    Attributes:
+        x: (N, D) float32.
+        y: labels as the data set gives them, (N,) or (N, K); None without labels. Patches carry their tile's.
+        names: N tile names.
+        task, classes: of the labels.
+        grid: patches per tile for features of patches, None for features of tiles.
+    """
+
+    x: np.ndarray
+    y: np.ndarray | None
+    names: tuple[str, ...]
+    task: str | None = None
+    classes: tuple[str, ...] = ()
+    grid: tuple[int, int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def subset(self, indices: Sequence[int] | np.ndarray) -> Features:
+        """The rows ``indices``, in that order."""
+        rows = np.asarray(indices, dtype=np.int64)
+        labels = None if self.y is None else self.y[rows]
+        return replace(self, x=self.x[rows], y=labels, names=tuple(self.names[i] for i in rows))
+
+    def maps(self) -> np.ndarray:
+        """(tiles, rows, columns, D) of features of patches.
+
+        Raises:
+            ValueError: these are features of tiles.
+        """
+        if self.grid is None:
+            raise ValueError("maps: these features are of whole tiles; extract with level='patch'")
+        return self.x.reshape(-1, *self.grid, self.x.shape[1])
+
+
+def extract(
+    model: nn.Module,
+    dataset: TileDataset,
+    modalities: Sequence[str] | None = None,
+    level: Literal["tile", "patch"] = "tile",
+    *,
+    pool: Literal["mean", "summary", "both"] = "mean",
+    batch_size: int = 32,
+    device: torch.device | str | None = None,
+    workers: int = 0,
+) -> Features:
+    """Encodes every tile once, as its evaluation view, with the model in evaluation mode and without gradients.
+
+    Args:
+        model: returns ``Encoding(summary (B, D), patches (B, P, D))``.
+        modalities: those to use (default: all of the data set that the model knows).
+        level: one vector a tile, or one a patch.
+        pool: of a tile: the mean of its patches (which pretraining trains directly), its summary, or both joined.
+        device: where to run (default: where the model is).
+
+    Raises:
+        ValueError: bands, units, resolution or grid of the data are not those of the model, or a vector is not
+            finite (the tiles are named).
+    """
+    if level not in ("tile", "patch") or pool not in ("mean", "summary", "both"):
+        raise ValueError(f"extract: level 'tile' or 'patch', pool 'mean', 'summary' or 'both'; not {level!r}, {pool!r}")
+    if modalities is None:
+        known = {m.name for m in model.config.modalities}
+        modalities = [m.name for m in dataset.modalities if m.name in known] or [m.name for m in dataset.modalities]
+    dataset = dataset.with_modalities(list(modalities))
+    require_fit(model, dataset)
+    home = next(model.parameters()).device
+    device = torch.device(device or home)
+    training, rows, names = model.training, [], []
+    model.to(device).eval()
+    try:
+        with torch.inference_mode():
+            for batch in evaluation_loader(dataset, batch_size, workers=workers):
+                summary, patches = model(batch.to(device))
+                if level == "patch":
+                    x = patches.flatten(0, 1)  # (B*P, D)
+                elif pool == "summary":
+                    x = summary
+                else:
+                    x = patches.mean(1) if pool == "mean" else torch.cat([summary, patches.mean(1)], 1)
+                rows.append(x.float().cpu().numpy())
+                names.extend(batch.names)
+    finally:
+        model.to(home).train(training)
+    x = np.concatenate(rows)
+    per_tile = dataset.grid[0] * dataset.grid[1] if level == "patch" else 1
+    _require_finite(x, names, per_tile)
+    labels = dataset.labels().numpy().repeat(per_tile, axis=0) if dataset.task else None
+    grid = dataset.grid if level == "patch" else None
+    return Features(x, labels, tuple(np.repeat(names, per_tile)), dataset.task, dataset.classes, grid)
+
+
+def require_fit(model: nn.Module, dataset: TileDataset) -> None:
+    """Refuses data whose bands, units, resolution or grid are not those the model was trained with.
+
+    Raises:
+        ValueError: every field that differs is named; statistics may differ, the model uses its own.
+    """
+    known = {m.name: m for m in model.config.modalities}
+    wrong = []
+    for modality in dataset.modalities:
+        if modality.name not in known:
+            wrong.append(f"{modality.name}: the model has {', '.join(known)} only")
+            continue
+        ours, theirs = (
+            {k: v for k, v in m.to_dict().items() if k not in ("mean", "std")} for m in (known[modality.name], modality)
+        )
+        wrong += [
+            line.replace("in the checkpoint", "in the model").replace("wanted", "in the data")
+            for line in differences(ours, theirs, modality.name)
+        ]
+    grid = tuple(model.config.grid)
+    if grid != dataset.grid:
+        wrong.append(f"grid: {grid} patches a tile in the model, {dataset.grid} in the data")
+    if wrong:
+        raise ValueError("the data do not fit the model:\n  " + "\n  ".join(wrong))
+
+
+def _require_finite(x: np.ndarray, names: Sequence[str], per_tile: int) -> None:
+    bad = np.unique(np.flatnonzero(~np.isfinite(x).all(axis=1)) // per_tile)
+    if len(bad):
+        listed = ", ".join(names[i] for i in bad[:8])
+        raise ValueError(
+            f"extract: the model gives no finite vector for {len(bad)} of {len(names)} tiles, e.g. "
+            f"{listed}. Look at their values with fusion data check, and at the training loss for a divergence"
+        )

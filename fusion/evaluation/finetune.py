@@ -1,0 +1,151 @@
+"""Fine-tuning with few labels and many: pretrained, frozen and from scratch, over several draws of the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from fusion.data import TileDataset, fraction
+from fusion.training.checkpoints import load_finetuned, load_model
+from fusion.training.loading import evaluation_loader
+from fusion.training.systems import SYSTEMS, system_of
+
+from .features import require_fit
+from .metrics import per_class, score
+from .probes import ProbeResult
+from .protocol import Row
+
+__all__ = ["finetune", "predict"]
+
+Start = Literal["pretrained", "frozen", "scratch"]
+# Learning rates of the paper's code: the whole network, and a head alone.
+RATES: dict[str, float] = {"pretrained": 2e-4, "scratch": 2e-4, "frozen": 2e-3}
+
+
+def finetune(
+    pretrained: nn.Module | Path | str,
+    train: TileDataset,
+    test: TileDataset,
+    run: Path | str,
+    *,
+    validation: TileDataset | None = None,
+    starts: Sequence[Start] = ("pretrained", "frozen", "scratch"),
+    shares: Sequence[float] = (0.1, 1.0),
+    seeds: Sequence[int] = (0, 1, 2),
+    rates: dict[str, float] | None = None,
+    settings: dict[str, Any] | None = None,
+    **training: Any,
+) -> list[Row]:
+    """Trains a head, with the encoder or on top of it, once per start, share of labels and seed; scores on ``test``.
+
+    Every run has its own folder, ``run/<start>-<share>-<seed>``, so an interrupted comparison goes on where it
+    stopped. Without ``validation`` a fifth of the labelled tiles, stratified, chooses the best epoch: with few
+    labels a large validation set would be a gift that nobody has.
+
+    Args:
+        pretrained: a model, a checkpoint or a run folder.
+        starts: ``"pretrained"`` (all weights train), ``"frozen"`` (the head only), ``"scratch"`` (fresh weights).
+        rates: learning rate by start (default: the paper's).
+        settings: go to the system's fine-tuning module, e.g. ``{"head": "mlp"}``.
+        training: goes to :func:`fusion.training.fit`: ``epochs``, ``batch_size``, ``patience``, ``precision``, ...
+
+    Raises:
+        ValueError: data that do not fit the model, no labels, too few tiles to hold some out, an unknown start.
+    """
+    from fusion.training import fit
+
+    unknown = [start for start in starts if start not in RATES]
+    if unknown:
+        raise ValueError(f"finetune: start {', '.join(unknown)} unknown; there are {', '.join(RATES)}")
+    rates = RATES | (rates or {})
+    rows = []
+    for share in shares:
+        for seed in seeds:
+            chosen = train.subset(fraction(train, share, seed))
+            fitted, held_out = (chosen, validation) if validation is not None else _hold_out(chosen, seed)
+            for start in starts:
+                module = _module(pretrained, start, fitted, seed, rates[start], settings or {})
+                folder = Path(run) / f"{start}-{share:g}-{seed}"
+                best = fit(module, fitted, held_out, folder, seed=seed, **training)
+                rows.append(Row(start, _names(train), share, seed, _result(best, test, len(chosen))))
+    return rows
+
+
+def predict(module: nn.Module, dataset: TileDataset, *, batch_size: int = 32, workers: int = 0) -> np.ndarray:
+    """What a fine-tuned module says of every tile: class indices (N,), multi-hot (N, K) or targets (N, T).
+
+    Raises:
+        ValueError: the data do not fit the model.
+    """
+    require_fit(module.model, dataset)
+    device, training, rows = next(module.parameters()).device, module.training, []
+    module.eval()
+    try:
+        with torch.inference_mode():
+            for batch in evaluation_loader(dataset, batch_size, workers=workers):
+                rows.append(module(batch.to(device)).float().cpu().numpy())
+    finally:
+        module.train(training)
+    output = np.concatenate(rows)  # (N, K)
+    if module.task == "multiclass":
+        return output.argmax(1)
+    return (output > 0).astype(int) if module.task == "multilabel" else output
+
+
+def _hold_out(chosen: TileDataset, seed: int) -> tuple[TileDataset, TileDataset]:
+    if len(chosen) < 4:
+        raise ValueError(
+            f"finetune: {len(chosen)} labelled tiles are too few to hold a fifth of them out for choosing the best "
+            "epoch; draw a larger share, or give validation="
+        )
+    fitted = fraction(chosen, 0.8, seed)
+    rest = sorted(set(range(len(chosen))) - set(fitted))
+    if not rest:  # every class had a single tile, and stratification kept them all
+        fitted, rest = fitted[:-1], fitted[-1:]
+    return chosen.subset(fitted), chosen.subset(rest)
+
+
+def _module(
+    pretrained: nn.Module | Path | str,
+    start: str,
+    labelled: TileDataset,
+    seed: int,
+    rate: float,
+    settings: dict[str, Any],
+) -> nn.Module:
+    model = pretrained if isinstance(pretrained, nn.Module) else load_model(pretrained)
+    require_fit(model, labelled)
+    system = SYSTEMS[system_of(model)]
+    torch.manual_seed(seed)
+    fresh = type(model)(model.config)
+    if start != "scratch":
+        fresh.load_state_dict(model.state_dict())
+    if labelled.task == "regression":
+        targets = labelled.labels().double().reshape(len(labelled), -1)
+        settings = settings | {"target_mean": targets.mean(0).tolist(), "target_std": _spread(targets).tolist()}
+    return system.load("finetuning")(
+        fresh, labelled.task, labelled.classes, freeze=start == "frozen", lr=rate, **settings
+    )
+
+
+def _spread(targets: torch.Tensor) -> torch.Tensor:
+    spread = targets.std(0) if len(targets) > 1 else torch.zeros(targets.shape[1])
+    return torch.where(spread > 0, spread, torch.ones_like(spread))
+
+
+def _result(best: Path, test: TileDataset, labelled: int) -> ProbeResult:
+    module = load_finetuned(best)
+    prediction, target = predict(module, test), test.labels().numpy()
+    if test.task == "regression":
+        target = target.reshape(prediction.shape)
+    scores, classes = score(test.task, target, prediction), per_class(test.task, target, prediction, test.classes)
+    return ProbeResult("finetune", scores, classes, target, prediction, labelled)
+
+
+def _names(dataset: TileDataset) -> tuple[str, ...]:
+    return tuple(m.name for m in dataset.modalities)

@@ -1,0 +1,209 @@
+"""How much a simple model can read from frozen features: linear probe and nearest neighbours.
+
+The same protocol serves pretrained encoders, random encoders and raw statistics, so that only features differ.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from .features import Features
+from .metrics import per_class, score
+
+__all__ = ["ProbeResult", "fit_and_score", "knn_probe", "linear_probe"]
+
+_INVERSE_STRENGTHS = np.logspace(-4, 2, 7)  # C of the logistic regression, strongest first
+_RIDGES = np.logspace(-2, 6, 17)
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What a probe reached on the test tiles.
+
+    Attributes:
+        method: e.g. ``"linear"``.
+        scores: see :func:`fusion.evaluation.metrics.score`.
+        per_class: see :func:`fusion.evaluation.metrics.per_class`.
+        target, prediction: of the test tiles.
+        labelled: number of labelled tiles used.
+        setting: what was chosen by cross-validation.
+        notes: what a reader must know, e.g. a class without a labelled tile.
+    """
+
+    method: str
+    scores: dict[str, float]
+    per_class: dict[str, dict[str, float]]
+    target: np.ndarray
+    prediction: np.ndarray
+    labelled: int
+    setting: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def linear_probe(train: Features, test: Features, *, seed: int = 0) -> ProbeResult:
+    """Standardised features into a ridge or logistic regression (one against the rest for multi-label).
+
+    The strength of the penalty is chosen by cross-validation on the training tiles alone: leave-one-out for ridge,
+    five folds and macro F1 for logistic regression. Missing values (raw statistics of a missing modality) take the
+    training mean.
+
+    Raises:
+        ValueError: no labels, one tile, one class, features without a number, or a test split that tells nothing.
+    """
+    from sklearn.linear_model import LogisticRegression, RidgeCV
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.multiclass import OneVsRestClassifier
+
+    task = _require_labels("linear probe", train, test)
+    if task == "regression":
+        estimator: Any = RidgeCV(alphas=_RIDGES, alpha_per_target=np.ndim(train.y) > 1)
+        fitted, result = fit_and_score("linear", estimator, train, test)
+        chosen = np.unique(fitted[-1].alpha_).tolist()
+        return _with_setting(result, ridge=chosen[0] if len(chosen) == 1 else chosen)
+    logistic = LogisticRegression(max_iter=2000)
+    if task == "multilabel":
+        logistic, prefix = OneVsRestClassifier(logistic), "estimator__"
+    else:
+        prefix = ""
+    folds = _folds(task, train.y, seed)
+    grid = {f"{prefix}C": _INVERSE_STRENGTHS}
+    search = logistic if folds is None else GridSearchCV(logistic, grid, scoring=_macro_f1, cv=folds)
+    fitted, result = fit_and_score("linear", search, train, test)
+    chosen = 1.0 if folds is None else float(fitted[-1].best_params_[f"{prefix}C"])
+    return _with_setting(result, C=chosen)
+
+
+def knn_probe(train: Features, test: Features, *, k: int = 20, temperature: float = 0.07) -> ProbeResult:
+    """Weighted vote (or mean) of the ``k`` nearest training tiles by cosine of standardised features.
+
+    Weights are exp(cosine / temperature), as in the evaluation of self-supervised encoders (Wu et al. 2018, 3.4).
+
+    Raises:
+        ValueError: as :func:`linear_probe`.
+    """
+    task = _require_labels("kNN probe", train, test)
+    k = min(k, len(train))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of a column that is NaN throughout; it becomes 0
+        centre, spread = np.nanmean(train.x, axis=0), np.nanstd(train.x, axis=0)
+    spread[~(spread > 0)] = 1.0
+    a, b = (np.nan_to_num((f.x - centre) / spread) for f in (test, train))
+    a, b = (v / np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-12) for v in (a, b))
+    cosine = a @ b.T  # (test, train)
+    nearest = np.argpartition(-cosine, k - 1, axis=1)[:, :k]  # (test, k)
+    weight = np.exp((np.take_along_axis(cosine, nearest, 1) - 1) / temperature)
+    weight /= weight.sum(1, keepdims=True)
+    labels = np.eye(len(train.classes))[train.y] if task == "multiclass" else train.y.reshape(len(train), -1)
+    vote = np.einsum("nk,nkc->nc", weight, labels[nearest])  # (test, classes)
+    prediction = {"multiclass": vote.argmax(1), "multilabel": vote > 0.5, "regression": vote}[task]
+    return _result("knn", train, test, prediction, {"k": k})
+
+
+def fit_and_score(method: str, estimator: Any, train: Features, test: Features) -> tuple[Any, ProbeResult]:
+    """Imputes and standardises, fits any scikit-learn estimator, and scores it on ``test``."""
+    from sklearn.exceptions import ConvergenceWarning, UndefinedMetricWarning
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    _require_labels(method, train, test)
+    pipeline = make_pipeline(SimpleImputer(keep_empty_features=True), StandardScaler(), estimator)
+    with warnings.catch_warnings():
+        for category in (ConvergenceWarning, UndefinedMetricWarning):
+            warnings.simplefilter("ignore", category)
+        # A class with few labels is told in the notes, once, by name.
+        warnings.filterwarnings("ignore", "(Label |The least populated class)")
+        labels = train.y.ravel() if train.y.ndim == 2 and train.y.shape[1] == 1 else train.y
+        if train.task == "multilabel":
+            labels = train.y.astype(int)
+        pipeline.fit(train.x.astype(np.float64), labels)
+        prediction = pipeline.predict(test.x.astype(np.float64))
+    return pipeline, _result(method, train, test, prediction, {})
+
+
+def _require_labels(method: str, train: Features, test: Features) -> str:
+    for split, features in (("training", train), ("test", test)):
+        if features.y is None or features.task is None:
+            raise ValueError(f"{method}: the {split} tiles have no labels; give the reader a label file or variable")
+        empty = np.flatnonzero(np.isnan(features.x).all(axis=1))
+        if len(empty):
+            raise ValueError(
+                f"{method}: all features of {len(empty)} of {len(features)} {split} tiles are NaN, e.g. "
+                f"{features.names[empty[0]]}: nothing was observed there. Leave these tiles out, or add a modality"
+            )
+        if np.isinf(features.x).any():
+            raise ValueError(f"{method}: features of {split} tiles are infinite; see fusion data check")
+    if train.task != test.task or train.classes != test.classes or train.x.shape[1] != test.x.shape[1]:
+        raise ValueError(
+            f"{method}: training and test features differ: {train.task} {train.classes} with {train.x.shape[1]} "
+            f"columns, {test.task} {test.classes} with {test.x.shape[1]}"
+        )
+    if len(train) < 2:
+        raise ValueError(f"{method}: {len(train)} labelled tile ({train.names[0]}) is not enough; give at least two")
+    if train.task != "regression" and _classes_to_learn(train) < 2:
+        raise ValueError(
+            f"{method}: the {len(train)} labelled tiles have one class only ({_present(train)}), so there is nothing "
+            "to learn; label others, or draw a larger fraction"
+        )
+    return train.task
+
+
+def _classes_to_learn(train: Features) -> int:
+    if train.task == "multiclass":
+        return len(np.unique(train.y))
+    varies = (train.y.min(0) < 0.5) & (train.y.max(0) > 0.5)
+    return 2 if varies.any() else 1
+
+
+def _present(train: Features) -> str:
+    indices = np.unique(train.y) if train.task == "multiclass" else np.flatnonzero(train.y.max(0) > 0.5)
+    return ", ".join(train.classes[int(k)] for k in indices) or "none"
+
+
+def _folds(task: str, y: np.ndarray, seed: int) -> Any:
+    """Folds for choosing the penalty; None where labels are too few to choose by."""
+    from sklearn.model_selection import KFold, StratifiedKFold
+
+    if task == "multiclass":
+        counts = np.unique(y, return_counts=True)[1]
+        splits = int(min(5, np.median(counts)))
+        return StratifiedKFold(splits, shuffle=True, random_state=seed) if splits >= 2 else None
+    return KFold(5, shuffle=True, random_state=seed) if len(y) >= 10 else None
+
+
+def _macro_f1(estimator: Any, x: np.ndarray, y: np.ndarray) -> float:
+    from sklearn.metrics import f1_score
+
+    return f1_score(y, estimator.predict(x), average="macro", zero_division=0.0)
+
+
+def _result(
+    method: str, train: Features, test: Features, prediction: np.ndarray, setting: dict[str, Any]
+) -> ProbeResult:
+    target = test.y.reshape(len(test), -1) if train.task == "regression" else test.y
+    prediction = np.asarray(prediction).reshape(target.shape)
+    notes = []
+    if train.task != "regression":
+        prediction = prediction.astype(int)
+        seen = np.unique(train.y) if train.task == "multiclass" else np.flatnonzero(train.y.max(0) > 0.5)
+        missing = [name for k, name in enumerate(train.classes) if k not in seen]
+        if missing:
+            notes.append(f"no labelled tile of {', '.join(missing)}: never predicted, F1 0 where it occurs")
+    return ProbeResult(
+        method,
+        score(train.task, target, prediction),
+        per_class(train.task, target, prediction, train.classes),
+        target,
+        prediction,
+        len(train),
+        setting,
+        tuple(notes),
+    )
+
+
+def _with_setting(result: ProbeResult, **setting: Any) -> ProbeResult:
+    return replace(result, setting=setting)

@@ -1,0 +1,174 @@
+"""The comparisons that a paper reports: each modality alone and all together, pretrained against its controls, few
+labels and many, over several draws of the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from fusion.data import TileDataset, fraction
+
+from .baselines import forest_probe, random_encoder, raw_statistics
+from .features import Features, extract
+from .metrics import Spread
+from .probes import ProbeResult, knn_probe, linear_probe
+
+__all__ = ["PROBES", "Row", "combinations", "compare", "evaluate", "probe", "summarise"]
+
+PROBES: dict[str, Callable[..., ProbeResult]] = {
+    "linear": linear_probe,
+    "knn": lambda train, test, seed: knn_probe(train, test),
+    "forest": forest_probe,
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One probe of one kind of features with one draw of labels.
+
+    Attributes:
+        features: where they come from, e.g. ``"pretrained"``, ``"random"``, ``"raw"``.
+        modalities: those that were given.
+        share, seed: of the labels, and of their draw.
+    """
+
+    features: str
+    modalities: tuple[str, ...]
+    share: float
+    seed: int
+    result: ProbeResult
+
+    @property
+    def method(self) -> str:
+        return self.result.method
+
+
+def evaluate(
+    model: nn.Module,
+    train: TileDataset,
+    test: TileDataset,
+    *,
+    modalities: Sequence[Sequence[str]] | None = None,
+    probes: Sequence[str] = ("linear", "knn"),
+    shares: Sequence[float] = (1.0,),
+    seeds: Sequence[int] = (0,),
+    name: str = "pretrained",
+    **extraction: Any,
+) -> list[Row]:
+    """Probes a frozen model with every modality alone and all together, as OmniSat's tables do.
+
+    Args:
+        modalities: combinations to try instead.
+        probes: of ``PROBES``.
+        shares, seeds: fractions of the training labels, each drawn (stratified) once per seed.
+        extraction: goes to :func:`~fusion.evaluation.extract`, e.g. ``pool``, ``batch_size``, ``device``.
+
+    Raises:
+        ValueError: data that do not fit the model, or labels that allow no probe; the message says why.
+    """
+    rows = []
+    for names in modalities or combinations(model, train):
+        known, unknown = (extract(model, split, names, **extraction) for split in (train, test))
+        rows += probe(
+            known, unknown, train, probes=probes, shares=shares, seeds=seeds, name=name, modalities=tuple(names)
+        )
+    return rows
+
+
+def compare(
+    model: nn.Module,
+    train: TileDataset,
+    test: TileDataset,
+    *,
+    probes: Sequence[str] = ("linear",),
+    shares: Sequence[float] = (0.1,),
+    seeds: Sequence[int] = (0,),
+    forest: bool = True,
+    **extraction: Any,
+) -> list[Row]:
+    """The pretrained encoder, the same with random weights (one per seed), and raw band statistics, under one protocol.
+
+    ``forest`` adds a random forest on the raw statistics. Every row uses the same draws of labels.
+    """
+    names = combinations(model, train)[-1]
+    train, test = (split.with_modalities(names) for split in (train, test))
+    shared = {"shares": shares, "modalities": tuple(names)}
+    rows = evaluate(model, train, test, modalities=[names], probes=probes, shares=shares, seeds=seeds, **extraction)
+    for seed in seeds:
+        control = random_encoder(model, train, seed)
+        known, unknown = (extract(control, split, **extraction) for split in (train, test))
+        rows += probe(known, unknown, train, probes=probes, seeds=[seed], name="random", **shared)
+    known, unknown = (raw_statistics(split) for split in (train, test))
+    methods = [*probes, "forest"] if forest and "forest" not in probes else list(probes)
+    rows += probe(known, unknown, train, probes=methods, seeds=seeds, name="raw", **shared)
+    return rows
+
+
+def probe(
+    train: Features,
+    test: Features,
+    labelled: TileDataset,
+    *,
+    probes: Sequence[str] = ("linear",),
+    shares: Sequence[float] = (1.0,),
+    seeds: Sequence[int] = (0,),
+    name: str = "pretrained",
+    modalities: tuple[str, ...] = (),
+) -> list[Row]:
+    """Every probe with every fraction of the labels; ``train`` are features of the tiles of ``labelled``.
+
+    Raises:
+        ValueError: an unknown probe, or features of other tiles.
+    """
+    unknown = [p for p in probes if p not in PROBES]
+    if unknown:
+        raise ValueError(f"probe: {', '.join(unknown)} unknown; there are {', '.join(PROBES)}")
+    if len(train) != len(labelled):
+        raise ValueError(f"probe: features of {len(train)} tiles, labels of {len(labelled)}; they must be the same")
+    rows = []
+    for share in shares:
+        for seed in seeds if share < 1 else list(seeds)[:1]:  # all labels can be drawn in one way only
+            few = train.subset(fraction(labelled, share, seed))
+            for method in probes:
+                result = PROBES[method](few, test, seed=seed)
+                rows.append(Row(name, modalities, share, seed, result))
+    return rows
+
+
+def combinations(model: nn.Module, dataset: TileDataset) -> list[list[str]]:
+    """Every modality that both know alone, then all of them together (once, if there is only one).
+
+    Raises:
+        ValueError: they share none.
+    """
+    known = {m.name for m in model.config.modalities}
+    names = [m.name for m in dataset.modalities if m.name in known]
+    if not names:
+        ours = ", ".join(m.name for m in dataset.modalities)
+        raise ValueError(f"the model knows {', '.join(sorted(known))}, the data have {ours}: nothing in common")
+    return [[name] for name in names] + ([names] if len(names) > 1 else [])
+
+
+def summarise(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """One entry per features, modalities, method and share: the scores as :class:`Spread` over seeds, and notes."""
+    groups: dict[tuple, list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.features, row.modalities, row.method, row.share), []).append(row)
+    return [
+        {
+            "features": features,
+            "modalities": modalities,
+            "method": method,
+            "share": share,
+            "labelled": int(np.mean([row.result.labelled for row in members])),
+            "scores": {
+                metric: Spread.of([row.result.scores[metric] for row in members]) for metric in members[0].result.scores
+            },
+            "notes": tuple(dict.fromkeys(note for row in members for note in row.result.notes)),
+        }
+        for (features, modalities, method, share), members in groups.items()
+    ]
