@@ -10,8 +10,11 @@
 
 namespace fusion {
 
+// A call would keep the loop around it from becoming vector instructions.
+#define FUSION_ALWAYS_INLINE static inline __attribute__((always_inline))
+
 // e^x to about 1 ulp of float32 for x <= 88; exactly 0 below -88 and for -inf.
-inline float exponential(float x) {
+FUSION_ALWAYS_INLINE float exponential(float x) {
   const float clamped = x < -88.f ? -88.f : (x > 88.f ? 88.f : x);
   // x = n ln 2 + r, |r| <= ln 2 / 2; ln 2 in two parts, the first with few bits, so that n times it is exact.
   const float shifted = clamped * 1.44269504f + 12582912.f;  // 1.5 * 2^23: rounds to an integer in the low bits
@@ -33,11 +36,11 @@ inline float exponential(float x) {
   return x < -88.f ? 0.f : p * power;
 }
 
-inline double exponential(double x) { return std::exp(x); }
+FUSION_ALWAYS_INLINE double exponential(double x) { return std::exp(x); }
 
-inline float widen(float x) { return x; }
-inline double widen(double x) { return x; }
-inline float widen(bfloat16 x) {
+FUSION_ALWAYS_INLINE float widen(float x) { return x; }
+FUSION_ALWAYS_INLINE double widen(double x) { return x; }
+FUSION_ALWAYS_INLINE float widen(bfloat16 x) {
   const uint32_t bits = uint32_t(x.bits) << 16;
   float value;
   std::memcpy(&value, &bits, sizeof value);
@@ -46,15 +49,15 @@ inline float widen(bfloat16 x) {
 
 // To T, to nearest even.
 template <class T, class A>
-inline T round_to(A x) {
-  return T(x);
-}
-template <>
-inline bfloat16 round_to<bfloat16, float>(float x) {
-  uint32_t bits;
-  std::memcpy(&bits, &x, sizeof bits);
-  const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  return {uint16_t(x != x ? 0x7fc0 : rounded)};
+FUSION_ALWAYS_INLINE T round_to(A x) {
+  if constexpr (!std::is_same_v<T, bfloat16>)
+    return T(x);
+  else {
+    uint32_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    return {uint16_t(x != x ? 0x7fc0 : rounded)};
+  }
 }
 
 }  // namespace fusion
