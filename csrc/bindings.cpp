@@ -131,21 +131,23 @@ attention::Problem attention_problem(const Tensor& query, const Tensor& key, con
 
 void relative_attention_cpp(Tensor query, Tensor key, Tensor value, Tensor table, Tensor bucket, Tensor live,
                             int64_t positions, Tensor query_position, Tensor key_position, MaybeTensor key_valid,
-                            MaybeTensor seed, double dropout, double scale, Tensor output, Tensor lse) {
+                            MaybeTensor seed, double dropout, double scale, Tensor output, Tensor largest,
+                            Tensor weight) {
   const attention::Problem p = attention_problem(query, key, value, table, bucket, live, positions, query_position,
                                                  key_position, key_valid, seed, dropout, scale);
-  attention::forward(p, heads(output), static_cast<float*>(lse.data_ptr()));
+  attention::forward(p, heads(output), static_cast<float*>(largest.data_ptr()),
+                     static_cast<float*>(weight.data_ptr()));
 }
 
 void relative_attention_backward_cpp(Tensor query, Tensor key, Tensor value, Tensor table, Tensor bucket, Tensor live,
                                      int64_t positions, Tensor query_position, Tensor key_position,
                                      MaybeTensor key_valid, MaybeTensor seed, double dropout, double scale,
-                                     Tensor grad_output, Tensor output, Tensor lse, Tensor grad_query, Tensor grad_key,
-                                     Tensor grad_value, Tensor grad_table) {
+                                     Tensor grad_output, Tensor output, Tensor largest, Tensor weight, Tensor grad_query,
+                                     Tensor grad_key, Tensor grad_value, Tensor grad_table) {
   const attention::Problem p = attention_problem(query, key, value, table, bucket, live, positions, query_position,
                                                  key_position, key_valid, seed, dropout, scale);
-  attention::backward(p, heads(grad_output), heads(output), static_cast<const float*>(lse.data_ptr()),
-                      heads(grad_query), heads(grad_key), heads(grad_value),
+  attention::backward(p, heads(grad_output), heads(output), static_cast<const float*>(largest.data_ptr()),
+                      static_cast<const float*>(weight.data_ptr()), heads(grad_query), heads(grad_key), heads(grad_value),
                       static_cast<float*>(grad_table.data_ptr()));
 }
 

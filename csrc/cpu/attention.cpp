@@ -16,35 +16,43 @@
 namespace fusion::attention {
 namespace {
 
-// How the work is cut, by shape alone: an item is one head, some tiles of the batch, and a chunk of queries.
+// How the work is cut, by shape alone. An item is a chunk of the queries of a few (tile, head) pairs that write
+// the same table gradient: heads of one tile, which lie side by side in memory, where all heads share the table,
+// else tiles of one head.
 struct Plan {
-  static constexpr int64_t kFewest = 32;  // items that a short batch is cut into, if it is long enough
-  static constexpr int64_t kMost = 256;   // items that keep a partial table gradient
+  static constexpr int64_t kFewest = 32;  // items that a short batch is cut into, if its tiles are long enough
+  static constexpr int64_t kMost = 256;   // items, about, that a long one is: each keeps a partial table gradient
 
-  explicit Plan(const Problem& p) {
-    tiles = std::max<int64_t>(1, p.batch * p.heads / kMost);
-    tile_groups = (p.batch + tiles - 1) / tiles;
-    const int64_t whole = std::max<int64_t>(1, p.heads * tile_groups);
+  explicit Plan(const Problem& p) : inner(p.shared ? p.heads : p.batch) {
+    const int64_t pairs = p.batch * p.heads;
+    per_item = std::clamp<int64_t>(pairs / kMost, 1, std::max<int64_t>(inner, 1));
+    groups = (inner + per_item - 1) / per_item;
+    const int64_t whole = std::max<int64_t>(1, groups * (p.shared ? p.batch : p.heads));
     const int64_t wanted = (kFewest + whole - 1) / whole;
     rows = std::max(round_up((p.queries + wanted - 1) / wanted, kRows), 2 * kRows);
     chunks = std::max<int64_t>(1, (p.queries + rows - 1) / rows);
-    items = p.heads * tile_groups * chunks;
+    items = pairs == 0 ? 0 : whole * chunks;
   }
 
-  int64_t tiles, tile_groups, rows, chunks, items;
+  int64_t inner, per_item, groups, rows, chunks, items;
 };
 
 struct Item {
   Item(const Problem& p, const Plan& plan, int64_t number)
       : number(number),
         chunk(number % plan.chunks),
-        head(number / plan.chunks % p.heads),
-        first_tile(number / plan.chunks / p.heads * plan.tiles),
-        last_tile(std::min(p.batch, first_tile + plan.tiles)),
+        outer(number / plan.chunks / plan.groups),
+        first(number / plan.chunks % plan.groups * plan.per_item),
+        last(std::min(plan.inner, first + plan.per_item)),
         first_row(chunk * plan.rows),
-        last_row(std::min(p.queries, first_row + plan.rows)) {}
+        last_row(std::min(p.queries, first_row + plan.rows)),
+        heads_inside(p.shared) {}
 
-  int64_t number, chunk, head, first_tile, last_tile, first_row, last_row;
+  int64_t tile(int64_t pair) const { return heads_inside ? outer : pair; }
+  int64_t head(int64_t pair) const { return heads_inside ? pair : outer; }
+
+  int64_t number, chunk, outer, first, last, first_row, last_row;
+  bool heads_inside;
 };
 
 // What all items share: the keys of a tile without invalid ones, and at short lengths the map of buckets.
@@ -209,8 +217,9 @@ class Forward : Worker<Index, kDropout> {
   using Base::p_, Base::dim_, Base::width_, Base::padded_, Base::keys_, Base::query_;
 
  public:
-  Forward(const Problem& p, const Shared<Index>& shared, Pieces pieces, const Heads& output, float* lse)
-      : Base(p, shared, pieces), output_(output), lse_(lse) {
+  Forward(const Problem& p, const Shared<Index>& shared, Pieces pieces, const Heads& output, float* largest,
+          float* weight)
+      : Base(p, shared, pieces), output_(output), largest_(largest), weight_(weight) {
     values_ = pieces.take(padded_ * width_);
     scores_ = pieces.take(kRows * kKeys);
     sums_ = pieces.take(kRows * width_);
@@ -222,13 +231,14 @@ class Forward : Worker<Index, kDropout> {
   int64_t size() const { return size_; }
 
   void run(const Item& item) {
-    this->pack_table(item.head);
-    for (int64_t tile = item.first_tile; tile < item.last_tile; ++tile) {
+    this->pack_table(item.head(item.first));
+    for (int64_t pair = item.first; pair < item.last; ++pair) {
+      const int64_t tile = item.tile(pair), head = item.head(pair);
       this->select_keys(tile);
-      this->pack(p_.key, tile, item.head, this->key_panels_, nullptr);
-      this->pack(p_.value, tile, item.head, nullptr, values_);
+      this->pack(p_.key, tile, head, this->key_panels_, nullptr);
+      this->pack(p_.value, tile, head, nullptr, values_);
       for (int64_t first = item.first_row; first < item.last_row; first += kRows)
-        rows(tile, item.head, first, std::min(kRows, item.last_row - first));
+        rows(tile, head, first, std::min(kRows, item.last_row - first));
     }
   }
 
@@ -238,7 +248,7 @@ class Forward : Worker<Index, kDropout> {
     const int64_t padded_rows = round_up(rows, 4);
     std::fill(sums_, sums_ + kRows * width_, 0.0f);
     std::fill(row_weight_, row_weight_ + kRows * kLanes, 0.0f);
-    std::fill(largest_, largest_ + kRows, -1e30f);  // finite: the first rescaling is then exp2(-huge) * 0
+    std::fill(top_, top_ + kRows, -1e30f);  // finite: the first rescaling is then exp2(-huge) * 0
     constexpr int64_t kStep = kKeys / kLanes;
     for (int64_t group = 0; group < keys_->groups; group += kStep) {
       const int64_t last = std::min(group + kStep, keys_->groups);
@@ -247,11 +257,14 @@ class Forward : Worker<Index, kDropout> {
       accumulate<false>(sums_, padded_rows, scores_, kKeys, (last - group) * kLanes, values_ + group * kLanes * width_,
                         width_);
     }
-    float* lse = lse_ + (tile * p_.heads + head) * p_.queries + first;
+    const int64_t row = (tile * p_.heads + head) * p_.queries + first;
+    const bool any = keys_->count > 0;
     for (int64_t r = 0; r < rows; ++r) {
       const float weight = simd::sum(simd::load(row_weight_ + r * kLanes));
-      const bool any = keys_->count > 0;
-      lse[r] = any ? (largest_[r] + std::log2(weight) + this->far_bias_[r]) * kLn2 : INFINITY;
+      // The far bias rounds when added back; the weight takes up what it lost.
+      const double largest = static_cast<double>(top_[r]) + this->far_bias_[r];
+      largest_[row + r] = any ? static_cast<float>(largest) : 0.0f;
+      weight_[row + r] = any ? weight * std::exp2(static_cast<float>(largest - largest_[row + r])) : INFINITY;
       write_row(output_, p_.element, tile, head, first + r, dim_, sums_ + r * width_, any ? this->kept_ / weight : 0);
     }
   }
@@ -287,7 +300,7 @@ class Forward : Worker<Index, kDropout> {
 
   // Turns a row of scores into weights relative to the largest score so far, and rescales what was summed.
   void softmax(int64_t r, int64_t first_group, int64_t last_group) {
-    const float before = largest_[r];
+    const float before = top_[r];
     const float now = std::max(before, simd::largest(simd::load(row_largest_ + r * kLanes)));
     const Floats factor = simd::exp2(simd::splat(before - now));
     Floats weight = simd::load(row_weight_ + r * kLanes) * factor;
@@ -301,17 +314,17 @@ class Forward : Worker<Index, kDropout> {
     simd::store(row_weight_ + r * kLanes, weight);
     for (int64_t d = 0; d < width_; d += kLanes)
       simd::store(sums_ + r * width_ + d, simd::load(sums_ + r * width_ + d) * factor);
-    largest_[r] = now;
+    top_[r] = now;
   }
 
   const Heads& output_;
-  float* lse_;
+  float *largest_, *weight_;
   float* values_;       // (padded_, width_)
   float* scores_;       // (kRows, kKeys)
   float* sums_;         // (kRows, width_)
   float* row_largest_;  // (kRows, kLanes)
   float* row_weight_;   // (kRows, kLanes)
-  float largest_[kRows];
+  float top_[kRows];  // the largest score so far
   int64_t size_;
 };
 
@@ -342,11 +355,12 @@ class Backward : Worker<Index, kDropout> {
 
  public:
   Backward(const Problem& p, const Shared<Index>& shared, Pieces pieces, const Heads& grad_output, const Heads& output,
-           const float* lse, const Heads& grad_query, const Heads& grad_key, const Heads& grad_value, Partial& partial)
+           const float* largest, const float* weight, const Heads& grad_query, const Heads& grad_key, const Heads& grad_value, Partial& partial)
       : Base(p, shared, pieces),
         grad_output_(grad_output),
         output_(output),
-        lse_(lse),
+        largest_(largest),
+        weight_(weight),
         grad_query_(grad_query),
         grad_key_(grad_key),
         grad_value_(grad_value),
@@ -371,19 +385,20 @@ class Backward : Worker<Index, kDropout> {
   int64_t size() const { return size_; }
 
   void run(const Item& item) {
-    this->pack_table(item.head);
+    this->pack_table(item.head(item.first));
     for (int64_t k = 0; k < bias_width_; ++k)
       for (int64_t d = 0; d < width_; ++d) table_rows_[k * width_ + d] = this->table_[d * bias_width_ + k];
     std::fill(table_sums_, table_sums_ + width_ * bias_width_, 0.0f);
-    for (int64_t tile = item.first_tile; tile < item.last_tile; ++tile) {
+    for (int64_t pair = item.first; pair < item.last; ++pair) {
+      const int64_t tile = item.tile(pair), head = item.head(pair);
       this->select_keys(tile);
-      this->pack(p_.key, tile, item.head, this->key_panels_, key_rows_);
-      this->pack(p_.value, tile, item.head, value_panels_, nullptr);
+      this->pack(p_.key, tile, head, this->key_panels_, key_rows_);
+      this->pack(p_.value, tile, head, value_panels_, nullptr);
       std::fill(key_sums_, key_sums_ + padded_ * width_, 0.0f);
       std::fill(value_sums_, value_sums_ + padded_ * width_, 0.0f);
       for (int64_t first = item.first_row; first < item.last_row; first += kRows)
-        rows(tile, item.head, first, std::min(kRows, item.last_row - first));
-      write_keys(item, tile);
+        rows(tile, head, first, std::min(kRows, item.last_row - first));
+      write_keys(item.chunk, tile, head);
     }
     const int64_t rows = p_.contextual ? dim_ : 1;
     float* target = partial_.table.get() + item.number * partial_.table_size;
@@ -424,22 +439,27 @@ class Backward : Worker<Index, kDropout> {
       write_row(grad_query_, p_.element, tile, head, first + r, dim_, query_sums_ + r * width_, p_.scale);
   }
 
-  // dO, sum(dO O) and lse (in units of ln 2, less the far bias) of a block of queries; weight 0 beyond the last.
+  // Of a block of queries dO and sum(dO O), both divided by the row's weight so that scores need not be, and the
+  // number to subtract from scores; zeros beyond the last query.
   void pack_gradients(int64_t tile, int64_t head, int64_t first, int64_t rows) {
     std::fill(grad_rows_, grad_rows_ + kRows * width_, 0.0f);
     std::fill(delta_, delta_ + kRows, 0.0f);
-    std::fill(row_lse_, row_lse_ + kRows, INFINITY);
+    std::fill(top_, top_ + kRows, 0.0f);
     std::vector<float> row(width_);
     for (int64_t r = 0; r < rows; ++r) {
       float* gradient = grad_rows_ + r * width_;
       read_row(grad_output_, p_.element, tile, head, first + r, dim_, gradient);
       read_row(output_, p_.element, tile, head, first + r, dim_, row.data());
+      const int64_t at = (tile * p_.heads + head) * p_.queries + first + r;
+      const double top = static_cast<double>(largest_[at]) - this->far_bias_[r];
+      top_[r] = static_cast<float>(top);
+      const float factor = std::exp2(static_cast<float>(top_[r] - top)) / weight_[at];
+      for (int64_t d = 0; d < dim_; ++d) gradient[d] *= factor;
       for (int64_t d = 0; d < dim_; ++d) delta_[r] += gradient[d] * row[d];
-      row_lse_[r] = lse_[(tile * p_.heads + head) * p_.queries + first + r] * kLog2E - this->far_bias_[r];
     }
   }
 
-  // weights_ = P and grad_scores_ = dS = P (dP - delta), both with dropout, for a block of keys.
+  // weights_ = P weight and grad_scores_ = dS = P (dP - delta), both with dropout, for a block of keys.
   void score_gradients(int64_t first_group, int64_t last_group, int64_t padded_rows) {
     this->for_panels(first_group, last_group, [&](auto groups, int64_t group) {
       constexpr int kC = groups;
@@ -459,7 +479,7 @@ class Backward : Worker<Index, kDropout> {
         for (int n = 0; n < 2; ++n) {
 #pragma GCC unroll 4
           for (int c = 0; c < kC; ++c) {
-            const Floats weight = simd::exp2(this->add_bias(scores[n][c], r + n, group + c) - row_lse_[r + n]);
+            const Floats weight = simd::exp2(this->add_bias(scores[n][c], r + n, group + c) - top_[r + n]);
             Floats kept = weight, gradient = grad_weights[n][c];
             if constexpr (kDropout) {
               const Ints keep = this->keep(r + n, group + c);
@@ -516,29 +536,27 @@ class Backward : Worker<Index, kDropout> {
     }
   }
 
-  void write_keys(const Item& item, int64_t tile) {
-    const bool whole = shared_chunks() == 1;
+  void write_keys(int64_t chunk, int64_t tile, int64_t head) {
+    const bool whole = this->shared_.plan.chunks == 1;
     const Element element = whole ? p_.element : Element::kFloat32;
-    const Heads grad_key = whole ? grad_key_ : partial_.share(p_, partial_.key, item.chunk);
-    const Heads grad_value = whole ? grad_value_ : partial_.share(p_, partial_.value, item.chunk);
+    const Heads grad_key = whole ? grad_key_ : partial_.share(p_, partial_.key, chunk);
+    const Heads grad_value = whole ? grad_value_ : partial_.share(p_, partial_.value, chunk);
     if (!keys_->complete) {
       const std::vector<float> zeros(width_, 0.0f);
       for (int64_t j = 0; j < p_.keys; ++j) {
-        write_row(grad_key, element, tile, item.head, j, dim_, zeros.data(), 0.0f);
-        write_row(grad_value, element, tile, item.head, j, dim_, zeros.data(), 0.0f);
+        write_row(grad_key, element, tile, head, j, dim_, zeros.data(), 0.0f);
+        write_row(grad_value, element, tile, head, j, dim_, zeros.data(), 0.0f);
       }
     }
     for (int64_t j = 0; j < keys_->count; ++j) {
       const int64_t token = keys_->index[j];
-      write_row(grad_key, element, tile, item.head, token, dim_, key_sums_ + j * width_, kLn2);
-      write_row(grad_value, element, tile, item.head, token, dim_, value_sums_ + j * width_, 1.0f);
+      write_row(grad_key, element, tile, head, token, dim_, key_sums_ + j * width_, kLn2);
+      write_row(grad_value, element, tile, head, token, dim_, value_sums_ + j * width_, 1.0f);
     }
   }
 
-  int64_t shared_chunks() const { return this->shared_.plan.chunks; }
-
   const Heads &grad_output_, &output_;
-  const float* lse_;
+  const float *largest_, *weight_;
   const Heads &grad_query_, &grad_key_, &grad_value_;
   Partial& partial_;
 
@@ -556,7 +574,7 @@ class Backward : Worker<Index, kDropout> {
   float* near_sums_;     // (kRows, near, kLanes)
   std::vector<int32_t> near_;
   float delta_[kRows];
-  float row_lse_[kRows];
+  float top_[kRows];
   int64_t size_;
 };
 
@@ -595,26 +613,27 @@ void add_tables(const Problem& p, const Plan& plan, const Partial& partial, floa
     const int64_t head = at / partial.table_size;
     double sum = 0.0;
     for (int64_t number = 0; number < plan.items; ++number)
-      if (p.shared || Item(p, plan, number).head == head)
+      if (p.shared || Item(p, plan, number).outer == head)
         sum += partial.table.get()[number * partial.table_size + at % partial.table_size];
     gradient[at] = static_cast<float>(sum);
   }
 }
 
 template <class Index, bool kDropout>
-void forward_of(const Problem& p, const Heads& output, float* lse) {
+void forward_of(const Problem& p, const Heads& output, float* largest, float* weight) {
   const Shared<Index> shared(p);
-  run_items(p, shared.plan, [&](Pieces pieces) { return Forward<Index, kDropout>(p, shared, pieces, output, lse); });
+  run_items(p, shared.plan,
+            [&](Pieces pieces) { return Forward<Index, kDropout>(p, shared, pieces, output, largest, weight); });
 }
 
 template <class Index, bool kDropout>
-void backward_of(const Problem& p, const Heads& grad_output, const Heads& output, const float* lse,
-                 const Heads& grad_query, const Heads& grad_key, const Heads& grad_value, float* grad_table) {
+void backward_of(const Problem& p, const Heads& grad_output, const Heads& output, const float* largest,
+                 const float* weight, const Heads& grad_query, const Heads& grad_key, const Heads& grad_value, float* grad_table) {
   const Shared<Index> shared(p);
   Partial partial(p, shared.plan);
   run_items(p, shared.plan, [&](Pieces pieces) {
-    return Backward<Index, kDropout>(p, shared, pieces, grad_output, output, lse, grad_query, grad_key, grad_value,
-                                     partial);
+    return Backward<Index, kDropout>(p, shared, pieces, grad_output, output, largest, weight, grad_query, grad_key,
+                                     grad_value, partial);
   });
   if (shared.plan.chunks > 1) {
     add_chunks(p, shared.plan, partial, partial.key, grad_key);
@@ -625,19 +644,19 @@ void backward_of(const Problem& p, const Heads& grad_output, const Heads& output
 
 }  // namespace
 
-void forward(const Problem& p, const Heads& output, float* lse) {
+void forward(const Problem& p, const Heads& output, float* largest, float* weight) {
   const bool registers = p.buckets <= kRegisterBuckets;
   const auto run = p.dropout > 0 ? (registers ? forward_of<uint8_t, true> : forward_of<uint16_t, true>)
                                  : (registers ? forward_of<uint8_t, false> : forward_of<uint16_t, false>);
-  run(p, output, lse);
+  run(p, output, largest, weight);
 }
 
-void backward(const Problem& p, const Heads& grad_output, const Heads& output, const float* lse,
-              const Heads& grad_query, const Heads& grad_key, const Heads& grad_value, float* grad_table) {
+void backward(const Problem& p, const Heads& grad_output, const Heads& output, const float* largest,
+              const float* weight, const Heads& grad_query, const Heads& grad_key, const Heads& grad_value, float* grad_table) {
   const bool registers = p.buckets <= kRegisterBuckets;
   const auto run = p.dropout > 0 ? (registers ? backward_of<uint8_t, true> : backward_of<uint16_t, true>)
                                  : (registers ? backward_of<uint8_t, false> : backward_of<uint16_t, false>);
-  run(p, grad_output, output, lse, grad_query, grad_key, grad_value, grad_table);
+  run(p, grad_output, output, largest, weight, grad_query, grad_key, grad_value, grad_table);
 }
 
 }  // namespace fusion::attention

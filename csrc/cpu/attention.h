@@ -40,12 +40,13 @@ struct Problem {
 
 inline constexpr int64_t kRegisterBuckets = 16;
 
-// output (B, H, Lq, D); lse (B, H, Lq), +inf for a row without a valid key.
-void forward(const Problem& problem, const Heads& output, float* lse);
+// output (B, H, Lq, D); largest and weight (B, H, Lq): with logits x in units of ln 2 a weight of the softmax is
+// 2^(x - largest) / weight; weight is +inf for a row without a valid key.
+void forward(const Problem& problem, const Heads& output, float* largest, float* weight);
 
 // Gradients of query, key, value in their dtype and of the table in float32. The same bits for any number of
 // threads: work is split by shape alone, and partial sums are added in a fixed order.
-void backward(const Problem& problem, const Heads& grad_output, const Heads& output, const float* lse,
-              const Heads& grad_query, const Heads& grad_key, const Heads& grad_value, float* grad_table);
+void backward(const Problem& problem, const Heads& grad_output, const Heads& output, const float* largest,
+              const float* weight, const Heads& grad_query, const Heads& grad_key, const Heads& grad_value, float* grad_table);
 
 }  // namespace fusion::attention

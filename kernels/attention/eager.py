@@ -6,6 +6,7 @@ beyond inputs, output and gradients it needs O(B H L) and a constant work space.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from .dropout import keep_mask
 
 __all__ = ["backward", "empty_like_heads", "forward", "statistics_dtype"]
 
+_LOG2E = math.log2(math.e)
 # Elements of one block of logits: small enough for the CPU's caches, large enough to occupy a GPU.
 _BLOCK = {"cpu": 1 << 20, "cuda": 1 << 25}
 
@@ -77,13 +79,14 @@ class _Blocks:
         return self.bucket[self.rows_at[rows, None], self.columns_at].long()
 
     def logits(self, rows: slice, index: Tensor) -> Tensor:  # (B, H, r, Lk)
-        scaled = self.scale * self.query[:, :, rows]
+        """Logits in units of ln 2, -inf at invalid keys."""
+        scaled = self.scale * _LOG2E * self.query[:, :, rows]
         logits = scaled @ self.key.transpose(-1, -2)
         if self.contextual:
             by_bucket = scaled @ self.table  # (B, H, r, K)
             logits += by_bucket.gather(-1, index.expand(*by_bucket.shape[:3], -1))
         else:
-            logits += self.table[:, index]
+            logits += (_LOG2E * self.table)[:, index]
         if self.key_valid is not None:
             logits.masked_fill_(~self.key_valid[:, None, None, :], float("-inf"))
         return logits
@@ -95,27 +98,32 @@ class _Blocks:
         return keep.to(self.query.dtype) / (1 - self.dropout_p)
 
 
-def forward(query: Tensor, key: Tensor, value: Tensor, *arguments) -> tuple[Tensor, Tensor]:
-    """Output (B, H, Lq, D) and the log-sum-exp of each row's logits, +inf for a row without a valid key."""
+def forward(query: Tensor, key: Tensor, value: Tensor, *arguments) -> tuple[Tensor, Tensor, Tensor]:
+    """Output (B, H, Lq, D), and ``largest`` and ``weight`` (B, H, Lq) as op.py defines them."""
     problem = _Blocks(query, key, value, *arguments)
     output = empty_like_heads(query)
-    lse = problem.query.new_empty(query.shape[:3])
+    largest = problem.query.new_zeros(query.shape[:3])
+    weight = torch.full_like(largest, float("inf"))
+    if key.shape[2] == 0:
+        return output.zero_(), largest, weight
     for rows in problem.blocks():
         logits = problem.logits(rows, problem.index(rows))
-        # A row without a valid key sums to exp(-inf); +inf instead makes exp(logits - lse) zero, not NaN.
-        sums = logits.logsumexp(-1)
-        lse[:, :, rows] = sums.masked_fill(sums == float("-inf"), float("inf"))
-        weights = logits.sub_(lse[:, :, rows, None]).exp_()
+        top = logits.amax(-1)
+        nothing = top == float("-inf")
+        largest[:, :, rows] = top.masked_fill_(nothing, 0.0)
+        powers = logits.sub_(top[..., None]).exp2_()
+        weight[:, :, rows] = powers.sum(-1).masked_fill_(nothing, float("inf"))
         if problem.dropout_p > 0:
-            weights *= problem.kept(rows)
-        output[:, :, rows] = (weights @ problem.value).to(output.dtype)
-    return output, lse
+            powers *= problem.kept(rows)
+        output[:, :, rows] = (powers @ problem.value / weight[:, :, rows, None]).to(output.dtype)
+    return output, largest, weight
 
 
 def backward(
     grad_output: Tensor,
     output: Tensor,
-    lse: Tensor,
+    largest: Tensor,
+    weight: Tensor,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -124,14 +132,15 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of query, key, value and table; with P the weights and dP = dO V^T: dS = P (dP - sum(dO O))."""
     problem = _Blocks(query, key, value, table, *arguments)
-    grad_output = grad_output.to(lse.dtype)
-    delta = (grad_output * output.to(lse.dtype)).sum(-1, keepdim=True)  # (B, H, Lq, 1)
+    grad_output = grad_output.to(weight.dtype)
+    delta = (grad_output * output.to(weight.dtype)).sum(-1, keepdim=True)  # (B, H, Lq, 1)
     grad_query = empty_like_heads(problem.query)
     grad_key, grad_value = torch.zeros_like(problem.key), torch.zeros_like(problem.value)
     grad_table = problem.table.new_zeros((key.shape[1], *table.shape[1:]))  # by head, folded below if shared
     for rows in problem.blocks():
         index = problem.index(rows)
-        weights = problem.logits(rows, index).sub_(lse[:, :, rows, None]).exp_()  # (B, H, r, Lk)
+        weights = problem.logits(rows, index).sub_(largest[:, :, rows, None]).exp2_()  # (B, H, r, Lk)
+        weights /= weight[:, :, rows, None]
         grad_weights = grad_output[:, :, rows] @ problem.value.transpose(-1, -2)
         if problem.dropout_p > 0:
             kept = problem.kept(rows)

@@ -15,9 +15,9 @@ _INPUTS = (
     "Tensor query, Tensor key, Tensor value, Tensor table, Tensor bucket, Tensor live, int positions, "
     "Tensor query_position, Tensor key_position, Tensor? key_valid, Tensor? seed, float dropout_p, float scale"
 )
-declare_native(f"relative_attention_cpp({_INPUTS}, Tensor(a!) output, Tensor(b!) lse) -> ()")
+declare_native(f"relative_attention_cpp({_INPUTS}, Tensor(a!) output, Tensor(b!) largest, Tensor(c!) weight) -> ()")
 declare_native(
-    f"relative_attention_backward_cpp({_INPUTS}, Tensor grad_output, Tensor output, Tensor lse, "
+    f"relative_attention_backward_cpp({_INPUTS}, Tensor grad_output, Tensor output, Tensor largest, Tensor weight, "
     "Tensor(a!) grad_query, Tensor(b!) grad_key, Tensor(c!) grad_value, Tensor(d!) grad_table) -> ()"
 )
 
@@ -33,21 +33,24 @@ def refuses(query: Tensor, key: Tensor, value: Tensor, table: Tensor, *rest: obj
     return None
 
 
-def refuses_backward(grad_output: Tensor, output: Tensor, lse: Tensor, *inputs: Tensor) -> str | None:
+def refuses_backward(
+    grad_output: Tensor, output: Tensor, largest: Tensor, weight: Tensor, *inputs: Tensor
+) -> str | None:
     return refuses(*inputs)
 
 
-def forward(query: Tensor, key: Tensor, value: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor]:
+def forward(query: Tensor, key: Tensor, value: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     output = empty_like_heads(query)
-    lse = query.new_empty(query.shape[:3], dtype=torch.float32)
-    torch.ops.fusion.relative_attention_cpp(*_arguments(query, key, value, *rest), output, lse)
-    return output, lse
+    largest, weight = (query.new_empty(query.shape[:3], dtype=torch.float32) for _ in range(2))
+    torch.ops.fusion.relative_attention_cpp(*_arguments(query, key, value, *rest), output, largest, weight)
+    return output, largest, weight
 
 
 def backward(
     grad_output: Tensor,
     output: Tensor,
-    lse: Tensor,
+    largest: Tensor,
+    weight: Tensor,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -59,7 +62,7 @@ def backward(
     torch.ops.fusion.relative_attention_backward_cpp(
         *_arguments(query, key, value, table, *rest),
         *(_with_unit_stride(t) for t in (grad_output, output)),
-        lse.contiguous(),
+        *(largest.contiguous(), weight.contiguous()),
         *gradients,
         grad_table,
     )
