@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -49,10 +49,17 @@ class SensorCube:
             values, observed = np.pad(values, frame), np.pad(observed, frame)
         return values, observed
 
-    def seen(self) -> np.ndarray:
-        """(T, H, W) bool: pixels with at least one observed band."""
-        observed = np.isfinite(self.values).any(axis=1)
-        return observed if self.clear is None else observed & np.asarray(self.clear)
+    def strips(self, rows: int = 64) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The whole cube as :meth:`read` gives it, some rows at a time: it may be larger than memory."""
+        height, width = self.values.shape[-2:]
+        for row in range(0, height, rows):
+            yield self.read(slice(row, min(row + rows, height)), slice(0, width))
+
+    def seen_share(self) -> np.ndarray:
+        """(T,) share of the pixels with at least one observed band."""
+        height, width = self.values.shape[-2:]
+        seen = sum(observed.any(axis=1).sum(axis=(1, 2)) for _, observed in self.strips())
+        return seen / (height * width)
 
 
 @dataclass(frozen=True)
@@ -110,7 +117,7 @@ class Cube:
         """The cube without dates on which no more than a share ``least`` of the pixels was observed; lists them."""
         kept, skipped = {}, {}
         for name, sensor in self.sensors.items():
-            share = sensor.seen().mean(axis=(1, 2))
+            share = sensor.seen_share()
             keep = share > least
             if not keep.any():
                 raise ValueError(
@@ -139,9 +146,7 @@ def observed_statistics(cubes: Iterable[Cube], modality: Modality, columns: np.n
     for cube in cubes:
         if modality.name not in cube.sensors:
             continue
-        height, width = cube.shape
-        for row in range(0, height, 64):  # a strip at a time: cubes may be larger than memory
-            values, observed = cube.sensors[modality.name].read(slice(row, min(row + 64, height)), slice(0, width))
+        for values, observed in cube.sensors[modality.name].strips():
             if columns is not None:
                 values, observed = values[..., columns], observed[..., columns]
             values = values.astype(np.float64)

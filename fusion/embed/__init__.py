@@ -1,21 +1,27 @@
-"""Dense embeddings on disk: GeoTIFF where the data is georeferenced, NPZ where it is not."""
+"""Dense embeddings on disk: GeoTIFF and Zarr where the data is georeferenced, NPZ where it is not."""
 
 from .codec import DECODE_FORMULA, NODATA, QuantizationError, decode, encode, unit
+from .cube import EmbeddedCube, embed_cube
 from .map import EmbeddingMap, embed_map, fingerprint
 from .raster import Embeddings, read_embeddings
 from .seams import Seams
+from .store import open_embeddings, stack_geotiffs
 
 __all__ = [
     "DECODE_FORMULA",
     "NODATA",
+    "EmbeddedCube",
     "EmbeddingMap",
     "Embeddings",
     "QuantizationError",
     "Seams",
     "decode",
+    "embed_cube",
     "embed_map",
     "encode",
     "fingerprint",
+    "open_embeddings",
     "read_embeddings",
+    "stack_geotiffs",
     "unit",
 ]

@@ -1,0 +1,204 @@
+"""From a cube to a store of embeddings: resumable, by any number of processes at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from affine import Affine
+
+from fusion.context import ContextFusion
+from fusion.context.cubes import Cube
+
+from .codec import QuantizationError, unit
+from .dense import BlockEncoder
+from .map import fingerprint
+from .raster import Dtype, write_geotiff
+from .store import EmbeddingStore, remove_leftovers
+
+__all__ = ["EmbeddedCube", "embed_cube"]
+
+TILE = 10_980**2  # pixels of 10 m in a Sentinel-2 tile
+
+
+@dataclass(frozen=True)
+class EmbeddedCube:
+    """What became of a cube.
+
+    Attributes:
+        path: the Zarr.
+        rasters: a GeoTIFF a date, next to it.
+        shape: dates, dimensions, rows, columns.
+        dates: ISO dates that are in it; ``skipped``: those on which nothing was seen.
+        blocks: made by this call, of ``all_blocks``; the others were there or came from other processes.
+        pixels: times dates, made by this call (with data); ``seconds`` it took.
+        error: of int8 values against the model's, over what this call wrote; None for float32.
+    """
+
+    path: Path
+    rasters: tuple[Path, ...]
+    shape: tuple[int, int, int, int]
+    dates: tuple[str, ...]
+    skipped: tuple[str, ...]
+    blocks: int
+    all_blocks: int
+    pixels: int
+    seconds: float
+    error: QuantizationError | None
+
+    @property
+    def rate(self) -> float:
+        """Pixels and dates with data per second of this process."""
+        return self.pixels / max(self.seconds, 1e-9)
+
+    def __str__(self) -> str:
+        times, dim, height, width = self.shape
+        lines = [f"{self.path}: {times} dates, {dim} features, {height} x {width} pixels"]
+        if self.skipped:
+            lines.append(f"  skipped, nothing seen: {', '.join(self.skipped)}")
+        if self.blocks:
+            hours = TILE / self.rate / 3600
+            lines.append(
+                f"  {self.blocks} of {self.all_blocks} blocks in {self.seconds:.1f} s, {self.rate:.0f} pixels/s: one "
+                f"date of a Sentinel-2 tile takes {hours:.1f} h of one such process"
+            )
+        else:
+            lines.append("  was complete")
+        if self.error is not None:
+            lines.append(f"  stored against model: mean cosine {self.error.mean_cosine:.5f}")
+        return "\n".join(lines)
+
+
+def embed_cube(
+    model: ContextFusion,
+    cube: Cube,
+    out: str | Path,
+    *,
+    dtype: Dtype = "float32",
+    block: int = 64,
+    dates: Sequence[int] | None = None,
+    least_seen: float = 0.035,
+    longest_gap: int = 7,
+    rasters: bool = True,
+    progress: bool = False,
+) -> EmbeddedCube:
+    """Embeds every pixel at every date of the reference sensor on which it was seen.
+
+    Killed at any moment and called again, it goes on where it stopped, and what results has the bits of a run that was
+    never interrupted (on the same machine with the same number of threads). Any number of processes may do the same
+    call at once (``torchrun``, or several shells on a file system that knows POSIX locks); they share the blocks.
+
+    Args:
+        out: the Zarr, e.g. ``embeddings.zarr``; GeoTIFFs go into the folder of the same name without the suffix.
+        dtype: ``"float32"``, or ``"int8"``: the direction of the vector alone, in AlphaEarth's mapping.
+        block: pixels per side of what is in memory at a time, half a window and all dates of every sensor with it.
+        dates: positions of the reference's dates; by default those on which more than ``least_seen`` of the pixels
+            were seen (3.5 % in the paper). Dates on which nothing was seen are left out, and listed.
+        longest_gap: days to another sensor's nearest date, beyond which it does not take part.
+        rasters: write a GeoTIFF a date; only if the place is known.
+
+    Raises:
+        ValueError: the cube does not fit the model, or ``out`` holds something else.
+    """
+    started = time.perf_counter()
+    reference = model.config.reference.modality.name
+    if reference in cube.sensors:
+        share = cube.sensors[reference].seen_share()
+        usable = np.flatnonzero(share > least_seen)
+        dates = usable if dates is None else np.intersect1d(dates, np.flatnonzero(share > 0))
+        if not len(dates):
+            raise ValueError(
+                f"cube {cube.name!r}: {reference!r} saw more than {least_seen:.1%} of the pixels on none of "
+                f"{len(share)} dates (at best {share.max():.1%}); check nodata value and cloud mask"
+            )
+    encoder = BlockEncoder(model, cube, dates=dates, longest_gap=longest_gap)
+    empty = sorted({int(d) for d in cube.sensors[reference].days[share == 0]} | set(cube.skipped.get(reference, ())))
+    about = {
+        "model": fingerprint(model),
+        "system": type(model).__name__,
+        "sensors": {n: list(model.sensors[n].config.modality.bands) for n in encoder.sensors},
+        "cube": cube.name,
+        "skipped": _iso(empty),
+    }
+    store = EmbeddingStore.create(
+        out, encoder.days, encoder.dim, cube.shape, cube.geo, block=block, dtype=dtype, about=about
+    )
+    made, pixels, meter = 0, 0, _Meter()
+    while not store.complete and (left := [b for b in store.blocks() if not store.done(*b)]):
+        worked = False
+        for i, j in left:
+            with store.locked(1 + i * store.grid[1] + j, wait=False) as mine:
+                if not mine or store.done(i, j):
+                    continue
+                values = encoder(*store.pixels(i, j))
+                stored = store.write(i, j, values)
+                meter.add(values, stored)
+            worked, made = True, made + 1
+            pixels += int(np.isfinite(values[:, 0]).sum())
+            if progress:
+                print(f"block {i},{j} of {store.grid[0]} x {store.grid[1]}", flush=True)
+        if not worked:
+            time.sleep(0.2)  # the rest is in the hands of others; if one of them dies, its lock is free
+    seconds = time.perf_counter() - started
+    files = _finish(store, cube, encoder, rasters)
+    return EmbeddedCube(
+        store.path,
+        files,
+        store.shape,
+        tuple(_iso(encoder.days)),
+        tuple(about["skipped"]),
+        made,
+        int(np.prod(store.grid)),
+        pixels,
+        seconds,
+        meter.result() if dtype == "int8" and made else None,
+    )
+
+
+def _finish(store: EmbeddingStore, cube: Cube, encoder: BlockEncoder, rasters: bool) -> tuple[Path, ...]:
+    folder = store.path.with_suffix("")
+    files = tuple(folder / f"{date}.tif" for date in _iso(encoder.days)) if rasters and cube.geo else ()
+    with store.locked(0):
+        if not store.complete:
+            for leftover in folder.glob(".*.tif"):  # of killed writers
+                leftover.unlink()
+            for t, path in enumerate(files):
+                tags = {"FUSION_MODEL": fingerprint(encoder.model), "FUSION_DATE": path.stem}
+                write_geotiff(path, _OneDate(store, t), Affine(*cube.geo.transform), cube.geo.crs, store.dtype, tags)
+            remove_leftovers(store.path)
+            store.finish()
+    return files
+
+
+class _OneDate:
+    """One date of a store as (rows, columns, D), read where it is sliced."""
+
+    def __init__(self, store: EmbeddingStore, date: int) -> None:
+        self.store, self.date = store, date
+        self.shape = (*store.shape[2:], store.shape[1])
+
+    def __getitem__(self, window: tuple[slice, slice]) -> np.ndarray:
+        return np.moveaxis(self.store.read(self.date, *window), 0, -1)
+
+
+class _Meter:
+    """Compares what is stored with what the model said."""
+
+    def __init__(self) -> None:
+        self.cosines, self.count, self.worst = 0.0, 0, 0.0
+
+    def add(self, values: np.ndarray, stored: np.ndarray) -> None:
+        wanted, found = (unit(np.moveaxis(v, 1, -1)[np.isfinite(values[:, 0])]) for v in (values, stored))
+        self.cosines += float((wanted * found).sum())
+        self.count += len(wanted)
+        self.worst = max(self.worst, float(np.abs(wanted - found).max(initial=0)))
+
+    def result(self) -> QuantizationError:
+        return QuantizationError(self.cosines / max(self.count, 1), self.worst)
+
+
+def _iso(days: Sequence[int] | np.ndarray) -> list[str]:
+    return [str(np.datetime64(int(day), "D")) for day in days]

@@ -1,0 +1,289 @@
+"""Embeddings of many dates as one Zarr: (time, feature, y, x) with CRS, dates and the model's fingerprint.
+
+A block of ground over all dates is one chunk, so that a pixel's season is one read. A chunk appears whole or not at
+all, which makes it its own mark of being done: whoever finds it missing may make it. Who is at work on which block is
+told by locks on bytes of one file beside the store; a lock dies with its holder.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import __version__
+from ..data import Geo
+from .codec import DECODE_FORMULA, NODATA, decode, encode, unit
+from .raster import Dtype, band_names
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["EmbeddingStore", "open_embeddings", "stack_geotiffs"]
+
+
+@dataclass(frozen=True)
+class EmbeddingStore:
+    """A Zarr of embeddings that is being filled. Made by :meth:`create`."""
+
+    path: Path
+    shape: tuple[int, int, int, int]
+    block: int
+    dtype: Dtype
+
+    @classmethod
+    def create(
+        cls,
+        path: str | Path,
+        days: Sequence[int] | np.ndarray,
+        dim: int,
+        size: tuple[int, int],
+        geo: Geo | None,
+        *,
+        block: int = 64,
+        dtype: Dtype = "float32",
+        about: Mapping[str, Any] | None = None,
+    ) -> EmbeddingStore:
+        """An empty store, or the one that is there if it was begun with the same arguments.
+
+        Args:
+            days: since 1970-01-01, one a date.
+            dim: dimensions of the embedding.
+            size: rows and columns of pixels.
+            geo: of the pixels, north up; None where unknown (x and y then count pixels).
+            block: pixels per side of a chunk.
+            about: plain values that say what the embeddings are of; they are written down and must be the same when a
+                store is continued.
+
+        Raises:
+            ValueError: a store of something else lies there (the first field that differs is named), or rows that run
+                from south to north.
+        """
+        path = Path(path)
+        if dtype not in ("float32", "int8"):
+            raise ValueError(f"{path}: dtype is 'float32' or 'int8', not {dtype!r}")
+        if geo is not None and (geo.transform[4] >= 0 or geo.transform[1] or geo.transform[3]):
+            raise ValueError(f"{path}: rows must run from north to south, unrotated; the transform is {geo.transform}")
+        store = cls(path, (len(days), dim, *size), block, dtype)
+        identity = {
+            "days": [int(d) for d in days],
+            "dim": dim,
+            "size": list(size),
+            "transform": None if geo is None else [float(v) for v in geo.transform],
+            "crs": None if geo is None else geo.crs,
+            "block": block,
+            "dtype": dtype,
+            **(about or {}),
+        }
+        identity = json.loads(json.dumps(identity))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with store.locked(0):
+            if path.exists():
+                store._require(identity)
+            else:
+                temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+                temporary.chmod(0o755)
+                store._lay_out(temporary, np.asarray(days), geo, identity)
+                temporary.rename(path)
+        return store
+
+    # Blocks.
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of blocks."""
+        return -(-self.shape[2] // self.block), -(-self.shape[3] // self.block)
+
+    def blocks(self) -> Iterator[tuple[int, int]]:
+        """Row and column of every block."""
+        yield from ((i, j) for i in range(self.grid[0]) for j in range(self.grid[1]))
+
+    def pixels(self, i: int, j: int) -> tuple[slice, slice]:
+        """Rows and columns of pixels of a block."""
+        starts = i * self.block, j * self.block
+        rows, columns = (slice(s, min(s + self.block, n)) for s, n in zip(starts, self.shape[2:], strict=True))
+        return rows, columns
+
+    def done(self, i: int, j: int) -> bool:
+        return (self.path / "embedding" / f"0.0.{i}.{j}").exists()
+
+    def write(self, i: int, j: int, values: np.ndarray) -> np.ndarray:
+        """Stores the block (dates, dim, h, w), NaN where there is no data, and returns what is on disk, decoded."""
+        import zarr
+
+        rows, columns = self.pixels(i, j)
+        stored = encode(unit(values, axis=1)) if self.dtype == "int8" else values.astype(np.float32)
+        array = zarr.open_array(self.path, path="embedding", mode="r+", config={"write_empty_chunks": True})
+        array[:, :, rows, columns] = stored
+        return self.read(slice(None), rows, columns)
+
+    def read(self, dates: slice | int, rows: slice, columns: slice) -> np.ndarray:
+        """Decoded values of a window: (dates, dim, h, w), or (dim, h, w) of one date."""
+        import zarr
+
+        stored = np.asarray(zarr.open_array(self.path, path="embedding", mode="r")[dates, :, rows, columns])
+        return decode(stored) if self.dtype == "int8" else stored
+
+    @contextmanager
+    def locked(self, byte: int, *, wait: bool = True) -> Iterator[bool]:
+        """Holds one byte of the lock file: 0 for the store, 1 + k for its k-th block. Says whether it was to be had.
+
+        Never take two at once: a process that closes the file loses all its locks on it (POSIX).
+        """
+        with open(self.path.parent / f".{self.path.name}.lock", "a+b") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, byte)
+            except OSError:
+                yield False
+                return
+            yield True  # closing the file lets go
+
+    @property
+    def complete(self) -> bool:
+        return (self.path / ".zmetadata").exists()
+
+    def finish(self) -> None:
+        """Joins the metadata in one file, which marks the store as complete."""
+        import zarr
+
+        missing = [block for block in self.blocks() if not self.done(*block)]
+        if missing:
+            raise ValueError(
+                f"{self.path}: {len(missing)} of {np.prod(self.grid)} blocks are missing, e.g. {missing[0]}"
+            )
+        for leftover in self.path.rglob("*.partial"):  # of killed writers
+            leftover.unlink()
+        zarr.consolidate_metadata(self.path, zarr_format=2)
+
+    # Inside.
+
+    def _lay_out(self, folder: Path, days: np.ndarray, geo: Geo | None, identity: dict[str, Any]) -> None:
+        import zarr
+
+        times, dim, height, width = self.shape
+        root = zarr.open_group(folder, mode="w", zarr_format=2)
+        root.attrs.update({"Conventions": "CF-1.10", "eo-fusion": __version__, "identity": identity})
+        missing = NODATA if self.dtype == "int8" else np.nan
+        values = root.create_array(
+            "embedding",
+            shape=self.shape,
+            chunks=(times, dim, self.block, self.block),
+            dtype=self.dtype,
+            fill_value=missing,
+            config={"write_empty_chunks": True},
+        )
+        attributes = {"_ARRAY_DIMENSIONS": ["time", "feature", "y", "x"], "long_name": "embedding", "units": "1"}
+        attributes |= {"grid_mapping": "spatial_ref", "coordinates": "spatial_ref"} if geo else {}
+        attributes |= {"decode": DECODE_FORMULA, "nodata": NODATA} if self.dtype == "int8" else {"decode": "value = v"}
+        values.attrs.update(attributes)
+        a, _, west, _, e, north = geo.transform if geo else (1.0, 0, 0.0, 0, 1.0, 0.0)
+        unit_ = "m" if geo else "pixel"
+        time = {"units": "days since 1970-01-01", "calendar": "proleptic_gregorian", "standard_name": "time"}
+        coordinates = {
+            "time": (days.astype(np.int64), time),
+            "feature": (np.array(band_names(dim)), {}),
+            "y": (north + e * (np.arange(height) + 0.5), {"units": unit_, "standard_name": "projection_y_coordinate"}),
+            "x": (west + a * (np.arange(width) + 0.5), {"units": unit_, "standard_name": "projection_x_coordinate"}),
+        }
+        for name, (array, about) in coordinates.items():
+            made = root.create_array(name, data=array, chunks=array.shape)
+            made.attrs.update({"_ARRAY_DIMENSIONS": [name], **about})
+        if geo:
+            made = root.create_array("spatial_ref", shape=(), dtype="int64", fill_value=0)
+            made.attrs.update({"_ARRAY_DIMENSIONS": [], **_grid_mapping(geo)})
+
+    def _require(self, identity: dict[str, Any]) -> None:
+        import zarr
+
+        try:
+            found = dict(zarr.open_group(self.path, mode="r").attrs["identity"])
+        except (OSError, KeyError, ValueError) as error:
+            raise ValueError(
+                f"{self.path} is there but is no store of embeddings ({error}); give another path"
+            ) from error
+        for key in dict.fromkeys([*identity, *found]):
+            if found.get(key) != identity.get(key):
+                raise ValueError(
+                    f"{self.path} holds embeddings of something else: {key} is {_short(found.get(key))} there and "
+                    f"{_short(identity.get(key))} here; give another path, or remove it"
+                )
+
+
+def open_embeddings(path: str | Path, *, decoded: bool = True) -> xarray.Dataset:
+    """The store as an xarray data set: ``embedding`` (time, feature, y, x) with dates, feature names and places.
+
+    float32 is read when it is used. int8 codes are decoded, which reads them all; ``decoded=False`` leaves them.
+
+    Raises:
+        ValueError: there is no store, or an unfinished one.
+    """
+    import xarray
+
+    path = Path(path)
+    if not (path / ".zattrs").exists():
+        raise ValueError(f"{path}: no store of embeddings")
+    if not (path / ".zmetadata").exists():
+        raise ValueError(f"{path}: not complete; run the command that began it once more, it goes on where it stopped")
+    data = xarray.open_zarr(path, chunks=None, mask_and_scale=False)
+    if decoded and data.embedding.dtype == np.int8:
+        values = data.embedding
+        data["embedding"] = values.copy(data=decode(values.values))
+    return data
+
+
+def stack_geotiffs(rasters: Mapping[str, str | Path], out: str | Path, *, block: int = 64) -> EmbeddingStore:
+    """The GeoTIFFs of several dates, as :func:`fusion.embed.embed_map` writes them for any system, in one store.
+
+    Args:
+        rasters: file by ISO date; all of one grid.
+
+    Raises:
+        ValueError: no raster, or rasters of different grids, dimensions or models.
+    """
+    from .raster import read_embeddings
+
+    if not rasters:
+        raise ValueError("stack_geotiffs: no raster")
+    days = np.array(sorted(rasters), dtype="datetime64[D]").astype(np.int64)
+    found = [read_embeddings(rasters[date]) for date in sorted(rasters)]
+    first = found[0]
+    for date, other in zip(sorted(rasters), found, strict=True):
+        same = (other.values.shape, other.transform, other.crs, other.tags.get("FUSION_MODEL"))
+        if same != (first.values.shape, first.transform, first.crs, first.tags.get("FUSION_MODEL")):
+            raise ValueError(f"{rasters[date]}: grid, dimensions or model differ from those of {rasters[min(rasters)]}")
+    geo = Geo(tuple(first.transform)[:6], first.crs or "")
+    about = {"model": first.tags.get("FUSION_MODEL"), "system": first.tags.get("FUSION_SYSTEM")}
+    values = np.stack([f.values for f in found])  # (dates, D, H, W)
+    store = EmbeddingStore.create(out, days, values.shape[1], values.shape[2:], geo, block=block, about=about)
+    for i, j in store.blocks():
+        if not store.done(i, j):
+            store.write(i, j, values[:, :, *store.pixels(i, j)])
+    store.finish()
+    return store
+
+
+def remove_leftovers(path: Path) -> None:
+    """What killed processes left beside a store while they were creating it."""
+    for folder in path.parent.glob(f".{path.name}-*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _grid_mapping(geo: Geo) -> dict[str, Any]:
+    from rasterio.crs import CRS
+
+    a, b, c, d, e, f = geo.transform
+    text = {"GeoTransform": f"{c!r} {a!r} {b!r} {f!r} {d!r} {e!r}"}
+    return text | ({"crs_wkt": CRS.from_string(geo.crs).to_wkt(), "spatial_ref": geo.crs} if geo.crs else {})
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 80 else f"{text[:77]}..."

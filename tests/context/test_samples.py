@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+import torch
+
+from fusion.context.cubes import Cube, SensorCube, observed_statistics, smooth_backscatter
+from fusion.context.samples import ContextSamples, context_frames, nearest_frames, site_splits
+from fusion.data import collate
+
+from .conftest import S1, S2, WINDOW, make_cube, small
+
+
+def test_context_is_the_nearest_dates_on_which_the_pixel_was_seen():
+    days = np.array([0, 10, 20, 30, 40, 50, 60, 300])
+    seen = np.array([[1, 1, 0, 1, 1, 0, 1, 1], [1, 1, 1, 1, 1, 1, 1, 1]], dtype=bool)
+    chosen = context_frames(seen, days, np.array([3, 3]), frames=5, span=200)
+    assert chosen.tolist() == [[0, 1, 3, 4, 6], [1, 2, 3, 4, 5]]
+
+
+def test_context_ends_with_the_series_and_with_the_span():
+    days = np.array([0, 10, 20, 30, 140])
+    seen = np.ones((3, 5), dtype=bool)
+    chosen = context_frames(seen, days, np.array([0, 4, -1]), frames=5, span=200)
+    assert chosen.tolist() == [[-1, -1, 0, 1, 2], [-1, -1, 4, -1, -1], [-1] * 5]
+
+
+def test_nearest_date_is_one_on_which_the_pixel_was_seen():
+    seen = np.array([[1, 0, 1], [0, 0, 1], [0, 0, 0]], dtype=bool)
+    assert nearest_frames(seen, np.array([0, 6, 20]), 5, most=7).tolist() == [0, -1, -1]
+    assert nearest_frames(seen, np.array([0, 6, 20]), 14, most=7).tolist() == [2, 2, -1]
+
+
+@pytest.fixture(scope="module")
+def samples(cube) -> ContextSamples:
+    return ContextSamples([cube], (small(S2, cube), small(S1, cube, bottleneck=2)), stride=3)
+
+
+def test_a_sample_is_a_window_around_a_seen_pixel(cube, samples):
+    series, r = cube.sensors["s2"], WINDOW // 2
+    for i in range(0, len(samples), 17):
+        tile = samples[i]
+        _, t, row, column = samples._middles[i]
+        assert series.clear[t, row, column]
+        assert tile.days["s2"][2] == series.days[t]
+        assert abs(tile.days["s1"][2] - tile.days["s2"][2]) <= 7
+        middle, observed = tile.values["s2"][2], tile.values["s2.observed"][2]
+        assert torch.equal(middle[:, r, r], torch.from_numpy(series.values[t, :, row, column]))
+        assert (middle[observed == 0] == 0).all()
+        top, left = max(row - r, 0), max(column - r, 0)
+        inside = series.clear[t, top : row + r + 1, left : column + r + 1]
+        assert observed[0].sum() == inside.sum()  # what lies outside the cube was not observed
+        assert (tile.days["s2"][tile.valid["s2"]].diff() > 0).all()
+        assert tile.geo.transform[2] == 500_000 + 10 * column
+
+
+def test_random_views_differ_and_keep_the_middle(samples):
+    first, again, other = samples[3, 0], samples[3, 0], samples[3, 1]
+    assert torch.equal(first.days["s2"], again.days["s2"])
+    views = [samples[3, seed].days["s2"].tolist() for seed in range(8)]
+    assert len({tuple(v) for v in views}) > 2
+    assert {v[2] for v in views} == {int(other.days["s2"][2])}
+
+
+def test_samples_form_batches(samples):
+    batch = collate([samples[i] for i in range(4)], [m.name for m in samples.modalities])
+    assert batch.values["s2"].shape == (4, 5, 3, WINDOW, WINDOW)
+    assert batch.values["s1.observed"].shape == (4, 5, 2, WINDOW, WINDOW)
+    assert batch.valid["s2"].shape == (4, 5)
+
+
+def test_a_sensor_without_a_near_date_is_absent(cube):
+    far = SensorCube(S1, cube.sensors["s1"].days + 400, cube.sensors["s1"].values)
+    lonely = Cube("lonely", {"s2": cube.sensors["s2"], "s1": far})
+    tile = ContextSamples([lonely], (small(S2, cube), small(S1, cube)), stride=3)[0]
+    assert "s1" not in tile.values
+
+
+def test_samples_keep_to_their_columns(cube):
+    columns = np.array([0, 1, 2, 3])
+    samples = ContextSamples([cube], (small(S2, cube),), stride=1, columns=columns)
+    assert set(samples._middles[:, 3]) == set(columns)
+
+
+def test_cubes_of_one_site_stay_together():
+    cubes = [make_cube((6, 6), seed=s, name=f"c{s}", site=f"site{s // 3}") for s in range(18)]
+    splits = site_splits(cubes, seed=1)
+    sites = {name: {c.site for c in members} for name, members in splits.items()}
+    assert len(set.union(*sites.values())) == sum(map(len, sites.values())) == 6
+    assert sum(len(members) for members in splits.values()) == 18
+    assert len(splits["train"]) > len(splits["test"]) >= 3
+    with pytest.raises(ValueError, match="2 sites cannot make 3 splits"):
+        site_splits(cubes[:4])
+
+
+def test_statistics_are_those_of_observed_values(cube):
+    series = cube.sensors["s2"]
+    fitted = observed_statistics([cube], S2)
+    wanted = series.values.transpose(1, 0, 2, 3)[:, series.clear]
+    np.testing.assert_allclose(fitted.mean, wanted.mean(1), rtol=1e-4)
+    np.testing.assert_allclose(fitted.std, wanted.std(1), rtol=1e-3)
+    left = observed_statistics([cube], S2, columns=np.arange(7))
+    assert left.mean != fitted.mean
+
+
+def test_backscatter_is_averaged_in_linear_power():
+    decibel = np.array([-10.0, -20.0, -10.0, np.nan, -10.0], dtype=np.float32)[:, None]
+    smooth = smooth_backscatter(decibel)[:, 0]
+    np.testing.assert_allclose(smooth[1], 10 * np.log10((0.1 + 0.01 + 0.1) / 3), rtol=1e-6)
+    np.testing.assert_allclose(smooth[2], 10 * np.log10((0.01 + 0.1) / 2), rtol=1e-6)
+    assert np.isnan(smooth[3])
+    assert smooth[4] == pytest.approx(-10)
+
+
+def test_empty_dates_are_skipped_and_listed(cube):
+    values = cube.sensors["s2"].values.copy()
+    values[[2, 5]] = np.nan
+    broken = Cube("gaps", {"s2": SensorCube(S2, cube.sensors["s2"].days, values)}).without_empty_dates()
+    assert broken.skipped["s2"] == [int(d) for d in cube.sensors["s2"].days[[2, 5]]]
+    assert len(broken.sensors["s2"].days) == len(values) - 2
+    with pytest.raises(ValueError, match=r"none of 24 dates has more than 100\.0%"):
+        broken = Cube("empty", {"s2": SensorCube(S2, cube.sensors["s2"].days, values)}).without_empty_dates(1.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"days": np.arange(5)}, r"values of shape .* wanted for 5 dates of B04, B08, B11"),
+        ({"days": np.zeros(24, int)}, "dates must increase"),
+        ({"clear": np.ones((24, 3, 3), bool)}, "mask of shape"),
+        ({"values": np.zeros((24, 3, 6, 7))}, "different grids"),
+    ],
+)
+def test_refuses_cubes_that_do_not_fit(cube, change, message):
+    s2 = cube.sensors["s2"]
+    fields = {"days": s2.days, "values": s2.values, "clear": None} | change
+    with pytest.raises(ValueError, match=message):
+        Cube("wrong", {"s2": SensorCube(S2, **fields), "s1": cube.sensors["s1"]})
