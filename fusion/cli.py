@@ -68,6 +68,8 @@ class Command:
 COMMANDS: dict[str, Command | dict[str, Command]] = {
     "doctor": Command("doctor:doctor"),
     "build": Command("build:build"),
+    "demo": Command("experiment:demo"),
+    "experiment": Command("experiment:experiment", "name"),
 }
 
 

@@ -43,7 +43,7 @@ def random_encoder(model: nn.Module, dataset: TileDataset, seed: int = 0, batche
         norms = [m for m in fresh.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None  # plain average over the batches
+        own = [norm.momentum for norm in norms]
         if norms:
             names = [m.name for m in model.config.modalities if m.name in {d.name for d in dataset.modalities}]
             fresh.train()
@@ -51,7 +51,11 @@ def random_encoder(model: nn.Module, dataset: TileDataset, seed: int = 0, batche
                 for i, batch in enumerate(evaluation_loader(dataset.with_modalities(names), 32)):
                     if i == batches:
                         break
+                    for norm in norms:
+                        norm.momentum = 1 / (i + 1)  # plain average over the batches
                     fresh(batch)
+            for norm, momentum in zip(norms, own, strict=True):
+                norm.momentum = momentum
     return fresh.eval().to(next(model.parameters()).device)
 
 

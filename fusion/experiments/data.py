@@ -1,0 +1,95 @@
+"""From what a user says about data (a word, a folder, a YAML) to tiles, and from tiles to splits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..data import TileDataset
+
+__all__ = ["open_data", "partition"]
+
+_CUBES = Path(__file__).parent.parent / "presets" / "data"
+_NO_READER = (
+    "`landscape` (built in), a folder of TreeSatAI-TS (with train_filenames.lst), a YAML that describes a folder "
+    "beside it, or a folder with --reader.cube NAME"
+)
+
+
+def open_data(source: str | Path, **reader: Any) -> TileDataset:
+    """Opens a data set by what ``source`` is.
+
+    * ``"landscape"``: the built-in synthetic one; options of :class:`~fusion.data.Landscape` and
+      :class:`~fusion.data.LandscapeTiles`.
+    * a folder with ``*_filenames.lst``: TreeSatAI-TS; options of :class:`~fusion.data.TreeSatDataset`.
+    * a YAML file: cubes as it describes them, in its own folder or in ``folder``; options of
+      :class:`~fusion.data.CubeDataset`.
+    * a folder, with the description as ``cube``: a file, or the name of one that ships with the package.
+
+    Raises:
+        ValueError: nothing of this, or an unknown option.
+    """
+    from .state import call
+
+    if str(source) == "landscape":
+        return _landscape(reader)
+    path = Path(source)
+    if not path.exists():
+        raise ValueError(f"no data at {path}; give {_NO_READER}")
+    if "cube" in reader or path.suffix in (".yaml", ".yml"):
+        from ..data import CubeDataset
+
+        options = dict(reader)
+        if path.is_dir():
+            description, folder = _described(options.pop("cube")), path
+        else:
+            description, folder = path, Path(options.pop("folder", path.parent))
+        return call(CubeDataset, options, "reader of cubes", description, folder)
+    if any(path.glob("*_filenames.lst")) or any(path.glob("split/*_filenames.lst")):
+        from ..data import TreeSatDataset
+
+        return call(TreeSatDataset, reader, "reader of TreeSatAI-TS", path)
+    raise ValueError(f"{path} is not recognised; give {_NO_READER}")
+
+
+def _landscape(options: Mapping[str, Any]) -> TileDataset:
+    from ..data import Landscape, LandscapeTiles
+    from .state import call
+
+    scene = {k: v for k, v in options.items() if k in ("size", "seed", "year", "field_metres", "fine")}
+    tiles = {k: v for k, v in options.items() if k not in scene}
+    return call(LandscapeTiles, tiles, "reader of the landscape", Landscape(**scene))
+
+
+def _described(cube: str) -> Path:
+    path = Path(cube)
+    if path.suffix in (".yaml", ".yml"):
+        return path
+    named = _CUBES / f"{cube}.yaml"
+    if not named.is_file():
+        known = ", ".join(sorted(p.stem for p in _CUBES.glob("*.yaml")))
+        raise ValueError(f"no description {cube!r} ships with the package ({known}); give a YAML file")
+    return named
+
+
+def partition(dataset: TileDataset, splits: Mapping[str, str] | None = None) -> dict[str, TileDataset]:
+    """The tiles by role: ``train``, ``val`` and ``test`` as far as the data set has such splits, and ``all``.
+
+    Args:
+        splits: the data set's own split for each role, where names differ, e.g. ``{"test": "chip-b"}``. Roles that
+            are not named are taken by their own name.
+
+    Raises:
+        ValueError: a split that the data set does not have, or two roles that share tiles.
+    """
+    wanted = {role: role for role in ("train", "val", "test") if role in dataset.splits} | dict(splits or {})
+    parts = {role: dataset.split(name) for role, name in wanted.items() if name is not None}
+    for role in parts.keys() - {"train"}:
+        shared = set(parts[role].names) & set(parts["train"].names) if "train" in parts else set()
+        if shared:
+            raise ValueError(
+                f"the splits for train ({wanted['train']}) and {role} ({wanted[role]}) share {len(shared)} tiles, e.g. "
+                f"{min(shared)}: scores would mean nothing"
+            )
+    return parts | {"all": dataset}

@@ -1,0 +1,196 @@
+"""Runs an experiment: one YAML, from data to table, pictures and ``metrics.json``."""
+
+from __future__ import annotations
+
+import json
+import operator
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Experiment", "Outcome", "experiments", "load_experiment", "run_experiment"]
+
+_FOLDER = Path(__file__).parent.parent / "presets" / "experiments"
+_COMPARISONS: dict[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What an experiment's YAML says.
+
+    Attributes:
+        title: of the report.
+        data: ``source`` (may be left to ``--data``), ``reader`` (its options), ``splits`` (by role).
+        steps: one-key mappings from a step of :mod:`fusion.experiments.steps` to its settings, in order.
+        question: what it asks, in a sentence or two, for the report.
+        seed: of weights, batches and draws of labels.
+        expect: comparisons of two metrics, or of a metric and a number, that must hold, e.g.
+            ``probe.pretrained.macro_f1 > probe.raw.macro_f1``.
+        notes: what a reader of the results must know, in the report's conditions.
+    """
+
+    name: str
+    title: str
+    data: Mapping[str, Any]
+    steps: tuple[Mapping[str, Any], ...]
+    question: str = ""
+    seed: int = 0
+    expect: tuple[str, ...] = ()
+    notes: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Metrics (nested, as in ``metrics.json``), the expectations that failed, and where everything lies."""
+
+    out: Path
+    metrics: dict[str, Any]
+    failed: tuple[str, ...] = field(default_factory=tuple)
+
+
+def experiments() -> list[str]:
+    """Names of the experiments that ship with the package."""
+    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+
+
+def load_experiment(name: str | Path) -> Experiment:
+    """Reads an experiment by name, or from a YAML file of one's own, and checks its form.
+
+    Raises:
+        ValueError: no such experiment, an unknown or missing key, an unknown step, an expectation that is none.
+    """
+    import yaml
+
+    path = Path(name) if str(name).endswith((".yaml", ".yml")) else _FOLDER / f"{name}.yaml"
+    if not path.is_file():
+        raise ValueError(f"no experiment {name!r}; there are {', '.join(experiments())}, or give a YAML file")
+    try:
+        table = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {error}") from None
+    known = [f.name for f in fields(Experiment) if f.name != "name"]
+    if not isinstance(table, dict) or set(table) - set(known) or not {"title", "data", "steps"} <= set(table):
+        found = ", ".join(table) if isinstance(table, dict) else type(table).__name__
+        raise ValueError(f"{path}: keys {found}; an experiment has title, data, steps and may have {', '.join(known)}")
+    experiment = Experiment(
+        path.stem, **table | {"steps": tuple(table["steps"]), "expect": tuple(table.get("expect", ()))}
+    )
+    for expectation in experiment.expect:
+        _parse(expectation)
+    return experiment
+
+
+def run_experiment(
+    experiment: Experiment,
+    *,
+    data: str | Path | None = None,
+    out: str | Path | None = None,
+    seed: int | None = None,
+    progress: bool = False,
+    say: Callable[[str], None] = print,
+) -> Outcome:
+    """Runs all steps in order and writes ``metrics.json`` and ``report.html`` into ``out`` (``runs/<name>``).
+
+    A run that was interrupted goes on with the training it was in; steps that take seconds are done again.
+
+    Args:
+        data, seed: instead of those of the experiment.
+        progress: show what training prints.
+        say: gets a line at the end of each step, and the table at the end.
+
+    Raises:
+        ValueError: no data given, an unknown step or setting, or what a step refuses.
+    """
+    from .data import open_data, partition
+    from .report import write
+    from .state import State, call
+    from .steps import STEPS
+
+    steps = [_one(step, STEPS) for step in experiment.steps]
+    source = data or experiment.data.get("source")
+    if source is None:
+        raise ValueError(f"experiment {experiment.name} needs data: --data DIR")
+    out = Path(out or Path("runs") / experiment.name)
+    out.mkdir(parents=True, exist_ok=True)
+    chosen = experiment.seed if seed is None else seed
+    began = time.perf_counter()
+    say(f"{experiment.title}")
+    clock = _Clock(len(steps) + 2, say)
+    dataset = open_data(source, **experiment.data.get("reader", {}))
+    state = State(out, chosen, partition(dataset, experiment.data.get("splits")), progress=progress)
+    clock.done("data", _describe(dataset, state.data))
+    for name, settings in steps:
+        clock.done(name, call(STEPS[name], settings, f"step {name}", state))
+    failed = tuple(e for e in experiment.expect if not _holds(e, state.metrics))
+    state.metrics |= {
+        "experiment": experiment.name,
+        "seed": chosen,
+        "expectations": {e: e not in failed for e in experiment.expect},
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+    report = write(experiment, state, str(source), failed)
+    (out / "metrics.json").write_text(json.dumps(state.metrics, indent=2) + "\n")
+    clock.done("report", f"{report}, {out / 'metrics.json'}")
+    return Outcome(out, state.metrics, failed)
+
+
+class _Clock:
+    """Numbers the steps and says how long each took."""
+
+    def __init__(self, steps: int, say: Callable[[str], None]) -> None:
+        self.steps, self.say, self.number, self.started = steps, say, 0, time.perf_counter()
+
+    def done(self, name: str, what: str) -> None:
+        self.number += 1
+        seconds = time.perf_counter() - self.started
+        self.started = time.perf_counter()
+        self.say(f"{self.number}/{self.steps} {name:10} {what}  [{seconds:.1f} s]")
+
+
+def _one(step: Any, known: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """``{"pretrain": {...}}``, or a bare name."""
+    name, settings = (step, {}) if isinstance(step, str) else next(iter(step.items()))
+    if name not in known or (not isinstance(step, str) and len(step) != 1):
+        raise ValueError(f"{step!r} is no step; one of {', '.join(known)}, with its settings")
+    return name, settings or {}
+
+
+def _describe(dataset: Any, parts: Mapping[str, Any]) -> str:
+    sizes = ", ".join(f"{len(part)} {role}" for role, part in parts.items() if role != "all")
+    metres = dataset.modalities[0].patch_metres
+    ground = f"{dataset.grid[0] * metres:g} x {dataset.grid[1] * metres:g} m"
+    labels = f"; {len(dataset.classes)} {dataset.task} classes" if dataset.task not in (None, "regression") else ""
+    labels = f"; target {', '.join(dataset.classes)}" if dataset.task == "regression" else labels
+    return f"{len(dataset)} tiles of {ground} ({sizes}); {', '.join(m.name for m in dataset.modalities)}{labels}"
+
+
+def _parse(expectation: str) -> tuple[str, str, str]:
+    found = re.fullmatch(r"\s*([\w.+-]+)\s*(>=|<=|>|<)\s*([\w.+-]+)\s*", expectation)
+    if found is None:
+        raise ValueError(f"expectation {expectation!r} is not of the form `metric > metric` or `metric > number`")
+    return found.groups()  # type: ignore[return-value]
+
+
+def _holds(expectation: str, metrics: Mapping[str, Any]) -> bool:
+    left, comparison, right = _parse(expectation)
+    return _COMPARISONS[comparison](_value(left, metrics), _value(right, metrics))
+
+
+def _value(text: str, metrics: Mapping[str, Any]) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        value: Any = metrics
+        for key in text.split("."):
+            if not isinstance(value, Mapping) or key not in value:
+                raise ValueError(f"no metric {text!r} in the results (looking for {key!r})") from None
+            value = value[key]
+        return float(value)

@@ -1,0 +1,119 @@
+"""From rows of probes to named scores: for ``metrics.json``, for the table, for the one line on the screen."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..data import TileDataset
+from ..evaluation import ProbeResult, Row, Spread, Table, per_class, predict, score
+from .state import State
+
+__all__ = ["Named", "alone", "as_metrics", "by_modality", "by_name", "column", "conditions", "main_metric", "summary"]
+
+Named = dict[str, list[Row]]  # one list of draws for each name of a row
+_SHOWN = {
+    "macro_f1": "macro F1",
+    "weighted_f1": "weighted F1",
+    "micro_f1": "micro F1",
+    "accuracy": "accuracy",
+    "r2": "R²",
+    "rmse": "RMSE",
+    "mae": "MAE",
+}
+
+
+def by_name(rows: Sequence[Row], first: str, names: Mapping[str, str]) -> Named:
+    """Rows by the origin of their features, with ``_<probe>`` unless the probe is ``first``."""
+    named: Named = {}
+    for row in rows:
+        name = row.features if row.method == first else f"{row.features}_{row.method}"
+        named.setdefault(names.get(name, name), []).append(row)
+    return named
+
+
+def by_modality(rows: Sequence[Row], first: str, prefix: bool = False) -> Named:
+    """Rows by modality, ``all`` for the largest set of them; ``prefix`` puts the features before it."""
+    everything = max((row.modalities for row in rows), key=len)
+    named: Named = {}
+    for row in rows:
+        which = "all" if row.modalities == everything else "+".join(row.modalities)
+        if prefix:
+            which = row.features if which == "all" else f"{row.features}_{which}"
+        named.setdefault(which if row.method == first else f"{which}_{row.method}", []).append(row)
+    return named
+
+
+def alone(module: nn.Module, test: TileDataset, row: Row) -> list[Row]:
+    """Scores of a fine-tuned module with every single modality of ``test``; none if there is only one."""
+    rows = []
+    for modality in test.modalities if len(test.modalities) > 1 else ():
+        only = test.with_modalities([modality.name])
+        prediction, target = predict(module, only), row.result.target
+        scores = score(test.task or "", target, prediction)
+        classes = per_class(test.task or "", target, prediction, test.classes)
+        result = ProbeResult(row.method, scores, classes, target, prediction, row.result.labelled)
+        rows.append(Row(row.features, (modality.name,), row.share, row.seed, result))
+    return rows
+
+
+def as_metrics(named: Named) -> dict[str, Any]:
+    """Nested and plain: ``{name: {metric: mean, metric_sd: ..., draws: {metric: [...]}}}``."""
+    table: dict[str, Any] = {}
+    for name, rows in named.items():
+        entry: dict[str, Any] = {}
+        values = {metric: [row.result.scores[metric] for row in rows] for metric in rows[0].result.scores}
+        for metric, draws in values.items():
+            spread = Spread.of(draws)
+            entry[metric] = spread.mean
+            if spread.runs > 1:
+                entry[f"{metric}_sd"] = spread.sd
+        table[name] = entry | ({"draws": values} if len(rows) > 1 else {})
+    return table
+
+
+def table(named: Named, conditions: str) -> Table:
+    """The scores as mean and standard deviation over draws, best in bold."""
+    metrics = list(next(iter(named.values()))[0].result.scores)
+    heads = [_SHOWN.get(metric, metric) for metric in metrics]
+    cells = [
+        [name, *(Spread.of([row.result.scores[metric] for row in rows]) for metric in metrics)]
+        for name, rows in named.items()
+    ]
+    lower = [head for metric, head in zip(metrics, heads, strict=True) if metric in ("rmse", "mae")]
+    higher = [head for head in heads if head not in lower]
+    return Table(["features", *heads], cells, conditions, best=higher, lowest=lower)
+
+
+def summary(named: Named, metric: str) -> str:
+    """One line: the rows and their score."""
+    spreads = {name: Spread.of([row.result.scores[metric] for row in rows]) for name, rows in named.items()}
+    return f"{_SHOWN.get(metric, metric)}: " + ", ".join(f"{name} {spread}" for name, spread in spreads.items())
+
+
+def main_metric(rows: Sequence[Row]) -> str:
+    """The metric that stands for all: macro F1 of classes, R2 of quantities."""
+    return "r2" if "r2" in rows[0].result.scores else "macro_f1"
+
+
+def conditions(state: State, rows: Sequence[Row], share: float, draws: int, train: str, test: str) -> str:
+    """What a reader must know of these scores."""
+    labelled, unseen = state.split(train), state.split(test)
+    drawn = f"drawn {draws} times (± is the standard deviation over draws)" if draws > 1 and share < 1 else "one draw"
+    notes = list(dict.fromkeys(note for row in rows for note in row.result.notes))
+    sentences = [
+        f"{rows[0].result.labelled} labelled tiles ({share:.0%} of the {len(labelled)} of split {train!r}, stratified, "
+        f"{drawn}), scored on the {len(unseen)} tiles of split {test!r}; seed {state.seed}.",
+        *(f"Note: {note}." for note in notes),
+    ]
+    return " ".join(sentences)
+
+
+def column(log: Path, name: str) -> list[float]:
+    """One column of a run's ``metrics.csv``."""
+    with open(log, newline="") as file:
+        return [float(row[name]) for row in csv.DictReader(file) if row.get(name)]

@@ -1,0 +1,227 @@
+"""The steps an experiment is made of. Each takes the state and its settings, adds to the state, and says what it did.
+
+A YAML names a step by the name of its function; its keyword arguments are the settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from ..evaluation import Picture, Row, Section, Table
+from . import figures, scores
+from .models import configure, pretraining
+from .state import State, call
+
+__all__ = ["STEPS", "compare", "embed", "finetune", "modalities", "pretrain", "self_test"]
+
+
+def self_test(state: State) -> str:
+    """Every op in every backend of this machine against its float64 definition.
+
+    Raises:
+        RuntimeError: an op computes wrong numbers: nothing after it would mean anything.
+    """
+    from ..commands.selftest import self_test as run
+
+    outcomes = list(run())
+    wrong = [str(outcome) for outcome in outcomes if not outcome.passed]
+    if wrong:
+        raise RuntimeError("\n".join(["ops that compute wrong numbers here (see fusion doctor):", *wrong]))
+    backends = ", ".join(dict.fromkeys(f"{outcome.backend} on {outcome.device}" for outcome in outcomes))
+    worst = max(outcome.error for outcome in outcomes)
+    return f"{len(outcomes)} of {len(outcomes)} checks of the ops passed ({backends}), max error {worst:.0e}"
+
+
+def pretrain(
+    state: State,
+    *,
+    system: str = "omnisat",
+    size: str = "tiny",
+    model: Mapping[str, Any] | None = None,
+    module: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
+    tiles: str = "train",
+    validation: str | None = "val",
+    choose: Literal["best", "last"] = "best",
+) -> str:
+    """Trains a new model without labels; later steps know it as ``pretrained``.
+
+    Args:
+        size, model: a named size of the system, and what differs from it.
+        module: arguments of the system's pretraining LightningModule.
+        training: arguments of :func:`fusion.training.fit`.
+        tiles, validation: splits; a validation split that the data does not have is done without.
+        choose: the model of the best epoch by validation loss, or of the last.
+    """
+    from ..training import fit, load_model
+
+    train, held_out = state.split(tiles), state.data.get(validation) if validation else None
+    lightning = pretraining(system, configure(system, train, size=size, model=model), module or {}, state.seed)
+    run = state.out / "pretrain"
+    settings = {"progress": state.progress, "seed": state.seed} | dict(training or {})
+    best = call(fit, settings, "training", lightning, train, held_out, run)
+    state.models["pretrained"] = trained = load_model(best.with_name(f"{choose}.safetensors"))
+    parameters = sum(p.numel() for p in trained.parameters())
+    monitored = "train/loss" if held_out is None else "val/loss"
+    curve = scores.column(run / "metrics.csv", monitored)
+    state.metrics["pretrain"] = {"parameters": parameters, "epochs": len(curve), "loss": [curve[0], curve[-1]]}
+    what = (
+        f"{system} {size}, {parameters / 1e6:.2f} M parameters, {len(train)} tiles without labels, {len(curve)} epochs"
+    )
+    state.sections.append(Section("Pretraining", f"{what}.", [figures.losses(run / "metrics.csv", state)]))
+    return f"{what}, {monitored} {curve[0]:.2f} -> {curve[-1]:.2f}"
+
+
+def compare(
+    state: State,
+    *,
+    key: str = "probe",
+    share: float = 0.1,
+    draws: int = 5,
+    probes: Sequence[str] = ("linear",),
+    forest: bool = False,
+    names: Mapping[str, str] | None = None,
+    model: str = "pretrained",
+    train: str = "train",
+    test: str = "test",
+    metric: str | None = None,
+) -> str:
+    """Probes the frozen model, the same architecture with random weights, and raw band statistics, with few labels.
+
+    All rows have the same labels, draw by draw, and the same probe; the random encoder is another one in each draw.
+
+    Args:
+        key: of the scores in ``metrics.json``: ``<key>.<row>.<metric>``, with rows ``pretrained``, ``random``, ``raw``,
+            and ``<features>_<probe>`` for every probe but the first.
+        share, draws: of the labels: how many of them, and how often they are drawn anew.
+        probes: ``linear`` (logistic or ridge regression), ``knn``, ``forest``; ``forest=True`` adds one on raw bands.
+        names: other names for rows, e.g. ``{"raw": "raw_ridge"}``.
+        metric: the one to show; by default macro F1, or R2.
+    """
+    from ..evaluation import compare as run
+
+    labelled, unseen = state.split(train), state.split(test)
+    seeds = [state.seed + k for k in range(draws)]
+    rows = run(state.model(model), labelled, unseen, probes=probes, shares=[share], seeds=seeds, forest=forest)
+    named = scores.by_name(rows, first=probes[0], names=names or {})
+    conditions = scores.conditions(state, rows, share, draws, train, test)
+    state.metrics[key] = scores.as_metrics(named) | {"conditions": conditions}
+    items: list[Picture | Table] = [scores.table(named, conditions)]
+    items += figures.per_class(named, unseen, conditions)
+    state.sections.append(Section(f"What {share:.0%} of the labels tell", "", items))
+    return scores.summary(named, metric or scores.main_metric(rows))
+
+
+def modalities(
+    state: State,
+    *,
+    key: str = "modalities",
+    share: float = 1.0,
+    draws: int = 1,
+    probes: Sequence[str] = ("linear", "knn"),
+    model: str = "pretrained",
+    train: str = "train",
+    test: str = "test",
+) -> str:
+    """Probes the frozen model with every modality alone and with all together.
+
+    Scores go to ``<key>.<modality>.<metric>``, ``<key>.all.<metric>``, with ``_<probe>`` for every probe but the first.
+    """
+    from ..evaluation import evaluate
+    from ..evaluation.plots import modality_bars
+
+    seeds = [state.seed + k for k in range(draws)]
+    splits = state.split(train), state.split(test)
+    rows = evaluate(state.model(model), *splits, probes=probes, shares=[share], seeds=seeds)
+    named = scores.by_modality(rows, first=probes[0])
+    conditions = scores.conditions(state, rows, share, draws, train, test)
+    state.metrics[key] = scores.as_metrics(named) | {"conditions": conditions}
+    metric = scores.main_metric(rows)
+    items = [scores.table(named, conditions), modality_bars(rows, metric, conditions)]
+    state.sections.append(Section("Every modality alone and all together", "", items))
+    return scores.summary(named, metric)
+
+
+def finetune(
+    state: State,
+    *,
+    key: str = "finetune",
+    model: str = "pretrained",
+    starts: Sequence[str] = ("pretrained", "scratch"),
+    shares: Sequence[float] = (1.0,),
+    draws: int = 1,
+    rates: Mapping[str, float] | None = None,
+    module: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
+    train: str = "train",
+    validation: str | None = None,
+    test: str = "test",
+) -> str:
+    """Trains the whole model (or a head alone) on labels, from pretrained and from fresh weights.
+
+    Scores go to ``<key>.<start>.<metric>``, of every modality alone too: ``<key>.<start>_<modality>.<metric>``.
+
+    Args:
+        starts: ``pretrained``, ``frozen`` (head only), ``scratch``.
+        module, training: arguments of the fine-tuning module and of :func:`fusion.training.fit`.
+        validation: split that chooses the best epoch; None holds out a fifth of the labels.
+    """
+    from ..evaluation import finetune as run
+    from ..training import load_finetuned
+
+    folder, labelled, unseen = state.out / key, state.split(train), state.split(test)
+    held_out = None if validation is None else state.split(validation)
+    seeds = [state.seed + k for k in range(draws)]
+    settings = {"progress": state.progress} | dict(training or {})
+    rows = run(
+        state.model(model),
+        labelled,
+        unseen,
+        folder,
+        validation=held_out,
+        starts=starts,
+        shares=shares,
+        seeds=seeds,
+        rates=dict(rates or {}),
+        settings=dict(module or {}),
+        **settings,
+    )
+    alone: list[Row] = []
+    for row in rows:
+        best = load_finetuned(folder / f"{row.features}-{row.share:g}-{row.seed}")
+        alone += scores.alone(best, unseen, row)
+    named = scores.by_modality([*rows, *alone], first="finetune", prefix=True)
+    conditions = scores.conditions(state, rows, shares[0], draws, train, test)
+    state.metrics[key] = scores.as_metrics(named) | {"conditions": conditions}
+    logs = [figures.losses(folder / f"{s}-{shares[-1]:g}-{seeds[0]}" / "metrics.csv", state, s) for s in starts]
+    state.sections.append(Section("Fine-tuning", "", [scores.table(named, conditions), *logs]))
+    return scores.summary(scores.by_modality(rows, first="finetune", prefix=True), scores.main_metric(rows))
+
+
+def embed(
+    state: State,
+    *,
+    model: str = "pretrained",
+    tiles: str = "all",
+    file: str = "embeddings.tif",
+    dtype: Literal["float32", "int8"] = "float32",
+) -> str:
+    """Writes the embeddings of every patch as a map, and shows it beside true colour and labels."""
+    from ..embed import embed_map
+
+    dataset = state.split(tiles)
+    maps = embed_map(state.model(model), dataset, state.out / file, dtype=dtype)
+    text = "\n\n".join(str(written) for written in maps[:3])
+    picture = figures.embedding(state.model(model), dataset, state)
+    state.sections.append(Section("The map", text, [picture]))
+    state.metrics["embed"] = {
+        "files": [str(written.path.relative_to(state.out)) for written in maps],
+        "mean_cosine": min(written.error.mean_cosine for written in maps),
+    }
+    return str(maps[0]).replace("\n ", ";") + (f" and {len(maps) - 1} more" if len(maps) > 1 else "")
+
+
+STEPS: dict[str, Callable[..., str]] = {
+    step.__name__: step for step in (self_test, pretrain, compare, modalities, finetune, embed)
+}
