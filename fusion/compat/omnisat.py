@@ -1,6 +1,6 @@
 """OmniSat as its authors published it: the same numbers, the same names in a state dict.
 
-For those who come from the original code, and to check ours against it. Encoders, decoders, blocks and the ops are
+For those who come from the original index, and to check ours against it. Encoders, decoders, blocks and the ops are
 those of :mod:`fusion.omnisat`; what differs from the paper lives here:
 
 * Padding is not masked: a padded date (zeros, day 0) is an observation like any other.
@@ -108,11 +108,11 @@ class OriginalOmniSat(nn.Module):
         self, values: Mapping[str, Tensor], days: Mapping[str, Tensor]
     ) -> tuple[list[Tensor], dict[str, list[Tensor]], dict[str, Tensor]]:
         """Tokens [(B, P, D)] of each modality, pooling positions of images, attention (B, L) of series."""
-        tokens, codes, attention = [], {}, {}
+        tokens, indices, attention = [], {}, {}
         for modality in self.modalities:
             name, x, encoder = modality.name, values[modality.name], self.encoders[modality.name]
             if isinstance(encoder, ImageEncoder):
-                flat, codes[name] = encoder(patchify_image(x, modality.patch_size))
+                flat, indices[name] = encoder(patchify_image(x, modality.patch_size))
                 tokens.append(flat.view(len(x), self.patches, -1))
                 continue
             mono = x.ndim == 4
@@ -120,7 +120,7 @@ class OriginalOmniSat(nn.Module):
             series = patchify_series(x[:, None] if mono else x, modality.patch_size)
             token, attention[name] = encoder(series, when.float())  # day encodings with float32 angles
             tokens.append(token)
-        return tokens, codes, attention
+        return tokens, indices, attention
 
     def combine(self, tokens: Tensor) -> Tensor:
         """tokens (B, M*P, D), with absolute positions -> (B, 1+P, D)."""
@@ -137,7 +137,7 @@ class OriginalOmniSat(nn.Module):
 
         ``noise`` (B, M*P): the tokens with the smallest are kept.
         """
-        tokens, codes, attention = self.encode(values, days)
+        tokens, indices, attention = self.encode(values, days)
         joint = (torch.stack(tokens, 1) + self.position[:, None, 1:]).flatten(1, 2)  # (B, M*P, D)
         kept = noise.argsort(1)[:, : int(joint.shape[1] * (1 - mask_ratio))]
         masked = torch.ones_like(noise, dtype=torch.bool).scatter_(1, kept, False)
@@ -148,7 +148,7 @@ class OriginalOmniSat(nn.Module):
             name, x, decoder = modality.name, values[modality.name], self.decoders[modality.name]
             size, mask = modality.patch_size, masked.view(len(masked), -1, self.patches)[:, m]  # (B, P)
             if isinstance(decoder, ImageDecoder):
-                predicted = decoder(patches.flatten(0, 1), codes[name]).unflatten(0, (-1, self.patches))
+                predicted = decoder(patches.flatten(0, 1), indices[name]).unflatten(0, (-1, self.patches))
                 loss = image_loss(predicted, x, size)
             elif x.ndim == 4:  # one date: no day is added, and all patches count
                 predicted = torch.nn.functional.linear(patches, decoder.weight, decoder.bias)  # (B, P, C)

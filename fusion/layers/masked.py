@@ -105,10 +105,11 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         out, mean, var, count = standardise(x, valid, dims, eps=self.eps)
         if self.track_running_stats:
             with torch.no_grad():
-                rate = self.momentum * (count.flatten() > 1)  # a batch without observations teaches nothing
-                unbiased = var.flatten() * (count / (count - 1).clamp_min(1)).flatten()
-                self.running_mean.lerp_(mean.flatten().to(self.running_mean.dtype), rate)
-                self.running_var.lerp_(unbiased.to(self.running_var.dtype), rate)
+                dtype, count = self.running_mean.dtype, count.flatten()
+                rate = self.momentum * (count > 1).to(dtype)  # a batch without observations teaches nothing
+                unbiased = var.flatten() * (count / (count - 1).clamp_min(1))
+                self.running_mean.lerp_(mean.flatten().to(dtype), rate)
+                self.running_var.lerp_(unbiased.to(dtype), rate)
                 self.num_batches_tracked.add_(1)
         return torch.addcmul(self.bias, out, self.weight)
 

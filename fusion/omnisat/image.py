@@ -83,19 +83,19 @@ class ImageEncoder(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, patches: Tensor, valid: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
-        """patches (N, C, s, s), valid (N,) -> tokens (N, D), pooling positions [(N, D, h, w) uint8, ...]."""
+        """patches (N, C, s, s), valid (N,) -> tokens (N, D), pooling positions [(N, D, h, w) int16, ...]."""
         patches = patches.contiguous(memory_format=layout(self.stem.conv.weight))
-        x, code = self.stem(patches, valid)
-        codes = [] if code is None else [code]
+        x, index = self.stem(patches, valid)
+        indices = [] if index is None else [index]
         for block in self.blocks:
             if self.recompute and torch.is_grad_enabled():
                 x = checkpoint(block, x, use_reentrant=False, context_fn=_keep_convolutions)
             else:
                 x = block(x)
             if x.shape[-1] > 1:
-                x, code = max_pool(x)
-                codes.append(code)
-        return x.flatten(1), codes
+                x, index = max_pool(x)
+                indices.append(index)
+        return x.flatten(1), indices
 
 
 class ImageDecoder(nn.Module):
@@ -115,11 +115,11 @@ class ImageDecoder(nn.Module):
         )
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, tokens: Tensor, codes: list[Tensor]) -> Tensor:
-        """tokens (N, D), codes as the encoder returned them -> patches (N, C, s, s)."""
+    def forward(self, tokens: Tensor, indices: list[Tensor]) -> Tensor:
+        """tokens (N, D), indices as the encoder returned them -> patches (N, C, s, s)."""
         x = tokens[:, :, None, None]
-        reversed_codes: list[Any] = codes[::-1] or [None]
+        reversed_indices: list[Any] = indices[::-1] or [None]
         sides = self.sides or [1]
-        for convolution, code, side in zip(self.convolutions, reversed_codes, sides, strict=True):
-            x = convolution(x, code, side)
+        for convolution, index, side in zip(self.convolutions, reversed_indices, sides, strict=True):
+            x = convolution(x, index, side)
         return x

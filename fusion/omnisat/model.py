@@ -34,7 +34,7 @@ class Tokens:
         tokens: (M, B, P, D), meaningless where a modality is missing.
         present: (M, B) bool, which tiles have which modality.
         patches: by modality, the standardised input: (B*P, C, s, s) for images, (B, P, L, C*s*s) for series.
-        codes: images, the pooling positions of all B*P patches.
+        indices: images, the pooling positions of all B*P patches.
         attention: series, (B, L).
     """
 
@@ -42,7 +42,7 @@ class Tokens:
     tokens: Tensor
     present: Tensor
     patches: dict[str, Tensor]
-    codes: dict[str, list[Tensor]]
+    indices: dict[str, list[Tensor]]
     attention: dict[str, Tensor]
 
 
@@ -98,7 +98,7 @@ class OmniSat(nn.Module):
             if modality.kind == "image":
                 patches = patchify_image(values, modality.patch_size)  # (B*P, C, s, s)
                 per_patch = valid.repeat_interleave(self.config.patches)
-                flat, out.codes[name] = encoder(patches, per_patch)
+                flat, out.indices[name] = encoder(patches, per_patch)
                 tokens.append(flat.view(len(values), self.config.patches, -1))
             else:
                 patches = patchify_series(values, modality.patch_size)  # (B, P, L, C*s*s)

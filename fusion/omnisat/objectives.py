@@ -141,7 +141,7 @@ class PretrainingObjective(nn.Module):
             target = _rows(inputs, rows)  # (R, C, s, s)
             if self.targets == "instance":
                 target = patch_standardised(target, (1, 2, 3))
-            predicted = decoder(tokens, [_rows(code, rows) for code in seen.codes[name]])
+            predicted = decoder(tokens, [_rows(index, rows) for index in seen.indices[name]])
             return (predicted.float() - target).square().mean((1, 2, 3)), present[tile]
         dates, chosen = select_dates(seen.attention[name], batch.valid[name], self.date_share)  # (B, K)
         predicted = decoder(tokens, batch.days[name].gather(1, dates), tile)  # (R, K, C)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .pooling import empty_map, layout, patch_slices, pick, pool, unpool
+from .pooling import empty_map, index_dtype, layout, patch_slices, pick, pool, unpool
 
 __all__ = ["Stem"]
 
@@ -30,27 +30,26 @@ class _ConvGeluPool(torch.autograd.Function):
         side = (x.shape[-1] - 1) // stride + 1
         pooled = empty_map(weight, len(x), weight.shape[0], side // 2)
         peak = torch.empty_like(pooled)
-        code = torch.empty_like(pooled, dtype=torch.uint8)
+        index = torch.empty_like(pooled, dtype=index_dtype(side))
         for part in patch_slices(len(x), _map_bytes(weight, side), x.device):
             z = F.conv2d(x[part], weight, bias, stride, padding=1)  # (n, D, side, side)
-            pooled[part], code[part] = pool(F.gelu(z))
-            peak[part] = pick(z, code[part])
-        ctx.save_for_backward(x, weight, peak, code)
+            pooled[part], index[part] = pool(F.gelu(z))
+            peak[part] = pick(z, index[part])
+        ctx.save_for_backward(x, weight, peak, index)
         ctx.stride = stride
-        ctx.mark_non_differentiable(code)
-        return pooled, code
+        ctx.mark_non_differentiable(index)
+        return pooled, index
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: None) -> tuple[Tensor | None, Tensor, Tensor, None]:
-        x, weight, peak, code = ctx.saved_tensors
+        x, weight, peak, index = ctx.saved_tensors
         side = (x.shape[-1] - 1) // ctx.stride + 1
         grad_peak = torch.ops.aten.gelu_backward(grad, peak)  # (N, D, side//2, side//2)
         grad_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         grad_weight = torch.zeros_like(weight)
         for part in patch_slices(len(x), _map_bytes(weight, side), x.device):
-            grad_z = empty_map(weight, part.stop - part.start, weight.shape[0], side)
-            unpool(grad_peak[part], code[part], grad_z)
+            grad_z = unpool(grad_peak[part], index[part], side)
             part_x, part_weight, _ = _convolution_backward(
                 grad_z, x[part], weight, ctx.stride, (grad_x is not None, True, False)
             )
@@ -86,8 +85,9 @@ class Stem(nn.Module):
         """patches (N, C, s, s), valid (N,) -> maps (N, D, h, h), pooling positions or None."""
         if not (self.training or torch.is_grad_enabled()):
             return self._infer(patches)
-        weight, bias = self._folded(patches, valid)
         device = patches.device.type
+        with torch.autocast(device, enabled=False):
+            weight, bias = self._folded(patches, valid)
         if torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)
             patches, weight, bias = patches.to(dtype), weight.to(dtype), bias.to(dtype)
@@ -103,8 +103,8 @@ class Stem(nn.Module):
         for part in patch_slices(len(patches), _map_bytes(self.conv.weight, side), patches.device):
             z = F.gelu(self.norm(self.conv(patches[part])))  # (n, D, side, side)
             maps.append(pool(z) if self.pooled else (z, None))
-        pooled, codes = zip(*maps, strict=True)
-        return torch.cat(pooled), torch.cat(codes) if self.pooled else None
+        pooled, indices = zip(*maps, strict=True)
+        return torch.cat(pooled), torch.cat(indices) if self.pooled else None
 
     def _folded(self, patches: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
         """Weight and bias of the convolution with the batch norm inside."""
@@ -123,15 +123,13 @@ class Stem(nn.Module):
         mean = F.linear(mean.to(kernel.dtype), kernel, self.conv.bias)  # (D,)
         var = ((kernel @ covariance.to(kernel.dtype)) * kernel).sum(1)  # (D,)
         with torch.no_grad():
-            rate = self.norm.momentum * (count > 1)
+            rate = self.norm.momentum * (count > 1).to(mean.dtype)
             self.norm.running_mean.lerp_(mean.detach(), rate)
-            self.norm.running_var.lerp_(var * (count / (count - 1).clamp_min(1)), rate)
+            self.norm.running_var.lerp_(var * (count / (count - 1).clamp_min(1)).to(mean.dtype), rate)
             self.norm.num_batches_tracked.add_(1)
         return mean, var
 
 
-@torch.autocast("cpu", enabled=False)
-@torch.autocast("cuda", enabled=False)
 def _neighbourhood_statistics(patches: Tensor, valid: Tensor | None, stride: int) -> tuple[Tensor, Tensor, Tensor]:
     """Mean (K,), covariance (K, K) and number of the K = C*9 values under a 3x3 kernel, in float64.
 
@@ -142,12 +140,11 @@ def _neighbourhood_statistics(patches: Tensor, valid: Tensor | None, stride: int
     products = patches.new_zeros(width, width, dtype=torch.float64)
     pixels = ((patches.shape[-1] - 1) // stride + 1) ** 2
     for part in patch_slices(len(patches), width * pixels * 8, patches.device):
-        seen = F.unfold(patches[part].to(torch.float64), 3, padding=1, stride=stride)  # (n, K, pixels)
+        seen = F.unfold(patches[part].to(torch.float64).contiguous(), 3, padding=1, stride=stride)  # (n, K, pixels)
         if valid is not None:
             seen = seen * valid[part, None, None]
-        seen = seen.transpose(0, 1).flatten(1)  # (K, n*pixels)
-        total = total + seen.sum(1)
-        products = products + seen @ seen.T
+        total = total + seen.sum((0, 2))
+        products = products + (seen @ seen.mT).sum(0)
     count = pixels * (patches.new_tensor(len(patches)) if valid is None else valid.sum())
     shared = count.clamp_min(1)
     mean = total / shared
