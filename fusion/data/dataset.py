@@ -81,6 +81,14 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
         """Where tile ``row`` lies, without reading imagery; None where unknown."""
         return None
 
+    def storage(self, modality: str) -> tuple[int, str]:
+        """How many files hold a modality, and in what type; (0, "") where this means nothing."""
+        return 0, ""
+
+    def notes(self) -> list[str]:
+        """What the reader noticed and a report should mention, e.g. dates without data."""
+        return []
+
     # What everybody uses.
 
     def __len__(self) -> int:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from .dataset import TileDataset
 from .modality import Modality
+from .tiles import observed
 
 __all__ = ["fit_statistics"]
 
@@ -21,27 +21,21 @@ def fit_statistics(dataset: TileDataset, tiles: int = 1024) -> tuple[Modality, .
         ValueError: a modality has no observed value in any of these tiles.
     """
     count = {m.name: 0 for m in dataset.modalities}
-    centre: dict[str, torch.Tensor] = {}
-    first: dict[str, torch.Tensor] = {}
-    second: dict[str, torch.Tensor] = {}
+    centre: dict[str, np.ndarray] = {}
+    first = {m.name: np.zeros(m.channels) for m in dataset.modalities}
+    second = {m.name: np.zeros(m.channels) for m in dataset.modalities}
     chosen = np.unique(np.linspace(0, len(dataset) - 1, min(tiles, len(dataset))).round().astype(int))
     for i in chosen:
         tile = dataset[int(i)]
-        for modality in dataset.modalities:
-            name = modality.name
-            if name not in tile.values:
+        for name in count:
+            values = observed(tile, name)  # (C, n)
+            if values is None:
                 continue
-            values = tile.values[name].double()
-            if modality.kind == "series":
-                values = values[tile.valid[name]]
-            values = values.movedim(-3, 0).flatten(1)  # (C, observations)
-            if name not in centre:
-                centre[name] = values.mean(dim=1, keepdim=True)
-                first[name] = second[name] = torch.zeros(modality.channels, dtype=torch.float64)
-            values = values - centre[name]
+            values = values.astype(np.float64)
+            values -= centre.setdefault(name, values.mean(axis=1, keepdims=True))
             count[name] += values.shape[1]
-            first[name] = first[name] + values.sum(dim=1)
-            second[name] = second[name] + values.square().sum(dim=1)
+            first[name] += values.sum(axis=1)
+            second[name] += np.square(values).sum(axis=1)
     fitted = []
     for modality in dataset.modalities:
         name = modality.name
@@ -50,9 +44,8 @@ def fit_statistics(dataset: TileDataset, tiles: int = 1024) -> tuple[Modality, .
                 f"modality {name!r} has no observed value in {len(chosen)} tiles, e.g. {dataset.names[0]}: every date "
                 "is nodata, NaN or too cloudy. Check the nodata value and the cloud limit, or leave the modality out"
             )
-        shift = first[name] / count[name]
-        variance = second[name] / count[name] - shift.square()
-        std = variance.clamp(min=0).sqrt()
-        std[std <= 1e-6 * centre[name].flatten().abs().clamp(min=1e-12)] = 1.0
-        fitted.append(modality.with_statistics((centre[name].flatten() + shift).tolist(), std.tolist()))
+        shift, offset = first[name] / count[name], centre[name].ravel()
+        std = np.sqrt(np.maximum(second[name] / count[name] - shift**2, 0))
+        std[std <= 1e-6 * np.maximum(np.abs(offset), 1e-12)] = 1.0
+        fitted.append(modality.with_statistics(tuple(offset + shift), tuple(std)))
     return tuple(fitted)

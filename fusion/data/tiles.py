@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Geo", "Tile", "TileBatch", "collate"]
+__all__ = ["Geo", "Tile", "TileBatch", "collate", "observed"]
 
 
 @dataclass(frozen=True)
@@ -152,3 +153,13 @@ def collate(tiles: Sequence[Tile], modalities: Sequence[str] | None = None) -> T
         raise ValueError(f"collate: {len(missing)} of {len(tiles)} tiles have no label, e.g. {missing[0]}")
     stacked = None if labels[0] is None else torch.stack([torch.as_tensor(l) for l in labels])
     return TileBatch(values, days, valid, stacked, tuple(t.name for t in tiles), tuple(t.geo for t in tiles))
+
+
+def observed(tile: Tile | TileBatch, name: str) -> np.ndarray | None:
+    """(C, n) float32 observed values of a modality, or None."""
+    if name not in tile.values:
+        return None
+    values, valid = tile.values[name].cpu().numpy(), tile.valid.get(name)
+    if valid is not None:
+        values = values[valid.cpu().numpy()]
+    return np.moveaxis(values, -3, 0).reshape(values.shape[-3], -1) if values.size else None

@@ -190,6 +190,9 @@ class TreeSatDataset(TileDataset):
             fix = "missing; copy them, or take the tiles off the lists"
             raise ValueError(one_message(missing, f"TreeSatDataset: {len(missing)} files are {fix}"))
 
+    def storage(self, modality: str) -> tuple[int, str]:
+        return len(self), "uint8" if modality == "aerial" else "float32"
+
     # One tile.
 
     def _place(self, row: int) -> Geo | None:

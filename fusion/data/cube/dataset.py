@@ -177,6 +177,29 @@ class CubeDataset(TileDataset):
                 members.append(i)
         return members
 
+    def storage(self, modality: str) -> tuple[int, str]:
+        layers = [scene.layers[modality] for scene in self.scenes if modality in scene.layers]
+        files = sum(len(getattr(layer.array, "paths", (None,))) for layer in layers)
+        return files, str(layers[0].array.dtype)
+
+    def notes(self) -> list[str]:
+        found = []
+        for modality in self.modalities:
+            absent = [scene.name for scene in self.scenes if modality.name not in scene.layers]
+            if absent:
+                found.append(f"{modality.name}: not in {len(absent)} of {len(self.scenes)} scenes, e.g. {absent[0]}")
+            for scene in self.scenes:
+                layer = scene.layers.get(modality.name)
+                if layer is None or layer.dates is None:
+                    continue
+                empty = layer.empty_dates()
+                if empty:
+                    found.append(
+                        f"{modality.name}: {empty} of {len(layer.dates)} dates of {scene.name} have no data (95 % or "
+                        "more of the pixels) and are masked"
+                    )
+        return found
+
     # One tile.
 
     def _place(self, row: int) -> Geo | None:
@@ -248,21 +271,8 @@ class CubeDataset(TileDataset):
         return row, column, side, side
 
     def _values(self, scene: Scene, layer: Layer, dates: np.ndarray | None, corner: tuple[float, float]) -> np.ndarray:
-        """(L, bands, h, w) float32 physical values, NaN where not observed; L = 1 for an image."""
-        source = layer.source
-        raw = layer.window(dates, self._pixels(scene, layer, source.resolution or 1.0, corner))
-        values = raw.astype(np.float32)
-        missing = np.isin(raw, source.nodata)
-        if source.range is not None:
-            missing |= (raw < source.range[0]) | (raw > source.range[1])
-        if source.decibels is not None:
-            missing |= raw <= 0
-            values = source.decibels * np.log10(np.where(missing, 1, values)) + source.offset
-        elif (source.scale, source.offset) != (1, 0):
-            values = values * source.scale + source.offset
-        if dates is not None and layer.available is not None:
-            missing |= ~layer.available[dates][:, :, None, None]
-        values = np.where(missing, np.nan, values).astype(np.float32)
+        """(L, bands, h, w) of a tile, north up."""
+        values = layer.values(dates, self._pixels(scene, layer, layer.source.resolution or 1.0, corner))
         return values[:, :, ::-1] if scene.flipped else values
 
     def _clear(self, scene: Scene, layer: Layer, corner: tuple[float, float]) -> np.ndarray:

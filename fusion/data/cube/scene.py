@@ -48,10 +48,37 @@ class Layer:
         shape = dict(zip(self.source.axes, self.array.shape, strict=True))
         return shape["y"] * self.source.resolution, shape["x"] * self.source.resolution
 
-    def window(self, dates: np.ndarray | None, window: tuple[int, int, int, int]) -> np.ndarray:
-        """(L, bands, h, w) raw values of some dates in a window (row, column, h, w); L is 1 for an image (no dates),
-        h and w are 1 for weather."""
-        return _window(self.array, self.source.axes, dates, window)[:, self.bands]
+    def values(self, dates: np.ndarray | None, window: tuple[int, int, int, int]) -> np.ndarray:
+        """(L, bands, h, w) float32 physical values of some dates in a window (row, column, h, w), NaN where not
+        observed; L is 1 for an image (no dates), h and w are 1 for weather."""
+        source = self.source
+        raw = _window(self.array, source.axes, dates, window)[:, self.bands]
+        values = raw.astype(np.float32)
+        missing = np.isin(raw, source.nodata)
+        if source.range is not None:
+            missing |= (raw < source.range[0]) | (raw > source.range[1])
+        if source.decibels is not None:
+            missing |= raw <= 0
+            values = source.decibels * np.log10(np.where(missing, 1, values)) + source.offset
+        elif (source.scale, source.offset) != (1, 0):
+            values = values * source.scale + source.offset
+        if dates is not None and self.available is not None:
+            missing |= ~self.available[dates][:, :, None, None]
+        return np.where(missing, np.nan, values).astype(np.float32)
+
+    def empty_dates(self) -> int:
+        """How many dates have data in less than 5 % of the pixels; of a central window, if the array is on disk."""
+        shape = dict(zip(self.source.axes, self.array.shape, strict=True))
+        height, width = shape.get("y", 1), shape.get("x", 1)
+        window = (0, 0, height, width)
+        if not isinstance(self.array, np.ndarray):
+            side = min(64, height, width)
+            window = ((height - side) // 2, (width - side) // 2, side, side)
+        lacking = 0
+        for date in range(len(self.dates)):
+            missing = np.isnan(self.values(np.array([date]), window))
+            lacking += bool(missing.mean() >= 0.95)
+        return lacking
 
     def clear(self, dates: np.ndarray, window: tuple[int, int, int, int]) -> np.ndarray:
         """(L, h, w) bool in a window of the mask's own pixels."""

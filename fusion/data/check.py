@@ -1,0 +1,297 @@
+"""Looks at data before a model does: a report for people, refusals for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from .dataset import TileDataset
+from .modality import Modality
+from .tiles import Tile, TileBatch, observed
+from .units import check_range, looks_like
+
+__all__ = ["ModalityReport", "Report", "check", "check_labels", "check_modalities", "check_values"]
+
+
+@dataclass(frozen=True)
+class ModalityReport:
+    """What was found of one modality; ``dates``: fewest, median, most usable dates of a tile, ``days``: their span."""
+
+    modality: Modality
+    files: int
+    dtype: str
+    tiles: int
+    dates: tuple[int, int, int] | None
+    days: tuple[int, int] | None
+    low: float
+    high: float
+    looks: str
+
+
+@dataclass
+class Report:
+    """Result of :func:`check`; printing it gives the table.
+
+    Attributes:
+        problems: what must be repaired, one entry a file or modality.
+        warnings: what should be known.
+    """
+
+    tiles: int
+    read: int
+    crs: str
+    modalities: list[ModalityReport]
+    labels: str
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def __str__(self) -> str:
+        header = ("modality", "files", "dates", "bands", "res", "dtype", "range (p1..p99)", "unit", "looks like")
+        rows = [header, *(self._row(m) for m in self.modalities)]
+        widths = [max(len(row[k]) for row in rows) for k in range(len(header))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines.append(f"{self.tiles} tiles, {self.read} read; crs {self.crs}; labels: {self.labels}")
+        lines += [f"! {warning}" for warning in self.warnings]
+        lines += [f"ERROR {problem}" for problem in self.problems]
+        return "\n".join(lines)
+
+    @staticmethod
+    def _row(found: ModalityReport) -> tuple[str, ...]:
+        modality = found.modality
+        bands = " ".join(modality.bands[:4]) + (f" ...({modality.channels})" if modality.channels > 4 else "")
+        dates = "1" if modality.kind == "image" else "-"
+        if found.dates and found.days:
+            dates = f"{found.dates[0]}-{found.dates[2]} (day {found.days[0]}..{found.days[1]})"
+        return (
+            modality.name,
+            str(found.files or "-"),
+            dates,
+            bands,
+            f"{modality.resolution:g} m",
+            found.dtype or "-",
+            f"{found.low:.4g}..{found.high:.4g}" if found.tiles else "-",
+            modality.unit or "-",
+            found.looks,
+        )
+
+
+class _Tally:
+    """Values and dates of one modality, tile after tile; keeps some values of each."""
+
+    KEPT = 2048
+
+    def __init__(self, modality: Modality) -> None:
+        self.modality, self.tiles = modality, 0
+        self.values: list[np.ndarray] = []
+        self.dates: list[int] = []
+        self.days: list[int] = []
+
+    def add(self, tile: Tile) -> None:
+        values = observed(tile, self.modality.name)  # (C, n)
+        if values is None:
+            return
+        self.tiles += 1
+        self.values.append(values[:, :: max(1, values.shape[1] // self.KEPT)])
+        if self.modality.kind == "series":
+            valid = tile.valid[self.modality.name]
+            self.dates.append(int(valid.sum()))
+            self.days += [int(d) for d in tile.days[self.modality.name][valid][[0, -1]]]
+
+    def report(self, files: int, dtype: str) -> ModalityReport:
+        values = np.concatenate(self.values, axis=1) if self.values else np.zeros((self.modality.channels, 0))
+        low, high = np.percentile(values, [1, 99]) if values.size else (0.0, 0.0)
+        dates = (min(self.dates), int(np.median(self.dates)), max(self.dates)) if self.dates else None
+        days = (min(self.days), max(self.days)) if self.days else None
+        looks = looks_like(values)
+        return ModalityReport(self.modality, files, dtype, self.tiles, dates, days, float(low), float(high), looks)
+
+
+def check(dataset: TileDataset, tiles: int | None = 2000) -> Report:
+    """Reads tiles (all up to ``tiles``, then evenly spaced ones; None for all) and tells what is in them.
+
+    It goes on after an error: every file that cannot be read is named in ``problems``.
+    """
+    number = len(dataset) if tiles is None else min(tiles, len(dataset))
+    chosen = np.unique(np.linspace(0, len(dataset) - 1, number).round().astype(int))
+    tallies = {m.name: _Tally(m) for m in dataset.modalities}
+    problems: dict[str, str] = {}  # by message: one file spoils many tiles
+    empty: list[str] = []
+    for i in map(int, chosen):
+        try:
+            tile = dataset[i]
+        except (ValueError, TypeError, RuntimeError, OSError) as error:
+            problems.setdefault(str(error), dataset.names[i])
+            continue
+        for tally in tallies.values():
+            tally.add(tile)
+        if not tile.values:
+            empty.append(tile.name)
+    listed = [message if name in message else f"tile {name}: {message}" for message, name in problems.items()]
+    warnings = dataset.notes()
+    for name, tally in tallies.items():
+        if not tally.tiles:
+            listed.append(
+                f"modality {name!r}: nothing observed in {len(chosen)} tiles; every date is nodata, NaN or too cloudy. "
+                "Check nodata and the cloud limit, or leave it out"
+            )
+        elif tally.tiles < len(chosen) - len(problems):
+            warnings.append(f"{name}: missing in {len(chosen) - len(problems) - tally.tiles} of {len(chosen)} tiles")
+        if tally.values:
+            try:
+                check_range(np.concatenate(tally.values, axis=1), tally.modality)
+            except ValueError as error:
+                listed.append(str(error))
+    if empty:
+        warnings.append(f"{len(empty)} tiles without any observation, e.g. {empty[0]}: leave them out of training")
+    if len(dataset) == 1:
+        warnings.append("one tile only: contrastive training needs other tiles to compare with")
+    labels, of_labels = _describe_labels(dataset)
+    crs = sorted({"unknown" if place is None else place.crs for place in _places(dataset, chosen)})
+    reports = [tally.report(*dataset.storage(name)) for name, tally in tallies.items()]
+    return Report(len(dataset), len(chosen), ", ".join(crs), reports, labels, listed, warnings + of_labels)
+
+
+def _places(dataset: TileDataset, chosen: np.ndarray) -> list:
+    try:
+        return dataset.subset(chosen[:: max(1, len(chosen) // 50)]).places()
+    except ValueError:  # a damaged file, which is a problem already
+        return [None]
+
+
+def _describe_labels(dataset: TileDataset) -> tuple[str, list[str]]:
+    if dataset.task is None:
+        return "none", []
+    warnings, labels = [], dataset.labels()
+    members = {name: _members(dataset, name) for name in dataset.splits}
+    for first, second in [("train", "val"), ("train", "test"), ("val", "test")]:
+        shared = members.get(first, set()) & members.get(second, set())
+        if shared:
+            warnings.append(f"splits {first} and {second} share {len(shared)} tiles, e.g. {sorted(shared)[0]}")
+    text = f"{dataset.task}, "
+    if dataset.task == "regression":
+        flat = labels.reshape(len(labels), -1)
+        text += f"{', '.join(dataset.classes)} {np.nanmin(flat):.4g}..{np.nanmax(flat):.4g}"
+    else:
+        counts = _counts(dataset)
+        text += ", ".join(f"{name} {count}" for name, count in counts.items())
+        missing = [name for name, count in counts.items() if not count]
+        if missing:
+            warnings.append(f"no example of {', '.join(missing)}: scores of these classes mean nothing")
+    sizes = ", ".join(f"{name} {len(tiles)}" for name, tiles in members.items())
+    return text + (f"; splits: {sizes}" if sizes else ""), warnings
+
+
+def _members(dataset: TileDataset, split: str) -> set[str]:
+    try:
+        return set(dataset.split(split).names)
+    except ValueError:
+        return set()
+
+
+def _counts(dataset: TileDataset) -> dict[str, int]:
+    labels = dataset.labels()
+    if dataset.task == "multilabel":
+        counts = (labels > 0.5).sum(dim=0)
+    else:
+        flat = labels.flatten()
+        counts = torch.bincount(flat[flat >= 0], minlength=len(dataset.classes))
+    return dict(zip(dataset.classes, counts.tolist(), strict=True))
+
+
+def check_labels(dataset: TileDataset) -> None:
+    """
+    Raises:
+        ValueError: a class without any example, a target without variation, or no labels at all. The message says how
+            to go on.
+    """
+    if dataset.task == "regression":
+        flat = dataset.labels().reshape(len(dataset), -1)
+        constant = [n for n, c in zip(dataset.classes, flat.T, strict=False) if (c == c[0]).all()]
+        if constant:
+            raise ValueError(f"target {', '.join(constant)} is the same in all {len(dataset)} tiles: nothing to learn")
+        return
+    counts = _counts(dataset)
+    missing = [name for name, count in counts.items() if not count]
+    present = [name for name, count in counts.items() if count]
+    if missing:
+        raise ValueError(
+            f"no label of {', '.join(missing)} in {len(dataset)} tiles, so it cannot be learned. Take more labels, or "
+            f"go on without: dataset.with_classes({present})"
+        )
+    if len(present) < 2 and dataset.task == "multiclass":
+        raise ValueError(f"all {len(dataset)} tiles are {present[0]!r}: two classes at least are needed")
+
+
+def check_modalities(data: Sequence[Modality], model: Sequence[Modality]) -> None:
+    """Whether data fit a model: every modality in common has the same bands in the same order, unit and resolution.
+
+    Raises:
+        ValueError: nothing in common, or the first difference; the message says which bands to use.
+    """
+    wanted = {m.name: m for m in model}
+    common = [m for m in data if m.name in wanted]
+    if not common:
+        raise ValueError(
+            f"the data has {', '.join(m.name for m in data)}, the model knows {', '.join(wanted)}: none in common; "
+            "rename the modalities of the data"
+        )
+    for has in common:
+        want = wanted[has.name]
+        if has.bands != want.bands:
+            same = set(has.bands) == set(want.bands)
+            missing = [band for band in want.bands if band not in has.bands]
+            raise ValueError(
+                f"modality {has.name!r}: the data has bands {', '.join(has.bands)}; the model wants "
+                f"{', '.join(want.bands)} "
+                + ("in this order" if same else f"({', '.join(missing) or 'no other'} missing)")
+                + (f"; say use: [{', '.join(want.bands)}]" if not missing else "")
+            )
+        for what in ("kind", "resolution", "patch_size", "unit"):
+            a, b = getattr(has, what), getattr(want, what)
+            if a != b and (what != "unit" or (a and b)):
+                raise ValueError(f"modality {has.name!r}: {what} is {a!r} in the data and {b!r} in the model")
+
+
+def check_values(
+    data: TileDataset | Tile | TileBatch, modalities: Modality | Sequence[Modality] | None = None, tiles: int = 16
+) -> None:
+    """Refuses data whose bands or range are not what they should be.
+
+    Args:
+        data: a data set (of which ``tiles`` are read), a tile or a batch.
+        modalities: what a model expects, with its statistics; by default what the data set says of itself.
+
+    Raises:
+        ValueError: other bands, another number of bands, another unit, or a range that is off by a factor of ten. The
+            message says what the values look like and how to repair it.
+    """
+    wanted = [modalities] if isinstance(modalities, Modality) else modalities
+    samples: list[Tile | TileBatch]
+    if isinstance(data, TileDataset):
+        if wanted is not None:
+            check_modalities(data.modalities, wanted)
+        chosen = np.unique(np.linspace(0, len(data) - 1, min(tiles, len(data))).round().astype(int))
+        samples = [data[int(i)] for i in chosen]
+        wanted = wanted or data.modalities
+    else:
+        samples = [data]
+    if wanted is None:
+        raise ValueError("check_values: a tile or batch needs modalities to be compared with")
+    for modality in wanted:
+        for sample in samples:
+            given = sample.values.get(modality.name)
+            if given is not None and given.shape[-3] != modality.channels:
+                raise ValueError(
+                    f"modality {modality.name!r}: {given.shape[-3]} bands in data of shape {tuple(given.shape)}, "
+                    f"{modality.channels} wanted: {', '.join(modality.bands)}"
+                )
+        parts = [part for sample in samples if (part := observed(sample, modality.name)) is not None]
+        if parts:
+            check_range(np.concatenate(parts, axis=1), modality)
