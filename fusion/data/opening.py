@@ -18,9 +18,9 @@ def open_dataset(source: str | Path, folder: str | Path | None = None, **options
     """Opens a data set.
 
     Args:
-        source: ``"landscape"`` (synthetic, needs no folder), ``"treesat"``, the name of a description that ships with the
-            package (``"biomassters"``, ``"worldcereal"``, ``"worldcereal-monthly"``), a YAML file, or a folder that
-            holds ``fusion.yaml`` or TreeSatAI-TS.
+        source: ``"landscape"`` (synthetic, needs no folder), ``"treesat"``, the name of a description that ships with
+            the package (``"biomassters"``, ``"worldcereal"``, ``"worldcereal-monthly"``), a YAML file, or a folder
+            that holds ``fusion.yaml`` or TreeSatAI-TS.
         folder: where the files are; by default where the description is.
         options: of the reader, e.g. ``modalities``, ``max_dates``, ``labels``; for the landscape those of
             :class:`~fusion.data.landscape.Landscape` too (``size``, ``seed``, ``year``).

@@ -69,6 +69,17 @@ class TiffStack:
         return pixels
 
 
+class OnDisk:
+    """An array in a file, read slice by slice. Holds no handle, so it can be sent to another process."""
+
+    def __init__(self, arrays: Arrays, path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        self.arrays, self.path, self.name, self.shape, self.dtype = arrays, path, name, shape, dtype
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        with reading(self.path):
+            return np.asarray(self.arrays.store(self.path)[self.name][index])
+
+
 class Arrays:
     """Arrays of many files. Those that fit the budget are kept in memory, the others are sliced from disk.
 
@@ -87,13 +98,13 @@ class Arrays:
         return self.__dict__ | {"_open": {}}
 
     def has(self, path: Path, name: str) -> bool:
-        return name in self._store(path)
+        return name in self.store(path)
 
     def attributes(self, path: Path, name: str) -> Mapping[str, Any]:
         with reading(path):
-            return dict(getattr(self._store(path)[name], "attrs", {}))
+            return dict(getattr(self.store(path)[name], "attrs", {}))
 
-    def get(self, path: Path, name: str) -> Any:
+    def get(self, path: Path, name: str) -> np.ndarray | OnDisk:
         """Something with shape, dtype and ``[slices]``.
 
         Raises:
@@ -102,19 +113,20 @@ class Arrays:
         key = (path, name)
         if key in self._kept:
             return self._kept[key]
-        store = self._store(path)
+        store = self.store(path)
         if name not in store:
             need_keys(path, list(store.keys()), [name])
         with reading(path):
             array = store[name]
             size = int(np.prod(array.shape)) * array.dtype.itemsize
-            if size <= self._left:
-                array = np.asarray(array[...])
-                self._left -= size
-                self._kept[key] = array
-        return array
+            if size > self._left:
+                return OnDisk(self, path, name, tuple(array.shape), array.dtype)
+            self._kept[key] = np.asarray(array[...])
+            self._left -= size
+        return self._kept[key]
 
-    def _store(self, path: Path) -> Any:
+    def store(self, path: Path) -> Any:
+        """The open file, of this process."""
         key = (os.getpid(), path)
         if key not in self._open:
             opener = _OPEN.get(path.suffix.lower())
