@@ -1,0 +1,183 @@
+"""Cubes from a folder that a YAML describes (:mod:`fusion.data.cube`), whatever its format; read when they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fusion.data import CubeDataset, Geo, Modality
+from fusion.data.cube import Description
+from fusion.data.cube.scene import Layer, Scene
+
+from .cubes import Cube, SensorCube, smooth_backscatter
+
+__all__ = ["read_cubes"]
+
+
+def read_cubes(
+    description: str | Path | Mapping[str, Any] | Description,
+    folder: str | Path,
+    sensors: Mapping[str, Sequence[str]] | None = None,
+    *,
+    looks: int = 3,
+    memory: int = 1 << 30,
+) -> list[Cube]:
+    """One cube a scene, all sensors on the grid of the finest one.
+
+    Args:
+        sensors: for each sensor the described modalities whose bands it joins, e.g. ``{"s2": ["s2", "s2-20m"], "s1":
+            ["s1"]}``; they must have the same dates. A modality that a scene lacks is not observed there. By default
+            every series with pixels is a sensor of its own.
+        looks: acquisitions in the running mean that calms a sensor in dB; 1 leaves it.
+        memory: bytes of arrays to keep in memory; what is larger is read from disk in windows.
+
+    Raises:
+        ValueError: what the reader refuses, an unknown modality, different dates, or a resolution that is no multiple
+            of the finest.
+    """
+    wanted = None if sensors is None else list(dict.fromkeys(m for members in sensors.values() for m in members))
+    dataset = CubeDataset(description, folder, wanted, labels=False, memory=memory)
+    sources = dataset.description.modalities
+    if sensors is None:
+        sensors = {name: (name,) for name, source in sources.items() if source.spatial and source.kind == "series"}
+    finest = min(sources[m].resolution for members in sensors.values() for m in members)
+    known = {modality.name: modality for modality in dataset.modalities}
+    cubes = []
+    for scene in dataset.scenes:
+        found = {}
+        for name, members in sensors.items():
+            sensor = _sensor(scene, name, [known[m] for m in members], finest, looks)
+            if sensor is not None:
+                found[name] = sensor
+        if found:
+            cubes.append(Cube(scene.name, found, _geo(scene, finest)))
+    return cubes
+
+
+def _sensor(scene: Scene, name: str, members: list[Modality], finest: float, looks: int) -> SensorCube | None:
+    layers = [scene.layers.get(member.name) for member in members]
+    there = [layer for layer in layers if layer is not None]
+    if not there:
+        return None
+    first = there[0]
+    for layer in there[1:]:
+        if not np.array_equal(layer.dates, first.dates):
+            raise ValueError(
+                f"scene {scene.name!r}: the parts of sensor {name!r} have different dates; keep them apart"
+            )
+    days = first.dates.astype("datetime64[D]").astype(np.int64)
+    order = np.unique(days, return_index=True)[1]  # ascending; of several acquisitions a day the first
+    bands = tuple(band for member in members for band in member.bands)
+    modality = replace(members[0], name=name, bands=bands, resolution=finest, patch_size=1, mean=(), std=())
+    size = tuple(round(extent / finest) for extent in scene.extent)
+    counts = [member.channels for member in members]
+    masked = next((layer for layer in there if layer.mask is not None), None)
+    values = _Values(scene, tuple(zip(layers, counts, strict=True)), finest, size, order, modality.unit, looks)
+    clear = None if masked is None else _Clear(scene, masked, finest, size, order)
+    return SensorCube(modality, days[order], values, clear)
+
+
+def _geo(scene: Scene, finest: float) -> Geo | None:
+    if scene.geo is None:
+        return None
+    _, _, west, _, _, north = scene.geo.transform
+    return Geo((finest, 0.0, west, 0.0, -finest, north), scene.geo.crs)
+
+
+@dataclass(frozen=True)
+class _Lazy:
+    """Something that looks like an array (dates, ..., rows, columns) and reads what is sliced."""
+
+    scene: Scene
+
+    def _place(self, index: Any) -> tuple[np.ndarray, slice, slice]:
+        """Positions of dates in the file, rows and columns, of ``[dates]``, ``[..., rows, columns]`` or both."""
+        index = index if isinstance(index, tuple) else (index, ...)
+        dates = self.order if index[0] is Ellipsis else np.atleast_1d(self.order[index[0]])
+        spatial = index[-2:] if len(index) > 2 and index[-1] is not Ellipsis else (slice(None), slice(None))
+        rows, columns = (slice(*part.indices(n)[:2]) for part, n in zip(spatial, self.size, strict=True))
+        return dates, rows, columns
+
+    def _window(self, layer: Layer, resolution: float, rows: slice, columns: slice) -> tuple[int, tuple[int, ...]]:
+        """How many fine pixels a pixel of ``resolution`` is across, and the window (row, column, h, w) that covers."""
+        ratio = round(resolution / self.finest)
+        if abs(ratio - resolution / self.finest) > 1e-6:
+            raise ValueError(
+                f"{layer.path}: {resolution:g} m is no multiple of the finest resolution {self.finest:g} m; resample it"
+            )
+        top, left = rows.start // ratio, columns.start // ratio
+        height, width = -(-rows.stop // ratio) - top, -(-columns.stop // ratio) - left
+        return ratio, (top, left, height, width)
+
+    def _fine(self, values: np.ndarray, ratio: int, rows: slice, columns: slice) -> np.ndarray:
+        """Coarse pixels repeated, cut to the rows and columns wanted."""
+        if ratio > 1:
+            values = values.repeat(ratio, axis=-2).repeat(ratio, axis=-1)
+        top, left = rows.start % ratio, columns.start % ratio
+        return values[..., top : top + rows.stop - rows.start, left : left + columns.stop - columns.start]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[...], dtype=dtype)
+
+
+@dataclass(frozen=True)
+class _Values(_Lazy):
+    """Physical values (T, C, H, W) of the layers of one sensor, NaN where not observed."""
+
+    layers: tuple[tuple[Layer | None, int], ...]  # with the number of bands
+    finest: float
+    size: tuple[int, int]
+    order: np.ndarray
+    unit: str
+    looks: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.order), sum(bands for _, bands in self.layers), *self.size)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        dates, rows, columns = self._place(index)
+        extent = (rows.stop - rows.start, columns.stop - columns.start)
+        parts = []
+        for layer, bands in self.layers:
+            if layer is None:
+                parts.append(np.full((len(dates), bands, *extent), np.nan, np.float32))
+                continue
+            ratio, window = self._window(layer, layer.source.resolution, rows, columns)
+            values = layer.values(dates, _turned(self.scene, layer, layer.source.resolution, window))
+            values = values[..., ::-1, :] if self.scene.flipped else values
+            parts.append(self._fine(values, ratio, rows, columns))
+        joined = np.concatenate(parts, axis=1)
+        return smooth_backscatter(joined, self.looks) if self.unit == "dB" and self.looks > 1 else joined
+
+
+@dataclass(frozen=True)
+class _Clear(_Lazy):
+    """(T, H, W) bool of the mask of one layer."""
+
+    layer: Layer
+    finest: float
+    size: tuple[int, int]
+    order: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.order), *self.size)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        dates, rows, columns = self._place(index)
+        resolution = self.layer.source.mask.resolution or self.layer.source.resolution
+        ratio, window = self._window(self.layer, resolution, rows, columns)
+        clear = self.layer.clear(dates, _turned(self.scene, self.layer, resolution, window))
+        clear = clear[..., ::-1, :] if self.scene.flipped else clear
+        return self._fine(clear, ratio, rows, columns)
+
+
+def _turned(scene: Scene, layer: Layer, resolution: float, window: tuple[int, ...]) -> tuple[int, ...]:
+    """A window counted from the north, as rows lie in the file."""
+    top, left, height, width = window
+    return (round(layer.extent[0] / resolution) - top - height, left, height, width) if scene.flipped else window
