@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import operator
 import re
@@ -28,8 +29,11 @@ class Experiment:
 
     Attributes:
         title: of the report.
-        data: ``source`` (may be left to ``--data``), ``reader`` (its options), ``splits`` (by role).
-        steps: one-key mappings from a step of :mod:`fusion.experiments.steps` to its settings, in order.
+        data: ``source`` (may be left to ``--data``), ``reader`` (its options), ``splits`` (by role). Data that is no
+            tiles has its own opener as ``open: module:function``; it takes the source and the reader's options, and
+            returns parts by role and a sentence about them.
+        steps: one-key mappings from a step of :mod:`fusion.experiments.steps`, or ``module:function`` of another one,
+            to its settings, in order.
         question: what it asks, in a sentence or two, for the report.
         seed: of weights, batches and draws of labels.
         expect: comparisons of two metrics, or of a metric and a number, that must hold, e.g.
@@ -124,11 +128,18 @@ def run_experiment(
     began = time.perf_counter()
     say(f"{experiment.title}")
     clock = _Clock(len(steps) + 2, say)
-    dataset = open_data(source, **experiment.data.get("reader", {}))
-    state = State(out, chosen, partition(dataset, experiment.data.get("splits")), progress=progress)
-    clock.done("data", _describe(dataset, state.data))
+    reader = experiment.data.get("reader", {})
+    if "open" in experiment.data:
+        parts, described = call(_imported(experiment.data["open"]), reader, "reader", source)
+    else:
+        dataset = open_data(source, **reader)
+        parts = partition(dataset, experiment.data.get("splits"))
+        described = _describe(dataset, parts)
+    state = State(out, chosen, parts, progress=progress)
+    clock.done("data", described)
     for name, settings in steps:
-        clock.done(name, call(STEPS[name], settings, f"step {name}", state))
+        step = _imported(name) if ":" in name else STEPS[name]
+        clock.done(name.partition(":")[2] or name, call(step, settings, f"step {name}", state))
     failed = tuple(e for e in experiment.expect if not _holds(e, state.metrics))
     state.metrics |= {
         "experiment": experiment.name,
@@ -158,9 +169,22 @@ class _Clock:
 def _one(step: Any, known: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     """``{"pretrain": {...}}``, or a bare name."""
     name, settings = (step, {}) if isinstance(step, str) else next(iter(step.items()))
-    if name not in known or (not isinstance(step, str) and len(step) != 1):
-        raise ValueError(f"{step!r} is no step; one of {', '.join(known)}, with its settings")
+    if (name not in known and ":" not in name) or (not isinstance(step, str) and len(step) != 1):
+        raise ValueError(f"{step!r} is no step; one of {', '.join(known)}, or module:function, with its settings")
     return name, settings or {}
+
+
+def _imported(place: str) -> Callable[..., Any]:
+    """The function ``module:name``.
+
+    Raises:
+        ValueError: there is no such module or function.
+    """
+    module, _, name = place.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"no function {place!r}: {error}") from None
 
 
 def _describe(dataset: Any, parts: Mapping[str, Any]) -> str:
