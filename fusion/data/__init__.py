@@ -12,7 +12,6 @@ from .blocks import block_splits
 from .dataset import TileDataset
 from .fraction import fraction
 from .modality import Modality
-from .opening import open_dataset
 from .statistics import fit_statistics
 from .tiles import Geo, Tile, TileBatch, collate
 
@@ -42,7 +41,6 @@ __all__ = [
     "collate",
     "fit_statistics",
     "fraction",
-    "open_dataset",
 ]
 
 

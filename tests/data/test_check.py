@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from fusion.data import Landscape, LandscapeTiles, Modality, Tile, TileDataset, collate, fit_statistics, open_dataset
+from fusion.data import (
+    CubeDataset,
+    Landscape,
+    LandscapeTiles,
+    Modality,
+    Tile,
+    TileDataset,
+    TreeSatDataset,
+    collate,
+    fit_statistics,
+)
 from fusion.data.check import check, check_labels, check_modalities, check_values
 from fusion.data.units import looks_like
 
@@ -81,9 +91,10 @@ def test_every_honest_tile_passes_its_own_statistics(tiles):
         check_values(tiles[i], fitted)
 
 
-@pytest.mark.parametrize("source", ["biomassters", "treesat"])
-def test_real_tiles_pass_their_own_statistics(source, data_dir):
-    data = open_dataset(source, data_dir({"biomassters": "biomassters_mini", "treesat": "treesatai_ts_mini"}[source]))
+@pytest.mark.parametrize("name", ["biomassters_mini", "treesatai_ts_mini"])
+def test_real_tiles_pass_their_own_statistics(name, data_dir):
+    folder = data_dir(name)
+    data = CubeDataset("biomassters", folder) if name == "biomassters_mini" else TreeSatDataset(folder)
     fitted = fit_statistics(data, tiles=64)
     check_values(data, fitted)
     for i in range(0, len(data), 16):
@@ -180,24 +191,3 @@ def test_labels_that_cannot_be_learned_are_refused(data, message):
 def test_labels_that_can_be_learned_pass(tiles):
     check_labels(tiles.with_classes(["wheat", "maize"]))
     check_labels(labelled("regression", torch.arange(3.0)[:, None], ("biomass",)))
-
-
-def test_opening_by_name_description_or_folder(tmp_path):
-    small = open_dataset("landscape", size=64, field_metres=90, fine=2, tile=16, patch=4, modalities=["s1"], block=1)
-    assert len(small) == 16
-    assert [m.name for m in small.modalities] == ["s1"]
-    np.savez(tmp_path / "a.npz", s2=np.ones((2, 1, 4, 4)), dates=np.array(["2020-01-01", "2020-02-01"]))
-    (tmp_path / "fusion.yaml").write_text(
-        "files: '{scene}.npz'\ntile: 40\npatch: 20\nmodalities:\n"
-        "  s2: {variable: s2, bands: [B04], resolution: 10, dates: dates}\n"
-    )
-    assert len(open_dataset(tmp_path)) == len(open_dataset(tmp_path / "fusion.yaml")) == 1
-    with pytest.raises(ValueError, match="CubeDataset has no option colour; it has description, modalities"):
-        open_dataset(tmp_path, colour=1)
-    with pytest.raises(ValueError, match=r"the folder with the files is wanted \(--data DIR\)"):
-        open_dataset("biomassters")
-    with pytest.raises(ValueError, match=r"names are landscape, treesat, biomassters, worldcereal"):
-        open_dataset("nonsense")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"holds neither fusion.yaml nor TreeSatAI-TS"):
-        open_dataset(tmp_path / "empty")

@@ -14,7 +14,7 @@ import xarray
 import zarr
 from rasterio.transform import from_origin
 
-from fusion.data import CubeDataset, Geo, collate, fit_statistics, open_dataset
+from fusion.data import CubeDataset, Geo, collate, fit_statistics
 from fusion.data.cube import load_description
 
 DATES = ["2020-01-10", "2020-03-01", "2020-06-15", "2021-02-01"]
@@ -467,7 +467,7 @@ def test_layers_that_cover_different_ground_are_refused(folder):
 
 
 def test_files_that_are_no_description(tmp_path):
-    with pytest.raises(ValueError, match="no such description"):
+    with pytest.raises(ValueError, match="no such description; biomassters, worldcereal"):
         load_description(tmp_path / "a.yaml")
     (tmp_path / "b.yaml").write_text("files: [")
     with pytest.raises(ValueError, match=r"b.yaml: is not YAML"):
@@ -478,7 +478,7 @@ def test_files_that_are_no_description(tmp_path):
 
 def test_biomassters(data_dir):
     folder = data_dir("biomassters_mini")
-    data = open_dataset("biomassters", folder)
+    data = CubeDataset("biomassters", folder)
     assert len(data) == 512
     assert len(data.split("chip-0060c0a5")) == 256
     assert not set(data.split("train").names) & set(data.split("test").names)
@@ -500,7 +500,7 @@ def test_biomassters(data_dir):
 
 
 def test_worldcereal(data_dir):
-    data = open_dataset("worldcereal", data_dir("worldcereal_patches"))
+    data = CubeDataset("worldcereal", data_dir("worldcereal_patches"))
     assert [m.name for m in data.modalities] == ["s2", "s2-20m", "s1", "surface-temperature", "weather"]
     present = collate([data[0], data[len(data) - 1]]).present("s2")
     assert present.sum() == 1
@@ -508,7 +508,7 @@ def test_worldcereal(data_dir):
     assert first.crs == "EPSG:32631"
     assert first.transform[2] % 20 == 0
     assert 0.3 < len(data.split("train")) / len(data) < 0.7
-    monthly = open_dataset("worldcereal-monthly", data_dir("worldcereal_patches"))
+    monthly = CubeDataset("worldcereal-monthly", data_dir("worldcereal_patches"))
     assert monthly[0].geo.transform[5] == 5612650.0
     s1 = fit_statistics(monthly.with_modalities(["s1"]))[0]
     assert -12 < s1.mean[0] < -7

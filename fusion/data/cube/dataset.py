@@ -34,7 +34,8 @@ class CubeDataset(TileDataset):
     missing pixel takes the tile's mean of its date and band, and a date with too many of them is left out.
 
     Args:
-        description: YAML file, or what it would hold, or a :class:`Description`.
+        description: YAML file, the name of one that ships with the package, what it would hold, or a
+            :class:`Description`.
         folder: where the files are.
         modalities: only these; others are not read.
         labels: False to ignore the label map and keep tiles without label.

@@ -15,6 +15,7 @@ import yaml
 __all__ = ["AXES", "Description", "Labels", "Mask", "Source", "load_description"]
 
 AXES = ("time", "band", "y", "x")
+PRESETS = Path(__file__).parents[2] / "presets" / "data"
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,8 @@ class Description:
 
 
 def load_description(source: str | Path | Mapping[str, Any]) -> Description:
-    """Reads and checks a YAML file (or what it would hold).
+    """Reads and checks a YAML file, one that ships with the package by its name (``"biomassters"``), or what a file
+    would hold.
 
     Raises:
         ValueError: no such file, not YAML, an unknown or missing key, a value of the wrong type or meaning; the
@@ -176,11 +178,14 @@ def load_description(source: str | Path | Mapping[str, Any]) -> Description:
     """
     where = "description"
     if not isinstance(source, Mapping):
-        where = str(source)
+        shipped = PRESETS / f"{source}.yaml"
+        path = shipped if shipped.is_file() else Path(source)
+        where = str(path)
         try:
-            source = yaml.safe_load(Path(source).read_text())
+            source = yaml.safe_load(path.read_text())
         except FileNotFoundError as error:
-            raise ValueError(f"{where}: no such description") from error
+            known = ", ".join(sorted(preset.stem for preset in PRESETS.glob("*.yaml")))
+            raise ValueError(f"{where}: no such description; {known} ship with the package") from error
         except yaml.YAMLError as error:
             raise ValueError(f"{where}: is not YAML: {error}") from error
     table = _table(source, where)
