@@ -69,6 +69,7 @@ def loss_curves(log: Path | str, conditions: str = "") -> Picture:
             label = name if title == "loss" or name.count("/") > 1 else None
             panel.plot(epochs, values, color=colour, label=label, marker="." if len(epochs) < 3 else None)
         panel.set(title=title, xlabel="epoch")
+        panel.xaxis.get_major_locator().set_params(integer=True)
         if panel.get_legend_handles_labels()[0]:
             panel.legend(frameon=False, fontsize=8)
     return picture(figure, _with("Training log by epoch.", conditions))
@@ -150,7 +151,12 @@ def label_efficiency(rows: Sequence[Row], metric: str = "macro_f1", conditions: 
         sd = np.array([entry["scores"][metric].sd for entry in entries])
         panel.plot(x, mean, color=colour, marker="o", markersize=4, label=name)
         panel.fill_between(x, mean - sd, mean + sd, color=colour, alpha=0.15, linewidth=0)
+    counts = sorted({entry["labelled"] for entries in lines.values() for entry in entries})
     panel.set(xscale="log", xlabel="labelled training tiles", ylabel=NAMES.get(metric, metric))
+    panel.set_xticks(counts, [str(n) for n in counts])
+    panel.set_xticks([], minor=True)
+    if metric.endswith("f1"):
+        panel.set_ylim(top=min(1.02, panel.get_ylim()[1]))
     panel.legend(frameon=False, fontsize=8)
     return picture(
         figure, _with("Label efficiency; bands are one standard deviation over draws of the labels.", conditions)

@@ -97,7 +97,8 @@ class History(Checkpoint):
 
     def _line(self, trainer: Trainer, metrics: dict[str, float], seconds: float) -> str:
         epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs
-        shown = dict.fromkeys([*trainer.progress_bar_metrics, self.models.monitor])
+        wanted = [name.removesuffix("_epoch") for name in trainer.progress_bar_metrics]
+        shown = dict.fromkeys([*wanted, self.models.monitor])
         numbers = "  ".join(f"{name} {metrics[name]:.4g}" for name in shown if name in metrics)
         left = (epochs - epoch) * sum(self._durations) / len(self._durations)
         best = "  best" if self.models.improved else ""

@@ -8,6 +8,7 @@ safetensors reader.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -176,7 +177,10 @@ def load_finetuned(path: Path | str) -> nn.Module:
 
 
 def differences(saved: Any, wanted: Any, name: str = "") -> list[str]:
-    """Fields in which two plain configurations differ, one readable line each; modalities are matched by name."""
+    """Fields in which two plain configurations differ, one readable line each.
+
+    Modalities are matched by name; lists of numbers (statistics) are the same if they agree to 1e-6.
+    """
     if isinstance(saved, Mapping) and isinstance(wanted, Mapping):
         keys = list(dict.fromkeys([*saved, *wanted]))
         found = []
@@ -195,7 +199,10 @@ def differences(saved: Any, wanted: Any, name: str = "") -> list[str]:
         if not found and list(by_name[0]) != list(by_name[1]):
             found.append(f"{name}: order {list(by_name[0])} in the checkpoint, {list(by_name[1])} wanted")
         return found
-    if saved == wanted:
+    if _are_numbers(saved) and _are_numbers(wanted) and len(saved) == len(wanted):
+        if all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(saved, wanted, strict=True)):
+            return []  # statistics, which another number of threads sums in another order
+    elif saved == wanted:
         return []
     return [f"{name}: {_short(saved)} in the checkpoint, {_short(wanted)} wanted"]
 
@@ -204,7 +211,13 @@ def _are_modalities(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(m, Mapping) and "name" in m for m in value)
 
 
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, list | tuple) and any(isinstance(v, float) for v in value)
+
+
 def _short(value: Any, width: int = 120) -> str:
+    if _are_numbers(value):
+        value = [float(f"{v:.6g}") for v in value]
     text = str(value.get("name", value)) if isinstance(value, Mapping) else str(value)
     return text if len(text) <= width else text[: width - 3] + "..."
 

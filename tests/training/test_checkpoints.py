@@ -97,6 +97,10 @@ def test_differences_name_missing_fields_and_order():
     assert differences({"m": [a]}, {"m": [a, b]}) == ["m.vhr: absent in the checkpoint, vhr wanted"]
     assert differences({"depth": 6}, {}) == ["depth: 6 in the checkpoint, absent in what is wanted"]
     assert differences({"m": [a, b]}, {"m": [a, b]}) == []
+    assert differences({"mean": [0.1 + 0.2, 1e4]}, {"mean": [0.3, 1e4 + 1e-4]}) == []
+    assert differences({"mean": [0.3, 1e4]}, {"mean": [0.3, 1e3]}) == [
+        "mean: [0.3, 10000.0] in the checkpoint, [0.3, 1000.0] wanted"
+    ]
 
 
 def test_a_missing_checkpoint_names_its_neighbours(tmp_path, model):
