@@ -1,0 +1,59 @@
+"""What docs/data.md shows is what works."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import h5py
+import numpy as np
+import yaml
+
+from fusion.data import CubeDataset, collate
+from fusion.data.cube import load_description
+
+TEXT = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", TEXT, flags=re.DOTALL)
+
+
+def test_every_description_is_valid():
+    descriptions = [load_description(yaml.safe_load(block)) for block in blocks("yaml")]
+    assert [len(d.modalities) for d in descriptions] == [3, 2]
+
+
+def test_the_commented_description_reads_a_folder_that_is_as_it_says(tmp_path):
+    rng = np.random.default_rng(0)
+    for scene in ("north", "south"):
+        with h5py.File(tmp_path / f"{scene}.h5", "w") as file:
+            s2 = rng.integers(100, 5000, (6, 5, 80, 80)).astype(np.uint16)
+            s2[:, 4] = 0
+            s2[2, 4, :, :40] = 90
+            file["s2"], file["s2_dates"] = s2, [f"2020-{month:02d}-10" for month in range(3, 9)]
+            file["s2_available"] = np.array([True, True, True, False, True, True])
+            file["meteo"], file["meteo_dates"] = rng.random((9, 2)), [f"2020-04-{day:02d}" for day in range(1, 10)]
+            file["crop_type"] = np.full((80, 80), 1200 if scene == "north" else 1510)
+            file["bounds"] = [500000, 5399200, 500800, 5400000]
+            if scene == "north":
+                file["s1"], file["s1_dates"] = rng.random((3, 2, 80, 80)) / 10, ["2020-03", "2020-05", "2020-07"]
+    (tmp_path / "fusion.yaml").write_text(blocks("yaml")[0])
+    data = CubeDataset(tmp_path / "fusion.yaml", tmp_path)
+    assert len(data) == 50
+    west, east = data[0], data[4]
+    assert len(west.days["s2"]) == 4  # one not available, one cloudy
+    assert len(east.days["s2"]) == 5
+    assert set(west.values) == {"s2", "s1", "weather"}
+    assert set(data[25].values) == {"s2", "weather"}
+    assert data.labels().tolist() == [0] * 25 + [1] * 25
+    assert {name: len(data.split(name)) for name in data.splits} == {"train": 30, "val": 10, "test": 25}
+    assert data.places()[6].transform == (40.0, 0.0, 500160.0, 0.0, -40.0, 5399840.0)
+
+
+def test_a_reader_of_ones_own():
+    code = next(block for block in blocks("python") if "class MyTiles" in block)
+    space: dict = {}
+    exec(code, space)
+    data = space["MyTiles"]("anywhere")
+    assert collate([data[0], data[1]]).values["s2"].shape == (2, 5, 2, 8, 8)
