@@ -146,6 +146,7 @@ class OmniSatFinetuning(L.LightningModule):
         self.metrics = nn.ModuleDict(
             {"validation": metrics.clone(prefix="val/"), "test": metrics.clone(prefix="test/")}
         )
+        self.train()  # Lightning takes the modes it finds: a frozen model must be in evaluation from the start
 
     def forward(self, batch: TileBatch) -> Tensor:
         """(B, K) logits, or predicted targets in their own unit."""

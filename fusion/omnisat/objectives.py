@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,8 +38,12 @@ def draw_masked(
 
 
 def patch_standardised(values: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """(x - mean) / sqrt(unbiased variance + 1e-6) over ``dims``, each instance by its own statistics."""
-    var, mean = torch.var_mean(values, dims, keepdim=True)
+    """(x - mean) / sqrt(unbiased variance + 1e-6) over ``dims``, each instance by its own statistics.
+
+    An instance of one value becomes 0.
+    """
+    single = math.prod(values.shape[dim] for dim in dims) == 1
+    var, mean = torch.var_mean(values, dims, correction=0 if single else 1, keepdim=True)
     return (values - mean) / (var + 1e-6).sqrt()
 
 
