@@ -159,3 +159,129 @@ STABLE_TORCH_LIBRARY_IMPL(fusion, CPU, m) {
 }
 
 // ---------------------------------------------------------------- quantize
+
+#include "cpu/quantize.h"
+
+namespace {
+
+namespace quantize = fusion::quantize;
+
+// Calls function(T()) with the type of the values: float, double or bfloat16.
+template <class Function>
+void for_values(ScalarType type, const Function& function) {
+  if (type == ScalarType::Double)
+    function(double());
+  else if (type == ScalarType::BFloat16)
+    function(fusion::bfloat16());
+  else
+    function(float());
+}
+
+template <class T>
+quantize::Rows<T> rows(const Tensor& t) {
+  return {static_cast<const T*>(t.const_data_ptr()), t.size(0), t.size(1), t.stride(0)};
+}
+
+template <class T>
+T* data(Tensor& t) {
+  return static_cast<T*>(t.mutable_data_ptr());
+}
+
+template <class T>
+const T* data(const Tensor& t) {
+  return static_cast<const T*>(t.const_data_ptr());
+}
+
+ScalarType arithmetic(const Tensor& t) {
+  return t.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+Tensor nearest_code_cpp(Tensor x, Tensor codebook, bool cosine) {
+  Tensor codes = new_empty(x, {x.size(0)}, ScalarType::Long);
+  const auto metric = cosine ? quantize::Metric::kCosine : quantize::Metric::kL2;
+  for_values(x.scalar_type(), [&](auto example) {
+    using T = decltype(example);
+    quantize::nearest_code(rows<T>(x), rows<quantize::Arithmetic<T>>(codebook), metric, threads(),
+                           data<int64_t>(codes));
+  });
+  return codes;
+}
+
+std::tuple<Tensor, Tensor> code_statistics_cpp(Tensor x, Tensor codes, int64_t size) {
+  Tensor counts = new_empty(x, {size}, arithmetic(x)), sums = new_empty(x, {size, x.size(1)}, arithmetic(x));
+  for_values(x.scalar_type(), [&](auto example) {
+    using T = decltype(example);
+    using A = quantize::Arithmetic<T>;
+    quantize::code_statistics(rows<T>(x), data<int64_t>(std::as_const(codes)), size, threads(), data<A>(counts),
+                              data<A>(sums));
+  });
+  return {counts, sums};
+}
+
+std::tuple<Tensor, Tensor> finite_scalar_quantize_cpp(Tensor z, std::vector<int64_t> levels, bool sigmoid) {
+  Tensor quantized = new_empty(z, {z.size(0), z.size(1)}), codes = new_empty(z, {z.size(0)}, ScalarType::Long);
+  const auto form = sigmoid ? quantize::Form::kSigmoid : quantize::Form::kTanh;
+  for_values(z.scalar_type(), [&](auto example) {
+    using T = decltype(example);
+    quantize::finite_scalar_quantize(data<T>(std::as_const(z)), z.size(0), levels.data(), z.size(1), form, threads(),
+                                     data<T>(quantized), data<int64_t>(codes));
+  });
+  return {quantized, codes};
+}
+
+Tensor finite_scalar_quantize_backward_cpp(Tensor grad, Tensor z, std::vector<int64_t> levels, bool sigmoid) {
+  Tensor dz = new_empty(z, {z.size(0), z.size(1)});
+  const auto form = sigmoid ? quantize::Form::kSigmoid : quantize::Form::kTanh;
+  for_values(z.scalar_type(), [&](auto example) {
+    using T = decltype(example);
+    quantize::finite_scalar_quantize_backward(data<T>(std::as_const(grad)), data<T>(std::as_const(z)), z.size(0),
+                                              levels.data(), z.size(1), form, threads(), data<T>(dz));
+  });
+  return dz;
+}
+
+Tensor bin_encode_cpp(Tensor values, Tensor edges) {
+  Tensor codes = new_empty(values, {values.numel()}, ScalarType::Long);
+  auto run = [&](auto value, auto edge) {
+    using T = decltype(value);
+    using E = decltype(edge);
+    quantize::bin_encode(data<T>(std::as_const(values)), values.numel(), data<E>(std::as_const(edges)),
+                         edges.size(0) - 1, threads(), data<int64_t>(codes));
+  };
+  if (values.scalar_type() == ScalarType::Double)
+    run(double(), double());
+  else if (values.scalar_type() == ScalarType::BFloat16)
+    run(fusion::bfloat16(), float());
+  else if (edges.scalar_type() == ScalarType::Double)
+    run(float(), double());
+  else
+    run(float(), float());
+  return codes;
+}
+
+std::tuple<Tensor, int64_t, int64_t> bin_decode_cpp(Tensor codes, Tensor centres) {
+  const int64_t dim = centres.size(1);
+  Tensor values = new_empty(centres, {codes.numel(), dim});
+  int64_t range[2];
+  auto run = [&](auto example) {
+    using T = decltype(example);
+    quantize::bin_decode(data<int64_t>(std::as_const(codes)), codes.numel(), data<T>(std::as_const(centres)),
+                         centres.size(0), dim, threads(), data<T>(values), range);
+  };
+  if (centres.scalar_type() == ScalarType::Double)
+    run(double());
+  else
+    run(float());
+  return {values, range[0], range[1]};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(fusion, CPU, m) {
+  m.impl("nearest_code_cpp", TORCH_BOX(&nearest_code_cpp));
+  m.impl("code_statistics_cpp", TORCH_BOX(&code_statistics_cpp));
+  m.impl("finite_scalar_quantize_cpp", TORCH_BOX(&finite_scalar_quantize_cpp));
+  m.impl("finite_scalar_quantize_backward_cpp", TORCH_BOX(&finite_scalar_quantize_backward_cpp));
+  m.impl("bin_encode_cpp", TORCH_BOX(&bin_encode_cpp));
+  m.impl("bin_decode_cpp", TORCH_BOX(&bin_decode_cpp));
+}

@@ -16,6 +16,7 @@ from . import reference
 __all__ = [
     "bin_decode",
     "bin_encode",
+    "check_codes",
     "check_edges",
     "code_statistics",
     "finite_scalar_quantize",
@@ -133,13 +134,14 @@ def check_edges(edges: Tensor) -> None:
         )
 
 
+def check_codes(low: int, high: int, shape: torch.Size) -> None:
+    if low < -1 or high >= shape[0]:
+        raise ValueError(f"bin_decode: codes must be in -1..{shape[0] - 1} (centres {tuple(shape)}), got {low}..{high}")
+
+
 def bin_decode(codes: Tensor, centres: Tensor) -> Tensor:
-    size = centres.shape[0]
-    if not codes.is_cuda and codes.numel() and (int(codes.min()) < -1 or int(codes.max()) >= size):
-        raise ValueError(
-            f"bin_decode: codes must be in -1..{size - 1} (centres {tuple(centres.shape)}), "
-            f"got {int(codes.min())}..{int(codes.max())}"
-        )
+    if not codes.is_cuda and codes.numel():
+        check_codes(int(codes.min()), int(codes.max()), centres.shape)
     known = (codes >= 0) & (codes < centres.shape[0])
     values = centres[torch.where(known, codes, 0)]
     return values.masked_fill_(~known.view(codes.shape + (1,) * (centres.ndim - 1)), math.nan)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..backends import implement
 from ..operators import define
-from . import eager
+from . import eager, native  # noqa: F401  (native registers its implementations)
 from .reference import rotate
 
 __all__ = [

@@ -25,7 +25,7 @@ nan, inf = math.nan, math.inf
 LEVELS = [[8, 5, 5, 5], [8, 8, 8, 6, 5], [7, 5, 5, 5, 5], [3, 5, 4]]
 
 
-@pytest.fixture(params=["eager", "auto"])
+@pytest.fixture(params=["eager", "cpp"])
 def backend(request):
     with use_backend(request.param):
         yield request.param
