@@ -6,7 +6,8 @@ import math
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
+
+from .layout import remember
 
 __all__ = ["check_indices", "euclidean_buckets"]
 
@@ -50,19 +51,9 @@ def _piecewise(distance: Tensor) -> Tensor:
     return torch.where(distance <= _ALPHA, distance, beyond).long() + int(_BETA)
 
 
-# Smallest and largest value of index tensors seen before, so that a training step neither scans them again
-# nor waits for the GPU: tensor -> (version, smallest, largest).
-_extents: WeakIdKeyDictionary = WeakIdKeyDictionary()
-
-
 def _extent(index: Tensor) -> tuple[int, int]:
-    if index.is_inference():  # carries no version counter, so a change would go unnoticed
-        return tuple(bound.item() for bound in index.aminmax())
-    known = _extents.get(index)
-    if known is None or known[0] != index._version:
-        known = (index._version, *(bound.item() for bound in index.aminmax()))
-        _extents[index] = known
-    return known[1:]
+    """Smallest and largest value; remembered, so that a training step neither scans again nor waits for the GPU."""
+    return remember((index,), "extent", lambda: tuple(bound.item() for bound in index.aminmax()))
 
 
 def check_indices(bucket: Tensor, query_position: Tensor | None, key_position: Tensor | None, buckets: int) -> None:

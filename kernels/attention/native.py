@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
 
 from ..operators import declare_native
 from .eager import empty_like_heads
+from .layout import live_buckets, remember
 
 __all__ = ["backward", "forward", "refuses", "refuses_backward"]
 
@@ -86,7 +86,7 @@ def _arguments(
     dropout_p: float,
     scale: float,
 ) -> tuple:
-    compact, live = _compact(bucket, table.shape[-1])
+    buckets = table.shape[-1]
     positions = [
         torch.arange(tokens, dtype=torch.int32) if position is None else position.to(torch.int32).contiguous()
         for position, tokens in ((query_position, query.shape[2]), (key_position, key.shape[2]))
@@ -94,27 +94,20 @@ def _arguments(
     return (
         *(_with_unit_stride(t) for t in (query, key, value)),
         table.to(torch.float32).contiguous(),
-        *(compact, live, bucket.shape[0]),
+        *(_compact(bucket, buckets), live_buckets(bucket, buckets), bucket.shape[0]),
         *positions,
         None if key_valid is None else key_valid.contiguous(),
         *(seed, dropout_p, scale),
     )
 
 
-# bucket tensor -> (version, number of buckets, compact table, live buckets): made once for a layer.
-_tables: WeakIdKeyDictionary = WeakIdKeyDictionary()
+def _compact(bucket: Tensor, buckets: int) -> Tensor:
+    """The bucket table in 8 or 16 bits, with the spare entries."""
 
+    def make() -> Tensor:
+        dtype = torch.uint8 if buckets <= _REGISTER_BUCKETS else torch.uint16
+        compact = torch.zeros(bucket.numel() + _SPARE, dtype=dtype)
+        compact[: bucket.numel()] = bucket.reshape(-1).to(dtype)
+        return compact
 
-def _compact(bucket: Tensor, buckets: int) -> tuple[Tensor, Tensor]:
-    """The bucket table in 8 or 16 bits, and the buckets that occur, the most frequent one first."""
-    known = None if bucket.is_inference() else _tables.get(bucket)
-    if known is not None and known[:2] == (bucket._version, buckets):
-        return known[2:]
-    dtype = torch.uint8 if buckets <= _REGISTER_BUCKETS else torch.uint16
-    compact = torch.zeros(bucket.numel() + _SPARE, dtype=dtype)
-    compact[: bucket.numel()] = bucket.reshape(-1).to(dtype)
-    counts = bucket.reshape(-1).long().bincount(minlength=buckets)
-    live = counts.argsort(descending=True, stable=True)[: max(1, int((counts > 0).sum()))].int()
-    if not bucket.is_inference():
-        _tables[bucket] = (bucket._version, buckets, compact, live)
-    return compact, live
+    return remember((bucket,), ("compact", buckets), make)

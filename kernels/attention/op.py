@@ -21,6 +21,7 @@ from ..operators import define
 from . import eager, native
 from .buckets import check_indices
 from .eager import empty_like_heads, statistics_dtype
+from .layout import live_buckets
 
 __all__ = ["relative_attention"]
 
@@ -68,6 +69,38 @@ implement("relative_attention", "eager")(_checked(eager.forward))
 implement("relative_attention_backward", "eager")(eager.backward)
 implement("relative_attention", "cpp", refuses=native.refuses)(_checked(native.forward))
 implement("relative_attention_backward", "cpp", refuses=native.refuses_backward)(native.backward)
+
+
+def _triton_refuses(query: Tensor, key: Tensor, value: Tensor, table: Tensor, *rest: Any) -> str | None:
+    if query.dtype == torch.float64:
+        return "computes in float32"
+    if query.shape[-1] > 128:
+        return f"holds a row of at most 128 features in registers, not {query.shape[-1]}"
+    check_indices(*rest[:3], table.shape[-1])
+    live = live_buckets(rest[0], table.shape[-1]).numel()
+    if live > 16:
+        return f"adds gradients up for at most 16 buckets that occur, not {live}"
+    return None
+
+
+def _triton_refuses_backward(
+    grad_output: Tensor, output: Tensor, largest: Tensor, weight: Tensor, *inputs: Any
+) -> str | None:
+    return _triton_refuses(*inputs)
+
+
+@implement("relative_attention", "triton", refuses=_triton_refuses)
+def _triton_forward(*args: Any) -> Any:
+    from . import triton
+
+    return triton.forward(*args)
+
+
+@implement("relative_attention_backward", "triton", refuses=_triton_refuses_backward)
+def _triton_backward(*args: Any) -> Any:
+    from . import triton
+
+    return triton.backward(*args)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

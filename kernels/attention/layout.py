@@ -1,0 +1,93 @@
+"""What depends on positions alone, worked out once for a layer and remembered while its tensors live."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+
+__all__ = ["Layout", "live_buckets", "remember"]
+
+# first tensor -> [(weak references to the others, versions of all, key, value)]
+_memory: WeakIdKeyDictionary = WeakIdKeyDictionary()
+_LONGEST = 32  # entries kept for one tensor, so that positions made anew in every call do not pile up
+
+
+def _nothing() -> None:
+    """Stands for a reference to an absent tensor."""
+
+
+def remember(tensors: tuple[Tensor | None, ...], key: Hashable, make: Callable[[], Any]) -> Any:
+    """``make()``, or what it returned when last called for these very tensors, unchanged since, and this key."""
+    if any(t is not None and t.is_inference() for t in tensors):  # without a version, a change goes unnoticed
+        return make()
+    entries = _memory.setdefault(tensors[0], [])
+    versions = tuple(-1 if t is None else t._version for t in tensors)
+    for references, known_versions, known_key, value in entries:
+        if known_key == key and known_versions == versions:
+            if all(reference() is t for reference, t in zip(references, tensors[1:], strict=True)):
+                return value
+    value = make()
+    # The first tensor is the dictionary's key; a strong reference to it here would keep it alive for ever.
+    references = tuple(_nothing if t is None else weakref.ref(t) for t in tensors[1:])
+    entries.append((references, versions, key, value))
+    del entries[:-_LONGEST]
+    return value
+
+
+@dataclass
+class Layout:
+    """Buckets and positions as the GPU kernels take them."""
+
+    index: Tensor  # (S, S) uint8: 0 for the most frequent bucket, n for the n-th other that occurs
+    live: Tensor  # (1 + near,) int32: the most frequent bucket, then the others that occur
+    query_position: Tensor  # (Lq,) int32
+    key_position: Tensor  # (Lk,) int32
+    queries: int
+    keys: int
+    positions: int
+    _memory: dict = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        bucket: Tensor,
+        query_position: Tensor | None,
+        key_position: Tensor | None,
+        queries: int,
+        keys: int,
+        buckets: int,
+    ) -> Layout:
+        def make() -> Layout:
+            live = live_buckets(bucket, buckets)
+            rank = torch.zeros(buckets, dtype=torch.uint8, device=bucket.device)
+            rank[live.long()] = torch.arange(live.numel(), dtype=torch.uint8, device=bucket.device)
+            positions = (
+                torch.arange(tokens, device=bucket.device) if given is None else given
+                for given, tokens in ((query_position, queries), (key_position, keys))
+            )
+            ints = (position.to(torch.int32).contiguous() for position in positions)
+            return cls(rank[bucket.long()], live, *ints, queries, keys, bucket.shape[0])
+
+        return remember((bucket, query_position, key_position), ("layout", queries, keys, buckets), make)
+
+    def remember(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        if key not in self._memory:
+            self._memory[key] = make()
+        return self._memory[key]
+
+
+def live_buckets(bucket: Tensor, buckets: int) -> Tensor:
+    """The buckets that occur, int32, the most frequent one first."""
+
+    def make() -> Tensor:
+        counts = bucket.reshape(-1).long().cpu().bincount(minlength=buckets)  # on a GPU bincount uses atomics
+        live = counts.argsort(descending=True, stable=True)[: max(1, int((counts > 0).sum()))]
+        return live.to(bucket.device, torch.int32)
+
+    return remember((bucket,), ("live", buckets), make)
