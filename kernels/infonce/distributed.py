@@ -76,7 +76,7 @@ class _Rows(torch.autograd.Function):
         rows = torch.stack([grad, log_z, log_y], 1)  # (R, 3)
         grad, log_z, log_y = _gather(rows, sizes, group)[order].T.contiguous()
         d_tokens, d_temperature = torch.ops.fusion.patch_info_nce_backward(
-            grad, joined, *layout, anchor, temperature, log_z, log_y, inverse, normalize
+            grad, joined, *layout, anchor, temperature, log_z, log_y, inverse, normalize, ctx.needs_input_grad[1]
         )
         return d_tokens, d_temperature, None
 

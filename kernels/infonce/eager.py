@@ -69,6 +69,7 @@ def backward(
     log_y: Tensor,
     inverse: Tensor,
     normalize: bool,
+    needs_temperature: bool,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the anchors' tokens, (R, D), and their share of the gradient of the temperature, ()."""
     f, _ = directions(tokens, modality, normalize)
@@ -95,6 +96,8 @@ def backward(
         if normalize:
             d_f = (d_f - along * f_rows) * inverse[rows, None]
         d_tokens[here] = d_f.to(tokens.dtype)
+    if not needs_temperature:
+        return d_tokens, torch.zeros_like(temperature)
     return d_tokens, (-0.5 * scale * slope).to(temperature)
 
 

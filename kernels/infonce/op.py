@@ -47,11 +47,12 @@ define(
     "Tensor temperature, bool normalize, bool accuracy) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     fake=_fake_forward,
 )
-# grad, log_z, log_y (N,) of all tokens, whichever rows are wanted.
+# grad, log_z, log_y (N,) of all tokens, whichever rows are wanted. needs_temperature=False: its gradient may be
+# anything, and no GPU need be waited for where the temperature is a number.
 define(
     "patch_info_nce_backward(Tensor grad, Tensor tokens, Tensor modality, Tensor block, Tensor ring, "
-    "Tensor? anchor, Tensor temperature, Tensor log_z, Tensor log_y, Tensor inverse, bool normalize) "
-    "-> (Tensor, Tensor)",
+    "Tensor? anchor, Tensor temperature, Tensor log_z, Tensor log_y, Tensor inverse, bool normalize, "
+    "bool needs_temperature) -> (Tensor, Tensor)",
     fake=_fake_backward,
 )
 implement("patch_info_nce_forward", "eager")(eager.forward)
@@ -72,6 +73,25 @@ def _cpp_refuses(*args: Any) -> str | None:
     return "has no float16 arithmetic" if tokens.dtype == torch.float16 else None
 
 
+def _triton_refuses(*args: Any) -> str | None:
+    tokens = args[0] if args[1].dtype == torch.int32 else args[1]
+    return "has no float64 arithmetic" if tokens.dtype == torch.float64 else None
+
+
+@implement("patch_info_nce_forward", "triton", refuses=_triton_refuses)
+def _forward_triton(*args: Any) -> tuple[Tensor, ...]:
+    from . import triton
+
+    return triton.forward(*args)
+
+
+@implement("patch_info_nce_backward", "triton", refuses=_triton_refuses)
+def _backward_triton(*args: Any) -> tuple[Tensor, ...]:
+    from . import triton
+
+    return triton.backward(*args)
+
+
 @implement("patch_info_nce_forward", "cpp", refuses=_cpp_refuses)
 def _forward_cpp(tokens, modality, block, ring, anchor, temperature, normalize, accuracy):  # type: ignore[no-untyped-def]
     return torch.ops.fusion.patch_info_nce_forward_cpp(
@@ -81,7 +101,7 @@ def _forward_cpp(tokens, modality, block, ring, anchor, temperature, normalize, 
 
 @implement("patch_info_nce_backward", "cpp", refuses=_cpp_refuses)
 def _backward_cpp(  # type: ignore[no-untyped-def]
-    grad, tokens, modality, block, ring, anchor, temperature, log_z, log_y, inverse, normalize
+    grad, tokens, modality, block, ring, anchor, temperature, log_z, log_y, inverse, normalize, needs_temperature
 ):
     d_tokens, d_temperature = torch.ops.fusion.patch_info_nce_backward_cpp(
         grad, tokens, modality, block, ring, anchor, temperature.item(), log_z, log_y, normalize
@@ -102,8 +122,9 @@ def _gradients(ctx: Any, grad: Tensor | None, *_: Tensor | None) -> tuple[Tensor
     if grad is None:
         return (None,) * 8
     tokens, modality, block, ring, temperature, log_z, log_y, inverse = ctx.saved_tensors
+    flags = ctx.normalize, ctx.needs_input_grad[5]
     d_tokens, d_temperature = torch.ops.fusion.patch_info_nce_backward(
-        grad.contiguous(), tokens, modality, block, ring, None, temperature, log_z, log_y, inverse, ctx.normalize
+        grad.contiguous(), tokens, modality, block, ring, None, temperature, log_z, log_y, inverse, *flags
     )
     return d_tokens, None, None, None, None, d_temperature, None, None
 

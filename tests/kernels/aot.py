@@ -1,0 +1,64 @@
+"""Compiles Triton kernels for GPUs that are not here, and reads what they will ask of one."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+SHARED_LIMIT = {86: 101_376, 90: 232_448}  # bytes of shared memory one program may have
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one compiled kernel uses. Bytes; registers and stack are a thread's."""
+
+    shared: int
+    registers: int
+    stack: int
+    ptx: str
+
+    def truncates_tf32(self) -> bool:
+        """Whether it multiplies float32 as tf32 without rounding first, which errs to one side."""
+        return bool(re.search(r"mma\S*tf32", self.ptx)) and "cvt.rna.tf32" not in self.ptx
+
+
+def compile_kernel(
+    kernel: Any,
+    signature: dict[str, str],
+    constants: dict[str, Any],
+    *,
+    architecture: int,
+    warps: int,
+    stages: int,
+) -> Resources:
+    """Compiles for ``architecture`` (86 or 90). ``signature``: Triton types of the arguments, as ``"*bf16"``.
+
+    Pointers and integers are taken to be divisible by 16, as in a launch with aligned tensors.
+    """
+    names = kernel.arg_names
+    types = {name: "constexpr" if name in constants else signature[name] for name in names}
+    aligned = [["tt.divisibility", 16]]
+    attributes = {(i,): aligned for i, name in enumerate(names) if types[name].startswith("*")}
+    constexprs = {(names.index(name),): value for name, value in constants.items()}
+    source = ASTSource(kernel, signature=types, constexprs=constexprs, attrs=attributes)
+    target = GPUTarget("cuda", architecture, 32)
+    compiled = triton.compile(source, target=target, options={"num_warps": warps, "num_stages": stages})
+    usage = _usage(compiled.asm["cubin"])
+    return Resources(compiled.metadata.shared, usage["REG"], usage["STACK"], compiled.asm["ptx"])
+
+
+def _usage(cubin: bytes) -> dict[str, int]:
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        printed = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True)
+    return {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", printed.stdout)}
