@@ -103,6 +103,7 @@ class Combiner(nn.Module):
         """(1 + M*P,): 0, 1..P, 1..P, ... Kept, so that the op checks each such tensor only once."""
         key = (modalities, patches, device)
         if key not in self._positions:
-            place = torch.arange(1, patches + 1, device=device).repeat(modalities)
-            self._positions[key] = F.pad(place, (1, 0))
+            with torch.inference_mode(False):  # the first call may be an evaluation, the next one training
+                place = torch.arange(1, patches + 1, device=device).repeat(modalities)
+                self._positions[key] = F.pad(place, (1, 0))
         return self._positions[key]

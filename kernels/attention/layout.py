@@ -32,7 +32,8 @@ def remember(tensors: tuple[Tensor | None, ...], key: Hashable, make: Callable[[
         if known_key == key and known_versions == versions:
             if all(reference() is t for reference, t in zip(references, tensors[1:], strict=True)):
                 return value
-    value = make()
+    with torch.inference_mode(False):  # what an evaluation makes, training may use later
+        value = make()
     # The first tensor is the dictionary's key; a strong reference to it here would keep it alive for ever.
     references = tuple(_nothing if t is None else weakref.ref(t) for t in tensors[1:])
     entries.append((references, versions, key, value))

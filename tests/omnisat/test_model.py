@@ -111,6 +111,13 @@ def test_every_parameter_learns(config, batch):
         assert parameter.grad.isfinite().all(), name
 
 
+def test_training_goes_on_after_an_evaluation_in_inference_mode(config, batch):
+    model = OmniSat(config)
+    with torch.inference_mode():
+        model.eval()(batch(2))
+    model.train()(batch(2)).summary.sum().backward()
+
+
 def test_recomputation_is_only_about_memory(config, batch):
     torch.manual_seed(1)
     one = OmniSat(config)
