@@ -6,7 +6,9 @@ Nothing here or at the top of a command's module may import torch: ``--help`` mu
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
+import re
 import sys
 import traceback
 from argparse import Action
@@ -14,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import docstring_parser
 from jsonargparse import ActionConfigFile, ArgumentParser
 
 __all__ = ["main"]
@@ -54,13 +57,14 @@ class Command:
         return getattr(importlib.import_module(f"fusion.commands.{module}"), name)
 
     def parser(self) -> Parser:
-        description = (self.function.__doc__ or "").partition("\n\n    Args:")[0]
-        parser = Parser(description=" ".join(description.split()))
+        documented = inspect.getdoc(self.function) or ""
+        parser = Parser(description=" ".join(documented.partition("\n\nArgs:")[0].split()))
         if self.configurable:
             parser.add_argument("--config", action="config", help="YAML file with values for the options below")
             parser.add_argument("--preset", action=PresetAction, metavar="NAME", help="values that ship with fusion")
+        told = {parameter.arg_name: parameter.description for parameter in docstring_parser.parse(documented).params}
         for name in self.positional:
-            parser.add_argument(name, type=str)
+            parser.add_argument(name, type=str, help=told[name])
         parser.add_function_arguments(self.function, as_group=False, skip=set(self.positional))
         return parser
 
@@ -69,7 +73,14 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "doctor": Command("doctor:doctor"),
     "build": Command("build:build"),
     "demo": Command("experiment:demo"),
+    "data": {"check": Command("check:check", "data")},
+    "pretrain": Command("pretrain:pretrain", configurable=True),
+    "probe": Command("probe:probe", "run", configurable=True),
+    "finetune": Command("finetune:finetune", "run", configurable=True),
+    "evaluate": Command("finetune:evaluate", "run", configurable=True),
+    "embed": Command("embed:embed", "run", configurable=True),
     "experiment": Command("experiment:experiment", "name"),
+    "report": Command("report:report", "run"),
 }
 
 
@@ -113,12 +124,12 @@ def _add(parser: Parser, commands: dict[str, Any], dest: str) -> None:
     subparsers = parser.add_subcommands(dest=dest, title="commands", metavar="COMMAND")
     for name, command in commands.items():
         if isinstance(command, dict):
-            group = Parser(description=f"{name}: {', '.join(command)}")
-            _add(group, command, "subcommand")
+            group = Parser(description=f"{' or '.join(command)}: see fusion {name} {next(iter(command))} --help")
             subparsers.add_subcommand(name, group, help=group.description)
+            _add(group, command, "subcommand")
         else:
             own = command.parser()
-            subparsers.add_subcommand(name, own, help=own.description.partition(". ")[0].partition(";")[0])
+            subparsers.add_subcommand(name, own, help=re.split(r"[.;:] ?", own.description)[0])
 
 
 if __name__ == "__main__":

@@ -19,10 +19,11 @@ def experiment(
         seed: instead of the experiment's own.
         progress: show every epoch.
     """
+    from fusion.commands.session import print_table
     from fusion.experiments import load_experiment, run_experiment
 
     outcome = run_experiment(load_experiment(name), data=data, out=out, seed=seed, progress=progress)
-    print(_table(outcome.metrics))
+    print_table(outcome.metrics)
     for expectation, met in outcome.metrics["expectations"].items():
         print(f"{'met    ' if met else 'NOT MET'}  {expectation}")
     return 1 if outcome.failed else 0
@@ -40,21 +41,3 @@ def demo(*, out: str = "runs/demo", seed: int | None = None, progress: bool = Fa
         progress: show every epoch.
     """
     return experiment("demo", out=out, seed=seed, progress=progress)
-
-
-def _table(metrics: dict) -> str:
-    """The scores as text: one row for each row of each group of scores."""
-    lines = []
-    for key, rows in metrics.items():
-        scored = {n: r for n, r in rows.items() if isinstance(r, dict)} if isinstance(rows, dict) else {}
-        if not scored:
-            continue
-        names = [m for m in next(iter(scored.values())) if m != "draws" and not m.endswith("_sd")]
-        width = max(map(len, scored))
-        lines += ["", f"{key + ':':{width}}  " + "".join(f"{n.replace('_', ' '):>17}" for n in names)]
-        for name, row in scored.items():
-            cells = [f"{row[n]:.3f}" + (f" ± {row[f'{n}_sd']:.3f}" if f"{n}_sd" in row else "") for n in names]
-            lines.append(f"{name:{width}}  " + "".join(f"{cell:>17}" for cell in cells))
-        if "conditions" in rows:
-            lines.append(rows["conditions"])
-    return "\n".join(lines) + "\n"

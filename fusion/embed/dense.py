@@ -55,13 +55,20 @@ class BlockEncoder:
         cube: with the model's sensors, in its bands and units; one that is absent has no token.
         dates: positions of the reference's dates to embed, ascending; None for all.
         longest_gap: days between a date and another sensor's nearest one, beyond which that sensor has no token.
+        pixels: (H, W) bool of the cube, those to embed; the others are no data. None for all.
 
     Raises:
         ValueError: the cube lacks the reference, or a sensor's bands or unit are not the model's.
     """
 
     def __init__(
-        self, model: ContextFusion, cube: Cube, *, dates: Sequence[int] | None = None, longest_gap: int = 7
+        self,
+        model: ContextFusion,
+        cube: Cube,
+        *,
+        dates: Sequence[int] | None = None,
+        longest_gap: int = 7,
+        pixels: np.ndarray | None = None,
     ) -> None:
         reference = model.config.reference.modality.name
         if reference not in cube.sensors:
@@ -79,6 +86,7 @@ class BlockEncoder:
                         f"trained with {getattr(wanted, what)!r}"
                     )
         self.model, self.cube, self.reference, self.longest_gap = model.eval(), cube, reference, longest_gap
+        self.pixels = np.ones(cube.shape, dtype=bool) if pixels is None else pixels
         every = len(cube.sensors[reference].days)
         self.dates = np.arange(every) if dates is None else np.asarray(dates, dtype=np.int64)
         self.days = np.asarray(cube.sensors[reference].days)[self.dates]
@@ -105,7 +113,8 @@ class BlockEncoder:
         pixels = height * width
         out = {n: np.full((len(self.days), pixels, size), np.nan, np.float32) for n, size in sizes.items()}
         frames = {name: self._read(name, rows, columns) for name in self.sensors}
-        contexts = [self._contexts(frames, day) for day in self.days]
+        wanted = self.pixels[rows, columns].ravel()
+        contexts = [self._contexts(frames, day, wanted) for day in self.days]
         for name in self.sensors:
             self._encode(frames[name], [context[name] for context in contexts])
         for t, context in enumerate(contexts):
@@ -136,10 +145,10 @@ class BlockEncoder:
         codes = torch.zeros(times, pixels, model.config.code)
         return _Frames(model, np.asarray(series.days), seen.reshape(times, -1).T, *views, codes)
 
-    def _contexts(self, frames: dict[str, _Frames], day: int) -> dict[str, np.ndarray]:
-        """By sensor (N, frames) positions of dates, -1 where there is none; none at all where the reference saw
-        nothing on ``day``."""
-        wanted = frames[self.reference].seen[:, np.searchsorted(frames[self.reference].days, day)]
+    def _contexts(self, frames: dict[str, _Frames], day: int, wanted: np.ndarray) -> dict[str, np.ndarray]:
+        """By sensor (N, frames) positions of dates, -1 where there is none; none at all for pixels that are not
+        ``wanted`` (N,), or that the reference did not see on ``day``."""
+        wanted = wanted & frames[self.reference].seen[:, np.searchsorted(frames[self.reference].days, day)]
         contexts = {}
         for name, sensor in frames.items():
             config = sensor.model.config

@@ -83,12 +83,17 @@ def embed_map(
         device: where the model runs; by default where it is.
 
     Raises:
-        ValueError: a wrong ``dtype``, tiles some of which have a place and some not, rotated tiles.
+        ValueError: a wrong ``dtype``, data whose bands, units or grid are not the model's, tiles some of which have a
+            place and some not, rotated tiles.
         RuntimeError: a file cannot be written; one that was there is untouched.
     """
     if dtype not in ("float32", "int8"):
         raise ValueError(f"embed_map: dtype is 'float32' or 'int8', not {dtype!r}")
     dataset = dataset if modalities is None else dataset.with_modalities(modalities)
+    if hasattr(model, "config"):
+        from ..evaluation.features import require_fit  # here, because evaluation draws maps with this room
+
+        require_fit(model, dataset)
     out, places = Path(out), dataset.places()
     unplaced = [name for name, place in zip(dataset.names, places, strict=True) if place is None]
     if unplaced and len(unplaced) < len(places):

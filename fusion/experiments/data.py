@@ -73,7 +73,7 @@ def _described(cube: str) -> Path:
     return named
 
 
-def partition(dataset: TileDataset, splits: Mapping[str, str] | None = None) -> dict[str, TileDataset]:
+def partition(dataset: TileDataset, splits: Mapping[str, str | None] | None = None) -> dict[str, TileDataset]:
     """The tiles by role: ``train``, ``val`` and ``test`` as far as the data set has such splits, and ``all``.
 
     Args:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import LightningModule
-from torch import nn
 
 from ..data import TileDataset, fit_statistics
 from ..training import SYSTEMS
 from .state import call
 
-__all__ = ["configure", "finetuning", "pretraining"]
+__all__ = ["configure", "train"]
 
 
 def configure(system: str, dataset: TileDataset, *, size: str = "tiny", model: Mapping[str, Any] | None = None) -> Any:
@@ -37,26 +36,30 @@ def configure(system: str, dataset: TileDataset, *, size: str = "tiny", model: M
         raise ValueError(f"{system}: {error}; its fields are {', '.join(config.__dataclass_fields__)}") from None
 
 
-def pretraining(system: str, config: Any, settings: Mapping[str, Any], seed: int) -> LightningModule:
-    """A LightningModule that trains a new model without labels; the same weights for the same seed."""
-    torch.manual_seed(seed)
-    return call(SYSTEMS[system].load("pretraining"), settings, f"{system} pretraining", config)
+def train(
+    system: str,
+    tiles: TileDataset,
+    validation: TileDataset | None,
+    run: Path,
+    size: str,
+    model: Mapping[str, Any] | None,
+    module: Mapping[str, Any] | None,
+    training: Mapping[str, Any] | None,
+    seed: int,
+) -> Path:
+    """Pretrains a new model in the folder ``run``, or goes on with the one there; returns the best checkpoint.
 
-
-def finetuning(
-    system: str, model: nn.Module, dataset: TileDataset, settings: Mapping[str, Any], seed: int
-) -> LightningModule:
-    """A LightningModule that trains ``model`` with a head for the labels of ``dataset``.
+    Args:
+        module: arguments of the system's pretraining LightningModule.
+        training: arguments of :func:`fusion.training.fit`.
+        seed: of the weights, and of the batches unless ``training`` has its own.
 
     Raises:
-        ValueError: the data has no labels, or unknown settings.
+        ValueError: an unknown system, size or setting, or what ``fit`` refuses.
     """
-    labels = dataset.labels()
-    if dataset.task == "regression":
-        columns = labels.float().reshape(len(labels), -1)
-        spread = columns.std(dim=0, correction=0)
-        scale = {"target_mean": columns.mean(dim=0).tolist(), "target_std": spread.tolist()}
-        settings = scale | dict(settings)
+    from ..training import fit
+
+    config = configure(system, tiles, size=size, model=model)
     torch.manual_seed(seed)
-    where = f"{system} fine-tuning"
-    return call(SYSTEMS[system].load("finetuning"), settings, where, model, dataset.task, dataset.classes)
+    lightning = call(SYSTEMS[system].load("pretraining"), module or {}, f"{system} pretraining", config)
+    return call(fit, {"seed": seed} | dict(training or {}), "training", lightning, tiles, validation, run)

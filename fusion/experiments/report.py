@@ -1,4 +1,4 @@
-"""The page that an experiment leaves behind."""
+"""The pages that experiments, commands and training runs leave behind."""
 
 from __future__ import annotations
 
@@ -6,49 +6,82 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..evaluation import write_report
+from ..evaluation import Section, Table, write_report
+from ..training import read_header
 from ..training.run_folder import environment
 from .state import State
 
 if TYPE_CHECKING:
     from .runner import Experiment
 
-__all__ = ["write"]
+__all__ = ["conditions", "write", "write_run"]
 
 
 def write(experiment: Experiment, state: State, source: str, failed: Sequence[str]) -> Path:
-    """Writes ``report.html``: the answer, the sections of the steps, the conditions of every number."""
-    machine = environment()
-    conditions = {
-        "Experiment": experiment.name,
-        "Data": f"{source}, {len(state.split('all'))} tiles",
-        "Seed": str(state.seed),
-        "Time": f"{state.metrics['seconds']:.0f} s on {machine['cpu']['name']}, {machine['cpu']['threads']} threads"
-        + (f", {', '.join(machine['gpu'])}" if machine["gpu"] else ""),
-        "Software": ", ".join(
-            f"{k} {v}" for k, v in {"eo-fusion": machine["eo-fusion"], **machine["packages"]}.items()
-        ),
-        "Commit": machine["commit"] or "installed package",
-        "Command": shlex.join(sys.argv),
-    }
+    """Writes ``report.html`` of an experiment: the answer, the sections of its steps, the conditions of it all."""
+    known = {"Experiment": experiment.name, "Data": source} | conditions(state)
     if experiment.notes:
-        conditions["Note"] = experiment.notes
-    lines = [experiment.question, verdict(experiment, state, failed)]
-    return write_report(
-        state.out / "report.html",
-        experiment.title,
-        state.sections,
-        summary=" ".join(line for line in lines if line),
-        conditions=conditions,
-    )
+        known["Note"] = experiment.notes
+    summary = f"{experiment.question} {_verdict(experiment, failed)}".strip()
+    return write_report(state.out / "report.html", experiment.title, state.sections, summary=summary, conditions=known)
 
 
-def verdict(experiment: Experiment, state: State, failed: Sequence[str]) -> str:
-    """Which of the expectations held, in words."""
-    if not experiment.expect:
-        return ""
+def conditions(state: State) -> dict[str, Any]:
+    """Seed, machine, software, commit and command: what somebody needs who gets other numbers."""
+    return {"Seed": str(state.seed)} | _machine(environment(), state.metrics.get("seconds"))
+
+
+def write_run(run: Path, out: Path) -> Path:
+    """Writes a page about a training run: curves, model, data, machine, commands.
+
+    Raises:
+        ValueError: ``run`` is no run folder.
+    """
+    import json
+
+    from ..evaluation.plots import loss_curves
+
+    if not (run / "metrics.csv").is_file():
+        raise ValueError(f"{run} is no run folder: it has no metrics.csv; give the folder of a pretrain or finetune")
+    header = read_header(run)
+    config = dict(header.config)
+    modalities = config.pop("modalities", [])
+    columns = ["modality", "kind", "bands", "resolution (m)", "patch (pixels)", "unit"]
+    rows = [
+        [m["name"], m["kind"], " ".join(m["bands"]), m["resolution"], m["patch_size"], m["unit"] or "–"]
+        for m in modalities
+    ]
+    sizes = Table(["field", "value"], [[key, str(value)] for key, value in config.items()], "Configuration.")
+    reached = Table(["metric", "value"], [[k, v] for k, v in header.metrics.items()], "Of the best model.")
+    sections = [
+        Section("Training", "", [loss_curves(run / "metrics.csv"), reached]),
+        Section("What it looks at", "", [Table(columns, rows, "Bands and units the checkpoint insists on.")]),
+        Section("Model", f"System {header.system}.", [sizes]),
+    ]
+    known: dict[str, Any] = {}
+    if (run / "environment.json").is_file():
+        known = _machine(json.loads((run / "environment.json").read_text()), None)
+        known.pop("Command")
+    if (run / "commands.txt").is_file():
+        known["Commands"] = (run / "commands.txt").read_text().strip().replace("\n", "; ")
+    return write_report(out, f"Training run {run.name}", sections, conditions=known)
+
+
+def _machine(machine: dict[str, Any], seconds: float | None) -> dict[str, Any]:
+    devices = [f"{machine['cpu']['name']}, {machine['cpu']['threads']} threads", *machine["gpu"]]
+    software = {"eo-fusion": machine["eo-fusion"], "Python": machine["python"], **machine["packages"]}
+    return {
+        **({} if seconds is None else {"Time": f"{seconds:.0f} s"}),
+        "Machine": ", ".join(devices),
+        "Software": ", ".join(f"{name} {version}" for name, version in software.items()),
+        "Commit": machine["commit"] or "installed package",
+        "Command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+
+
+def _verdict(experiment: Experiment, failed: Sequence[str]) -> str:
     if failed:
-        return f"NOT MET: {'; '.join(failed)}."
-    return f"Met: {'; '.join(experiment.expect)}."
+        return f"NOT as expected: {'; '.join(failed)} does not hold."
+    return f"As expected: {'; '.join(experiment.expect)}." if experiment.expect else ""

@@ -13,7 +13,18 @@ from ..data import TileDataset
 from ..evaluation import ProbeResult, Row, Spread, Table, per_class, predict, score
 from .state import State
 
-__all__ = ["Named", "alone", "as_metrics", "by_modality", "by_name", "column", "conditions", "main_metric", "summary"]
+__all__ = [
+    "Named",
+    "as_metrics",
+    "by_modality",
+    "by_name",
+    "column",
+    "conditions",
+    "main_metric",
+    "of_module",
+    "summary",
+    "table",
+]
 
 Named = dict[str, list[Row]]  # one list of draws for each name of a row
 _SHOWN = {
@@ -48,16 +59,23 @@ def by_modality(rows: Sequence[Row], first: str, prefix: bool = False) -> Named:
     return named
 
 
-def alone(module: nn.Module, test: TileDataset, row: Row) -> list[Row]:
-    """Scores of a fine-tuned module with every single modality of ``test``; none if there is only one."""
+def of_module(module: nn.Module, test: TileDataset, seed: int, like: Row | None = None) -> list[Row]:
+    """Scores of a fine-tuned module with all its modalities, then with each alone (if there are several).
+
+    ``like`` lends origin, share of the labels and seed of the run that the module comes from.
+    """
+    known = {m.name for m in module.model.config.modalities}
+    names = [m.name for m in test.modalities if m.name in known]
+    target = test.labels().numpy()
     rows = []
-    for modality in test.modalities if len(test.modalities) > 1 else ():
-        only = test.with_modalities([modality.name])
-        prediction, target = predict(module, only), row.result.target
-        scores = score(test.task or "", target, prediction)
-        classes = per_class(test.task or "", target, prediction, test.classes)
-        result = ProbeResult(row.method, scores, classes, target, prediction, row.result.labelled)
-        rows.append(Row(row.features, (modality.name,), row.share, row.seed, result))
+    for chosen in [names, *([name] for name in names if len(names) > 1)]:
+        prediction = predict(module, test.with_modalities(chosen))
+        wanted = target.reshape(prediction.shape)
+        scores = score(test.task or "", wanted, prediction)
+        classes = per_class(test.task or "", wanted, prediction, test.classes)
+        result = ProbeResult("finetune", scores, classes, wanted, prediction, like.result.labelled if like else 0)
+        origin, share = (like.features, like.share) if like else ("finetuned", 1.0)
+        rows.append(Row(origin, tuple(chosen), share, seed, result))
     return rows
 
 

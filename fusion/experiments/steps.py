@@ -6,14 +6,15 @@ A YAML names a step by the name of its function; its keyword arguments are the s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
-from ..evaluation import Picture, Row, Section, Table
+from ..evaluation import Picture, Section, Table
 from . import figures, scores
-from .models import configure, pretraining
-from .state import State, call
+from .models import train
+from .state import State
 
-__all__ = ["STEPS", "compare", "embed", "finetune", "modalities", "pretrain", "self_test"]
+__all__ = ["STEPS", "compare", "embed", "evaluate", "finetune", "modalities", "pretrain", "self_test"]
 
 
 def self_test(state: State) -> str:
@@ -54,21 +55,18 @@ def pretrain(
         tiles, validation: splits; a validation split that the data does not have is done without.
         choose: the model of the best epoch by validation loss, or of the last.
     """
-    from ..training import fit, load_model
+    from ..training import load_model
 
-    train, held_out = state.split(tiles), state.data.get(validation) if validation else None
-    lightning = pretraining(system, configure(system, train, size=size, model=model), module or {}, state.seed)
+    unlabelled, held_out = state.split(tiles), state.data.get(validation) if validation else None
     run = state.out / "pretrain"
-    settings = {"progress": state.progress, "seed": state.seed} | dict(training or {})
-    best = call(fit, settings, "training", lightning, train, held_out, run)
+    settings = {"progress": state.progress} | dict(training or {})
+    best = train(system, unlabelled, held_out, run, size, model, module, settings, state.seed)
     state.models["pretrained"] = trained = load_model(best.with_name(f"{choose}.safetensors"))
     parameters = sum(p.numel() for p in trained.parameters())
     monitored = "train/loss" if held_out is None else "val/loss"
     curve = scores.column(run / "metrics.csv", monitored)
     state.metrics["pretrain"] = {"parameters": parameters, "epochs": len(curve), "loss": [curve[0], curve[-1]]}
-    what = (
-        f"{system} {size}, {parameters / 1e6:.2f} M parameters, {len(train)} tiles without labels, {len(curve)} epochs"
-    )
+    what = f"{system} {size}, {parameters / 1e6:.2f} M parameters, {len(unlabelled)} tiles, {len(curve)} epochs"
     state.sections.append(Section("Pretraining", f"{what}.", [figures.losses(run / "metrics.csv", state)]))
     return f"{what}, {monitored} {curve[0]:.2f} -> {curve[-1]:.2f}"
 
@@ -83,7 +81,7 @@ def compare(
     forest: bool = False,
     names: Mapping[str, str] | None = None,
     model: str = "pretrained",
-    train: str = "train",
+    labelled: str = "train",
     test: str = "test",
     metric: str | None = None,
 ) -> str:
@@ -101,11 +99,11 @@ def compare(
     """
     from ..evaluation import compare as run
 
-    labelled, unseen = state.split(train), state.split(test)
+    known, unseen = state.split(labelled), state.split(test)
     seeds = [state.seed + k for k in range(draws)]
-    rows = run(state.model(model), labelled, unseen, probes=probes, shares=[share], seeds=seeds, forest=forest)
+    rows = run(state.model(model), known, unseen, probes=probes, shares=[share], seeds=seeds, forest=forest)
     named = scores.by_name(rows, first=probes[0], names=names or {})
-    conditions = scores.conditions(state, rows, share, draws, train, test)
+    conditions = scores.conditions(state, rows, share, draws, labelled, test)
     state.metrics[key] = scores.as_metrics(named) | {"conditions": conditions}
     items: list[Picture | Table] = [scores.table(named, conditions)]
     items += figures.per_class(named, unseen, conditions)
@@ -121,7 +119,7 @@ def modalities(
     draws: int = 1,
     probes: Sequence[str] = ("linear", "knn"),
     model: str = "pretrained",
-    train: str = "train",
+    labelled: str = "train",
     test: str = "test",
 ) -> str:
     """Probes the frozen model with every modality alone and with all together.
@@ -132,10 +130,10 @@ def modalities(
     from ..evaluation.plots import modality_bars
 
     seeds = [state.seed + k for k in range(draws)]
-    splits = state.split(train), state.split(test)
+    splits = state.split(labelled), state.split(test)
     rows = evaluate(state.model(model), *splits, probes=probes, shares=[share], seeds=seeds)
     named = scores.by_modality(rows, first=probes[0])
-    conditions = scores.conditions(state, rows, share, draws, train, test)
+    conditions = scores.conditions(state, rows, share, draws, labelled, test)
     state.metrics[key] = scores.as_metrics(named) | {"conditions": conditions}
     metric = scores.main_metric(rows)
     items = [scores.table(named, conditions), modality_bars(rows, metric, conditions)]
@@ -154,9 +152,10 @@ def finetune(
     rates: Mapping[str, float] | None = None,
     module: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
-    train: str = "train",
+    labelled: str = "train",
     validation: str | None = None,
     test: str = "test",
+    folder: str | None = None,
 ) -> str:
     """Trains the whole model (or a head alone) on labels, from pretrained and from fresh weights.
 
@@ -166,19 +165,20 @@ def finetune(
         starts: ``pretrained``, ``frozen`` (head only), ``scratch``.
         module, training: arguments of the fine-tuning module and of :func:`fusion.training.fit`.
         validation: split that chooses the best epoch; None holds out a fifth of the labels.
+        folder: of the runs, within the results; ``key`` by default. A run is ``<start>-<share>-<seed>``.
     """
     from ..evaluation import finetune as run
     from ..training import load_finetuned
 
-    folder, labelled, unseen = state.out / key, state.split(train), state.split(test)
+    runs, known, unseen = state.out / (folder or key), state.split(labelled), state.split(test)
     held_out = None if validation is None else state.split(validation)
     seeds = [state.seed + k for k in range(draws)]
     settings = {"progress": state.progress} | dict(training or {})
     rows = run(
         state.model(model),
-        labelled,
+        known,
         unseen,
-        folder,
+        runs,
         validation=held_out,
         starts=starts,
         shares=shares,
@@ -187,16 +187,33 @@ def finetune(
         settings=dict(module or {}),
         **settings,
     )
-    alone: list[Row] = []
-    for row in rows:
-        best = load_finetuned(folder / f"{row.features}-{row.share:g}-{row.seed}")
-        alone += scores.alone(best, unseen, row)
-    named = scores.by_modality([*rows, *alone], first="finetune", prefix=True)
-    conditions = scores.conditions(state, rows, shares[0], draws, train, test)
+    for row in list(rows):  # of every single modality too
+        best = load_finetuned(runs / f"{row.features}-{row.share:g}-{row.seed}")
+        rows += scores.of_module(best, unseen, row.seed, row)[1:]
+    named = scores.by_modality(rows, first="finetune", prefix=True)
+    conditions = scores.conditions(state, rows, shares[0], draws, labelled, test)
     state.metrics[key] = scores.as_metrics(named) | {"conditions": conditions}
-    logs = [figures.losses(folder / f"{s}-{shares[-1]:g}-{seeds[0]}" / "metrics.csv", state, s) for s in starts]
+    logs = [figures.losses(runs / f"{s}-{shares[-1]:g}-{seeds[0]}" / "metrics.csv", state, s) for s in starts]
     state.sections.append(Section("Fine-tuning", "", [scores.table(named, conditions), *logs]))
-    return scores.summary(scores.by_modality(rows, first="finetune", prefix=True), scores.main_metric(rows))
+    return scores.summary(named, scores.main_metric(rows))
+
+
+def evaluate(state: State, *, checkpoint: str | Path, key: str = "evaluate", test: str = "test") -> str:
+    """Scores a fine-tuned model with all modalities and with each alone: ``<key>.all.<metric>``, ``<key>.<modality>``.
+
+    Args:
+        checkpoint: file or run folder of the fine-tuned model.
+    """
+    from ..training import load_finetuned
+
+    module, unseen = load_finetuned(checkpoint), state.split(test)
+    rows = scores.of_module(module, unseen, state.seed)
+    named = scores.by_modality(rows, first="finetune")
+    conditions = f"{checkpoint}, scored on the {len(unseen)} tiles of split {test!r}."
+    state.metrics[key] = scores.as_metrics(named) | {"conditions": conditions}
+    items = [scores.table(named, conditions), *figures.per_class(named, unseen, conditions)]
+    state.sections.append(Section("Scores", "", items))
+    return scores.summary(named, scores.main_metric(rows))
 
 
 def embed(
@@ -223,5 +240,5 @@ def embed(
 
 
 STEPS: dict[str, Callable[..., str]] = {
-    step.__name__: step for step in (self_test, pretrain, compare, modalities, finetune, embed)
+    step.__name__: step for step in (self_test, pretrain, compare, modalities, finetune, evaluate, embed)
 }

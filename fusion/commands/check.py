@@ -1,0 +1,23 @@
+"""``fusion data check``: what is in a data set, before anything trains on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["check"]
+
+
+def check(data: str, *, reader: dict[str, Any] | None = None, tiles: int = 2000) -> int:
+    """Shows modalities, dates, bands, range and what the values look like; exits 1 if something must be repaired.
+
+    Args:
+        data: `landscape`, a folder of TreeSatAI-TS, or a YAML that describes cubes.
+        reader: options of its reader, e.g. --reader.max_dates 20 or --reader.cube biomassters.
+        tiles: read at most so many, evenly spaced.
+    """
+    from fusion.data.check import check as run
+    from fusion.experiments import open_data
+
+    report = run(open_data(data, **(reader or {})), tiles)
+    print(report)
+    return 0 if report.ok else 1

@@ -1,0 +1,95 @@
+"""``fusion finetune`` and ``fusion evaluate``: a model with a head for labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["evaluate", "finetune"]
+
+
+def finetune(
+    run: str,
+    *,
+    data: str,
+    out: str | None = None,
+    reader: dict[str, Any] | None = None,
+    splits: dict[str, str | None] | None = None,
+    modalities: list[str] | None = None,
+    share: float = 1.0,
+    draws: int = 1,
+    starts: list[str] | None = None,
+    rates: dict[str, float] | None = None,
+    module: dict[str, Any] | None = None,
+    training: dict[str, Any] | None = None,
+    seed: int = 0,
+) -> int:
+    """Trains a pretrained encoder with a head on labels, and scores it on the test split with every modality.
+
+    Args:
+        run: run folder or checkpoint of the encoder.
+        data: `landscape`, a folder of TreeSatAI-TS, or a YAML that describes cubes.
+        out: folder of the runs, metrics.json and report.html, RUN/finetune by default.
+        reader: options of the data's reader.
+        splits: which split of the data is train, val and test.
+        modalities: use only these, e.g. --modalities '[s2,s1]'.
+        share: of the labels of the training split.
+        draws: how often these labels are drawn.
+        starts: of pretrained (all weights train), frozen (the head alone), scratch; pretrained by default.
+        rates: learning rate of each start, e.g. --rates.pretrained 1e-4.
+        module: of the fine-tuning, e.g. --module.head mlp.
+        training: of the trainer, e.g. --training.epochs 30, batch_size, patience, precision.
+        seed: of head, batches and draws.
+    """
+    from pathlib import Path
+
+    from fusion.commands.session import begin, finish
+    from fusion.experiments import steps
+
+    source = Path(run)
+    folder = Path(out) if out else (source if source.is_dir() else source.parent) / "finetune"
+    state = begin(data, folder, reader=reader, splits=splits, modalities=modalities, model=source, seed=seed)
+    steps.finetune(
+        state,
+        shares=[share],
+        draws=draws,
+        starts=starts or ["pretrained"],
+        rates=rates,
+        module=module,
+        training=training,
+        validation="val" if "val" in state.data else None,
+        folder=".",
+    )
+    finish(state, f"Fine-tuning of {run} on {data}")
+    return 0
+
+
+def evaluate(
+    run: str,
+    *,
+    data: str,
+    out: str | None = None,
+    reader: dict[str, Any] | None = None,
+    splits: dict[str, str | None] | None = None,
+    split: str = "test",
+) -> int:
+    """Scores a fine-tuned model, with all modalities and with each alone.
+
+    Args:
+        run: run folder or checkpoint of the fine-tuned model.
+        data: `landscape`, a folder of TreeSatAI-TS, or a YAML that describes cubes.
+        out: folder of metrics.json and report.html, RUN/evaluate by default.
+        reader: options of the data's reader.
+        splits: which split of the data has which role, e.g. --splits.test chip-b.
+        split: the tiles to score.
+    """
+    from pathlib import Path
+
+    from fusion.commands.session import begin, finish
+    from fusion.experiments import steps
+
+    source = Path(run)
+    folder = Path(out) if out else (source if source.is_dir() else source.parent) / "evaluate"
+    state = begin(data, folder, reader=reader, splits=splits, model=source)
+    steps.evaluate(state, checkpoint=source, test=split)
+    finish(state, f"Evaluation of {run} on {data}")
+    return 0

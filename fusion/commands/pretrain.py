@@ -1,0 +1,49 @@
+"""``fusion pretrain``: from data without labels to an encoder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["pretrain"]
+
+
+def pretrain(
+    *,
+    data: str,
+    out: str = "runs/pretrain",
+    reader: dict[str, Any] | None = None,
+    splits: dict[str, str | None] | None = None,
+    modalities: list[str] | None = None,
+    system: str = "omnisat",
+    size: str = "tiny",
+    model: dict[str, Any] | None = None,
+    module: dict[str, Any] | None = None,
+    training: dict[str, Any] | None = None,
+    seed: int = 0,
+) -> int:
+    """Trains an encoder without labels. The same command goes on where an interrupted one stopped.
+
+    Args:
+        data: `landscape`, a folder of TreeSatAI-TS, or a YAML that describes cubes.
+        out: run folder: models, metrics.csv, TensorBoard log, state to go on from.
+        reader: options of the data's reader, e.g. --reader.max_dates 20 or --reader.cube biomassters.
+        splits: which split of the data is train and val, e.g. --splits.train chip-a.
+        modalities: use only these, e.g. --modalities '[s2,s1]'.
+        system: which of the systems, e.g. omnisat.
+        size: a named size of it, e.g. tiny, small, paper.
+        model: what differs from that size, e.g. --model.depth 4.
+        module: of the training objective, e.g. --module.lr 1e-3 or --module.mask_ratio 0.5.
+        training: of the trainer, e.g. --training.epochs 50, batch_size, patience, precision, devices, workers.
+        seed: of weights and batches.
+    """
+    from pathlib import Path
+
+    from fusion.commands.session import begin
+    from fusion.experiments.models import train
+
+    state = begin(data, Path(out), reader=reader, splits=splits, modalities=modalities, seed=seed)
+    tiles = state.data.get("train", state.data["all"])
+    print(f"{len(tiles)} tiles, {len(state.data['val']) if 'val' in state.data else 'no'} for validation")
+    best = train(system, tiles, state.data.get("val"), Path(out), size, model, module, training, seed)
+    print(f"\n{best}\nnext: fusion probe {out} --data {data}   or   fusion embed {out} --data {data}")
+    return 0

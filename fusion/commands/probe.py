@@ -1,0 +1,53 @@
+"""``fusion probe``: how much a frozen encoder tells with few labels, against its controls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["probe"]
+
+
+def probe(
+    run: str,
+    *,
+    data: str,
+    out: str | None = None,
+    reader: dict[str, Any] | None = None,
+    splits: dict[str, str | None] | None = None,
+    modalities: list[str] | None = None,
+    share: float = 0.1,
+    draws: int = 5,
+    probes: list[str] | None = None,
+    forest: bool = False,
+    each: bool = False,
+    seed: int = 0,
+) -> int:
+    """Probes a pretrained encoder, the same with random weights, and raw band statistics, on the test split.
+
+    Args:
+        run: run folder or checkpoint of the encoder.
+        data: `landscape`, a folder of TreeSatAI-TS, or a YAML that describes cubes.
+        out: folder of metrics.json and report.html, RUN/probe by default.
+        reader: options of the data's reader.
+        splits: which split of the data is train and test, e.g. --splits.test chip-b.
+        modalities: use only these, e.g. --modalities '[s2,s1]'.
+        share: of the labels of the training split that the probe sees.
+        draws: how often these labels are drawn.
+        probes: of linear, knn, forest; linear by default.
+        forest: add a random forest on the raw bands.
+        each: also probe every modality alone.
+        seed: of the draws.
+    """
+    from pathlib import Path
+
+    from fusion.commands.session import begin, finish
+    from fusion.experiments import steps
+
+    source = Path(run)
+    folder = Path(out) if out else (source if source.is_dir() else source.parent) / "probe"
+    state = begin(data, folder, reader=reader, splits=splits, modalities=modalities, model=source, seed=seed)
+    steps.compare(state, share=share, draws=draws, probes=probes or ["linear"], forest=forest)
+    if each:
+        steps.modalities(state, share=share, draws=draws, probes=probes or ["linear"])
+    finish(state, f"Probe of {run} on {data}")
+    return 0

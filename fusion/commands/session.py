@@ -1,0 +1,80 @@
+"""What the commands about a trained model share: opening the data, loading the model, showing the scores."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fusion.data import TileDataset
+from fusion.experiments import open_data, partition
+from fusion.experiments.state import State
+from fusion.training.files import write_atomically
+
+__all__ = ["begin", "finish", "print_table"]
+
+
+def begin(
+    data: str,
+    out: Path,
+    *,
+    reader: Mapping[str, Any] | None,
+    splits: Mapping[str, str | None] | None = None,
+    modalities: Sequence[str] | None = None,
+    model: Path | None = None,
+    seed: int = 0,
+) -> State:
+    """Data by split, and with ``model`` (a checkpoint or run folder) that model as ``pretrained``."""
+    from fusion.training import load_model
+
+    dataset = open_data(data, **(reader or {}))
+    if modalities:
+        dataset = dataset.with_modalities(modalities)
+    models = {} if model is None else {"pretrained": load_model(model)}
+    if models:
+        dataset = _known(dataset, models["pretrained"])
+    return State(out, seed, partition(dataset, splits), models, progress=True)
+
+
+def _known(dataset: TileDataset, model: Any) -> TileDataset:
+    """Without the modalities that the model was not trained with, which it is said."""
+    known = {m.name for m in model.config.modalities}
+    names = [m.name for m in dataset.modalities]
+    common = [name for name in names if name in known]
+    if not common:
+        raise ValueError(
+            f"the model knows {', '.join(sorted(known))}, the data have {', '.join(names)}: none in common"
+        )
+    if len(common) < len(names):
+        print(f"without {', '.join(n for n in names if n not in known)}, which the model does not know")
+        dataset = dataset.with_modalities(common)
+    return dataset
+
+
+def finish(state: State, title: str) -> None:
+    """Writes ``metrics.json`` and ``report.html`` of a command, and prints the table."""
+    from fusion.evaluation import write_report
+    from fusion.experiments.report import conditions
+
+    write_atomically(state.out / "metrics.json", (json.dumps(state.metrics, indent=2) + "\n").encode())
+    report = write_report(state.out / "report.html", title, state.sections, conditions=conditions(state))
+    print_table(state.metrics)
+    print(f"{state.out / 'metrics.json'}, {report}")
+
+
+def print_table(metrics: Mapping[str, Any]) -> None:
+    """The scores as text: one row for each row of each group of scores."""
+    for key, group in metrics.items():
+        rows = {n: r for n, r in group.items() if isinstance(r, dict)} if isinstance(group, dict) else {}
+        if not rows:
+            continue
+        names = [m for m in next(iter(rows.values())) if m != "draws" and not m.endswith("_sd")]
+        width = max(map(len, [*rows, f"{key}:"]))
+        print(f"\n{key + ':':{width}}" + "".join(f"{n.replace('_', ' '):>17}" for n in names))
+        for name, row in rows.items():
+            cells = [f"{row[n]:.3f}" + (f" ± {row[f'{n}_sd']:.3f}" if f"{n}_sd" in row else "") for n in names]
+            print(f"{name:{width}}" + "".join(f"{cell:>17}" for cell in cells))
+        if "conditions" in group:
+            print(group["conditions"])
+    print()
