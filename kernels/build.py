@@ -121,6 +121,7 @@ _CXX_FLAGS = (
     "-march=native",
     "-ffp-contract=fast",
     "-fno-math-errno",
+    "-fno-trapping-math",  # nobody reads the exception flags, and with them comparisons do not vectorise
     "-fPIC",
     "-fopenmp",
     "-Wall",

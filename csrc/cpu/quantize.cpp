@@ -400,18 +400,6 @@ namespace {
 
 constexpr int64_t kValuesTogether = 512;
 
-// Codes are written once and read much later: past the caches, without reading the lines first.
-inline void stream(const int32_t* from, int64_t count, int64_t* to) {
-  int64_t i = 0;
-#if defined(__AVX512F__)
-  for (; i < count && (reinterpret_cast<uintptr_t>(to + i) & 63) != 0; ++i) to[i] = from[i];
-  for (; i + 8 <= count; i += 8)
-    _mm512_stream_si512(reinterpret_cast<__m512i*>(to + i),
-                        _mm512_cvtepi32_epi64(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + i))));
-#endif
-  for (; i < count; ++i) to[i] = from[i];
-}
-
 // How far the inner edges, in steps, are from equally spaced ones.
 template <class E>
 double unevenness(const E* edges, int64_t bins, double step) {
@@ -464,7 +452,7 @@ void encode_all(const T* values, int64_t count, int threads, int64_t* codes, con
     int32_t found[kValuesTogether];
     const int64_t some = std::min(kValuesTogether, count - start);
     find(values + start, some, found);
-    stream(found, some, codes + start);
+    std::copy(found, found + some, codes + start);
   }
 }
 
