@@ -11,6 +11,7 @@ from .modality import Modality
 __all__ = ["check_range", "looks_like"]
 
 _FACTOR = 4.0  # between what a dark or bright place does to every band at once and a slip of ten
+_RADIOMETRIC = ("", "reflectance x 10000", "reflectance", "linear", "8 bit")  # elevation may well be ten times as high
 _DULL = 20  # median of every band of an 8 bit picture; over water some bands of reflectance x 10000 are darker
 
 # What values look like -> what was wanted -> the fix.
@@ -80,13 +81,13 @@ def _check_statistics(values: np.ndarray, modality: Modality, low: float, high: 
     mean, std = np.array(modality.mean), np.array(modality.std)
     typical = np.median(values, axis=1)
     known = f"the model was trained on {_list(mean)} +- {_list(std)} ({modality.unit or 'unit unknown'})"
-    if (mean > std / 4).all() and (values >= 0).mean() > 0.99:
+    if modality.unit in _RADIOMETRIC and (mean > std / 4).all() and (values >= 0).mean() > 0.99:
         ratio = typical / mean  # all bands must agree: water is dark in the infrared, snow bright in the visible
         if ratio.max() < 1 / _FACTOR or ratio.min() > _FACTOR:
             middle = np.median(ratio)
             factor = f"about {middle:.3g} times larger" if middle > 1 else f"about {1 / middle:.3g} times smaller"
             raise ValueError(_message(modality, low, high, seen, f"{known}; these are {factor}", modality.unit))
-    if np.median(np.abs(typical - mean) / std) > 10:
+    if modality.unit in ("dB", "K") and np.median(np.abs(typical - mean) / std) > 10:
         raise ValueError(_message(modality, low, high, seen, known, modality.unit))
 
 

@@ -84,6 +84,20 @@ def test_ten_times_off_the_statistics_is_refused_whatever_the_unit(tiles, name, 
         check_values(batch, unnamed)
 
 
+def test_another_place_is_no_error():
+    """Water is dark in the infrared, snow bright in the visible, and a mountain is high."""
+    bands = ("B02", "B08", "B11")
+    s2 = Modality("s2", "image", bands, 10.0, 2, "reflectance x 10000", (600, 3000, 2000), (300, 1200, 900))
+    height = Modality("dem", "image", ("height",), 10.0, 2, "m", (40.0,), (3.0,))
+
+    def tile(*levels):
+        return torch.tensor(levels)[:, None, None] * torch.linspace(0.9, 1.1, 16).view(4, 4)
+
+    check_values(Tile("water", {"s2": tile(350.0, 60.0, 30.0)}), s2)
+    check_values(Tile("snow", {"s2": tile(9000.0, 7500.0, 900.0)}), s2)
+    check_values(Tile("alps", {"dem": tile(2400.0)}), height)
+
+
 def test_every_honest_tile_passes_its_own_statistics(tiles):
     fitted = fit_statistics(tiles.split("train"))
     check_values(tiles, fitted)
