@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from fusion.data import TileDataset
-from fusion.training.checkpoints import differences
+from fusion.data.check import check_values
 from fusion.training.loading import evaluation_loader
 
 __all__ = ["Features", "extract", "require_fit"]
@@ -114,29 +114,25 @@ def extract(
 
 
 def require_fit(model: nn.Module, dataset: TileDataset) -> None:
-    """Refuses data whose bands, units, resolution or grid are not those the model was trained with.
+    """Refuses data that the model was not trained for; reads a few tiles.
 
     Raises:
-        ValueError: every field that differs is named; statistics may differ, the model uses its own.
+        ValueError: a modality that the model does not have, other bands, another unit, resolution or grid, or values
+            that are a factor of ten from those of the training; the message says how to repair it.
     """
-    known = {m.name: m for m in model.config.modalities}
-    wrong = []
-    for modality in dataset.modalities:
-        if modality.name not in known:
-            wrong.append(f"{modality.name}: the model has {', '.join(known)} only")
-            continue
-        ours, theirs = (
-            {k: v for k, v in m.to_dict().items() if k not in ("mean", "std")} for m in (known[modality.name], modality)
+    known = [m.name for m in model.config.modalities]
+    unknown = [m.name for m in dataset.modalities if m.name not in known]
+    if unknown:
+        raise ValueError(
+            f"the model has {', '.join(known)}, not {', '.join(unknown)}; leave that out: "
+            f"dataset.with_modalities([...]), or modalities="
         )
-        wrong += [
-            line.replace("in the checkpoint", "in the model").replace("wanted", "in the data")
-            for line in differences(ours, theirs, modality.name)
-        ]
-    grid = tuple(model.config.grid)
-    if grid != dataset.grid:
-        wrong.append(f"grid: {grid} patches a tile in the model, {dataset.grid} in the data")
-    if wrong:
-        raise ValueError("the data do not fit the model:\n  " + "\n  ".join(wrong))
+    if tuple(model.config.grid) != dataset.grid:
+        raise ValueError(
+            f"the model was trained on tiles of {' x '.join(map(str, model.config.grid))} patches, the data have "
+            f"{' x '.join(map(str, dataset.grid))}; read them with tiles of the same ground size"
+        )
+    check_values(dataset, model.config.modalities, tiles=8)
 
 
 def _require_finite(x: np.ndarray, names: Sequence[str], per_tile: int) -> None:

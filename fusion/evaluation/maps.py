@@ -8,7 +8,7 @@ from fusion.data import Modality, Tile, TileDataset
 from fusion.embed.mosaic import lay_out
 
 from .features import Features
-from .plots import panels, picture
+from .plots import legend_patch, panels, picture
 from .report import Picture
 
 __all__ = ["embedding_map", "pca_rgb", "true_colour"]
@@ -50,6 +50,12 @@ def embedding_map(
         panel.imshow(image, interpolation="nearest")
         panel.set_title(title, fontsize=10)
         panel.set_axis_off()
+    if classes is not None:
+        seen = np.unique(classes)
+        handles = [
+            legend_patch(c, name) for c, name in zip(_class_colours(seen), _class_names(dataset, seen), strict=True)
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(8, len(seen)), frameon=False, fontsize=8)
     where = "at their place, north up" if placed else "side by side, not georeferenced"
     text = (
         f"{len(dataset)} tiles {where}; one colour a patch of {dataset.modalities[0].patch_metres:g} m. Similar "
@@ -137,6 +143,10 @@ def _stretch(values: np.ndarray) -> np.ndarray:
     flat = values.reshape(-1, values.shape[-1])
     low, high = np.nanpercentile(flat, [2, 98], axis=0)
     return np.clip((values - low) / np.where(high > low, high - low, 1), 0, 1)
+
+
+def _class_names(dataset: TileDataset, seen: np.ndarray) -> list[str]:
+    return [dataset.classes[k] if dataset.task == "multiclass" else str(k) for k in seen]
 
 
 def _class_colours(classes: np.ndarray) -> np.ndarray:

@@ -16,11 +16,13 @@ from .report import Picture
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
 __all__ = [
     "class_bars",
     "confusion_matrix",
     "label_efficiency",
+    "legend_patch",
     "loss_curves",
     "modality_bars",
     "observed_predicted",
@@ -178,7 +180,7 @@ def modality_bars(rows: Sequence[Row], metric: str = "macro_f1", conditions: str
         panel.bar(at, spread.mean, width, yerr=error, color=COLOURS[i % len(COLOURS)], error_kw={"linewidth": 1})
     panel.set_xticks(range(len(groups)), [" + ".join(group) for group in groups])
     panel.set(ylabel=NAMES.get(metric, metric))
-    handles = [_patch(COLOURS[i % len(COLOURS)], name) for i, name in enumerate(methods)]
+    handles = [legend_patch(COLOURS[i % len(COLOURS)], name) for i, name in enumerate(methods)]
     panel.legend(handles=handles, frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3)
     return picture(figure, _with("Each modality alone and all together.", conditions))
 
@@ -205,7 +207,8 @@ def panels(count: int, width: float | None = None, height: float = 3.0) -> tuple
     return figure, axes
 
 
-def _patch(colour: str, label: str):
+def legend_patch(colour: str | Sequence[float], label: str) -> Patch:
+    """A square of a colour for a legend."""
     from matplotlib.patches import Patch
 
     return Patch(color=colour, label=label)

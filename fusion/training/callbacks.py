@@ -63,8 +63,8 @@ class KeepModels(Checkpoint):
 class History(Checkpoint):
     """One line an epoch, in ``metrics.csv`` and on the screen. Rows of an earlier part of the run stay."""
 
-    def __init__(self, path: Path, models: KeepModels, tiles: int, show: bool, first_epoch: int = 0) -> None:
-        self.path, self.models, self.tiles, self.show = path, models, tiles, show
+    def __init__(self, path: Path, models: KeepModels, show: bool, first_epoch: int = 0) -> None:
+        self.path, self.models, self.show = path, models, show
         self.rows: list[dict[str, Any]] = []
         if path.is_file() and first_epoch:
             with open(path, newline="") as file:
@@ -72,10 +72,13 @@ class History(Checkpoint):
         self._durations: list[float] = []
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
-        self._started = time.perf_counter()
+        self._started, self._seen = time.perf_counter(), 0
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        self._started = time.perf_counter()  # of an epoch taken up in its middle
+        self._started, self._seen = time.perf_counter(), 0  # of an epoch taken up in its middle
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, _: int) -> None:
+        self._seen += len(batch) * trainer.world_size
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         if not trainer.is_global_zero:
@@ -102,7 +105,7 @@ class History(Checkpoint):
         numbers = "  ".join(f"{name} {metrics[name]:.4g}" for name in shown if name in metrics)
         left = (epochs - epoch) * sum(self._durations) / len(self._durations)
         best = "  best" if self.models.improved else ""
-        speed = self.tiles / max(seconds, 1e-9)
+        speed = self._seen / max(seconds, 1e-9)
         return (
             f"epoch {epoch:>{len(str(epochs))}}/{epochs}  {numbers}  {speed:.0f} tiles/s  "
             f"eta {int(left // 60):02d}:{int(left % 60):02d}{best}"

@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import EarlyStopping, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from fusion.data import TileDataset
+from fusion.data.check import check_values
 
 from . import run_folder
 from .callbacks import FiniteLoss, History, KeepModels
@@ -71,9 +72,9 @@ def fit(
             "bf16-mixed"), ``accelerator``, ``gradient_clip_val``, ``limit_train_batches``, ...
 
     Raises:
-        ValueError: the folder holds a run of another configuration (the fields that differ are named), the data do
-            not fit their modalities' statistics, the metric is not logged, or too little memory (with the batch size
-            that fits).
+        ValueError: the folder holds a run of another configuration (the fields that differ are named), the data have
+            other bands, units or ranges than the model's modalities, the metric is not logged, or too little memory
+            (with the batch size that fits).
         RuntimeError: the loss is no number, memory ran out, or a checkpoint could not be written.
         KeyboardInterrupt: after Ctrl-C, once everything is saved.
     """
@@ -90,7 +91,7 @@ def fit(
             print(f"{run} is finished ({before['epochs']} epochs); resume=False starts over", flush=True)
         return run / "best.safetensors"
 
-    _check_values(train)
+    check_values(train, module.model.config.modalities)
     device = _device(trainer_arguments)
     if memory != "ignore":
         _check_memory(module, train, batch_size, memory, device, trainer_arguments, progress)
@@ -116,9 +117,7 @@ def fit(
         loader = training_loader(
             train, batch_size, seed=seed, workers=workers, rank=trainer.global_rank, ranks=trainer.world_size
         )
-        history = History(
-            run / "metrics.csv", models, len(train), progress, first_epoch=before["epochs"] if before else 0
-        )
+        history = History(run / "metrics.csv", models, progress, first_epoch=before["epochs"] if before else 0)
         trainer.callbacks += [models, history, KeepState(state, identity, loader.sampler, asked)]
         if trainer.is_global_zero:
             run_folder.prepare(run, config, afresh=before is None)
@@ -187,15 +186,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
     return value
-
-
-def _check_values(train: TileDataset) -> None:
-    """Data a factor of ten off is refused before it spoils hours of training."""
-    try:
-        from fusion.data.check import check_values
-    except ImportError:
-        return
-    check_values(train)
 
 
 def _device(trainer_arguments: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from tiny_system import S2, VHR, Meadows, TinyConfig, TinyModel
 
+from fusion.data import Modality
 from fusion.evaluation import extract, random_encoder, raw_statistics
 
 
@@ -48,17 +49,31 @@ def test_chosen_modalities_only(model):
         extract(model, data, ["s1"])
 
 
-def test_data_of_another_kind_is_refused_by_field(model):
-    data = Meadows(3)
-    data.modalities = (replace(S2, bands=("B04", "B03", "B08"), unit="reflectance 0-1"), replace(VHR, name="spot"))
-    data.grid = (2, 3)
-    with pytest.raises(ValueError, match="do not fit the model") as caught:
-        extract(model, data, ["s2", "spot"])
-    message = str(caught.value)
-    assert "s2.bands: ('B03', 'B04', 'B08') in the model, ('B04', 'B03', 'B08') in the data" in message
-    assert "s2.unit: reflectance x 10000 in the model, reflectance 0-1 in the data" in message
-    assert "spot: the model has s2, vhr only" in message
-    assert "grid: (2, 2) patches a tile in the model, (2, 3) in the data" in message
+def test_data_of_another_kind_is_refused(model):
+    def refused(message: str, *modalities: Modality, grid: tuple[int, int] = (2, 2)) -> None:
+        data = Meadows(3)
+        data.modalities, data.grid = modalities, grid
+        with pytest.raises(ValueError, match=message):
+            extract(model, data, [m.name for m in modalities])
+
+    refused("the model wants B03, B04, B08 in this order", replace(S2, bands=("B04", "B03", "B08")))
+    refused("unit is 'reflectance' in the data and 'reflectance x 10000' in the model", replace(S2, unit="reflectance"))
+    refused("the model has s2, vhr, not spot", S2, replace(VHR, name="spot"))
+    refused("trained on tiles of 2 x 2 patches, the data have 2 x 3", S2, grid=(2, 3))
+
+
+def test_values_ten_times_too_small_are_refused(monkeypatch):
+    fitted = TinyConfig(modalities=(S2.with_statistics((2000, 2000, 2000), (500, 500, 500)), VHR))
+    read = Meadows._read
+
+    def scaled(self, row, rng):
+        tile = read(self, row, rng)
+        tile.values["s2"] *= 0.1
+        return tile
+
+    monkeypatch.setattr(Meadows, "_read", scaled)
+    with pytest.raises(ValueError, match=r"these are about .* times smaller"):
+        extract(TinyModel(fitted), Meadows(3))
 
 
 def test_statistics_may_differ(model):

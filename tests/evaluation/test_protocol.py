@@ -126,5 +126,5 @@ def test_fine_tuning_says_what_it_cannot_do(tmp_path, model):
     with pytest.raises(ValueError, match="start warm unknown; there are pretrained, scratch, frozen"):
         finetune(model, Meadows(20), Meadows(9), tmp_path, starts=("warm",), **QUIET)
     unlabelled = TinyModel(TinyConfig(modalities=(S2,)))
-    with pytest.raises(ValueError, match="vhr: the model has s2 only"):
+    with pytest.raises(ValueError, match="the model has s2, not vhr"):
         finetune(unlabelled, Meadows(20), Meadows(9), tmp_path, shares=(1.0,), seeds=(0,), **QUIET)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_system import Meadows, TinyConfig, TinyTraining
+from tiny_system import S2, VHR, Meadows, TinyConfig, TinyTraining
 
 from fusion.training import fit, load_model, read_header
 from fusion.training.state import KeepState
@@ -199,6 +199,13 @@ def test_a_disk_that_fills_keeps_the_last_state(tmp_path, straight, monkeypatch)
         train(tmp_path)
     monkeypatch.undo()
     assert torch.equal(weights(train(tmp_path)), weights(straight[0]))
+
+
+def test_data_that_the_model_does_not_expect_are_refused_before_the_first_step(tmp_path):
+    expecting = S2.with_statistics((20_000, 20_000, 20_000), (500, 500, 500))
+    with pytest.raises(ValueError, match=r"modality 's2'.* times smaller"):
+        train(tmp_path, trained=module(config=TinyConfig(modalities=(expecting, VHR))))
+    assert not list(tmp_path.iterdir())
 
 
 def test_too_much_memory_is_refused_with_the_batch_that_fits(tmp_path, monkeypatch):
