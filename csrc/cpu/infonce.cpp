@@ -20,6 +20,9 @@ constexpr double kTie = 1e-5;
 constexpr double kSafeScale = 32;
 constexpr int kTile = 384;  // rows of a tile; its float32 entries and operands stay in a 2 MB second-level cache
 
+// Multiplications that pay for waking one more thread.
+constexpr double kWorkPerThread = 4e6;
+
 template <class T>
 constexpr T kInfinity = std::numeric_limits<T>::infinity();
 
@@ -451,21 +454,30 @@ void run_backward(const Problem<T>& p, const A* grad, const A* log_z, const A* l
   *d_temperature = -0.5 / p.temperature * std::accumulate(slope.begin(), slope.end(), 0.0);
 }
 
+template <class T>
+Problem<T> with_useful_threads(Problem<T> p) {
+  const double work = double(p.rows) * p.tokens_count * p.dim;
+  p.threads = int(std::clamp(work / kWorkPerThread, 1.0, double(p.threads)));
+  return p;
+}
+
 }  // namespace
 
 template <class T, class A>
 void forward(const Problem<T>& problem, A* loss, A* log_z, A* log_y, A* inverse, bool* hit) {
+  const auto p = with_useful_threads(problem);
   if constexpr (std::is_same_v<T, bfloat16>)
-    if (!multiplies_bfloat16()) return run_forward<T, float, A>(problem, loss, log_z, log_y, inverse, hit);
-  run_forward<T, T, A>(problem, loss, log_z, log_y, inverse, hit);
+    if (!multiplies_bfloat16()) return run_forward<T, float, A>(p, loss, log_z, log_y, inverse, hit);
+  run_forward<T, T, A>(p, loss, log_z, log_y, inverse, hit);
 }
 
 template <class T, class A>
 void backward(const Problem<T>& problem, const A* grad, const A* log_z, const A* log_y, T* d_tokens,
               double* d_temperature) {
+  const auto p = with_useful_threads(problem);
   if constexpr (std::is_same_v<T, bfloat16>)
-    if (!multiplies_bfloat16()) return run_backward<T, float, A>(problem, grad, log_z, log_y, d_tokens, d_temperature);
-  run_backward<T, T, A>(problem, grad, log_z, log_y, d_tokens, d_temperature);
+    if (!multiplies_bfloat16()) return run_backward<T, float, A>(p, grad, log_z, log_y, d_tokens, d_temperature);
+  run_backward<T, T, A>(p, grad, log_z, log_y, d_tokens, d_temperature);
 }
 
 template void forward(const Problem<float>&, float*, float*, float*, float*, bool*);

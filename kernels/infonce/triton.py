@@ -51,8 +51,8 @@ TILES = {
     (86, "split", "backward"): Tile(32, 32, 8, 2),
     (90, "half", "forward"): Tile(128, 128, 8, 2),
     (90, "half", "backward"): Tile(128, 64, 8, 2),
-    (90, "split", "forward"): Tile(64, 64, 4, 2),
-    (90, "split", "backward"): Tile(64, 64, 8, 2),
+    (90, "split", "forward"): Tile(128, 64, 8, 1),
+    (90, "split", "backward"): Tile(64, 32, 4, 2),
 }
 _INTERPRETED = Tile(32, 32, 4, 1)
 ROW_ELEMENTS = 4096  # entries of the tile of the kernels that go row by row
@@ -203,7 +203,7 @@ class _Operands:
 
     def _edges(self) -> Tensor:
         """Columns that tiles of rows exclude, (row blocks, 4) int32; see ``_plan``."""
-        first = self.block[:: self.tile.rows]
+        first = self.block[:: self.tile.rows].contiguous()
         last = torch.cat([self.block[self.tile.rows - 1 :: self.tile.rows], self.block[-1:]])[: len(first)]
         low = torch.searchsorted(self.block, first, out_int32=True)
         high = torch.searchsorted(self.block, last, out_int32=True, right=True)

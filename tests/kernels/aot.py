@@ -50,7 +50,8 @@ def compile_kernel(
     constexprs = {(names.index(name),): value for name, value in constants.items()}
     source = ASTSource(kernel, signature=types, constexprs=constexprs, attrs=attributes)
     target = GPUTarget("cuda", architecture, 32)
-    compiled = triton.compile(source, target=target, options={"num_warps": warps, "num_stages": stages})
+    options = {"num_warps": warps, "num_stages": stages, "enable_fp_fusion": True}
+    compiled = triton.compile(source, target=target, options=options)
     usage = _usage(compiled.asm["cubin"])
     return Resources(compiled.metadata.shared, usage["REG"], usage["STACK"], compiled.asm["ptx"])
 
