@@ -121,19 +121,22 @@ def check(dataset: TileDataset, tiles: int | None = 2000) -> Report:
     number = len(dataset) if tiles is None else min(tiles, len(dataset))
     chosen = np.unique(np.linspace(0, len(dataset) - 1, number).round().astype(int))
     tallies = {m.name: _Tally(m) for m in dataset.modalities}
-    problems: dict[str, str] = {}  # by message: one file spoils many tiles
+    problems: dict[str, str] = {}  # by file: one spoils many tiles
     empty: list[str] = []
+    unread = 0
     for i in map(int, chosen):
         try:
             tile = dataset[i]
         except (ValueError, TypeError, RuntimeError, OSError) as error:
-            problems.setdefault(str(error), dataset.names[i])
+            text, name = str(error), dataset.names[i]
+            problems.setdefault(text.partition(": ")[0], text if name in text else f"tile {name}: {text}")
+            unread += 1
             continue
         for tally in tallies.values():
             tally.add(tile)
         if not tile.values:
             empty.append(tile.name)
-    listed = [message if name in message else f"tile {name}: {message}" for message, name in problems.items()]
+    listed = list(problems.values())
     warnings = dataset.notes()
     for name, tally in tallies.items():
         if not tally.tiles:
@@ -141,8 +144,8 @@ def check(dataset: TileDataset, tiles: int | None = 2000) -> Report:
                 f"modality {name!r}: nothing observed in {len(chosen)} tiles; every date is nodata, NaN or too cloudy. "
                 "Check nodata and the cloud limit, or leave it out"
             )
-        elif tally.tiles < len(chosen) - len(problems):
-            warnings.append(f"{name}: missing in {len(chosen) - len(problems) - tally.tiles} of {len(chosen)} tiles")
+        elif tally.tiles < len(chosen) - unread:
+            warnings.append(f"{name}: missing in {len(chosen) - unread - tally.tiles} of {len(chosen)} tiles")
         if tally.values:
             try:
                 check_range(np.concatenate(tally.values, axis=1), tally.modality)

@@ -15,7 +15,7 @@ __all__ = ["Geo", "Tile", "TileBatch", "collate", "observed"]
 
 @dataclass(frozen=True)
 class Geo:
-    """Where a tile lies: the affine transform of its 10 m (or coarsest) grid and its CRS.
+    """Where a tile lies: the affine transform of the pixels of its coarsest modality, and its CRS.
 
     ``transform`` is (a, b, c, d, e, f) with x = a*col + b*row + c and y = d*col + e*row + f, north up (e < 0).
     """

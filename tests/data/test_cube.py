@@ -154,7 +154,7 @@ def test_geotiffs_by_date(tmp_path):
     assert data[0].days["s2"].tolist() == DAYS
     assert data[0].valid["s2"].tolist() == [True, False, True, True]
     assert data[3].valid["s2"].all()
-    assert data[3].geo == Geo((20.0, 0.0, 500040.0, 0.0, -20.0, 5399960.0), "EPSG:32632")
+    assert data[3].geo == Geo((10.0, 0.0, 500040.0, 0.0, -10.0, 5399960.0), "EPSG:32632")
     assert data.storage("s2") == (4, "float32")
 
 
@@ -284,12 +284,31 @@ def test_places_from_bounds_and_from_coordinates_either_way_up(folder):
         )  # fmt: skip
     labels = {"variable": "crop", "resolution": 10, "reduction": "majority", "classes": {"a": 1, "b": 2, "c": 3}}
     flipped = CubeDataset(described(georeference={"epsg": "epsg", "x": "x", "y": "y"}, labels=labels), folder)
-    assert flipped.places()[2] == Geo((20.0, 0.0, 500000.0, 0.0, -20.0, 5399960.0), "EPSG:32631")
+    assert flipped.places()[2] == Geo((10.0, 0.0, 500000.0, 0.0, -10.0, 5399960.0), "EPSG:32631")
     assert np.array_equal(flipped[2].values["s2"], arrays()["s2"][:, :, 4:, :4])
     assert flipped.labels()[:4].tolist() == [0, 1, 2, 1]
     as_is = CubeDataset(described(georeference={"epsg": 32631, "bounds": "bounds"}), folder)
     assert as_is.places() == flipped.places()
     assert np.array_equal(as_is[2].values["s2"], south_up[:, :, 4:, :4])
+
+
+def test_places_in_degrees_and_by_cf_conventions(folder):
+    lat, lon = 47 - 0.0001 * (np.arange(8) + 0.5), 11 + 0.00013 * (np.arange(8) + 0.5)
+    for scene in ("north", "south"):
+        rewrite(folder, scene, lat=lat, lon=lon)
+    degrees = CubeDataset(described(georeference={"epsg": 4326, "x": "lon", "y": "lat"}), folder)
+    place = degrees.places()[3]
+    assert place.crs == "EPSG:4326"
+    assert place.transform == pytest.approx((0.00013, 0, 11 + 4 * 0.00013, 0, -0.0001, 47 - 4 * 0.0001))
+    xarray.Dataset(
+        {"s2": (("time", "band", "y", "x"), arrays()["s2"]), "spatial_ref": ((), 0)},
+        coords={"dates": ("time", np.array(DATES, dtype="M8[ns]")),
+                "y": 5400000.0 - 10 * np.arange(8), "x": 500000.0 + 10 * np.arange(8)},
+    ).assign(
+        spatial_ref=xarray.Variable((), 0, {"crs_wkt": rasterio.CRS.from_epsg(32632).to_wkt()})
+    ).to_netcdf(folder / "a.nc", engine="h5netcdf")  # fmt: skip
+    cf = CubeDataset(described(files="{scene}.nc", georeference={"cf": True}), folder)
+    assert cf.places()[0] == Geo((10.0, 0.0, 499995.0, 0.0, -10.0, 5400005.0), "EPSG:32632")
 
 
 def test_labels_mean_majority_any_and_map(folder):
@@ -444,6 +463,12 @@ def test_a_chunk_damaged_inside_a_file_names_the_file(folder):
         ({"s2__mask": {"variable": "crop", "at_most": 1}}, r"mask 'crop' has shape \(8, 8\), \(4, 8, 8\)"),
         ({"s2__available": "crop"}, r"'crop' has shape \(8, 8\), \(time,\)"),
         ({"georeference": {"epsg": 32631}}, "epsg with bounds, or epsg with x and y wanted, epsg given"),
+        (
+            {"georeference": {"epsg": 32631, "bounds": [0, 0, 160, 160]}},
+            "pixels are 20 x 20 m, the description says 10",
+        ),
+        ({"georeference": {"epsg": 32631, "x": [5, 15], "y": [15, 5]}}, "2 y and 2 x for 8 x 8 pixels"),
+        ({"georeference": {"epsg": 99, "bounds": [0, 0, 80, 80]}}, "EPSG:99 is no coordinate reference system"),
         ({"splits": {"train": {"column": [0, 1]}}}, "split 'train': unknown key column"),
         ({"labels": {"variable": "crop", "resolution": 10, "reduction": "mode"}}, "mean, majority, any or none"),
         ({"labels": {"variable": "crop", "resolution": 10, "reduction": "any"}}, "needs classes: a name for each code"),

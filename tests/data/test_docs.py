@@ -48,7 +48,7 @@ def test_the_commented_description_reads_a_folder_that_is_as_it_says(tmp_path):
     assert set(data[25].values) == {"s2", "weather"}
     assert data.labels().tolist() == [0] * 25 + [1] * 25
     assert {name: len(data.split(name)) for name in data.splits} == {"train": 30, "val": 10, "test": 25}
-    assert data.places()[6].transform == (40.0, 0.0, 500160.0, 0.0, -40.0, 5399840.0)
+    assert data.places()[6].transform == (40.0, 0.0, 500160.0, 0.0, -40.0, 5399840.0)  # of the weather, the coarsest
 
 
 def test_a_reader_of_ones_own():

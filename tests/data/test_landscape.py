@@ -144,6 +144,14 @@ def test_overlapping_tiles_and_terrain(scene):
     assert dense[0].values["terrain"][:, 8:, 8:].equal(dense[12].values["terrain"][:, :8, :8])
 
 
+def test_temperature_is_a_daily_series_of_the_patches(scene):
+    data = LandscapeTiles(scene, ("temperature",), block=3)
+    tile = data[13]
+    assert tile.values["temperature"].shape == (365, 1, 4, 4)
+    field = scene.temperature(slice(8, 16), slice(8, 16))
+    assert tile.values["temperature"][100, 0, 1, 3].item() == pytest.approx(field[100, 2:4, 6:8].mean(), rel=1e-5)
+
+
 def test_biomass_and_temperature_follow_elevation(scene):
     warm = scene.temperature(latitude=50)
     assert warm.shape == (365, 96, 96)
@@ -161,7 +169,7 @@ def test_biomass_and_temperature_follow_elevation(scene):
     [
         ({"tile": 9}, "multiple of the patch of 2"),
         ({"tile": 200}, "at most the landscape's 96"),
-        ({"modalities": ["s3"]}, "it has aerial, s2, s1, terrain"),
+        ({"modalities": ["s3"]}, "it has aerial, s2, s1, terrain, temperature"),
         ({"target": "height"}, "not 'height'"),
     ],
 )

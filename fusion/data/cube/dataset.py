@@ -208,11 +208,9 @@ class CubeDataset(TileDataset):
         geo = self.scenes[number].geo
         if geo is None:
             return None
-        patch = self.description.patch
-        return Geo(
-            (float(patch), 0.0, float(geo.transform[2] + left), 0.0, -float(patch), float(geo.transform[5] - top)),
-            geo.crs,
-        )
+        width, _, x, _, height, y = geo.transform
+        coarsest = max(modality.resolution for modality in self.modalities)
+        return Geo((width * coarsest, 0.0, x + width * left, 0.0, height * coarsest, y + height * top), geo.crs)
 
     def _read(self, row: int, rng: np.random.Generator | None) -> Tile:
         number, top, left = self._tiles[row]

@@ -12,7 +12,8 @@ import numpy as np
 from ..tiles import Geo
 from .calendar import parse_dates
 from .description import AXES, Description, Labels, Mask, Source
-from .stores import Arrays, TiffStack
+from .place import locate
+from .stores import Arrays, TiffStack, text
 
 __all__ = ["Layer", "Scene", "open_scene", "read_map"]
 
@@ -114,7 +115,7 @@ class Scene:
     Attributes:
         layers: by modality; one that this scene lacks is absent.
         extent: height and width in metres that every layer covers.
-        geo: of a 1 m grid at the upper left corner.
+        geo: of a grid of 1 m (by the description's metres) at the upper left corner.
         flipped: row 0 is south in the arrays.
         origin: 1 January of the year in which the scene's series begin.
     """
@@ -166,7 +167,7 @@ def open_scene(
                 f"{extents[first][0]:g} x {extents[first][1]:g} m; check resolution and axes of both"
             )
     height, width = np.min(list(extents.values()), axis=0)
-    geo, flipped = _georeference(description, layers[first], arrays, height)
+    geo, flipped = locate(description.georeference, layers[first], arrays)
     known = [layer.dates.min() for layer in layers.values() if layer.dates is not None and layer.year_known]
     origin = min(known, default=np.datetime64("1970-01-01", "D")).astype("datetime64[Y]").astype("datetime64[D]")
     return Scene(name, layers, (float(height), float(width)), geo, flipped, origin)
@@ -188,7 +189,7 @@ def _open_layer(modality: str, source: Source, found: list[tuple[Path, str | Non
     shape = dict(zip(source.axes, array.shape, strict=True))
     names = source.bands
     if isinstance(names, str):
-        names = tuple(_text(v) for v in np.asarray(arrays.get(path, names)[...]))
+        names = tuple(text(v) for v in np.asarray(arrays.get(path, names)[...]))
     if len(names) != shape.get("band", 1):
         raise ValueError(
             f"{where}: {source.variable!r} has {shape.get('band', 1)} bands (shape {tuple(array.shape)}, axes "
@@ -224,7 +225,7 @@ def _dates(where: str, source: Source, found: list[tuple[Path, str | None]], arr
     else:
         values = source.dates
     try:
-        return parse_dates(values, _text(units) if units is not None else None)
+        return parse_dates(values, text(units) if units is not None else None)
     except ValueError as error:
         raise ValueError(f"{where}: dates: {error}") from error
 
@@ -258,52 +259,9 @@ def _attach_mask(
         )
 
 
-def _georeference(description: Description, layer: Layer, arrays: Arrays, height: float) -> tuple[Geo | None, bool]:
-    """Of a 1 m grid at the upper left corner, and whether row 0 is south."""
-    if isinstance(layer.array, TiffStack):
-        a, b, c, d, e, f = layer.array.transform
-        if b or d or a <= 0 or e >= 0:
-            raise ValueError(
-                f"{layer.path}: rotated or not north up (transform {layer.array.transform}); warp it first"
-            )
-        geo = None if layer.array.crs is None else Geo((1.0, 0.0, c, 0.0, -1.0, f), layer.array.crs)
-        return geo, False
-    keys = dict(description.georeference)
-    if not keys:
-        return None, False
-    path = layer.path
-    if keys.pop("cf", False):
-        name = next((n for n in ("spatial_ref", "crs") if arrays.has(path, n)), None)
-        text = None if name is None else arrays.attributes(path, name).get("crs_wkt")
-        if text is None:
-            raise ValueError(f"{path}: georeference cf: no spatial_ref or crs with crs_wkt; give epsg, x and y instead")
-        from rasterio.crs import CRS
-
-        crs, keys = CRS.from_wkt(_text(text)).to_string(), {"x": "x", "y": "y"} | keys
-    else:
-        if set(keys) not in ({"epsg", "bounds"}, {"epsg", "x", "y"}):
-            raise ValueError(f"georeference: epsg with bounds, or epsg with x and y wanted, {', '.join(keys)} given")
-        crs = f"EPSG:{int(_value(keys['epsg'], path, arrays))}"
-    if "bounds" in keys:
-        left, _, _, top = np.asarray(_value(keys["bounds"], path, arrays), dtype=float)
-        return Geo((1.0, 0.0, float(left), 0.0, -1.0, float(top)), crs), False
-    x, y = (np.asarray(_value(keys[axis], path, arrays), dtype=float) for axis in ("x", "y"))
-    step = abs(y[1] - y[0])
-    top = max(y[0], y[-1]) + step / 2
-    return Geo((1.0, 0.0, float(min(x[0], x[-1]) - step / 2), 0.0, -1.0, float(top)), crs), bool(y[-1] > y[0])
-
-
-def _value(given: Any, path: Path, arrays: Arrays) -> Any:
-    return np.asarray(arrays.get(path, given)[...]) if isinstance(given, str) else given
-
-
 def read_map(labels: Labels, path: Path, arrays: Arrays) -> np.ndarray:
     """(y, x) of the label variable."""
     values = np.asarray(arrays.get(path, labels.variable)[...]).squeeze()
     if values.ndim != 2:
         raise ValueError(f"{path}: labels {labels.variable!r} have shape {values.shape}, (y, x) wanted")
     return values
-
-
-def _text(value: Any) -> str:
-    return value.decode().strip() if isinstance(value, bytes) else str(value).strip()

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..files import need_keys, reading
 
-__all__ = ["Arrays", "TiffStack", "find_files"]
+__all__ = ["Arrays", "OnDisk", "TiffStack", "find_files", "text"]
 
 
 def find_files(folder: Path, pattern: str) -> dict[str, list[tuple[Path, str | None]]]:
@@ -176,3 +176,8 @@ _OPEN = {
     ".npz": _npz,
     ".zarr": _zarr,
 }
+
+
+def text(value: Any) -> str:
+    """Names and attributes are bytes in some files."""
+    return value.decode().strip() if isinstance(value, bytes) else str(value).strip()

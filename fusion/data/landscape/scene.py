@@ -168,6 +168,15 @@ class Landscape:
             rng, spectra[:, [6, 1, 0, 2]], self.parcel_class, t["age"], self.fields, self.terrain, 10 / self.fine
         )
 
+    @cached_property
+    def _weather(self) -> np.ndarray:
+        """(365,) departure of the day from the season, K; the weather remembers."""
+        rng = self._rng("temperature", yearly=True)
+        days = np.zeros(365)
+        for day in range(1, 365):
+            days[day] = 0.8 * days[day - 1] + rng.normal(0, 1.7)
+        return days
+
     def temperature(
         self, rows: slice = slice(None), columns: slice = slice(None), latitude: float = 48.75
     ) -> np.ndarray:
@@ -176,17 +185,12 @@ class Landscape:
         A seasonal wave by latitude, weather common to the scene, -6.5 K/km, and land cover: trees damp the summer
         and the day-to-day swing, wet hollows are cooler.
         """
-        day = np.arange(365)
-        rng = self._rng("temperature", yearly=True)
-        weather = np.zeros(365)
-        for d in range(1, 365):
-            weather[d] = 0.8 * weather[d - 1] + rng.normal(0, 1.7)
-        season = -np.cos(2 * np.pi * (day - 17) / 365)
+        season = -np.cos(2 * np.pi * (np.arange(365) - 17) / 365)
         mean, swing = 27.0 - 0.35 * latitude, 0.19 * latitude
         elevation, wetness = self.terrain.elevation[rows, columns], self.terrain.wetness[rows, columns]
         trees = self.class_share[rows, columns, CLASSES.index("orchard") :].sum(axis=-1)
         constant = mean - 0.0065 * elevation - 0.1 * wetness
         seasonal = swing * (1 - 0.10 * trees)
         daily = 1 - 0.25 * trees
-        field = constant + season[:, None, None] * seasonal + weather[:, None, None] * daily
+        field = constant + season[:, None, None] * seasonal + self._weather[:, None, None] * daily
         return field.astype(np.float32)

@@ -26,6 +26,7 @@ def _modalities(patch: int, fine: int) -> dict[str, Modality]:
         Modality("s2", "series", BANDS, 10.0, patch, "reflectance x 10000"),
         Modality("s1", "series", ("VV", "VH"), 10.0, patch, "dB"),
         Modality("terrain", "image", ("elevation", "wetness"), 10.0, patch, "m"),
+        Modality("temperature", "series", ("mean",), 10.0 * patch, 1, "degC"),
     )
     return {modality.name: modality for modality in offered}
 
@@ -33,21 +34,22 @@ def _modalities(patch: int, fine: int) -> dict[str, Modality]:
 class LandscapeTiles(TileDataset):
     """Tiles of a :class:`Landscape`, with splits ``train``, ``val`` and ``test`` by blocks of ground.
 
-    =========  =======  ==============================================  ==================
-    modality   kind     bands                                           unit
-    =========  =======  ==============================================  ==================
-    aerial     image    near infrared, green, blue, red                 8 bit
-    s2         series   B02 B03 B04 B05 B06 B07 B08 B8A B11 B12         reflectance x 10000
-    s1         series   VV VH                                           dB
-    terrain    image    elevation, wetness                              m, index
-    =========  =======  ==============================================  ==================
+    ===========  ======  ======================================  ===================
+    modality     kind    bands                                   unit
+    ===========  ======  ======================================  ===================
+    aerial       image   near infrared, green, blue, red         8 bit
+    s2           series  B02 B03 B04 B05 B06 B07 B08 B8A B11 B12  reflectance x 10000
+    s1           series  VV VH                                   dB
+    terrain      image   elevation, wetness                      m, index
+    temperature  series  daily mean, one value a patch           degC
+    ===========  ======  ======================================  ===================
 
     Days are 0-based days of the year. Pixels under the (imperfect) cloud mask are missing: they take the tile's mean of
     their date and band, and a date with more of them than ``max_cloud`` is left out.
 
     Args:
         landscape: the scene, or None for the default one.
-        modalities: which, in what order; ``terrain`` is not among the default.
+        modalities: which, in what order; terrain and temperature are not among the default.
         tile: pixels of 10 m per tile side.
         patch: pixels of 10 m per patch side; ``tile // patch`` patches per side.
         stride: pixels between tiles; less than ``tile`` makes them overlap (dense embeddings).
@@ -137,6 +139,12 @@ class LandscapeTiles(TileDataset):
                 tile.values["terrain"] = torch.from_numpy(
                     np.stack([terrain.elevation[window], terrain.wetness[window]])
                 )
+            elif modality.name == "temperature":
+                field = self.landscape.temperature(*window)  # (365, h, w)
+                rows, columns = self.grid
+                patches = field.reshape(365, 1, rows, self.tile // rows, columns, self.tile // columns)
+                tile.values["temperature"] = torch.from_numpy(patches.mean(axis=(3, 5)))
+                tile.days["temperature"] = torch.arange(365)
             else:
                 self._read_series(tile, modality.name, window, rng)
         return tile
