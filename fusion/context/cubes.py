@@ -133,11 +133,11 @@ class Cube:
         return replace(self, sensors=kept, skipped=skipped)
 
 
-def observed_statistics(cubes: Iterable[Cube], modality: Modality, columns: np.ndarray | None = None) -> Modality:
+def observed_statistics(cubes: Iterable[Cube], modality: Modality, allowed: np.ndarray | None = None) -> Modality:
     """``modality`` with mean and std per band over what was observed of it in ``cubes``.
 
     Args:
-        columns: use these pixel columns only (the training stripes of a split within a cube).
+        allowed: (H, W) bool, use these pixels only (the training part of a split within cubes of that size).
 
     Raises:
         ValueError: a band was never observed.
@@ -146,10 +146,12 @@ def observed_statistics(cubes: Iterable[Cube], modality: Modality, columns: np.n
     for cube in cubes:
         if modality.name not in cube.sensors:
             continue
+        top = 0
         for values, observed in cube.sensors[modality.name].strips():
-            if columns is not None:
-                values, observed = values[..., columns], observed[..., columns]
-            values = values.astype(np.float64)
+            if allowed is not None:
+                observed = observed & allowed[top : top + observed.shape[2]]
+            values = np.where(observed, values, 0).astype(np.float64)
+            top += observed.shape[2]
             count += observed.sum(axis=(0, 2, 3))
             total += values.sum(axis=(0, 2, 3))
             squares += (values**2).sum(axis=(0, 2, 3))

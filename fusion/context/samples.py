@@ -82,7 +82,8 @@ class ContextSamples(TileDataset):
 
     The first sensor is the reference: a sample is one of its pixels on one of its dates, seen there. Every other
     sensor is represented by its window around the date nearest to that, at most ``longest_gap`` days away, or is
-    absent. Next to each sensor ``s2`` a batch holds ``s2.observed``, ones and zeros by pixel and band.
+    absent. Next to each sensor ``s2`` a batch holds ``s2.observed``, ones and zeros by pixel and band; what was not
+    observed has the band's mean.
 
     The evaluation view takes the nearest dates; a random view (training) half of twice as many, so that one pixel gives
     many different contexts. In the paper all eleven dates are such a draw; here the middle one is given.
@@ -92,7 +93,7 @@ class ContextSamples(TileDataset):
         sensors: one configuration each, the reference first.
         stride: pixels between samples in space.
         dates: at most so many dates a cube, evenly spaced among the reference's; None takes all.
-        columns: pixel columns that may be the middle of a sample; None allows all.
+        allowed: (H, W) bool, pixels that may be the middle of a sample (of cubes of that size); None allows all.
         longest_gap: in days.
         limit: at most so many samples, drawn with ``seed``.
 
@@ -107,7 +108,7 @@ class ContextSamples(TileDataset):
         *,
         stride: int = 9,
         dates: int | None = None,
-        columns: np.ndarray | None = None,
+        allowed: np.ndarray | None = None,
         longest_gap: int = 7,
         limit: int | None = None,
         seed: int = 0,
@@ -119,9 +120,7 @@ class ContextSamples(TileDataset):
         if not self._cubes:
             raise ValueError(f"samples: no cube has the reference sensor {reference!r}")
         self._series = [self._load(cube) for cube in self._cubes]
-        found = [
-            self._pixels(k, series[reference].seen, stride, dates, columns) for k, series in enumerate(self._series)
-        ]
+        found = [_pixels(k, series[reference].seen, stride, dates, allowed) for k, series in enumerate(self._series)]
         self._middles = np.concatenate(found)  # (N, 4): cube, date, row, column
         if limit is not None and limit < len(self._middles):
             chosen = np.random.default_rng(seed).choice(len(self._middles), limit, replace=False)
@@ -137,21 +136,11 @@ class ContextSamples(TileDataset):
             if name in cube.sensors:
                 r = config.window // 2
                 values, observed = cube.sensors[name].read(slice(0, height), slice(0, width), margin=r)
+                mean = np.array(config.modality.mean or (0,) * config.modality.channels, dtype=np.float32)
+                values = np.where(observed, values, mean[:, None, None])
                 seen = observed[..., r : r + height, r : r + width].any(axis=1)
                 loaded[name] = _Series(np.asarray(cube.sensors[name].days), values, observed, seen)
         return loaded
-
-    @staticmethod
-    def _pixels(cube: int, seen: np.ndarray, stride: int, dates: int | None, columns: np.ndarray | None) -> np.ndarray:
-        allowed = np.zeros_like(seen)
-        usable = np.flatnonzero(seen.any(axis=(1, 2)))
-        if dates is not None and dates < len(usable):
-            usable = usable[np.linspace(0, len(usable) - 1, dates).round().astype(int)]
-        allowed[usable, stride // 2 :: stride, stride // 2 :: stride] = True
-        if columns is not None:
-            allowed[..., np.setdiff1d(np.arange(seen.shape[-1]), columns)] = False
-        positions = np.argwhere(seen & allowed)  # (n, 3)
-        return np.column_stack([np.full(len(positions), cube), positions])
 
     def _place(self, row: int) -> Geo | None:
         cube, _, r, c = self._middles[row]
@@ -181,7 +170,7 @@ class ContextSamples(TileDataset):
             )[0]
             valid = chosen >= 0
             window = np.s_[chosen, :, r : r + config.window, c : c + config.window]
-            tile.values[name] = torch.from_numpy(own.values[window] * valid[:, None, None, None])
+            tile.values[name] = torch.from_numpy(own.values[window])
             observed = own.observed[window] & valid[:, None, None, None]
             tile.days[name] = torch.from_numpy(np.where(valid, own.days[chosen], 0))
             tile.valid[name] = torch.from_numpy(valid)
@@ -190,6 +179,19 @@ class ContextSamples(TileDataset):
                 tile.values[companion] = torch.from_numpy(observed.astype(np.float32))
                 tile.days[companion], tile.valid[companion] = tile.days[name], tile.valid[name]
         return tile
+
+
+def _pixels(cube: int, seen: np.ndarray, stride: int, dates: int | None, allowed: np.ndarray | None) -> np.ndarray:
+    """(n, 4) cube, date, row and column of the middles of samples."""
+    usable = np.flatnonzero(seen.any(axis=(1, 2)))
+    if dates is not None and dates < len(usable):
+        usable = usable[np.linspace(0, len(usable) - 1, dates).round().astype(int)]
+    wanted = np.zeros_like(seen)
+    wanted[usable, stride // 2 :: stride, stride // 2 :: stride] = True
+    if allowed is not None:
+        wanted &= allowed
+    positions = np.argwhere(seen & wanted)
+    return np.column_stack([np.full(len(positions), cube), positions])
 
 
 def _thinned(seen: np.ndarray, middle: int, frames: int, rng: np.random.Generator | None) -> np.ndarray:

@@ -19,7 +19,7 @@ from fusion.context.samples import context_frames, nearest_frames
 
 __all__ = ["BlockEncoder"]
 
-_WINDOWS = 2048  # encoded at a time: keeps activations in the processor's cache and memory bounded
+_WINDOWS = 1024  # encoded at a time: keeps activations in the processor's cache and memory bounded
 
 
 @dataclass

@@ -44,7 +44,8 @@ def test_a_sample_is_a_window_around_a_seen_pixel(cube, samples):
         assert abs(tile.days["s1"][2] - tile.days["s2"][2]) <= 7
         middle, observed = tile.values["s2"][2], tile.values["s2.observed"][2]
         assert torch.equal(middle[:, r, r], torch.from_numpy(series.values[t, :, row, column]))
-        assert (middle[observed == 0] == 0).all()
+        filled = torch.tensor(samples.modality("s2").mean)[:, None, None].expand_as(middle)
+        assert torch.equal(middle[observed == 0], filled[observed == 0])
         top, left = max(row - r, 0), max(column - r, 0)
         inside = series.clear[t, top : row + r + 1, left : column + r + 1]
         assert observed[0].sum() == inside.sum()  # what lies outside the cube was not observed
@@ -74,10 +75,12 @@ def test_a_sensor_without_a_near_date_is_absent(cube):
     assert "s1" not in tile.values
 
 
-def test_samples_keep_to_their_columns(cube):
-    columns = np.array([0, 1, 2, 3])
-    samples = ContextSamples([cube], (small(S2, cube),), stride=1, columns=columns)
-    assert set(samples._middles[:, 3]) == set(columns)
+def test_samples_keep_to_their_pixels(cube):
+    allowed = np.zeros(cube.shape, dtype=bool)
+    allowed[2:, :4] = True
+    samples = ContextSamples([cube], (small(S2, cube),), stride=1, allowed=allowed)
+    assert set(samples._middles[:, 3]) == {0, 1, 2, 3}
+    assert samples._middles[:, 2].min() == 2
 
 
 def test_cubes_of_one_site_stay_together():
@@ -97,8 +100,9 @@ def test_statistics_are_those_of_observed_values(cube):
     wanted = series.values.transpose(1, 0, 2, 3)[:, series.clear]
     np.testing.assert_allclose(fitted.mean, wanted.mean(1), rtol=1e-4)
     np.testing.assert_allclose(fitted.std, wanted.std(1), rtol=1e-3)
-    left = observed_statistics([cube], S2, columns=np.arange(7))
-    assert left.mean != fitted.mean
+    left = observed_statistics([cube], S2, allowed=np.arange(14)[None].repeat(12, 0) < 7)
+    wanted = series.values[..., :7].transpose(1, 0, 2, 3)[:, series.clear[..., :7]]
+    np.testing.assert_allclose(left.mean, wanted.mean(1), rtol=1e-4)
 
 
 def test_backscatter_is_averaged_in_linear_power():

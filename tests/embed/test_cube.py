@@ -112,6 +112,13 @@ def test_some_dates_alone_are_the_same(cube, model, whole):
     np.testing.assert_allclose(some, whole[[2, 5], :, 3:9], atol=2e-6)
 
 
+def test_some_pixels_alone_are_the_same(cube, model, whole):
+    pixels = np.random.default_rng(0).random(cube.shape) > 0.7
+    some = BlockEncoder(model, cube, pixels=pixels)(slice(0, 19), slice(0, 23))
+    assert np.isnan(some[:, :, ~pixels]).all()
+    np.testing.assert_allclose(some[:, :, pixels], whole[:, :, pixels], atol=2e-6)
+
+
 def test_xarray_finds_dates_places_and_names(cube, stored):
     data = open_embeddings(stored.path)
     assert data.embedding.dims == ("time", "feature", "y", "x")

@@ -1,0 +1,144 @@
+"""Training the two stages on samples from cubes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...context import ContextFusion, ContextObjective, FusionConfig, SensorAutoencoder, SensorConfig
+from ...context.module import FusionPretraining, SensorPretraining
+from ...context.samples import ContextSamples
+from ...data import Modality
+from ...training import fit, load_model
+
+__all__ = ["Recipe", "objective", "sensor", "train_fusion", "train_sensor", "train_stages"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What training takes.
+
+    Attributes:
+        epochs: of stage 1 and of stage 2.
+        lr, batch_size: the paper's 1e-4 and 16 are for days on a GPU; minutes on a CPU want larger steps.
+        time, neighbour, space: how fast frames and pixels lose weight in the objective with their distance from the
+            middle. The paper's 0.1, 0.01 and 0.1 make a code of the middle pixel; slower decay puts the season in it.
+        angle: weight of the spectral angle for optical sensors.
+        freeze: stage 2 keeps the autoencoders as stage 1 left them.
+    """
+
+    epochs: tuple[int, int] = (8, 5)
+    lr: float = 2e-3
+    batch_size: int = 32
+    time: float = 0.1
+    neighbour: float = 0.01
+    space: float = 0.1
+    angle: float = 0.0
+    freeze: bool = True
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Recipe:
+        unknown = set(settings) - set(cls.__dataclass_fields__)
+        if unknown:
+            raise ValueError(f"recipe: unknown {', '.join(unknown)}; it has {', '.join(cls.__dataclass_fields__)}")
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
+
+
+def sensor(modality: Modality, window: int, settings: Mapping[str, Any]) -> SensorConfig:
+    """The configuration of one sensor from a YAML's settings; ``modality`` has its statistics."""
+    plain = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+    return SensorConfig(replace(modality, patch_size=window), **plain)
+
+
+def objective(config: SensorConfig, recipe: Recipe) -> ContextObjective:
+    optical = config.modality.unit.startswith("reflectance")
+    decay = {"time": recipe.time, "neighbour": recipe.neighbour, "space": recipe.space}
+    return ContextObjective(angle=recipe.angle if optical else 0.0, **decay)
+
+
+def train_sensor(
+    config: SensorConfig,
+    train: ContextSamples,
+    validation: ContextSamples,
+    run: Path,
+    recipe: Recipe,
+    *,
+    seed: int = 0,
+    progress: bool = False,
+) -> SensorAutoencoder:
+    """Stage 1 of one sensor, in the run folder ``run``."""
+    torch.manual_seed(seed)
+    name = config.modality.name
+    module = SensorPretraining(SensorAutoencoder(config), objective(config, recipe), lr=recipe.lr, warmup=20)
+    own = [name, f"{name}.observed"]
+    return _fit(module, train.with_modalities(own), validation.with_modalities(own), run, 0, recipe, seed, progress)
+
+
+def train_fusion(
+    model: ContextFusion,
+    train: ContextSamples,
+    validation: ContextSamples,
+    run: Path,
+    recipe: Recipe,
+    *,
+    seed: int = 0,
+    progress: bool = False,
+) -> ContextFusion:
+    """Stage 2, in the run folder ``run``."""
+    objectives = {s.modality.name: objective(s, recipe) for s in model.config.sensors}
+    if recipe.freeze:
+        model.freeze_sensors()
+    module = FusionPretraining(model, objectives, lr=recipe.lr, warmup=20)
+    return _fit(module, train, validation, run, 1, recipe, seed, progress)
+
+
+def train_stages(
+    sensors: Sequence[SensorConfig],
+    train: ContextSamples,
+    validation: ContextSamples,
+    run: Path,
+    recipe: Recipe,
+    *,
+    fusion: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> ContextFusion:
+    """Every sensor alone, then all together; ``fusion`` are fields of the fusion's configuration."""
+    settings = {"seed": seed, "progress": progress}
+    encoders = {
+        c.modality.name: train_sensor(c, train, validation, run / c.modality.name, recipe, **settings) for c in sensors
+    }
+    torch.manual_seed(seed)
+    model = ContextFusion(FusionConfig(tuple(sensors), **dict(fusion or {})), encoders)
+    return train_fusion(model, train, validation, run / "fusion", recipe, **settings)
+
+
+def _fit(
+    module: Any,
+    train: ContextSamples,
+    validation: ContextSamples,
+    run: Path,
+    stage: int,
+    recipe: Recipe,
+    seed: int,
+    progress: bool,
+) -> Any:
+    best = fit(
+        module,
+        train,
+        validation,
+        run,
+        epochs=recipe.epochs[stage],
+        batch_size=recipe.batch_size,
+        monitor="val/loss",
+        gradient_clip_val=1.0,
+        seed=seed,
+        memory="warn",
+        progress=progress,
+        accelerator="cpu" if not torch.cuda.is_available() else "auto",
+    )
+    return load_model(best)
