@@ -6,14 +6,18 @@ import copy
 import logging
 import os
 import warnings
+import weakref
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning import LightningModule
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 
 from fusion.data import TileBatch, TileDataset, collate
 
@@ -26,8 +30,8 @@ __all__ = ["MemoryEstimate", "available_memory", "estimate_memory"]
 class MemoryEstimate:
     """Bytes on one device; activations grow with the batch, the rest does not.
 
-    ``state`` is weights, gradients and two Adam moments. ``fixed`` and ``per_tile`` are what autograd keeps from the
-    forward pass, the tiles themselves, and the largest gradient of a kept tensor.
+    ``state`` is weights, gradients and two Adam moments. ``fixed`` and ``per_tile`` are the tiles themselves, what the
+    forward pass keeps for the backward pass, and what that needs on top at its peak.
     """
 
     state: int
@@ -62,8 +66,8 @@ def estimate_memory(
 ) -> MemoryEstimate:
     """Measures two small training steps of a copy of ``module`` on the CPU, and extends the line to ``batch_size``.
 
-    The slope between one and three tiles (two and four of a data set, if it has them) separates what grows with the
-    batch from what does not. Nothing of ``module`` changes: neither weights, normalisation statistics nor the global
+    The slope between two and four tiles (if the data set has them) separates what grows with the batch from what
+    does not; both include the peak of the backward pass. Nothing of ``module`` changes: neither weights, normalisation statistics nor the global
     random state. Dropout masks are a byte an element on a GPU and more on a CPU, so a GPU needs somewhat less.
 
     Args:
@@ -78,14 +82,14 @@ def estimate_memory(
     with torch.random.fork_rng(devices=[]), _silent():
         probe = copy.deepcopy(module).cpu().train()
         probe.trainer = None
-        kept = [_kept_bytes(probe, collate(tiles[:n], names), precision) for n in sizes]
+        peaks = [_step_bytes(probe, collate(tiles[:n], names), precision) for n in sizes]
     if len(sizes) == 2:
-        per_tile = max(1, (kept[1] - kept[0]) // (sizes[1] - sizes[0]))
+        per_tile = max(1, (peaks[1] - peaks[0]) // (sizes[1] - sizes[0]))
     else:
-        per_tile = kept[0] // sizes[0]
+        per_tile = peaks[0] // sizes[0]
     weights = sum(p.numel() * p.element_size() for p in module.parameters())
     trained = sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)
-    fixed = max(0, kept[0] - per_tile * sizes[0])
+    fixed = max(0, peaks[0] - per_tile * sizes[0] - trained)  # gradients of weights are in `state`
     return MemoryEstimate(weights + 3 * trained, fixed, per_tile, batch_size, available_memory(device))
 
 
@@ -101,30 +105,51 @@ def available_memory(device: torch.device | str = "cpu") -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _kept_bytes(module: LightningModule, batch: TileBatch, precision: str) -> int:
-    """Bytes that one training step keeps for its backward pass, plus the batch and the largest gradient."""
-    own = {t.untyped_storage().data_ptr() for t in (*module.parameters(), *module.buffers())}
-    inputs = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in _tensors(batch)}
-    kept: dict[int, int] = {}
-    largest = 0
+class _Live(TorchDispatchMode):
+    """Counts the bytes of tensors that are alive, and their peak; sees what every operator returns, in backward and in
+    recomputed parts too, but not the scratch space inside an operator."""
 
-    def pack(tensor: Tensor) -> Tensor:
-        nonlocal largest
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        tree_map_only(Tensor, self._note, out)
+        return out
+
+    def ignore(self, tensors: Iterable[Tensor]) -> None:
+        """These were there before."""
+        self._known.update(tensor.untyped_storage()._cdata for tensor in tensors)
+
+    def _note(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own and storage.data_ptr() not in inputs:
-            kept[storage.data_ptr()] = storage.nbytes()
-            largest = max(largest, storage.nbytes())
-        return tensor
+        if storage._cdata not in self._known:
+            self._known.add(storage._cdata)
+            self.bytes += storage.nbytes()
+            self.peak = max(self.peak, self.bytes)
+            weakref.finalize(storage, self._gone, storage._cdata, storage.nbytes())
 
+    def _gone(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.bytes -= size
+
+
+def _step_bytes(module: LightningModule, batch: TileBatch, precision: str) -> int:
+    """Peak bytes of one training step beyond weights: the batch, activations, gradients."""
+    inputs = list(_tensors(batch))
     autocast = torch.autocast("cpu", torch.bfloat16) if "mixed" in precision else nullcontext()
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), autocast:
-        output = module.training_step(batch, 0)
-    loss = output["loss"] if isinstance(output, dict) else output
-    # The graph is alive up to here, so no address in `kept` was used twice. Backward only checks that there is one.
-    loss.backward()
+    with _Live() as live:
+        live.ignore([*module.parameters(), *module.buffers(), *inputs])
+        with autocast:
+            output = module.training_step(batch, 0)
+        loss = output["loss"] if isinstance(output, dict) else output
+        del output
+        loss.backward()
     for parameter in module.parameters():
         parameter.grad = None
-    return sum(kept.values()) + sum(inputs.values()) + largest
+    return live.peak + sum(tensor.nbytes for tensor in inputs)
 
 
 def _tensors(batch: TileBatch) -> Iterable[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 import sys
 import warnings
@@ -80,6 +81,7 @@ def fit(
     """
     if memory not in ("refuse", "warn", "ignore"):
         raise ValueError(f"fit: memory is 'refuse', 'warn' or 'ignore', not {memory!r}")
+    progress = progress and int(os.environ.get("LOCAL_RANK", "0")) == 0  # one of several processes speaks
     run = Path(run)
     monitor = monitor or ("train/loss" if validation is None else "val/loss")
     identity = _identity(module, train, batch_size, seed)

@@ -1,4 +1,4 @@
-"""The estimate counts what autograd keeps, and leaves no trace."""
+"""The estimate is what a step really takes, and leaves no trace."""
 
 import torch
 from lightning import LightningModule
@@ -11,7 +11,7 @@ from fusion.training.memory import available_memory
 
 
 class Exponential(LightningModule):
-    """Keeps exactly its output for the backward pass: a million float32 a tile."""
+    """A step holds its output and the output's gradient, a million float32 a tile each, and nothing else."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,3 +65,18 @@ def test_one_tile_is_enough():
 def test_free_memory_is_known_and_readable():
     assert available_memory("cpu") > 2**20
     assert [readable_size(n) for n in (12, 2048, 3.2e9)] == ["12 B", "2.0 KiB", "3.0 GiB"]
+
+
+class Recomputing(Exponential):
+    """Keeps nothing of the hidden layer, but computes it again in the backward pass."""
+
+    def training_step(self, batch, batch_idx):
+        from torch.utils.checkpoint import checkpoint
+
+        wide = self.weight.expand(len(batch), -1)
+        return checkpoint(lambda x: x.exp().exp().sum(), wide, use_reentrant=False)
+
+
+def test_what_the_backward_pass_computes_again_counts_at_its_peak():
+    data = Meadows(6)
+    assert estimate_memory(Recomputing(), data, 10).per_tile > estimate_memory(Exponential(), data, 10).per_tile
