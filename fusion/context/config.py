@@ -49,6 +49,11 @@ class SensorConfig:
             raise ValueError(f"sensor {name!r}: {self.heads} heads do not divide the {self.code} entries of a frame")
 
     @property
+    def modalities(self) -> tuple[Modality]:
+        """The one there is; training checks the data against it."""
+        return (self.modality,)
+
+    @property
     def window(self) -> int:
         """Pixels per side of the context window."""
         return self.modality.patch_size
