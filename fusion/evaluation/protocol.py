@@ -70,12 +70,11 @@ def evaluate(
     Raises:
         ValueError: data that do not fit the model, or labels that allow no probe; the message says why.
     """
-    rows = []
+    rows, drawn = [], _drawn(train, shares, seeds)
     for names in modalities or combinations(model, train):
-        known, unknown = (extract(model, split, names, **extraction) for split in (train, test))
-        rows += probe(
-            known, unknown, train, probes=probes, shares=shares, seeds=seeds, name=name, modalities=tuple(names)
-        )
+        known, unknown = (extract(model, split, names, **extraction) for split in (train.subset(drawn), test))
+        settings = {"probes": probes, "shares": shares, "seeds": seeds, "name": name, "modalities": tuple(names)}
+        rows += probe(known, unknown, train, rows=drawn, **settings)
     return rows
 
 
@@ -99,12 +98,13 @@ def compare(
     shared = {"shares": shares, "modalities": tuple(names)}
     rows = evaluate(model, train, test, modalities=[names], probes=probes, shares=shares, seeds=seeds, **extraction)
     for seed in seeds:
-        control = random_encoder(model, train, seed)
-        known, unknown = (extract(control, split, **extraction) for split in (train, test))
-        rows += probe(known, unknown, train, probes=probes, seeds=[seed], name="random", **shared)
-    known, unknown = (raw_statistics(split) for split in (train, test))
+        control, drawn = random_encoder(model, train, seed), _drawn(train, shares, [seed])
+        known, unknown = (extract(control, split, **extraction) for split in (train.subset(drawn), test))
+        rows += probe(known, unknown, train, rows=drawn, probes=probes, seeds=[seed], name="random", **shared)
+    drawn = _drawn(train, shares, seeds)
+    known, unknown = (raw_statistics(split) for split in (train.subset(drawn), test))
     methods = [*probes, "forest"] if forest and "forest" not in probes else list(probes)
-    rows += probe(known, unknown, train, probes=methods, seeds=seeds, name="raw", **shared)
+    rows += probe(known, unknown, train, rows=drawn, probes=methods, seeds=seeds, name="raw", **shared)
     return rows
 
 
@@ -113,13 +113,19 @@ def probe(
     test: Features,
     labelled: TileDataset,
     *,
+    rows: Sequence[int] | None = None,
     probes: Sequence[str] = ("linear",),
     shares: Sequence[float] = (1.0,),
     seeds: Sequence[int] = (0,),
     name: str = "pretrained",
     modalities: tuple[str, ...] = (),
 ) -> list[Row]:
-    """Every probe with every fraction of the labels; ``train`` are features of the tiles of ``labelled``.
+    """Every probe with every fraction of the labels.
+
+    Args:
+        train, test: features of the tiles to learn from and to score on.
+        labelled: the training tiles, whose labels are drawn from.
+        rows: which of them ``train`` are the features of (ascending); all by default.
 
     Raises:
         ValueError: an unknown probe, or features of other tiles.
@@ -127,16 +133,26 @@ def probe(
     unknown = [p for p in probes if p not in PROBES]
     if unknown:
         raise ValueError(f"probe: {', '.join(unknown)} unknown; there are {', '.join(PROBES)}")
-    if len(train) != len(labelled):
-        raise ValueError(f"probe: features of {len(train)} tiles, labels of {len(labelled)}; they must be the same")
-    rows = []
+    covered = np.arange(len(labelled)) if rows is None else np.asarray(rows)
+    if len(train) != len(covered):
+        raise ValueError(f"probe: features of {len(train)} tiles, labels of {len(covered)}; they must be the same")
+    found = []
     for share in shares:
         for seed in seeds if share < 1 else list(seeds)[:1]:  # all labels can be drawn in one way only
-            few = train.subset(fraction(labelled, share, seed))
+            chosen = np.asarray(fraction(labelled, share, seed))
+            if not np.isin(chosen, covered).all():
+                raise ValueError(f"probe: share {share}, seed {seed} draws tiles without features; extract them too")
+            few = train.subset(np.searchsorted(covered, chosen))
             for method in probes:
                 result = PROBES[method](few, test, seed=seed)
-                rows.append(Row(name, modalities, share, seed, result))
-    return rows
+                found.append(Row(name, modalities, share, seed, result))
+    return found
+
+
+def _drawn(train: TileDataset, shares: Sequence[float], seeds: Sequence[int]) -> np.ndarray:
+    """Tiles that any draw contains (ascending): the others need not be encoded at all."""
+    draws = [fraction(train, share, seed) for share in shares for seed in seeds]
+    return np.unique(np.concatenate(draws))
 
 
 def combinations(model: nn.Module, dataset: TileDataset) -> list[list[str]]:

@@ -67,8 +67,9 @@ def estimate_memory(
     """Measures two small training steps of a copy of ``module`` on the CPU, and extends the line to ``batch_size``.
 
     The slope between two and four tiles (if the data set has them) separates what grows with the batch from what
-    does not; both include the peak of the backward pass. Nothing of ``module`` changes: neither weights, normalisation statistics nor the global
-    random state. Dropout masks are a byte an element on a GPU and more on a CPU, so a GPU needs somewhat less.
+    does not; both include the peak of the backward pass. Nothing of ``module`` changes: neither weights,
+    normalisation statistics nor the global random state. Dropout masks are a byte an element on a GPU and more on a
+    CPU, so a GPU needs somewhat less.
 
     Args:
         device: where training will run; asked only for its free memory.

@@ -57,10 +57,19 @@ def test_shares_of_labels_are_stratified_draws(model):
     assert fraction(train, 0.25, 0) != fraction(train, 0.25, 1)
 
 
+def test_only_tiles_that_are_drawn_are_encoded_and_nothing_else_changes(model):
+    train, test = Meadows(40), Meadows(9)
+    whole = probe(extract(model, train), extract(model, test), train, shares=(0.2,), seeds=(0, 1), probes=("knn",))
+    few = evaluate(model, train, test, modalities=[["s2", "vhr"]], shares=(0.2,), seeds=(0, 1), probes=("knn",))
+    assert [row.result.scores for row in few] == [row.result.scores for row in whole]
+
+
 def test_what_does_not_belong_together_is_refused(model):
     features = extract(model, Meadows(8))
     with pytest.raises(ValueError, match="trees unknown; there are linear, knn, forest"):
         probe(features, features, Meadows(8), probes=("trees",))
+    with pytest.raises(ValueError, match=r"share 1.0, seed 0 draws tiles without features"):
+        probe(features.subset([0, 1]), features, Meadows(8), rows=[3, 5])
     with pytest.raises(ValueError, match="features of 8 tiles, labels of 9"):
         probe(features, features, Meadows(9))
     stranger = TinyModel(TinyConfig(modalities=(VHR,)))
