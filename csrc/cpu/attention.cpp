@@ -494,13 +494,16 @@ class Backward : Worker<Index, kDropout> {
     });
   }
 
-  // Adds a row of dS to the sums of its buckets, the far one left out.
+  // Adds a row of dS to the sums of its buckets; of few buckets, the far one is left out.
   void sum_buckets(int64_t r, int64_t first_group, int64_t last_group) {
     const Index* buckets = this->bucket_rows_[r];
     const float* row = grad_scores_ + r * kKeys;
     if constexpr (sizeof(Index) > 1) {
       for (int64_t g = first_group; g < last_group; ++g, row += kLanes) {
-        if (this->buckets_.all_far(buckets, g, this->far_word_)) continue;
+        if (this->buckets_.all_far(buckets, g, this->far_word_)) {
+          grad_bias_[r * bias_width_ + this->far_] += simd::sum(simd::load(row));
+          continue;
+        }
         const Ints bucket = this->buckets_.load(buckets, g);
         for (int l = 0; l < kLanes; ++l) grad_bias_[r * bias_width_ + bucket[l]] += row[l];
       }
@@ -523,16 +526,17 @@ class Backward : Worker<Index, kDropout> {
 
   // grad_bias_ (kRows, K): lanes added up, and the far bucket from the others, since a row of dS sums to zero.
   void finish_buckets(int64_t rows) {
-    for (int64_t r = 0; r < rows; ++r) {
-      float* gradient = grad_bias_ + r * bias_width_;
-      if constexpr (sizeof(Index) == 1) {
-        for (size_t n = 0; n < near_.size(); ++n)
-          if (near_[n] >= 0) gradient[near_[n]] = simd::sum(simd::load(near_sums_ + (r * near_.size() + n) * kLanes));
+    if constexpr (sizeof(Index) == 1) {
+      for (int64_t r = 0; r < rows; ++r) {
+        float* gradient = grad_bias_ + r * bias_width_;
+        float others = 0.0f;
+        for (size_t n = 0; n < near_.size(); ++n) {
+          if (near_[n] < 0) continue;
+          gradient[near_[n]] = simd::sum(simd::load(near_sums_ + (r * near_.size() + n) * kLanes));
+          others += gradient[near_[n]];
+        }
+        gradient[this->far_] = -others;
       }
-      gradient[this->far_] = 0.0f;
-      float others = 0.0f;
-      for (int64_t k = 0; k < p_.buckets; ++k) others += gradient[k];
-      gradient[this->far_] = -others;
     }
   }
 

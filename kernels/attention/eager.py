@@ -130,10 +130,9 @@ def backward(
     table: Tensor,
     *arguments,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of query, key, value and table; with P the weights and dP = dO V^T: dS = P (dP - sum(dO O))."""
+    """Gradients of query, key, value and table; with P the weights and dP = dO V^T: dS = P (dP - sum_j P dP)."""
     problem = _Blocks(query, key, value, table, *arguments)
     grad_output = grad_output.to(weight.dtype)
-    delta = (grad_output * output.to(weight.dtype)).sum(-1, keepdim=True)  # (B, H, Lq, 1)
     grad_query = empty_like_heads(problem.query)
     grad_key, grad_value = torch.zeros_like(problem.key), torch.zeros_like(problem.value)
     grad_table = problem.table.new_zeros((key.shape[1], *table.shape[1:]))  # by head, folded below if shared
@@ -148,7 +147,9 @@ def backward(
             grad_weights *= kept
         else:
             grad_value += weights.transpose(-1, -2) @ grad_output[:, :, rows]
-        grad_logits = weights.mul_(grad_weights.sub_(delta[:, :, rows]))
+        # sum(dO O) is the same number, but only this one makes a row add up to zero to the last bit or so.
+        grad_weights -= (weights * grad_weights).sum(-1, keepdim=True)
+        grad_logits = weights.mul_(grad_weights)
         scaled = problem.scale * problem.query[:, :, rows]
         grad_key += grad_logits.transpose(-1, -2) @ scaled
         block = grad_logits @ problem.key

@@ -29,9 +29,10 @@ def remember(tensors: tuple[Tensor | None, ...], key: Hashable, make: Callable[[
     entries = _memory.setdefault(tensors[0], [])
     versions = tuple(-1 if t is None else t._version for t in tensors)
     for references, known_versions, known_key, value in entries:
-        if known_key == key and known_versions == versions:
-            if all(reference() is t for reference, t in zip(references, tensors[1:], strict=True)):
-                return value
+        if known_key != key or known_versions != versions:
+            continue
+        if all(reference() is t for reference, t in zip(references, tensors[1:], strict=True)):
+            return value
     with torch.inference_mode(False):  # what an evaluation makes, training may use later
         value = make()
     # The first tensor is the dictionary's key; a strong reference to it here would keep it alive for ever.
