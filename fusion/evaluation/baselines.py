@@ -31,11 +31,11 @@ def raw_statistics(dataset: TileDataset, seasons: int = 4) -> Features:
     return Features(x, labels, tuple(dataset.names), dataset.task, dataset.classes)
 
 
-def random_encoder(model: nn.Module, dataset: TileDataset, seed: int = 0, batches: int = 8) -> nn.Module:
+def random_encoder(model: nn.Module, dataset: TileDataset, seed: int = 0, tiles: int = 256) -> nn.Module:
     """The same architecture with fresh random weights, and batch-norm statistics of the data.
 
     Without the statistics a random encoder would be a weaker control than it fairly is: its layers would see
-    badly scaled inputs that the pretrained one never sees.
+    badly scaled inputs that the pretrained one never sees. They are those of ``tiles`` tiles, evenly spaced.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -46,11 +46,10 @@ def random_encoder(model: nn.Module, dataset: TileDataset, seed: int = 0, batche
         own = [norm.momentum for norm in norms]
         if norms:
             names = [m.name for m in model.config.modalities if m.name in {d.name for d in dataset.modalities}]
+            some = np.unique(np.linspace(0, len(dataset) - 1, min(tiles, len(dataset))).round().astype(int))
             fresh.train()
             with torch.no_grad():
-                for i, batch in enumerate(evaluation_loader(dataset.with_modalities(names), 32)):
-                    if i == batches:
-                        break
+                for i, batch in enumerate(evaluation_loader(dataset.with_modalities(names).subset(some), 32)):
                     for norm in norms:
                         norm.momentum = 1 / (i + 1)  # plain average over the batches
                     fresh(batch)
