@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .layout import remember
 
-__all__ = ["check_indices", "euclidean_buckets"]
+__all__ = ["check_indices", "euclidean_buckets", "extent"]
 
 # iRPE's piecewise index function (Wu et al., ICCV 2021, Eq. 18) with the ratio 1.9 used for images:
 # linear up to ALPHA, logarithmic up to GAMMA, never beyond BETA.
@@ -51,7 +51,7 @@ def _piecewise(distance: Tensor) -> Tensor:
     return torch.where(distance <= _ALPHA, distance, beyond).long() + int(_BETA)
 
 
-def _extent(index: Tensor) -> tuple[int, int]:
+def extent(index: Tensor) -> tuple[int, int]:
     """Smallest and largest value; remembered, so that a training step neither scans again nor waits for the GPU."""
     return remember((index,), "extent", lambda: tuple(bound.item() for bound in index.aminmax()))
 
@@ -71,7 +71,7 @@ def check_indices(bucket: Tensor, query_position: Tensor | None, key_position: T
     for name, index, count, reason in checks:
         if index is None or index.numel() == 0:
             continue
-        low, high = _extent(index)
+        low, high = extent(index)
         if low < 0 or high >= count:
             raise ValueError(
                 f"relative_attention: {name} holds {low if low < 0 else high}, outside 0..{count - 1}: "

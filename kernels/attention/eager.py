@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .dropout import keep_mask
 
-__all__ = ["backward", "empty_like_heads", "forward", "statistics_dtype"]
+__all__ = ["backward", "empty_like_heads", "forward", "statistics_dtype", "sums_by_bucket"]
 
 _LOG2E = math.log2(math.e)
 # Elements of one block of logits: small enough for the CPU's caches, large enough to occupy a GPU.
@@ -153,7 +153,7 @@ def backward(
         scaled = problem.scale * problem.query[:, :, rows]
         grad_key += grad_logits.transpose(-1, -2) @ scaled
         block = grad_logits @ problem.key
-        sums = _sums_by_bucket(grad_logits, index, problem.buckets)  # (B, H, r, K)
+        sums = sums_by_bucket(grad_logits, index, problem.buckets)  # (B, H, r, K)
         if problem.contextual:
             block += sums @ problem.table.transpose(-1, -2)
             grad_table += torch.einsum("bhrd,bhrk->hdk", scaled, sums)
@@ -170,7 +170,7 @@ def backward(
     )
 
 
-def _sums_by_bucket(grad_logits: Tensor, index: Tensor, buckets: int) -> Tensor:
+def sums_by_bucket(grad_logits: Tensor, index: Tensor, buckets: int) -> Tensor:
     """Sums (B, H, r, Lk) over the keys of each bucket; a product with one-hot rows, since scatter_add on a
     GPU adds in no fixed order."""
     batch, heads, rows, keys = grad_logits.shape
