@@ -24,9 +24,9 @@ def experiment(
 
     outcome = run_experiment(load_experiment(name), data=data, out=out, seed=seed, progress=progress)
     print_table(outcome.metrics)
-    for expectation, met in outcome.metrics["expectations"].items():
-        print(f"{'met    ' if met else 'NOT MET'}  {expectation}")
-    return 1 if outcome.failed else 0
+    for told, met in outcome.verdict.items():
+        print(f"{'met    ' if met else 'NOT MET'}  {told}")
+    return 0 if outcome.as_expected else 1
 
 
 def demo(*, out: str = "runs/demo", seed: int | None = None, progress: bool = False) -> int:

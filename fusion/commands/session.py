@@ -69,7 +69,9 @@ def print_table(metrics: Mapping[str, Any]) -> None:
         rows = {n: r for n, r in group.items() if isinstance(r, dict)} if isinstance(group, dict) else {}
         if not rows:
             continue
-        names = [m for m in next(iter(rows.values())) if m != "draws" and not m.endswith("_sd")]
+        columns = next(iter(rows.values()))
+        hidden = {"draws", "micro_f1" if "accuracy" in columns else ""}  # of exclusive classes both are the same
+        names = [m for m in columns if m not in hidden and not m.endswith("_sd")]
         width = max(map(len, [*rows, f"{key}:"]))
         print(f"\n{key + ':':{width}}" + "".join(f"{n.replace('_', ' '):>17}" for n in names))
         for name, row in rows.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 __all__ = ["conditions", "write", "write_run"]
 
 
-def write(experiment: Experiment, state: State, source: str, failed: Sequence[str]) -> Path:
+def write(experiment: Experiment, state: State, source: str, verdict: Mapping[str, bool]) -> Path:
     """Writes ``report.html`` of an experiment: the answer, the sections of its steps, the conditions of it all."""
     known = {"Experiment": experiment.name, "Data": source} | conditions(state)
     if experiment.notes:
         known["Note"] = experiment.notes
-    summary = f"{experiment.question} {_verdict(experiment, failed)}".strip()
-    return write_report(state.out / "report.html", experiment.title, state.sections, summary=summary, conditions=known)
+    summary = f"{experiment.question} {_in_words(verdict)}".strip()
+    sections = [*state.sections, *state.appendix]
+    return write_report(state.out / "report.html", experiment.title, sections, summary=summary, conditions=known)
 
 
 def conditions(state: State) -> dict[str, Any]:
@@ -81,7 +82,8 @@ def _machine(machine: dict[str, Any], seconds: float | None) -> dict[str, Any]:
     }
 
 
-def _verdict(experiment: Experiment, failed: Sequence[str]) -> str:
-    if failed:
-        return f"NOT as expected: {'; '.join(failed)} does not hold."
-    return f"As expected: {'; '.join(experiment.expect)}." if experiment.expect else ""
+def _in_words(verdict: Mapping[str, bool]) -> str:
+    broken = [told for told, met in verdict.items() if not met]
+    if broken:
+        return f"NOT as expected; this does not hold: {'; '.join(broken)}."
+    return f"As expected: {'; '.join(verdict)}." if verdict else ""

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import importlib
 import json
-import operator
-import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+
+from .expectations import Expectation
 
 __all__ = ["Experiment", "Outcome", "experiments", "load_experiment", "run_experiment"]
 
 _FOLDER = Path(__file__).parent.parent / "presets" / "experiments"
-_COMPARISONS: dict[str, Callable[[float, float], bool]] = {
-    ">=": operator.ge,
-    "<=": operator.le,
-    ">": operator.gt,
-    "<": operator.lt,
-}
 
 
 @dataclass(frozen=True)
@@ -53,11 +47,15 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Metrics (nested, as in ``metrics.json``), the expectations that failed, and where everything lies."""
+    """Where everything lies, the metrics (nested, as in ``metrics.json``), and which expectations hold, in words."""
 
     out: Path
     metrics: dict[str, Any]
-    failed: tuple[str, ...] = field(default_factory=tuple)
+    verdict: dict[str, bool]
+
+    @property
+    def as_expected(self) -> bool:
+        return all(self.verdict.values())
 
 
 def experiments() -> list[str]:
@@ -88,7 +86,7 @@ def load_experiment(name: str | Path) -> Experiment:
         path.stem, **table | {"steps": tuple(table["steps"]), "expect": tuple(table.get("expect", ()))}
     )
     for expectation in experiment.expect:
-        _parse(expectation)
+        Expectation.parse(expectation)
     return experiment
 
 
@@ -128,7 +126,9 @@ def run_experiment(
     began = time.perf_counter()
     say(f"{experiment.title}")
     clock = _Clock(len(steps) + 2, say)
-    reader = experiment.data.get("reader", {})
+    reader = dict(experiment.data.get("reader", {}))
+    if str(source) == "landscape":  # another seed means another landscape, too
+        reader.setdefault("seed", chosen)
     if "open" in experiment.data:
         parts, described = call(_imported(experiment.data["open"]), reader, "reader", source)
     else:
@@ -140,17 +140,18 @@ def run_experiment(
     for name, settings in steps:
         step = _imported(name) if ":" in name else STEPS[name]
         clock.done(name.partition(":")[2] or name, call(step, settings, f"step {name}", state))
-    failed = tuple(e for e in experiment.expect if not _holds(e, state.metrics))
+    expected = [Expectation.parse(text) for text in experiment.expect]
+    verdict = {e.told(state.metrics): e.holds(state.metrics) for e in expected}
     state.metrics |= {
         "experiment": experiment.name,
         "seed": chosen,
-        "expectations": {e: e not in failed for e in experiment.expect},
+        "expectations": {str(e): e.holds(state.metrics) for e in expected},
         "seconds": round(time.perf_counter() - began, 1),
     }
-    report = write(experiment, state, str(source), failed)
+    report = write(experiment, state, str(source), verdict)
     (out / "metrics.json").write_text(json.dumps(state.metrics, indent=2) + "\n")
     clock.done("report", f"{report}, {out / 'metrics.json'}")
-    return Outcome(out, state.metrics, failed)
+    return Outcome(out, state.metrics, verdict)
 
 
 class _Clock:
@@ -194,27 +195,3 @@ def _describe(dataset: Any, parts: Mapping[str, Any]) -> str:
     labels = f"; {len(dataset.classes)} {dataset.task} classes" if dataset.task not in (None, "regression") else ""
     labels = f"; target {', '.join(dataset.classes)}" if dataset.task == "regression" else labels
     return f"{len(dataset)} tiles of {ground} ({sizes}); {', '.join(m.name for m in dataset.modalities)}{labels}"
-
-
-def _parse(expectation: str) -> tuple[str, str, str]:
-    found = re.fullmatch(r"\s*([\w.+-]+)\s*(>=|<=|>|<)\s*([\w.+-]+)\s*", expectation)
-    if found is None:
-        raise ValueError(f"expectation {expectation!r} is not of the form `metric > metric` or `metric > number`")
-    return found.groups()  # type: ignore[return-value]
-
-
-def _holds(expectation: str, metrics: Mapping[str, Any]) -> bool:
-    left, comparison, right = _parse(expectation)
-    return _COMPARISONS[comparison](_value(left, metrics), _value(right, metrics))
-
-
-def _value(text: str, metrics: Mapping[str, Any]) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        value: Any = metrics
-        for key in text.split("."):
-            if not isinstance(value, Mapping) or key not in value:
-                raise ValueError(f"no metric {text!r} in the results (looking for {key!r})") from None
-            value = value[key]
-        return float(value)

@@ -96,7 +96,9 @@ def as_metrics(named: Named) -> dict[str, Any]:
 
 def table(named: Named, conditions: str) -> Table:
     """The scores as mean and standard deviation over draws, best in bold."""
-    metrics = list(next(iter(named.values()))[0].result.scores)
+    scores = next(iter(named.values()))[0].result.scores
+    # Of classes that exclude each other, micro F1 is the accuracy.
+    metrics = [metric for metric in scores if not (metric == "micro_f1" and "accuracy" in scores)]
     heads = [_SHOWN.get(metric, metric) for metric in metrics]
     cells = [
         [name, *(Spread.of([row.result.scores[metric] for row in rows]) for metric in metrics)]

@@ -26,7 +26,7 @@ class State:
         models: by name; ``pretrained`` and ``random`` share a configuration, statistics included.
         metrics: nested; becomes ``metrics.json``.
         sections: of the report, in order.
-        conditions: sentences a reader of any figure must know.
+        appendix: sections that come after all others, e.g. about training.
         progress: show what training prints.
     """
 
@@ -36,7 +36,7 @@ class State:
     models: dict[str, nn.Module] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     sections: list[Any] = field(default_factory=list)
-    conditions: list[str] = field(default_factory=list)
+    appendix: list[Any] = field(default_factory=list)
     progress: bool = False
 
     def split(self, name: str) -> TileDataset:

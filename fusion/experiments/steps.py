@@ -6,6 +6,7 @@ A YAML names a step by the name of its function; its keyword arguments are the s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,7 +68,7 @@ def pretrain(
     curve = scores.column(run / "metrics.csv", monitored)
     state.metrics["pretrain"] = {"parameters": parameters, "epochs": len(curve), "loss": [curve[0], curve[-1]]}
     what = f"{system} {size}, {parameters / 1e6:.2f} M parameters, {len(unlabelled)} tiles, {len(curve)} epochs"
-    state.sections.append(Section("Pretraining", f"{what}.", [figures.losses(run / "metrics.csv", state)]))
+    state.appendix.append(Section("Pretraining", f"{what}.", [figures.losses(run / "metrics.csv", state)]))
     return f"{what}, {monitored} {curve[0]:.2f} -> {curve[-1]:.2f}"
 
 
@@ -229,11 +230,12 @@ def embed(
 
     dataset = state.split(tiles)
     maps = embed_map(state.model(model), dataset, state.out / file, dtype=dtype)
-    text = "\n\n".join(str(written) for written in maps[:3])
+    within = [replace(written, path=written.path.relative_to(state.out)) for written in maps]
+    text = "\n\n".join(str(written) for written in within[:3])
     picture = figures.embedding(state.model(model), dataset, state)
     state.sections.append(Section("The map", text, [picture]))
     state.metrics["embed"] = {
-        "files": [str(written.path.relative_to(state.out)) for written in maps],
+        "files": [str(written.path) for written in within],
         "mean_cosine": min(written.error.mean_cosine for written in maps),
     }
     return str(maps[0]).replace("\n ", ";") + (f" and {len(maps) - 1} more" if len(maps) > 1 else "")

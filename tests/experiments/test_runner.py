@@ -44,7 +44,7 @@ def folder(tmp_path_factory):
     where = tmp_path_factory.mktemp("tiny")
     lines = []
     outcome = run_experiment(load_experiment(written(where)), out=where / "out", say=lines.append)
-    assert not outcome.failed
+    assert outcome.as_expected
     (where / "lines.txt").write_text("\n".join(lines))
     return where
 
@@ -90,8 +90,10 @@ def test_a_second_run_goes_on_from_the_first(folder):
 def test_what_does_not_hold_is_said_and_exits_1(folder, capsys):
     path = written(folder, steps=["self_test", *TINY["steps"][1:3]], expect=["probe.bands.macro_f1 > 1"])
     assert main(["experiment", str(path), "--out", str(folder / "out")]) == 1
-    assert "NOT MET  probe.bands.macro_f1 > 1" in capsys.readouterr().out
-    assert "probe.bands.macro_f1 &gt; 1 does not hold" in (folder / "out" / "report.html").read_text()
+    score = json.loads((folder / "out" / "metrics.json").read_text())["probe"]["bands"]["macro_f1"]
+    assert f"NOT MET  probe.bands.macro_f1 ({score:.3f}) > 1" in capsys.readouterr().out
+    page = (folder / "out" / "report.html").read_text()
+    assert f"this does not hold: probe.bands.macro_f1 ({score:.3f}) &gt; 1." in page
 
 
 @pytest.mark.parametrize(
