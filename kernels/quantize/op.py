@@ -91,6 +91,19 @@ for _operator in (
     _unaffected_by_autocast(_operator)
 
 
+def _refuses_triton(x: Tensor, codebook: Tensor, metric: str) -> str | None:
+    if torch.float64 in (x.dtype, codebook.dtype):
+        return "computes in float32, and float64 was given"
+    return None
+
+
+@implement("nearest_code", "triton", refuses=_refuses_triton)
+def _nearest_code_triton(x: Tensor, codebook: Tensor, metric: str) -> Tensor:
+    from .triton import nearest_code
+
+    return nearest_code(x, codebook, metric)
+
+
 def _save_scalar(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     z, ctx.levels, ctx.form = inputs
     ctx.save_for_backward(z)
