@@ -1,11 +1,13 @@
-"""What several systems share: encodings of days, masked normalisations, the transformer block."""
+"""What several systems share: encodings of days, masked normalisations, dropout, the transformer block."""
 
+from .dropout import Dropout, relu_dropout
 from .masked import MaskedBatchNorm, MaskedGroupNorm, masked_mean, masked_softmax, standardise
 from .positions import encode_days
 from .transformer import DropPath, FeedForward, TransformerBlock
 
 __all__ = [
     "DropPath",
+    "Dropout",
     "FeedForward",
     "MaskedBatchNorm",
     "MaskedGroupNorm",
@@ -13,5 +15,6 @@ __all__ = [
     "encode_days",
     "masked_mean",
     "masked_softmax",
+    "relu_dropout",
     "standardise",
 ]

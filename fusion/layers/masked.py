@@ -1,8 +1,6 @@
 """Reductions and normalisations that leave out what was not observed.
 
-A padded date or a missing tile must neither shift a mean nor change what its neighbours become. ``valid`` is
-boolean and has fewer axes than the values it belongs to: it is matched from the left, so (B, L) belongs to
-(B, L, C).
+A padded date or a missing tile must neither shift a mean nor change what its neighbours become.
 """
 
 from __future__ import annotations
@@ -34,26 +32,22 @@ def masked_softmax(scores: Tensor, valid: Tensor | None, dim: int) -> Tensor:
 
 
 class _Standardise(torch.autograd.Function):
-    """(x - mean) / sqrt(var + eps), saving only the result: autograd through the formula keeps four copies."""
+    """(x - mean) / sqrt(var + eps), saving only the result: autograd through the formula keeps four copies.
+
+    Sums over rows are matrix products with the weights, so no weighted copy of x is made.
+    """
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor | None, dims: tuple[int, ...], eps: float
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        if weight is None:
-            count = x.new_tensor(float(_extent(x.shape, dims)))
-            var, mean = torch.var_mean(x, dims, correction=0, keepdim=True)
-            centred = x - mean
-        else:
-            repeats = _extent([n if w == 1 else 1 for n, w in zip(x.shape, weight.shape, strict=True)], dims)
-            count = (weight.sum(dims, keepdim=True) * repeats).clamp_min(1)
-            mean = (x * weight).sum(dims, keepdim=True) / count
-            centred = x - mean
-            var = (centred.square() * weight).sum(dims, keepdim=True) / count
+    def forward(ctx: Any, x: Tensor, weight: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        per_group = x.shape[-1] // groups
+        count = (weight.sum(2, keepdim=True) * per_group).clamp_min(1)  # (K|1, 1, 1)
+        mean = _by_group(weight @ x, groups) / count  # (K, 1, C)
+        centred = x - mean
+        var = _by_group(weight @ centred.square(), groups) / count
         scale = (var + eps).rsqrt()
         out = centred.mul_(scale)
         ctx.save_for_backward(out, weight, scale, count)
-        ctx.dims = dims
+        ctx.groups = groups
         ctx.mark_non_differentiable(mean, var, count)
         return out, mean, var, count
 
@@ -61,34 +55,32 @@ class _Standardise(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: None) -> tuple[Tensor, None, None, None]:
         out, weight, scale, count = ctx.saved_tensors
-        total = grad.sum(ctx.dims, keepdim=True) / count
-        slope = (grad * out).sum(ctx.dims, keepdim=True) / count
-        shift = torch.addcmul(total.expand_as(out), out, slope)
-        if weight is not None:
-            shift.mul_(weight)
-        return torch.sub(grad, shift).mul_(scale), None, None, None
+        mean = _by_group(grad.sum(1, keepdim=True), ctx.groups) / count  # (K, 1, C)
+        slope = _by_group((grad * out).sum(1, keepdim=True), ctx.groups) / count
+        shift = torch.addcmul(mean, out, slope).mul_(weight.mT)  # rows without weight move no statistic
+        return torch.sub(grad, shift, out=shift).mul_(scale), None, None, None
 
 
-def _extent(shape: Any, dims: tuple[int, ...]) -> int:
-    product = 1
-    for dim in dims:
-        product *= shape[dim]
-    return product
+def _by_group(sums: Tensor, groups: int) -> Tensor:
+    """Sums of channels (K, 1, C) -> every channel's sum over its group (K, 1, C)."""
+    width = sums.shape[-1] // groups
+    return sums if width == 1 else sums.unflatten(-1, (groups, width)).sum(-1).repeat_interleave(width, -1)
 
 
-def standardise(
-    x: Tensor, valid: Tensor | None, dims: tuple[int, ...], *, eps: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Zero mean and unit (biased) variance over ``dims``, statistics from valid entries only.
+def standardise(x: Tensor, weight: Tensor, groups: int, *, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Zero mean and unit (biased) variance of every group of channels over the rows with weight.
 
-    ``valid`` is matched to ``x`` from the left. Returns the standardised values, and the mean, variance and
-    number of entries they were made with (constants: no gradient). Entries that are not valid are transformed
-    alike and receive the gradient of that transformation; the caller leaves them out.
+    Args:
+        x: (K, L, C), K samples of L rows, each with statistics of its own.
+        weight: (K, 1, L) or (1, 1, L), 1 where a row counts and 0 where not.
+        groups: of adjacent channels that share statistics; C for each its own.
+
+    Returns:
+        The standardised rows, and mean and variance (K, 1, C) and number of values (K or 1, 1, 1) that they were
+        made with, which carry no gradient. Rows without weight are transformed alike, and receive the gradient
+        of that transformation; the caller leaves them out.
     """
-    weight = None
-    if valid is not None:
-        weight = valid.to(x.dtype).reshape(*valid.shape, *(1,) * (x.ndim - valid.ndim))
-    return _Standardise.apply(x, weight, dims, eps)
+    return _Standardise.apply(x, weight, groups, eps)
 
 
 class MaskedBatchNorm(nn.BatchNorm1d):
@@ -98,11 +90,11 @@ class MaskedBatchNorm(nn.BatchNorm1d):
     """
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """x (..., C); valid (...) matched from the left, or None."""
+        """x (..., C); valid (...), or None."""
         if valid is None or not self.training:
             return super().forward(x.reshape(-1, x.shape[-1])).view(x.shape)
-        dims = tuple(range(x.ndim - 1))
-        out, mean, var, count = standardise(x, valid, dims, eps=self.eps)
+        weight = valid.expand(x.shape[:-1]).reshape(1, 1, -1).to(x.dtype)
+        out, mean, var, count = standardise(x.reshape(1, -1, x.shape[-1]), weight, x.shape[-1], eps=self.eps)
         if self.track_running_stats:
             with torch.no_grad():
                 dtype, count = self.running_mean.dtype, count.flatten()
@@ -111,7 +103,7 @@ class MaskedBatchNorm(nn.BatchNorm1d):
                 self.running_mean.lerp_(mean.flatten().to(dtype), rate)
                 self.running_var.lerp_(unbiased.to(dtype), rate)
                 self.num_batches_tracked.add_(1)
-        return torch.addcmul(self.bias, out, self.weight)
+        return torch.addcmul(self.bias, out, self.weight).view(x.shape)
 
 
 class MaskedGroupNorm(nn.GroupNorm):
@@ -119,7 +111,9 @@ class MaskedGroupNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """x (B, P, L, C); valid (B, L) or None."""
-        grouped = x.unflatten(-1, (self.num_groups, -1))  # (B, P, L, G, C/G)
-        valid = None if valid is None else valid[:, None]  # (B, 1, L)
-        out, *_ = standardise(grouped, valid, (2, 4), eps=self.eps)
-        return torch.addcmul(self.bias, out.flatten(-2), self.weight)
+        patches, length = x.shape[1:3]
+        weight = x.new_ones(1, 1, length)
+        if valid is not None:
+            weight = valid.to(x.dtype).repeat_interleave(patches, 0)[:, None]  # (B*P, 1, L)
+        out, *_ = standardise(x.flatten(0, 1), weight, self.num_groups, eps=self.eps)
+        return torch.addcmul(self.bias, out, self.weight).view(x.shape)

@@ -7,6 +7,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .dropout import Dropout
+
 __all__ = ["DropPath", "FeedForward", "TransformerBlock"]
 
 
@@ -34,7 +36,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.expand = nn.Linear(dim, width)
         self.contract = nn.Linear(width, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.dropout(self.contract(self.dropout(F.gelu(self.expand(x)))))
@@ -54,7 +56,7 @@ class TransformerBlock(nn.Module):
         self.attention = attention
         self.feed_forward_norm = nn.LayerNorm(dim, eps=1e-6)
         self.feed_forward = FeedForward(dim, width, dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..kernels import RelativeAttention, euclidean_buckets
-from ..layers import DropPath, FeedForward, TransformerBlock
+from ..layers import Dropout, DropPath, FeedForward, TransformerBlock
 
 __all__ = ["Combiner", "CrossBlock"]
 
@@ -31,7 +31,7 @@ class CrossBlock(nn.Module):
         self.attention = attention
         self.feed_forward_norm = nn.LayerNorm(dim, eps=1e-6)
         self.feed_forward = FeedForward(dim, width, dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, tokens: Tensor, query: Tensor, key_position: Tensor | None, valid: Tensor | None) -> Tensor:

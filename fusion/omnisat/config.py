@@ -51,7 +51,7 @@ class OmniSatConfig:
         series_heads, series_key_dim, series_widths, series_hidden: of the series encoder, see
             :class:`~fusion.omnisat.series.SeriesEncoder`.
         period: base of the day encoding in days.
-        recompute: image encoder keeps less for the backward pass and computes a little more.
+        recompute: the image encoder keeps less for the backward pass and computes a little more.
     """
 
     modalities: tuple[Modality, ...]
@@ -67,7 +67,7 @@ class OmniSatConfig:
     series_widths: tuple[int, ...] = (32, 128)
     series_hidden: int = 512
     period: float = 367.0
-    recompute: bool = True
+    recompute: bool = False
 
     def __post_init__(self) -> None:
         if not self.modalities:

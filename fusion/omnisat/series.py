@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers import MaskedBatchNorm, MaskedGroupNorm, encode_days, masked_softmax
+from ..layers import Dropout, MaskedBatchNorm, MaskedGroupNorm, encode_days, masked_softmax, relu_dropout
 
 __all__ = ["SeriesDecoder", "SeriesEncoder", "TemporalAttention", "patchify_series", "select_dates"]
 
@@ -42,7 +42,7 @@ class TemporalAttention(nn.Module):
         self.query = nn.Parameter(torch.empty(heads, key_dim).normal_(0, deviation))
         self.key = nn.Linear(dim, heads * key_dim)
         nn.init.normal_(self.key.weight, 0, deviation)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, values: Tensor, positions: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
         """values (B, P, L, D), positions (B, L, D/H), valid (B, L) -> pooled (B, P, D), attention (B, P, L, H).
@@ -98,7 +98,7 @@ class SeriesEncoder(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(*w) for w in itertools.pairwise(after))
         self.norms = nn.ModuleList(MaskedBatchNorm(w) for w in after[1:])
         self.out_norm = nn.GroupNorm(heads, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, series: Tensor, days: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Encodes all patches of all tiles.
@@ -115,7 +115,7 @@ class SeriesEncoder(nn.Module):
         per_date = None if valid is None else valid[:, None].expand(-1, patches, -1)  # (B, P, L)
         x = series
         for linear, norm in zip(self.date_layers, self.date_norms, strict=True):
-            x = self.dropout(F.relu(norm(linear(x), per_date)))  # (B, P, L, width)
+            x = relu_dropout(norm(linear(x), per_date), self.dropout.p, self.training)  # (B, P, L, width)
         if self.in_norm is not None:
             x = self.in_norm(x, valid)
         positions = encode_days(days, x.shape[-1] // self.attention.heads, period=self.period).to(x.dtype)

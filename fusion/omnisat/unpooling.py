@@ -1,76 +1,120 @@
-"""Un-pooling followed by a transposed convolution, as one step that keeps the small map only."""
+"""Un-pooling followed by a transposed convolution, as one step that keeps the small map only.
+
+The un-pooled maps are the largest of the decoder. They are made a few patches at a time, in forward and again in
+backward, and only the gradient at the positions of the maxima is kept.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from .pooling import empty_map, layout, patch_slices, pick, unpool
 
-__all__ = ["UnpoolConvolution"]
+__all__ = ["UnpoolConvolution", "UnpoolProjection"]
 
 
-class _UnpoolConvolution(torch.autograd.Function):
-    """conv_transpose(unpool(x)), a few patches at a time; backward un-pools again instead of keeping the map."""
+class _Convolution(torch.autograd.Function):
+    """conv_transpose(unpool(x)) of stride 1."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, index: Tensor, weight: Tensor, bias: Tensor | None, side: int, geometry: tuple
-    ) -> Tensor:
-        stride, output_padding = geometry
-        width = (side - 1) * stride + 1 + output_padding
-        out = empty_map(weight, len(x), weight.shape[1], width)
-        for part in patch_slices(len(x), x.shape[1] * side * side * x.element_size(), x.device):
-            maps = unpool(x[part], index[part], side)
-            out[part] = torch.conv_transpose2d(maps, weight, bias, stride, 1, output_padding)
+    def forward(ctx: Any, x: Tensor, index: Tensor, weight: Tensor, side: int) -> Tensor:
+        out = empty_map(weight, len(x), weight.shape[1], side)
+        for part in _slices(x, side):
+            out[part] = F.conv_transpose2d(unpool(x[part], index[part], side), weight, padding=1)
         ctx.save_for_backward(x, index, weight)
-        ctx.side, ctx.geometry, ctx.biased = side, geometry, bias is not None
+        ctx.side = side
         return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, Tensor, Tensor | None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, Tensor, None]:
         x, index, weight = ctx.saved_tensors
-        side, (stride, output_padding) = ctx.side, ctx.geometry
         grad = grad.contiguous(memory_format=layout(weight))
-        grad_x = empty_map(weight, *x.shape[:3])
-        grad_weight = torch.zeros_like(weight)
-        for part in patch_slices(len(x), x.shape[1] * side * side * x.element_size(), x.device):
-            maps = unpool(x[part], index[part], side)
-            grad_maps, part_weight, _ = torch.ops.aten.convolution_backward(
-                grad[part],
-                maps,
-                weight,
-                None,
-                [stride, stride],
-                [1, 1],
-                [1, 1],
-                True,
-                [output_padding, output_padding],
-                1,
-                (True, True, False),
+        grad_x, grad_weight = empty_map(weight, *x.shape[:3]), torch.zeros_like(weight)
+        for part in _slices(x, ctx.side):
+            maps, wanted = unpool(x[part], index[part], ctx.side), (True, True, False)
+            one, none = [1, 1], [0, 0]
+            grad_maps, grad_part, _ = torch.ops.aten.convolution_backward(
+                grad[part], maps, weight, None, one, one, one, True, none, 1, wanted
             )
-            grad_weight += part_weight
+            grad_weight += grad_part
             grad_x[part] = pick(grad_maps, index[part])
-        return grad_x, None, grad_weight, grad.sum((0, 2, 3)) if ctx.biased else None, None, None
+        return grad_x, None, grad_weight, None
+
+
+class _Projection(torch.autograd.Function):
+    """conv_transpose(unpool(x)) to few channels: one matrix product per pixel, then overlapping 3x3 windows add up.
+
+    Library kernels for transposed convolutions are made for many channels; with four they take three times as long.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, index: Tensor, weight: Tensor, side: int, stride: int, out_side: int) -> Tensor:
+        columns, channels = weight.flatten(1), weight.shape[1]  # (D, C*9)
+        out = x.new_empty(len(x), channels, out_side, out_side)
+        for part in _slices(x, side):
+            pixels = unpool(x[part], index[part], side).permute(0, 2, 3, 1).flatten(1, 2)  # (n, side^2, D)
+            out[part] = F.fold((pixels @ columns).mT, out_side, 3, padding=1, stride=stride)
+        ctx.save_for_backward(x, index, weight)
+        ctx.side, ctx.stride = side, stride
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, Tensor, None, None, None]:
+        x, index, weight = ctx.saved_tensors
+        columns = weight.flatten(1)
+        grad_x, grad_columns = empty_map(weight, *x.shape[:3]), torch.zeros_like(columns)
+        for part in _slices(x, ctx.side):
+            pixels = unpool(x[part], index[part], ctx.side).permute(0, 2, 3, 1).flatten(0, 2)  # (n*side^2, D)
+            seen = F.unfold(grad[part].contiguous(), 3, padding=1, stride=ctx.stride)  # (n, C*9, side^2)
+            seen = seen.mT.flatten(0, 1)  # (n*side^2, C*9)
+            grad_columns.addmm_(pixels.T, seen)
+            grad_maps = (seen @ columns.T).view(-1, ctx.side, ctx.side, x.shape[1]).permute(0, 3, 1, 2)
+            grad_x[part] = pick(grad_maps, index[part])
+        return grad_x, None, grad_columns.view(weight.shape), None, None, None
+
+
+def _slices(x: Tensor, side: int) -> Any:
+    return patch_slices(len(x), x.shape[1] * side * side * x.element_size(), x.device)
+
+
+def _cast(*tensors: Tensor) -> list[Tensor]:
+    """To the dtype of autocast, where that is on."""
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return list(tensors)
+    return [t.to(torch.get_autocast_dtype(device)) for t in tensors]
 
 
 class UnpoolConvolution(nn.ConvTranspose2d):
-    """3x3 transposed convolution of a map that is first un-pooled to ``side`` x ``side`` pixels."""
+    """3x3 transposed convolution, stride 1, of maps that are first un-pooled."""
 
-    def __init__(self, channels: int, out: int, stride: int = 1, output_padding: int = 0, bias: bool = False) -> None:
-        super().__init__(channels, out, 3, stride, 1, output_padding, bias=bias)
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor, index: Tensor, side: int) -> Tensor:
+        """x (N, D, h, w), index of the same shape, into side x side -> (N, D, side, side)."""
+        x, weight = _cast(x, self.weight)
+        return _Convolution.apply(x, index, weight, side)
+
+
+class UnpoolProjection(nn.ConvTranspose2d):
+    """3x3 transposed convolution to few channels, of any stride, of maps that are first un-pooled."""
+
+    def __init__(self, channels: int, out: int, stride: int, output_padding: int) -> None:
+        super().__init__(channels, out, 3, stride, 1, output_padding)
 
     def forward(self, x: Tensor, index: Tensor | None, side: int) -> Tensor:
-        """x (N, C, h, w), index of the same shape -> (N, out, ...); without index, x is not un-pooled."""
+        """x (N, D, h, w), index of the same shape or None (no un-pooling), into side x side -> (N, C, s, s)."""
         if index is None:
             return super().forward(x)
-        weight, bias = self.weight, self.bias
-        if torch.is_autocast_enabled(x.device.type):
-            dtype = torch.get_autocast_dtype(x.device.type)
-            x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-        geometry = (self.stride[0], self.output_padding[0])
-        return _UnpoolConvolution.apply(x, index, weight, bias, side, geometry)
+        x, weight = _cast(x, self.weight)
+        stride = self.stride[0]
+        out_side = (side - 1) * stride + 1 + self.output_padding[0]
+        return _Projection.apply(x, index, weight, side, stride, out_side) + self.bias[:, None, None]

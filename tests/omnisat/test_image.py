@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from fusion.omnisat.image import ImageDecoder, ImageEncoder, patchify_image, pyramid
 from fusion.omnisat.pooling import max_pool, patch_slices
 from fusion.omnisat.stem import Stem
-from fusion.omnisat.unpooling import UnpoolConvolution
+from fusion.omnisat.unpooling import UnpoolConvolution, UnpoolProjection
 
 
 @pytest.fixture(autouse=True)
@@ -113,22 +113,17 @@ def test_missing_patches_do_not_shift_the_statistics():
     assert torch.equal(some.norm.running_mean, before)
 
 
-@pytest.mark.parametrize(("stride", "output_padding"), [(1, 0), (2, 1), (2, 0)])
-def test_unpool_convolution(stride, output_padding, small_slices):
-    layer = UnpoolConvolution(4, 3, stride, output_padding, bias=True).double()
+@pytest.mark.parametrize("options", [None, (1, 0), (2, 1), (2, 0)])
+def test_unpooled_convolutions(options, small_slices):
+    layer = (UnpoolConvolution(4) if options is None else UnpoolProjection(4, 3, *options)).double()
+    layer.to(memory_format=torch.channels_last)
     small, index = max_pool(random(3, 4, 7, 7))
     x = torch.randn_like(small, requires_grad=True)
-    out = layer(x, index, 7)
-    expected = F.conv_transpose2d(
-        F.max_unpool2d(x, index.long(), 2, output_size=(7, 7)),
-        layer.weight,
-        layer.bias,
-        stride,
-        1,
-        output_padding,
-    )
-    torch.testing.assert_close(out, expected)
-    assert torch.autograd.gradcheck(lambda x, *_: layer(x, index, 7), (x, layer.weight, layer.bias))
+    maps = F.max_unpool2d(x, index.long(), 2, output_size=(7, 7))
+    stride, output_padding = options or (1, 0)
+    expected = F.conv_transpose2d(maps, layer.weight, layer.bias, stride, 1, output_padding)
+    torch.testing.assert_close(layer(x, index, 7), expected)
+    assert torch.autograd.gradcheck(lambda x, *_: layer(x, index, 7), (x, *layer.parameters()))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 7, 10, 16, 33, 40, 50])
