@@ -18,6 +18,8 @@ __all__ = ["ProbeResult", "fit_and_score", "knn_probe", "linear_probe"]
 
 _INVERSE_STRENGTHS = np.logspace(-4, 2, 7)  # C of the logistic regression, strongest first
 _RIDGES = np.logspace(-2, 6, 17)
+_SEARCHED = 5000  # tiles that the strength is searched on; more do not change it, but take hours
+_BLOCK = 1024  # test tiles whose distances to all training tiles are held at once
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,8 @@ def linear_probe(train: Features, test: Features, *, seed: int = 0) -> ProbeResu
     """Standardised features into a ridge or logistic regression (one against the rest for multi-label).
 
     The strength of the penalty is chosen by cross-validation on the training tiles alone: leave-one-out for ridge,
-    five folds and macro F1 for logistic regression. Missing values (raw statistics of a missing modality) take the
-    training mean.
+    five folds and macro F1 for logistic regression (of at most 5000 tiles). Missing values (raw statistics of a
+    missing modality) take the training mean.
 
     Raises:
         ValueError: no labels, one tile, one class, features without a number, or a test split that tells nothing.
@@ -93,12 +95,15 @@ def knn_probe(train: Features, test: Features, *, k: int = 20, temperature: floa
     spread[~(spread > 0)] = 1.0
     a, b = (np.nan_to_num((f.x - centre) / spread) for f in (test, train))
     a, b = (v / np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-12) for v in (a, b))
-    cosine = a @ b.T  # (test, train)
-    nearest = np.argpartition(-cosine, k - 1, axis=1)[:, :k]  # (test, k)
-    weight = np.exp((np.take_along_axis(cosine, nearest, 1) - 1) / temperature)
-    weight /= weight.sum(1, keepdims=True)
     labels = np.eye(len(train.classes))[train.y] if task == "multiclass" else train.y.reshape(len(train), -1)
-    vote = np.einsum("nk,nkc->nc", weight, labels[nearest])  # (test, classes)
+    votes = []
+    for block in np.array_split(a, -(-len(a) // _BLOCK)):
+        cosine = block @ b.T  # (n, train)
+        nearest = np.argpartition(-cosine, k - 1, axis=1)[:, :k]  # (n, k)
+        weight = np.exp((np.take_along_axis(cosine, nearest, 1) - 1) / temperature)
+        weight /= weight.sum(1, keepdims=True)
+        votes.append(np.einsum("nk,nkc->nc", weight, labels[nearest]))
+    vote = np.concatenate(votes)  # (test, classes)
     prediction = {"multiclass": vote.argmax(1), "multilabel": vote > 0.5, "regression": vote}[task]
     return _result("knn", train, test, prediction, {"k": k})
 
@@ -116,7 +121,7 @@ def fit_and_score(method: str, estimator: Any, train: Features, test: Features) 
         for category in (ConvergenceWarning, UndefinedMetricWarning):
             warnings.simplefilter("ignore", category)
         # A class with few labels is told in the notes, once, by name.
-        warnings.filterwarnings("ignore", "(Label |The least populated class)")
+        warnings.filterwarnings("ignore", "Label ")
         labels = train.y.ravel() if train.y.ndim == 2 and train.y.shape[1] == 1 else train.y
         if train.task == "multilabel":
             labels = train.y.astype(int)
@@ -164,15 +169,21 @@ def _present(train: Features) -> str:
     return ", ".join(train.classes[int(k)] for k in indices) or "none"
 
 
-def _folds(task: str, y: np.ndarray, seed: int) -> Any:
-    """Folds for choosing the penalty; None where labels are too few to choose by."""
+def _folds(task: str, y: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]] | None:
+    """Folds for choosing the penalty, of at most ``_SEARCHED`` tiles; None where labels are too few to choose by."""
     from sklearn.model_selection import KFold, StratifiedKFold
 
+    rows = np.random.default_rng(seed).permutation(len(y))[:_SEARCHED]
     if task == "multiclass":
-        counts = np.unique(y, return_counts=True)[1]
-        splits = int(min(5, np.median(counts)))
-        return StratifiedKFold(splits, shuffle=True, random_state=seed) if splits >= 2 else None
-    return KFold(5, shuffle=True, random_state=seed) if len(y) >= 10 else None
+        splits = int(min(5, np.median(np.unique(y[rows], return_counts=True)[1])))
+        splitter = StratifiedKFold(splits) if splits >= 2 else None
+    else:
+        splitter = KFold(5) if len(rows) >= 10 else None
+    if splitter is None:
+        return None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class")
+        return [(rows[fit], rows[held_out]) for fit, held_out in splitter.split(rows, y[rows])]
 
 
 def _macro_f1(estimator: Any, x: np.ndarray, y: np.ndarray) -> float:

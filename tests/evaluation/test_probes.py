@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fusion.evaluation import Features, forest_probe, knn_probe, linear_probe
+from fusion.evaluation import Features, forest_probe, knn_probe, linear_probe, probes
 
 RNG = np.random.default_rng(1)
 
@@ -22,11 +22,11 @@ def features(n: int, task: str, noise: float = 0.3, informative: bool = True, cl
     return Features(x, y, tuple(f"t{i}" for i in range(n)), task, names)
 
 
-PROBES = [linear_probe, knn_probe, lambda a, b: forest_probe(a, b, trees=30)]
+ALL = [linear_probe, knn_probe, lambda a, b: forest_probe(a, b, trees=30)]
 KEY = {"multiclass": "macro_f1", "multilabel": "macro_f1", "regression": "r2"}
 
 
-@pytest.mark.parametrize("probe", PROBES)
+@pytest.mark.parametrize("probe", ALL)
 @pytest.mark.parametrize("task", list(KEY))
 def test_what_is_there_is_found_and_what_is_not_is_not(probe, task):
     found = probe(features(60, task), features(45, task))
@@ -41,7 +41,7 @@ def test_the_scale_of_a_feature_does_not_matter():
     train, test = features(60, "multiclass"), features(45, "multiclass")
     train.x[:, 5] = test.x[:, 5] = 0
     scaled = [Features(f.x * 10.0 ** np.arange(-3, 3) + 7, f.y, f.names, f.task, f.classes) for f in (train, test)]
-    for probe in PROBES[:2]:
+    for probe in ALL[:2]:
         assert probe(*scaled).scores["macro_f1"] == pytest.approx(probe(train, test).scores["macro_f1"], abs=0.03)
 
 
@@ -56,16 +56,27 @@ def test_the_same_seed_gives_the_same_result():
     assert np.array_equal(a.prediction, b.prediction)
 
 
+def test_large_sets_are_searched_on_a_part_and_voted_on_in_blocks(monkeypatch):
+    train, test = features(90, "multiclass", noise=2), features(45, "multiclass", noise=2)
+    whole = [probe(train, test) for probe in (linear_probe, knn_probe)]
+    monkeypatch.setattr(probes, "_SEARCHED", 60)
+    monkeypatch.setattr(probes, "_BLOCK", 7)
+    parts = [probe(train, test) for probe in (linear_probe, knn_probe)]
+    assert parts[1].scores == whole[1].scores
+    assert parts[0].scores["macro_f1"] == pytest.approx(whole[0].scores["macro_f1"], abs=0.1)
+    assert parts[0].labelled == 90
+
+
 def test_missing_values_take_the_training_mean():
     train, test = features(60, "multiclass"), features(45, "multiclass")
     train.x[::7, 4], test.x[0, 3:] = np.nan, np.nan
     train.x[:, 5] = np.nan  # a modality nobody has
-    for probe in PROBES:
+    for probe in ALL:
         assert probe(train, test).scores["macro_f1"] > 0.9
 
 
 @pytest.mark.parametrize("task", ["multiclass", "multilabel"])
-@pytest.mark.parametrize("probe", PROBES)
+@pytest.mark.parametrize("probe", ALL)
 def test_a_class_without_labels_is_named_and_does_not_stop_the_probe(probe, task):
     train, test = features(60, task), features(45, task)
     train = train.subset(np.flatnonzero(np.arange(60) % 3 != 2))
@@ -75,13 +86,13 @@ def test_a_class_without_labels_is_named_and_does_not_stop_the_probe(probe, task
     assert result.per_class["a"]["recall"] == 1
 
 
-@pytest.mark.parametrize("probe", PROBES)
+@pytest.mark.parametrize("probe", ALL)
 def test_few_labels_work(probe):
     for n in (2, 3, 4, 7):
         assert probe(features(n, "multiclass"), features(45, "multiclass")).labelled == n
 
 
-@pytest.mark.parametrize("probe", PROBES)
+@pytest.mark.parametrize("probe", ALL)
 def test_what_cannot_be_probed_is_explained(probe):
     train, test = features(30, "multiclass"), features(15, "multiclass")
     with pytest.raises(ValueError, match=r"1 labelled tile \(t0\) is not enough; give at least two"):
