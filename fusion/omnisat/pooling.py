@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 __all__ = ["empty_map", "index_dtype", "layout", "max_pool", "patch_slices", "pick", "pool", "unpool"]
 
 # Bytes of the largest map that one step works on: about two cores' L2 cache, or enough to fill a GPU.
-_STEP_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}
+_STEP_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}
 
 
 def patch_slices(patches: int, bytes_per_patch: int, device: torch.device) -> Iterator[slice]:
