@@ -158,7 +158,7 @@ def check(dataset: TileDataset, tiles: int | None = 2000) -> Report:
     labels, of_labels = _describe_labels(dataset)
     crs = sorted({"unknown" if place is None else place.crs for place in _places(dataset, chosen)})
     reports = [tally.report(*dataset.storage(name)) for name, tally in tallies.items()]
-    return Report(len(dataset), len(chosen), ", ".join(crs), reports, labels, listed, warnings + of_labels)
+    return Report(len(dataset), len(chosen) - unread, ", ".join(crs), reports, labels, listed, warnings + of_labels)
 
 
 def _places(dataset: TileDataset, chosen: np.ndarray) -> list:

@@ -148,8 +148,15 @@ def test_geotiffs_by_date(tmp_path):
             dtype="float32", nodata=-1, crs="EPSG:32632", transform=from_origin(500000, 5400000, 10, 10),
         ) as image:  # fmt: skip
             image.write(bands)
+    with rasterio.open(
+        tmp_path / "T32_crop.tif", "w", driver="GTiff", width=8, height=8, count=1, dtype="int16", nodata=0,
+        crs="EPSG:32632", transform=from_origin(500000, 5400000, 10, 10),
+    ) as image:  # fmt: skip
+        image.write(arrays()["crop"], 1)
     source = {"files": "s2/{scene}_{date}.tif", "bands": ["B02", "B04", "B08"], "resolution": 10}
-    data = CubeDataset(described(modalities={"s2": source}), tmp_path)
+    labels = {"files": "{scene}_crop.tif", "resolution": 10, "reduction": "majority", "classes": {"a": 1, "b": [2, 3]}}
+    data = CubeDataset(described(files="s2/{scene}_{date}.tif", modalities={"s2": source}, labels=labels), tmp_path)
+    assert data.labels().tolist() == [0, 1, 1, 1]
     assert data.names[0] == "T32_r0000_c0000"
     assert data[0].days["s2"].tolist() == DAYS
     assert data[0].valid["s2"].tolist() == [True, False, True, True]
@@ -476,7 +483,7 @@ def test_a_chunk_damaged_inside_a_file_names_the_file(folder):
         ({"labels": {"variable": "agb", "resolution": 5, "reduction": "mean"}}, "do not cover 80 x 80 m"),
         (
             {"labels": {"variable": "crop", "resolution": 10, "reduction": "majority", "classes": {"x": 9}}},
-            "none of 8 tiles has 50% labelled pixels in 'crop'",
+            "none of 8 tiles has 50% labelled pixels; check classes",
         ),
     ],
 )

@@ -66,8 +66,7 @@ class CubeDataset(TileDataset):
         self._tiles = [  # scene, top and left in metres
             (number, top, left)
             for number, scene in enumerate(self.scenes)
-            for top in _steps(scene.extent[0], description)
-            for left in _steps(scene.extent[1], description)
+            for top, left in _corners(scene, description)
         ]
         if not self._tiles:
             extent = self.scenes[0].extent
@@ -130,7 +129,7 @@ class CubeDataset(TileDataset):
         paths = find_files(self.folder, labels.files or self.description.files)
         blocks, problems = [], []
         side = round(self._side / labels.resolution)
-        for number, scene in enumerate(self.scenes):
+        for scene in self.scenes:
             try:
                 if scene.name not in paths:
                     raise ValueError(f"scene {scene.name!r}: no file for the labels ({labels.files})")
@@ -140,23 +139,22 @@ class CubeDataset(TileDataset):
                 values = values[::-1] if scene.flipped else values
                 if np.less(np.array(values.shape) * labels.resolution, scene.extent).any():
                     raise ValueError(
-                        f"{path}: labels {labels.variable!r} of {values.shape} pixels of {labels.resolution:g} m do "
+                        f"{path}: labels of {values.shape} pixels of {labels.resolution:g} m do "
                         f"not cover {scene.extent[0]:g} x {scene.extent[1]:g} m"
                     )
             except ValueError as error:
                 problems.append(str(error))
                 continue
-            for of_scene, top, left in self._tiles:
-                if of_scene == number:
-                    r, c = round(top / labels.resolution), round(left / labels.resolution)
-                    blocks.append(values[r : r + side, c : c + side])
+            for top, left in _corners(scene, self.description):
+                r, c = round(top / labels.resolution), round(left / labels.resolution)
+                blocks.append(values[r : r + side, c : c + side])
         if problems:
             raise ValueError(one_message(problems, f"{self.folder}: labels of {len(problems)} scenes cannot be used"))
         values, enough = reduce_map(labels, np.stack(blocks))
         if not enough.any():
             raise ValueError(
-                f"{self.folder}: none of {len(enough)} tiles has {labels.min_labelled:.0%} labelled pixels in "
-                f"{labels.variable!r}; check classes, nodata and min_labelled"
+                f"{self.folder}: none of {len(enough)} tiles has {labels.min_labelled:.0%} labelled pixels; check "
+                "classes, nodata and min_labelled of the labels"
             )
         self._tiles = [tile for tile, keep in zip(self._tiles, enough, strict=True) if keep]
         return torch.from_numpy(values[enough])
@@ -301,12 +299,15 @@ def _task(description: Description) -> tuple[Task | None, tuple[str, ...]]:
     if labels is None:
         return None, ()
     if labels.reduction == "none":
-        return ("multiclass" if labels.classes else "regression"), tuple(labels.classes) or (labels.variable,)
-    return _TASKS[labels.reduction], tuple(labels.classes) or (labels.variable,)
+        return ("multiclass" if labels.classes else "regression"), tuple(labels.classes) or (labels.name,)
+    return _TASKS[labels.reduction], tuple(labels.classes) or (labels.name,)
 
 
-def _steps(length: float, description: Description) -> np.ndarray:
-    return np.arange(0, length - description.tile + 1e-6, description.stride or description.tile)
+def _corners(scene: Scene, description: Description) -> list[tuple[float, float]]:
+    """Top and left of the tiles of a scene, in metres."""
+    stride = description.stride or description.tile
+    tops, lefts = (np.arange(0, length - description.tile + 1e-6, stride) for length in scene.extent)
+    return [(float(top), float(left)) for top in tops for left in lefts]
 
 
 def _inside(start: float, end: float, intervals: Sequence[Any]) -> bool:

@@ -108,17 +108,17 @@ class Labels:
     """One map of labels per scene, reduced to one label per tile.
 
     Attributes:
-        variable: the array, (y, x).
+        variable: the array, (y, x); not needed for GeoTIFF, where it is the first band.
         reduction: ``mean`` of a quantity, ``majority`` class, ``any`` class above ``min_share`` (multi-label), or
             ``none``: the map itself.
-        classes: name: code or codes. Codes that are not listed are no label. For ``mean``: the name of the target.
+        classes: name: code or codes. Codes that are not listed are no label.
         min_labelled: a tile with a smaller labelled share has no label and is left out.
         min_share: of the labelled pixels, for ``any``.
     """
 
-    variable: str
     resolution: float
     reduction: Literal["mean", "majority", "any", "none"]
+    variable: str | None = None
     classes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     nodata: tuple[float, ...] = ()
     min_labelled: float = 0.5
@@ -130,6 +130,11 @@ class Labels:
             raise ValueError(f"reduction is mean, majority, any or none, not {self.reduction!r}")
         if self.reduction in ("majority", "any") and not self.classes:
             raise ValueError(f"reduction {self.reduction!r} needs classes: a name for each code")
+
+    @property
+    def name(self) -> str:
+        """Of the target, for a quantity."""
+        return self.variable or "label"
 
 
 @dataclass(frozen=True)

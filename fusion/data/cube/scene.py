@@ -260,7 +260,11 @@ def _attach_mask(
 
 
 def read_map(labels: Labels, path: Path, arrays: Arrays) -> np.ndarray:
-    """(y, x) of the label variable."""
+    """(y, x) of the label variable, or of the first band of a GeoTIFF."""
+    if path.suffix.lower() in (".tif", ".tiff"):
+        return TiffStack([path], dated=False)[(slice(None),) * 3][0]
+    if labels.variable is None:
+        raise ValueError(f"{path}: labels: variable is missing in the description; only GeoTIFF does without")
     values = np.asarray(arrays.get(path, labels.variable)[...]).squeeze()
     if values.ndim != 2:
         raise ValueError(f"{path}: labels {labels.variable!r} have shape {values.shape}, (y, x) wanted")
