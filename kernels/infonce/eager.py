@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .reference import TIE, unit
 
-_CHUNK_ELEMENTS = 1 << 21  # entries of one block of rows of the similarity matrix; 8 MiB in float32
+_CHUNK_ELEMENTS = 1 << 20  # entries of one block of rows of the similarity matrix; 4 MiB in float32
 
 
 def statistics_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -253,6 +253,14 @@ def test_compiles_in_one_graph(backend: str) -> None:
         torch.testing.assert_close(module(tokens), reference.patch_info_nce(tokens, temperature=0.2), rtol=1e-6, atol=0)
 
 
+def test_inductor_runs_it() -> None:
+    """The default compiler checks more of an operator than tracing does, such as the alignment of its results."""
+    tokens = _tokens(3, 3, 5, 8, dtype=torch.float32).requires_grad_()
+    loss = torch.compile(patch_info_nce, fullgraph=True)(tokens)
+    loss.backward()
+    torch.testing.assert_close(loss, reference.patch_info_nce(tokens))
+
+
 def test_ragged_compiles_in_one_graph() -> None:
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randn(30, 4, generator=generator)
