@@ -6,12 +6,38 @@ Importing it needs torch, numpy and einops, compiles nothing and touches no GPU.
 from .attention import RelativeAttention, euclidean_buckets, relative_attention
 from .backends import BackendError, backends, use_backend
 from .infonce import PatchInfoNCE, patch_info_nce, patch_info_nce_ragged
-from .quantize import bin_decode, bin_encode, finite_scalar_quantize, nearest_code, vector_quantize
+from .quantize import (
+    FiniteScalarQuantizer,
+    MeanScaleBins,
+    MuLaw,
+    PatchTokenizer,
+    ProductVectorQuantizer,
+    QuantileBins,
+    ResidualVectorQuantizer,
+    SymbolicAggregate,
+    UniformBins,
+    VectorQuantizer,
+    bin_decode,
+    bin_encode,
+    finite_scalar_quantize,
+    nearest_code,
+    vector_quantize,
+)
 
 __all__ = [
     "BackendError",
+    "FiniteScalarQuantizer",
+    "MeanScaleBins",
+    "MuLaw",
     "PatchInfoNCE",
+    "PatchTokenizer",
+    "ProductVectorQuantizer",
+    "QuantileBins",
     "RelativeAttention",
+    "ResidualVectorQuantizer",
+    "SymbolicAggregate",
+    "UniformBins",
+    "VectorQuantizer",
     "backends",
     "bin_decode",
     "bin_encode",
