@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+
 __all__ = ["demo", "experiment"]
 
 
 def experiment(
-    name: str, *, data: str | None = None, out: str | None = None, seed: int | None = None, progress: bool = False
+    name: str,
+    *,
+    data: str | None = None,
+    out: str | None = None,
+    seed: int | None = None,
+    fresh: bool = False,
+    progress: bool | None = None,
 ) -> int:
     """Runs an experiment from data to table and pictures; exits 1 if what it expects does not hold.
 
@@ -17,19 +25,21 @@ def experiment(
         data: folder of the data, or `landscape`.
         out: folder of results, runs/NAME by default.
         seed: instead of the experiment's own.
-        progress: show every epoch.
+        fresh: train again what an earlier run left in the folder, rather than going on with it.
+        progress: show every epoch; by default on a terminal.
     """
     from fusion.commands.session import print_table
     from fusion.experiments import load_experiment, run_experiment
 
-    outcome = run_experiment(load_experiment(name), data=data, out=out, seed=seed, progress=progress)
+    shown = sys.stdout.isatty() if progress is None else progress
+    outcome = run_experiment(load_experiment(name), data=data, out=out, seed=seed, fresh=fresh, progress=shown)
     print_table(outcome.metrics)
     for told, met in outcome.verdict.items():
         print(f"{'met    ' if met else 'NOT MET'}  {told}")
     return 0 if outcome.as_expected else 1
 
 
-def demo(*, out: str = "runs/demo", seed: int | None = None, progress: bool = False) -> int:
+def demo(*, out: str = "runs/demo", seed: int | None = None, fresh: bool = False, progress: bool | None = None) -> int:
     """Shows in minutes, without any data, what the package does: pretrain, probe with few labels, map, report.
 
     Trains a small OmniSat on the built-in synthetic landscape, then compares it with the same encoder untrained and
@@ -38,6 +48,7 @@ def demo(*, out: str = "runs/demo", seed: int | None = None, progress: bool = Fa
     Args:
         out: folder of results.
         seed: of landscape, weights and draws of labels.
-        progress: show every epoch.
+        fresh: train again what an earlier run left in the folder, rather than going on with it.
+        progress: show every epoch; by default on a terminal.
     """
-    return experiment("demo", out=out, seed=seed, progress=progress)
+    return experiment("demo", out=out, seed=seed, fresh=fresh, progress=progress)

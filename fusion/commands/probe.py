@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 __all__ = ["probe"]
 
@@ -19,6 +19,7 @@ def probe(
     draws: int = 5,
     probes: list[str] | None = None,
     forest: bool = False,
+    pool: Literal["mean", "summary", "both", "tokens"] = "mean",
     each: bool = False,
     seed: int = 0,
 ) -> int:
@@ -35,6 +36,8 @@ def probe(
         draws: how often these labels are drawn.
         probes: of linear, knn, forest; linear by default.
         forest: add a random forest on the raw bands.
+        pool: what stands for a tile: the mean of its patches, its summary, both, or the tokens of each modality before
+            they are combined.
         each: also probe every modality alone.
         seed: of the draws.
     """
@@ -46,8 +49,9 @@ def probe(
     source = Path(run)
     folder = Path(out) if out else (source if source.is_dir() else source.parent) / "probe"
     state = begin(data, folder, reader=reader, splits=splits, modalities=modalities, model=source, seed=seed)
-    steps.compare(state, share=share, draws=draws, probes=probes or ["linear"], forest=forest)
+    options = {"share": share, "draws": draws, "probes": probes or ["linear"], "pool": pool}
+    steps.compare(state, forest=forest, **options)
     if each:
-        steps.modalities(state, share=share, draws=draws, probes=probes or ["linear"])
+        steps.modalities(state, **options)
     finish(state, f"Probe of {run} on {data}")
     return 0

@@ -8,9 +8,9 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from fusion.data import TileDataset
+from fusion.data import TileBatch, TileDataset
 from fusion.data.check import check_values
 from fusion.training.loading import evaluation_loader
 
@@ -62,7 +62,7 @@ def extract(
     modalities: Sequence[str] | None = None,
     level: Literal["tile", "patch"] = "tile",
     *,
-    pool: Literal["mean", "summary", "both"] = "mean",
+    pool: Literal["mean", "summary", "both", "tokens"] = "mean",
     batch_size: int = 32,
     device: torch.device | str | None = None,
     workers: int = 0,
@@ -73,15 +73,21 @@ def extract(
         model: returns ``Encoding(summary (B, D), patches (B, P, D))``.
         modalities: those to use (default: all of the data set that the model knows).
         level: one vector a tile, or one a patch.
-        pool: of a tile: the mean of its patches (which pretraining trains directly), its summary, or both joined.
+        pool: of a tile: the mean of its patches (which reconstruction trains), its summary, or both joined; or
+            ``"tokens"``: for each modality the mean of its tokens before they are combined (which the contrastive
+            objective trains), joined in the order of the model, 0 for a modality that a tile does not have.
         device: where to run (default: where the model is).
 
     Raises:
         ValueError: bands, units, resolution or grid of the data are not those of the model, or a vector is not
             finite (the tiles are named).
     """
-    if level not in ("tile", "patch") or pool not in ("mean", "summary", "both"):
-        raise ValueError(f"extract: level 'tile' or 'patch', pool 'mean', 'summary' or 'both'; not {level!r}, {pool!r}")
+    if level not in ("tile", "patch") or pool not in ("mean", "summary", "both", "tokens"):
+        raise ValueError(
+            f"extract: level 'tile' or 'patch', pool 'mean', 'summary', 'both' or 'tokens'; not {level!r}, {pool!r}"
+        )
+    if pool == "tokens" and not hasattr(model, "encode"):
+        raise ValueError(f"extract: {type(model).__name__} has no tokens of single modalities; use pool='mean'")
     if modalities is None:
         known = {m.name for m in model.config.modalities}
         modalities = [m.name for m in dataset.modalities if m.name in known] or [m.name for m in dataset.modalities]
@@ -94,14 +100,7 @@ def extract(
     try:
         with torch.inference_mode():
             for batch in evaluation_loader(dataset, batch_size, workers=workers):
-                summary, patches = model(batch.to(device))
-                if level == "patch":
-                    x = patches.flatten(0, 1)  # (B*P, D)
-                elif pool == "summary":
-                    x = summary
-                else:
-                    x = patches.mean(1) if pool == "mean" else torch.cat([summary, patches.mean(1)], 1)
-                rows.append(x.float().cpu().numpy())
+                rows.append(_vectors(model, batch.to(device), level, pool, modalities).float().cpu().numpy())
                 names.extend(batch.names)
     finally:
         model.to(home).train(training)
@@ -111,6 +110,22 @@ def extract(
     labels = dataset.labels().numpy().repeat(per_tile, axis=0) if dataset.task else None
     grid = dataset.grid if level == "patch" else None
     return Features(x, labels, tuple(np.repeat(names, per_tile)), dataset.task, dataset.classes, grid)
+
+
+def _vectors(model: nn.Module, batch: TileBatch, level: str, pool: str, modalities: Sequence[str]) -> Tensor:
+    """(B, D) of tiles or (B*P, D) of patches."""
+    if level == "tile" and pool == "tokens":
+        seen = model.encode(batch)
+        mean = seen.tokens.mean(2).masked_fill(~seen.present[..., None], 0)  # (M, B, D)
+        found, absent = dict(zip(seen.names, mean, strict=True)), torch.zeros_like(mean[0])
+        names = [m.name for m in model.config.modalities if m.name in modalities]
+        return torch.cat([found.get(name, absent) for name in names], dim=1)  # (B, M*D)
+    summary, patches = model(batch)
+    if level == "patch":
+        return patches.flatten(0, 1)
+    if pool == "summary":
+        return summary
+    return patches.mean(1) if pool == "mean" else torch.cat([summary, patches.mean(1)], 1)
 
 
 def require_fit(model: nn.Module, dataset: TileDataset) -> None:

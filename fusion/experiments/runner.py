@@ -96,6 +96,7 @@ def run_experiment(
     data: str | Path | None = None,
     out: str | Path | None = None,
     seed: int | None = None,
+    fresh: bool = False,
     progress: bool = False,
     say: Callable[[str], None] = print,
 ) -> Outcome:
@@ -105,6 +106,7 @@ def run_experiment(
 
     Args:
         data, seed: instead of those of the experiment.
+        fresh: train again rather than going on with what an earlier run left in ``out``.
         progress: show what training prints.
         say: gets a line at the end of each step, and the table at the end.
 
@@ -135,7 +137,7 @@ def run_experiment(
         dataset = open_data(source, **reader)
         parts = partition(dataset, experiment.data.get("splits"))
         described = _describe(dataset, parts)
-    state = State(out, chosen, parts, progress=progress)
+    state = State(out, chosen, parts, fresh=fresh, progress=progress)
     clock.done("data", described)
     for name, settings in steps:
         step = _imported(name) if ":" in name else STEPS[name]

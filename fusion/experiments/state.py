@@ -27,6 +27,7 @@ class State:
         metrics: nested; becomes ``metrics.json``.
         sections: of the report, in order.
         appendix: sections that come after all others, e.g. about training.
+        fresh: train anew rather than going on with what is in ``out``.
         progress: show what training prints.
     """
 
@@ -37,6 +38,7 @@ class State:
     metrics: dict[str, Any] = field(default_factory=dict)
     sections: list[Any] = field(default_factory=list)
     appendix: list[Any] = field(default_factory=list)
+    fresh: bool = False
     progress: bool = False
 
     def split(self, name: str) -> TileDataset:

@@ -15,6 +15,8 @@ from . import figures, scores
 from .models import train
 from .state import State
 
+Pool = Literal["mean", "summary", "both", "tokens"]
+
 __all__ = ["STEPS", "compare", "embed", "evaluate", "finetune", "modalities", "pretrain", "self_test"]
 
 
@@ -60,13 +62,14 @@ def pretrain(
 
     unlabelled, held_out = state.split(tiles), state.data.get(validation) if validation else None
     run = state.out / "pretrain"
-    settings = {"progress": state.progress} | dict(training or {})
+    settings = {"progress": state.progress, "resume": not state.fresh} | dict(training or {})
     best = train(system, unlabelled, held_out, run, size, model, module, settings, state.seed)
     state.models["pretrained"] = trained = load_model(best.with_name(f"{choose}.safetensors"))
     parameters = sum(p.numel() for p in trained.parameters())
     monitored = "train/loss" if held_out is None else "val/loss"
     curve = scores.column(run / "metrics.csv", monitored)
-    state.metrics["pretrain"] = {"parameters": parameters, "epochs": len(curve), "loss": [curve[0], curve[-1]]}
+    loss = {"first": curve[0], "last": curve[-1]}
+    state.metrics["pretrain"] = {"parameters": parameters, "epochs": len(curve), "loss": loss}
     what = f"{system} {size}, {parameters / 1e6:.2f} M parameters, {len(unlabelled)} tiles, {len(curve)} epochs"
     state.appendix.append(Section("Pretraining", f"{what}.", [figures.losses(run / "metrics.csv", state)]))
     return f"{what}, {monitored} {curve[0]:.2f} -> {curve[-1]:.2f}"
@@ -80,6 +83,7 @@ def compare(
     draws: int = 5,
     probes: Sequence[str] = ("linear",),
     forest: bool = False,
+    pool: Pool = "mean",
     names: Mapping[str, str] | None = None,
     model: str = "pretrained",
     labelled: str = "train",
@@ -95,6 +99,7 @@ def compare(
             and ``<features>_<probe>`` for every probe but the first.
         share, draws: of the labels: how many of them, and how often they are drawn anew.
         probes: ``linear`` (logistic or ridge regression), ``knn``, ``forest``; ``forest=True`` adds one on raw bands.
+        pool: what stands for a tile, see :func:`fusion.evaluation.extract`.
         names: other names for rows, e.g. ``{"raw": "raw_ridge"}``.
         metric: the one to show; by default macro F1, or R2.
     """
@@ -102,7 +107,8 @@ def compare(
 
     known, unseen = state.split(labelled), state.split(test)
     seeds = [state.seed + k for k in range(draws)]
-    rows = run(state.model(model), known, unseen, probes=probes, shares=[share], seeds=seeds, forest=forest)
+    encoder = state.model(model)
+    rows = run(encoder, known, unseen, probes=probes, shares=[share], seeds=seeds, forest=forest, pool=pool)
     named = scores.by_name(rows, first=probes[0], names=names or {})
     conditions = scores.conditions(state, rows, share, draws, labelled, test)
     state.metrics[key] = scores.as_metrics(named) | {"conditions": conditions}
@@ -119,6 +125,7 @@ def modalities(
     share: float = 1.0,
     draws: int = 1,
     probes: Sequence[str] = ("linear", "knn"),
+    pool: Pool = "mean",
     model: str = "pretrained",
     labelled: str = "train",
     test: str = "test",
@@ -132,7 +139,7 @@ def modalities(
 
     seeds = [state.seed + k for k in range(draws)]
     splits = state.split(labelled), state.split(test)
-    rows = evaluate(state.model(model), *splits, probes=probes, shares=[share], seeds=seeds)
+    rows = evaluate(state.model(model), *splits, probes=probes, shares=[share], seeds=seeds, pool=pool)
     named = scores.by_modality(rows, first=probes[0])
     conditions = scores.conditions(state, rows, share, draws, labelled, test)
     state.metrics[key] = scores.as_metrics(named) | {"conditions": conditions}
@@ -160,7 +167,8 @@ def finetune(
 ) -> str:
     """Trains the whole model (or a head alone) on labels, from pretrained and from fresh weights.
 
-    Scores go to ``<key>.<start>.<metric>``, of every modality alone too: ``<key>.<start>_<modality>.<metric>``.
+    Scores go to ``<key>.<start>.<metric>``, of every modality alone too: ``<key>.<start>_<modality>.<metric>``; the
+    training loss of the first and last epoch of the first run to ``<key>.<start>.loss``.
 
     Args:
         starts: ``pretrained``, ``frozen`` (head only), ``scratch``.
@@ -174,7 +182,7 @@ def finetune(
     runs, known, unseen = state.out / (folder or key), state.split(labelled), state.split(test)
     held_out = None if validation is None else state.split(validation)
     seeds = [state.seed + k for k in range(draws)]
-    settings = {"progress": state.progress} | dict(training or {})
+    settings = {"progress": state.progress, "resume": not state.fresh} | dict(training or {})
     rows = run(
         state.model(model),
         known,
@@ -194,7 +202,12 @@ def finetune(
     named = scores.by_modality(rows, first="finetune", prefix=True)
     conditions = scores.conditions(state, rows, shares[0], draws, labelled, test)
     state.metrics[key] = scores.as_metrics(named) | {"conditions": conditions}
-    logs = [figures.losses(runs / f"{s}-{shares[-1]:g}-{seeds[0]}" / "metrics.csv", state, s) for s in starts]
+    logs = []
+    for start in starts:
+        log = runs / f"{start}-{shares[-1]:g}-{seeds[0]}" / "metrics.csv"
+        curve = scores.column(log, "train/loss")
+        state.metrics[key][start]["loss"] = {"first": curve[0], "last": curve[-1]}
+        logs.append(figures.losses(log, state, start))
     state.sections.append(Section("Fine-tuning", "", [scores.table(named, conditions), *logs]))
     return scores.summary(named, scores.main_metric(rows))
 
