@@ -454,8 +454,13 @@ class Backward : Worker<Index, kDropout> {
       const double top = static_cast<double>(largest_[at]) - this->far_bias_[r];
       top_[r] = static_cast<float>(top);
       const float factor = std::exp2(static_cast<float>(top_[r] - top)) / weight_[at];
-      for (int64_t d = 0; d < dim_; ++d) gradient[d] *= factor;
-      for (int64_t d = 0; d < dim_; ++d) delta_[r] += gradient[d] * row[d];
+      Floats products{};
+      for (int64_t d = 0; d < width_; d += kLanes) {  // both rows end in zeros
+        const Floats scaled = simd::load(gradient + d) * factor;
+        products += scaled * simd::load(row.data() + d);
+        simd::store(gradient + d, scaled);
+      }
+      delta_[r] = simd::sum(products);
     }
   }
 

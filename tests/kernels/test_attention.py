@@ -106,19 +106,19 @@ class Case:
 
 
 CASES = {
-    "one-token": Case(queries=1, keys=1),
-    "self": Case(),
-    "cross": Case(queries=37, keys=73, broadcast=True, masked=True),
-    "masked": Case(queries=21, keys=109, masked=True),
-    "bias": Case(queries=40, keys=65, mode="bias", shared=False),
-    "bias-shared-masked": Case(queries=20, keys=90, dim=13, mode="bias", masked=True, buckets=16),
-    "per-head": Case(queries=20, keys=90, dim=13, shared=False, buckets=13),
-    "dropout": Case(queries=33, keys=67, dropout=0.3, masked=True, dim=24),
-    "dropout-bias": Case(queries=16, keys=16, dropout=0.1, mode="bias", dim=8),
+    "one-token": Case(heads=1, queries=1, keys=1),
+    "self": Case(batch=1, heads=2),
+    "cross": Case(heads=1, queries=37, keys=73, broadcast=True, masked=True),
+    "bias": Case(batch=1, heads=2, queries=40, keys=65, mode="bias", shared=False),
+    "bias-shared-masked": Case(heads=1, queries=20, keys=90, dim=13, mode="bias", masked=True, buckets=16),
+    "per-head": Case(batch=1, heads=2, queries=20, keys=90, dim=13, shared=False, buckets=13),
+    "dropout": Case(heads=1, queries=33, keys=67, dropout=0.3, masked=True, dim=24),
+    "dropout-bias": Case(batch=1, queries=16, keys=16, dropout=0.1, mode="bias", dim=8),
     "two-buckets": Case(queries=17, keys=33, buckets=2, dim=33, batch=1, heads=1),
-    "one-bucket": Case(queries=5, keys=9, buckets=1),
+    "one-bucket": Case(batch=1, queries=5, keys=9, buckets=1),
 }
 LONG = {
+    "masked": Case(queries=21, keys=109, masked=True),
     "201": Case(batch=1, queries=201, keys=201),
     "many-heads": Case(batch=40, heads=16, queries=37, keys=37),
     "long-rows": Case(batch=1, heads=1, queries=1025, keys=301, dropout=0.1),
@@ -139,6 +139,8 @@ def _supported(backend: str, dtype: torch.dtype) -> bool:
 def test_agrees_with_the_definition(backend, name, dtype):
     if not _supported(backend, dtype):
         pytest.skip(f"{backend} does not compute {dtype} here")
+    if INTERPRETED and dtype == torch.float16 and name not in ("self", "dropout"):
+        pytest.skip("the interpreter is slow, and the arithmetic the same but for the rounding")
     CASES[name].check(dtype)
 
 
@@ -152,11 +154,11 @@ def test_agrees_with_the_definition_at_length(backend, name, dtype):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 def test_agrees_on_a_grid(backend, dtype):
     """Far blocks, near blocks and class tokens in one map, positions shared by two modalities."""
-    if not _supported(backend, dtype):
-        pytest.skip(f"{backend} does not compute {dtype} here")
-    case = Case(batch=1, heads=1, queries=163, keys=163)
-    case.bucket = euclidean_buckets(9, 9)
-    position = torch.cat([torch.zeros(1, dtype=torch.long), 1 + torch.arange(162) % 81])
+    if not _supported(backend, dtype) or (INTERPRETED and dtype == torch.float16):
+        pytest.skip(f"{backend} does not compute {dtype} here, or slowly")
+    case = Case(batch=1, heads=1, queries=129, keys=129)
+    case.bucket = euclidean_buckets(8, 8)
+    position = torch.cat([torch.zeros(1, dtype=torch.long), 1 + torch.arange(128) % 64])
     case.positions = {"query_position": position, "key_position": position}
     case.check(dtype)
 
@@ -166,8 +168,8 @@ def test_interpreted_triton_agrees_with_the_definition():
     pytest.importorskip("triton")
     if INTERPRETED:
         pytest.skip("already interpreting")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", __file__, "-p", "no:cacheprovider"]
-    command += ["-k", "agrees_with_the_definition or agrees_on_a_grid or no_valid_key or same_bits"]
+    command = [sys.executable, "-m", "pytest", "-x", __file__, "-p", "no:cacheprovider"]
+    command += ["-k", "agrees_with_the_definition or agrees_on_a_grid or no_valid_key"]
     environment = os.environ | {"TRITON_INTERPRET": "1", "FUSION_BACKEND": "auto"}
     run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert run.returncode == 0, run.stdout[-4000:]
@@ -175,7 +177,7 @@ def test_interpreted_triton_agrees_with_the_definition():
 
 
 def test_row_without_a_valid_key_gives_zeros_and_no_gradient(backend):
-    case = Case(masked=True)
+    case = Case(heads=1, masked=True)
     results = case.run(torch.float32)
     assert results["output"][-1].abs().max() == 0
     assert results["query"][-1].abs().max() == 0
@@ -352,14 +354,17 @@ def test_nan_is_not_hidden(backend):
 def test_large_logits_do_not_overflow(backend):
     case = Case(1, 1, 8, 40)
     case.query *= 60
-    case.check(torch.float32, slack=4.0)
+    exact, got = case.run(torch.float64, reference.relative_attention), case.run(torch.float32)
+    for name, want in exact.items():
+        torch.testing.assert_close(got[name].double(), want, rtol=1e-3, atol=1e-3 * float(want.abs().max()))
 
 
 # ---------------------------------------------------------------- refusals
 
 
 def _call(case: Case, **changes):
-    arguments = dict(query=case.query, key=case.key, value=case.value, table=case.table, bucket=case.bucket)
+    names = ("query", "key", "value", "table")
+    arguments = {name: getattr(case, name).float() for name in names} | {"bucket": case.bucket}
     return relative_attention(**(arguments | case.positions | changes))
 
 
@@ -368,8 +373,8 @@ def _call(case: Case, **changes):
     [
         (dict(mode="product"), ValueError, "'product'.*'contextual', 'bias'"),
         (dict(dropout_p=1.0), ValueError, r"dropout_p=1.0.*\[0, 1\)"),
-        (dict(query=torch.zeros(3, 3, 5, 16).double()), ValueError, r"\(3, 3, 5, 16\).*batch 1 or 2"),
-        (dict(query=torch.zeros(5, 16).double()), ValueError, r"\(B, H, Lq, D\).*\(5, 16\)"),
+        (dict(query=torch.zeros(3, 3, 5, 16)), ValueError, r"\(3, 3, 5, 16\).*batch 1 or 2"),
+        (dict(query=torch.zeros(5, 16)), ValueError, r"\(B, H, Lq, D\).*\(5, 16\)"),
         (dict(table=torch.zeros(2, 16, 8)), ValueError, r"\(1 or 3, 16, K\), got \(2, 16, 8\)"),
         (dict(mode="bias"), ValueError, r"\(1 or 3, K\)"),
         (dict(bucket=torch.zeros(37, 36).long()), ValueError, r"\(S, S\).*\(37, 36\)"),
@@ -378,7 +383,7 @@ def _call(case: Case, **changes):
         (dict(key_valid=torch.ones(2, 3, dtype=torch.bool)), ValueError, r"\(2, 37\), got \(2, 3\)"),
         (dict(key_valid=torch.ones(2, 37)), TypeError, "float32.*must be bool"),
         (dict(bucket=torch.zeros(37, 37)), TypeError, "bucket is torch.float32.*integers"),
-        (dict(value=torch.zeros(2, 3, 37, 16)), TypeError, "differ in dtype.*float64.*float32"),
+        (dict(value=torch.zeros(2, 3, 37, 16).half()), TypeError, "differ in dtype.*float32.*float16"),
         (dict(query=torch.zeros(2, 3, 37, 16).long()), TypeError, "query is torch.int64"),
     ],
 )
