@@ -1,4 +1,4 @@
-"""Patch InfoNCE as a torch operator: schemas, gradients, autocast, and the public function and module.
+"""Patch InfoNCE as a torch operator: schemas, gradients, autocast, argument checks, and the public functions.
 
 The gradient of the row losses (``w`` their incoming gradients, ``f`` the normalised tokens, ``s`` the scaled
 similarities) is one symmetric matrix times ``f``, so that a row's gradient needs nobody else's:
@@ -15,14 +15,14 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..backends import implement
 from ..operators import declare_native, define
 from . import eager
 from .layout import EXCLUDE, Layout, dense_layout, ragged_layout
 
-__all__ = ["PatchInfoNCE", "patch_info_nce", "patch_info_nce_ragged"]
+__all__ = ["patch_info_nce", "patch_info_nce_ragged"]
 
 
 def _fake_forward(tokens, modality, block, ring, anchor, temperature, normalize, accuracy):  # type: ignore[no-untyped-def]
@@ -55,7 +55,6 @@ define(
     "bool needs_temperature) -> (Tensor, Tensor)",
     fake=_fake_backward,
 )
-implement("patch_info_nce_forward", "eager")(eager.forward)
 implement("patch_info_nce_backward", "eager")(eager.backward)
 
 declare_native(
@@ -78,10 +77,23 @@ def _triton_refuses(*args: Any) -> str | None:
     return "has no float64 arithmetic" if tokens.dtype == torch.float64 else None
 
 
+def _check_value(temperature: Tensor) -> None:
+    """Where it costs nothing: a temperature on the GPU would have to be waited for."""
+    if temperature.device.type == "cpu" and not temperature > 0:
+        raise ValueError(f"patch_info_nce: temperature must be positive, got a tensor of {temperature.item()}")
+
+
+@implement("patch_info_nce_forward", "eager")
+def _forward_eager(*args: Any) -> tuple[Tensor, ...]:
+    _check_value(args[5])
+    return eager.forward(*args)
+
+
 @implement("patch_info_nce_forward", "triton", refuses=_triton_refuses)
 def _forward_triton(*args: Any) -> tuple[Tensor, ...]:
     from . import triton
 
+    _check_value(args[5])
     return triton.forward(*args)
 
 
@@ -94,6 +106,7 @@ def _backward_triton(*args: Any) -> tuple[Tensor, ...]:
 
 @implement("patch_info_nce_forward", "cpp", refuses=_cpp_refuses)
 def _forward_cpp(tokens, modality, block, ring, anchor, temperature, normalize, accuracy):  # type: ignore[no-untyped-def]
+    _check_value(temperature)
     return torch.ops.fusion.patch_info_nce_forward_cpp(
         tokens, modality, block, ring, anchor, temperature.item(), normalize, accuracy
     )
@@ -213,10 +226,10 @@ def patch_info_nce(
             f"patch_info_nce: tokens must be (M, B, P, D) = (modalities, tiles, patches, features), got "
             f"{tuple(tokens.shape)}; for another mix of tokens use patch_info_nce_ragged"
         )
-    temperature = _check("patch_info_nce", tokens, temperature, exclude, reduction)
+    temperature = check_options("patch_info_nce", tokens, temperature, exclude, reduction)
     shape = tokens.shape[:3]
     if valid is not None:
-        valid = _dense_mask(valid, shape)
+        valid = _dense_mask(valid, tokens)
     rows = tokens.flatten(0, 2)
     if group is not None:
         from .distributed import dense_labels, joined_rows
@@ -258,7 +271,7 @@ def patch_info_nce_ragged(
     """
     if tokens.ndim != 2:
         raise ValueError(f"patch_info_nce_ragged: tokens must be (N, D), got {tuple(tokens.shape)}")
-    temperature = _check("patch_info_nce_ragged", tokens, temperature, exclude, reduction)
+    temperature = check_options("patch_info_nce_ragged", tokens, temperature, exclude, reduction)
     shape = tokens.shape[:1]
     for name, label in (("modality", modality), ("tile", tile), ("patch", patch), ("valid", valid)):
         if label is None:
@@ -267,6 +280,7 @@ def patch_info_nce_ragged(
             raise ValueError(
                 f"patch_info_nce_ragged: {name} must be (N,) = {tuple(shape)} like tokens, got {tuple(label.shape)}"
             )
+        _check_device("patch_info_nce_ragged", name, label, tokens)
         if (label.dtype != torch.bool) if name == "valid" else (label.is_floating_point() or label.is_complex()):
             wanted = "bool (True where a token was observed)" if name == "valid" else "an integer tensor"
             raise TypeError(f"patch_info_nce_ragged: {name} must be {wanted}, got {label.dtype}")
@@ -281,51 +295,6 @@ def patch_info_nce_ragged(
         place = order.argsort()
         loss, anchors, hits = (x[place] if len(x) else x for x in results)
     return _reduce(loss, anchors, hits, shape, reduction, group, return_accuracy)
-
-
-class PatchInfoNCE(nn.Module):
-    """:func:`patch_info_nce` as a module.
-
-    Args:
-        temperature: start value; kept as it is unless ``learn_temperature``.
-        learn_temperature: make ``log_temperature`` a parameter (its exponential is the temperature).
-        exclude, normalize, reduction, group, return_accuracy: as in :func:`patch_info_nce`.
-    """
-
-    def __init__(
-        self,
-        temperature: float = 0.1,
-        *,
-        learn_temperature: bool = False,
-        exclude: str = "tile",
-        normalize: bool = True,
-        reduction: str = "mean",
-        group: Any = None,
-        return_accuracy: bool = False,
-    ) -> None:
-        super().__init__()
-        _check("PatchInfoNCE", torch.empty(0), temperature, exclude, reduction)
-        self.temperature = temperature
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature))) if learn_temperature else None
-        self.exclude, self.normalize, self.reduction = exclude, normalize, reduction
-        self.group, self.return_accuracy = group, return_accuracy
-
-    def forward(self, tokens: Tensor, *, valid: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
-        """tokens (M, B, P, D), valid (M, B, P) or (M, B)."""
-        learned = self.log_temperature
-        return patch_info_nce(
-            tokens,
-            temperature=self.temperature if learned is None else learned.exp(),
-            valid=valid,
-            exclude=self.exclude,
-            normalize=self.normalize,
-            reduction=self.reduction,
-            group=self.group,
-            return_accuracy=self.return_accuracy,
-        )
-
-    def extra_repr(self) -> str:
-        return f"temperature={self.temperature}, exclude={self.exclude!r}, reduction={self.reduction!r}"
 
 
 def _rows(
@@ -360,7 +329,7 @@ def _reduce(
     return (result, found.to(loss.dtype) / count) if return_accuracy else result
 
 
-def _check(op: str, tokens: Tensor, temperature: float | Tensor, exclude: str, reduction: str) -> Tensor:
+def check_options(op: str, tokens: Tensor, temperature: float | Tensor, exclude: str, reduction: str) -> Tensor:
     """The temperature as a tensor of shape ()."""
     if not tokens.is_floating_point():
         raise TypeError(f"{op}: tokens must be floating point, got {tokens.dtype}; convert with tokens.float()")
@@ -380,8 +349,14 @@ def _check(op: str, tokens: Tensor, temperature: float | Tensor, exclude: str, r
     return torch.full((), temperature, dtype=torch.float64)
 
 
-def _dense_mask(valid: Tensor, shape: tuple[int, int, int]) -> Tensor:
+def _check_device(op: str, name: str, x: Tensor, tokens: Tensor) -> None:
+    if x.device != tokens.device:
+        raise ValueError(f"{op}: {name} is on {x.device} and tokens on {tokens.device}; move it with .to(...)")
+
+
+def _dense_mask(valid: Tensor, tokens: Tensor) -> Tensor:
     """valid as (M B P,)."""
+    shape = tokens.shape[:3]
     if valid.dtype != torch.bool:
         raise TypeError(f"patch_info_nce: valid must be bool (True where a token was observed), got {valid.dtype}")
     if valid.shape not in (shape, shape[:2]):
@@ -389,4 +364,5 @@ def _dense_mask(valid: Tensor, shape: tuple[int, int, int]) -> Tensor:
             f"patch_info_nce: valid must be (M, B, P) = {tuple(shape)} or (M, B) = {tuple(shape[:2])}, "
             f"got {tuple(valid.shape)}"
         )
+    _check_device("patch_info_nce", "valid", valid, tokens)
     return (valid if valid.ndim == 3 else valid[..., None]).expand(shape).flatten()

@@ -80,17 +80,19 @@ def test_float32_on_ragged_sizes(backend: str, shape: tuple[int, ...], exclude: 
     _agree(_tokens(*shape, dtype=torch.float32), exclude=exclude, loss=2e-6, gradient=2e-5)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_errs_no_more_than_plain_pytorch(backend: str, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("alike", [1.0, 5.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_errs_at_most_twice_as_much_as_plain_pytorch(backend: str, dtype: torch.dtype, alike: float) -> None:
     if (backend, dtype) == ("cpp", torch.float16):
         pytest.skip("the C++ backend leaves float16 to eager")
-    tokens = _tokens(3, 6, 36, 64, dtype=dtype)
+    tokens = _tokens(3, 6, 36, 64, dtype=dtype, alike=alike)
     want = _gradients(reference.patch_info_nce, tokens.double(), 0.1)
     got = _gradients(patch_info_nce, tokens, 0.1)
     plain = _gradients(reference.patch_info_nce, tokens, 0.1)
     for k in (0, 2, 3):
-        error = (got[k].double() - want[k]).square().mean().sqrt()
-        assert error <= 2 * (plain[k].double() - want[k]).square().mean().sqrt() + 1e-12
+        ours, theirs = ((x[k].double() - want[k]).square().mean().sqrt() for x in (got, plain))
+        scale = torch.finfo(torch.float32).eps * want[k].square().mean().sqrt()  # plain PyTorch may be right by luck
+        assert ours <= 2 * theirs + scale
     assert got[0].dtype == torch.float32
     assert got[2].dtype == dtype
 
@@ -325,6 +327,8 @@ def test_second_derivative_is_refused() -> None:
         ({"tokens": torch.zeros(3, 4, 5, 6, dtype=torch.int32)}, TypeError, "int32"),
         ({"temperature": 0.0}, ValueError, "positive"),
         ({"temperature": torch.ones(2)}, ValueError, "one element"),
+        ({"temperature": torch.tensor(-1.0)}, ValueError, "positive.*-1"),
+        ({"valid": torch.ones(3, 4, dtype=torch.bool, device="meta")}, ValueError, "valid is on meta"),
         ({"exclude": "tiles"}, ValueError, "'tiles'"),
         ({"reduction": "avg"}, ValueError, "'avg'"),
         ({"valid": torch.ones(3, 5, dtype=torch.bool)}, ValueError, r"\(3, 5\)"),
