@@ -207,6 +207,28 @@ Tensor nearest_code_cpp(Tensor x, Tensor codebook, bool cosine) {
   return codes;
 }
 
+std::tuple<Tensor, double, int64_t> quantize_rows_cpp(Tensor x, Tensor codebook, Tensor codes) {
+  Tensor quantized = new_empty(x, {x.size(0), x.size(1)});
+  double squares;
+  int64_t finite;
+  for_values(x.scalar_type(), [&](auto example) {
+    using T = decltype(example);
+    quantize::quantize_rows(rows<T>(x), data<quantize::Arithmetic<T>>(std::as_const(codebook)),
+                            data<int64_t>(std::as_const(codes)), threads(), data<T>(quantized), &squares, &finite);
+  });
+  return {quantized, squares, finite};
+}
+
+Tensor quantize_rows_backward_cpp(Tensor grad, Tensor x, Tensor quantized, bool rotate, double pull) {
+  Tensor dx = new_empty(x, {x.size(0), x.size(1)});
+  for_values(x.scalar_type(), [&](auto example) {
+    using T = decltype(example);
+    quantize::quantize_rows_backward(data<T>(std::as_const(grad)), rows<T>(x), data<T>(std::as_const(quantized)),
+                                     rotate, static_cast<quantize::Arithmetic<T>>(pull), threads(), data<T>(dx));
+  });
+  return dx;
+}
+
 std::tuple<Tensor, Tensor> code_statistics_cpp(Tensor x, Tensor codes, int64_t size) {
   Tensor counts = new_empty(x, {size}, arithmetic(x)), sums = new_empty(x, {size, x.size(1)}, arithmetic(x));
   for_values(x.scalar_type(), [&](auto example) {
@@ -279,6 +301,8 @@ std::tuple<Tensor, int64_t, int64_t> bin_decode_cpp(Tensor codes, Tensor centres
 
 STABLE_TORCH_LIBRARY_IMPL(fusion, CPU, m) {
   m.impl("nearest_code_cpp", TORCH_BOX(&nearest_code_cpp));
+  m.impl("quantize_rows_cpp", TORCH_BOX(&quantize_rows_cpp));
+  m.impl("quantize_rows_backward_cpp", TORCH_BOX(&quantize_rows_backward_cpp));
   m.impl("code_statistics_cpp", TORCH_BOX(&code_statistics_cpp));
   m.impl("finite_scalar_quantize_cpp", TORCH_BOX(&finite_scalar_quantize_cpp));
   m.impl("finite_scalar_quantize_backward_cpp", TORCH_BOX(&finite_scalar_quantize_backward_cpp));

@@ -246,6 +246,98 @@ void nearest_code(const Rows<T>& x, const Rows<Arithmetic<T>>& codebook, Metric 
   }
 }
 
+// ---------------------------------------------------------------------------------------------- quantized rows
+
+namespace {
+
+constexpr int64_t kRowsSummed = 256;  // squares of so many rows make one partial sum, for any number of threads
+
+template <class T>
+bool finite_row(const T* row, int64_t dim) {
+  Arithmetic<T> zero = 0;  // stays so unless a value is not finite
+  for (int64_t d = 0; d < dim; ++d) zero += widen(row[d]) * 0;
+  return zero == 0;
+}
+
+}  // namespace
+
+template <class T>
+void quantize_rows(const Rows<T>& x, const Arithmetic<T>* codebook, const int64_t* codes, int threads, T* quantized,
+                   double* squares, int64_t* finite) {
+  using A = Arithmetic<T>;
+  const int64_t dim = x.dim, blocks = up(x.rows, kRowsSummed) / kRowsSummed;
+  std::vector<double> partial(blocks);
+  std::vector<int64_t> counted(blocks);
+#pragma omp parallel for num_threads(threads)
+  for (int64_t b = 0; b < blocks; ++b) {
+    for (int64_t n = b * kRowsSummed; n < std::min(x.rows, (b + 1) * kRowsSummed); ++n) {
+      const T* row = x.data + n * x.stride;
+      T* out = quantized + n * dim;
+      if (codes[n] < 0) {
+        std::fill(out, out + dim, round_to<T>(kNaN<A>));
+        continue;
+      }
+      const A* code = codebook + codes[n] * dim;
+      A square = 0;
+#pragma omp simd reduction(+ : square)
+      for (int64_t d = 0; d < dim; ++d) {
+        out[d] = round_to<T>(code[d]);
+        const A away = widen(row[d]) - widen(out[d]);
+        square += away * away;
+      }
+      if (!is_finite(square) && !finite_row(row, dim)) continue;
+      partial[b] += square;
+      ++counted[b];
+    }
+  }
+  *squares = 0, *finite = 0;
+  for (int64_t b = 0; b < blocks; ++b) *squares += partial[b], *finite += counted[b];
+}
+
+// The rotation R of e = x/|x| onto q = quantized/|quantized| is I - 2 w w' + 2 q e', with w the unit vector of e + q;
+// the gradient is scale R' grad.
+template <class T>
+void quantize_rows_backward(const T* grad, const Rows<T>& x, const T* quantized, bool rotate, Arithmetic<T> pull,
+                            int threads, T* dx) {
+  using A = Arithmetic<T>;
+  const int64_t dim = x.dim;
+#pragma omp parallel for num_threads(threads)
+  for (int64_t n = 0; n < x.rows; ++n) {
+    const T *row = x.data + n * x.stride, *code = quantized + n * dim, *g = grad + n * dim;
+    T* out = dx + n * dim;
+    if (!finite_row(row, dim)) {
+      std::fill(out, out + dim, round_to<T>(A(0)));
+      continue;
+    }
+    A scale = 1, along_e = 0, along_q = 0;  // dx = scale g + along_e e + along_q q + pull (x - q)
+    if (rotate) {
+      A ee = 0, qq = 0, eg = 0, qg = 0, ww = 0;
+#pragma omp simd reduction(+ : ee, qq, eg, qg)
+      for (int64_t d = 0; d < dim; ++d) {
+        const A e = widen(row[d]), q = widen(code[d]), gradient = widen(g[d]);
+        ee += e * e, qq += q * q, eg += e * gradient, qg += q * gradient;
+      }
+      const A e_length = std::sqrt(ee), q_length = std::sqrt(qq);
+      if (e_length > 0) {
+        const A to_e = 1 / e_length, to_q = q_length > 0 ? 1 / q_length : 0;
+#pragma omp simd reduction(+ : ww)
+        for (int64_t d = 0; d < dim; ++d) {
+          const A sum = widen(row[d]) * to_e + widen(code[d]) * to_q;
+          ww += sum * sum;
+        }
+        scale = q_length * to_e;
+        const A mirrored = ww > 0 ? 2 * (eg * to_e + qg * to_q) / ww : 0;
+        along_e = scale * (2 * qg * to_q - mirrored) * to_e;
+        along_q = -scale * mirrored * to_q;
+      }
+    }
+    along_e += pull, along_q -= pull;
+#pragma omp simd
+    for (int64_t d = 0; d < dim; ++d)
+      out[d] = round_to<T>(scale * widen(g[d]) + along_e * widen(row[d]) + along_q * widen(code[d]));
+  }
+}
+
 // -------------------------------------------------------------------------------------------------- statistics
 //
 // Rows are listed code by code (a counting sort), and each code's rows are summed by one thread in their order: no
@@ -257,10 +349,7 @@ void code_statistics(const Rows<T>& x, const int64_t* codes, int64_t size, int t
   std::vector<uint8_t> used(x.rows);
 #pragma omp parallel for num_threads(threads)
   for (int64_t n = 0; n < x.rows; ++n) {
-    const T* row = x.data + n * x.stride;
-    Arithmetic<T> zero = 0;  // stays so unless a value is not finite
-    for (int64_t d = 0; d < x.dim; ++d) zero += widen(row[d]) * 0;
-    used[n] = zero == 0 && codes[n] >= 0 && codes[n] < size;
+    used[n] = codes[n] >= 0 && codes[n] < size && finite_row(x.data + n * x.stride, x.dim);
   }
   std::vector<int64_t> end(size + 1, 0), order(x.rows);
   for (int64_t n = 0; n < x.rows; ++n)
@@ -492,6 +581,8 @@ void bin_decode(const int64_t* codes, int64_t count, const T* centres, int64_t b
 
 #define FUSION_INSTANCES(T)                                                                                         \
   template void nearest_code<T>(const Rows<T>&, const Rows<Arithmetic<T>>&, Metric, int, int64_t*);                 \
+  template void quantize_rows<T>(const Rows<T>&, const Arithmetic<T>*, const int64_t*, int, T*, double*, int64_t*);  \
+  template void quantize_rows_backward<T>(const T*, const Rows<T>&, const T*, bool, Arithmetic<T>, int, T*);        \
   template void code_statistics<T>(const Rows<T>&, const int64_t*, int64_t, int, Arithmetic<T>*, Arithmetic<T>*);   \
   template void finite_scalar_quantize<T>(const T*, int64_t, const int64_t*, int64_t, Form, int, T*, int64_t*);     \
   template void finite_scalar_quantize_backward<T>(const T*, const T*, int64_t, const int64_t*, int64_t, Form, int, \

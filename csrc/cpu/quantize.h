@@ -37,6 +37,18 @@ enum class Form { kTanh, kSigmoid };
 template <class T>
 void nearest_code(const Rows<T>& x, const Rows<Arithmetic<T>>& codebook, Metric metric, int threads, int64_t* codes);
 
+// quantized (N, D): the rows' codes, NaN where the code is -1. Of the finite rows: their number, and the sum of squares
+// of x - quantized. T: float, double, bfloat16.
+template <class T>
+void quantize_rows(const Rows<T>& x, const Arithmetic<T>* codebook, const int64_t* codes, int threads, T* quantized,
+                   double* squares, int64_t* finite);
+
+// dx (N, D) = grad, turned and scaled with the rotation of x onto quantized if `rotate`, plus pull (x - quantized); 0
+// for rows that are not finite.
+template <class T>
+void quantize_rows_backward(const T* grad, const Rows<T>& x, const T* quantized, bool rotate, Arithmetic<T> pull,
+                            int threads, T* dx);
+
 // counts (K) and sums (K, D) of the finite rows whose code is in 0..K-1. T: float, double, bfloat16.
 template <class T>
 void code_statistics(const Rows<T>& x, const int64_t* codes, int64_t size, int threads, Arithmetic<T>* counts,

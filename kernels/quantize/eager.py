@@ -23,6 +23,8 @@ __all__ = [
     "finite_scalar_quantize_backward",
     "nearest_code",
     "prepare",
+    "quantize_rows",
+    "quantize_rows_backward",
     "working_dtype",
 ]
 
@@ -74,6 +76,39 @@ def nearest_code(x: Tensor, codebook: Tensor, metric: str) -> Tensor:
         best = torch.where(block.isfinite().all(1), best, 0)
         result[start : start + rows] = torch.where(block.isnan().any(1), -1, best)
     return result
+
+
+def quantize_rows(x: Tensor, codebook: Tensor, codes: Tensor, gradient: str) -> tuple[Tensor, Tensor, Tensor]:
+    """The codes (N, D) in x's dtype, the mean square of x minus them over finite rows, and the number of those."""
+    quantized = codebook[codes.clamp_min(0)].to(x.dtype)
+    finite = x.isfinite().all(1)
+    error = torch.where(finite[:, None], x.to(working_dtype(x)) - quantized, 0).square().sum()
+    count = finite.sum()
+    missing = (codes < 0)[:, None]
+    return quantized.masked_fill_(missing, math.nan), error / (count * x.shape[1]).clamp_min(1), count
+
+
+def quantize_rows_backward(
+    grad: Tensor, grad_commitment: Tensor, x: Tensor, quantized: Tensor, finite: Tensor, gradient: str
+) -> Tensor:
+    dtype = working_dtype(x)
+    usable = x.isfinite().all(1, keepdim=True)
+    x, q, g = (torch.where(usable, t, 0).to(dtype) for t in (x, quantized, grad))
+    pull = grad_commitment.to(dtype) * 2 / (finite * x.shape[1]).clamp_min(1) * (x - q)
+    if gradient == "rotation":
+        g = _rotate_back(g, x, q)
+    return torch.where(usable, g + pull, 0).to(grad.dtype)
+
+
+def _rotate_back(g: Tensor, x: Tensor, q: Tensor) -> Tensor:
+    """The transpose of ``reference.rotate``'s linear map from x to q, applied to g; (N, D)."""
+    length = x.norm(dim=1, keepdim=True)
+    tiny = torch.finfo(x.dtype).tiny
+    e, u = (torch.nn.functional.normalize(t, dim=1, eps=tiny) for t in (x, q))
+    w = torch.nn.functional.normalize(e + u, dim=1, eps=tiny)
+    scale = q.norm(dim=1, keepdim=True) / torch.where(length > 0, length, 1)
+    turned = scale * (g - 2 * w * (w * g).sum(1, keepdim=True) + 2 * e * (u * g).sum(1, keepdim=True))
+    return torch.where(length > 0, turned, g)
 
 
 def code_statistics(x: Tensor, codes: Tensor, size: int) -> tuple[Tensor, Tensor]:

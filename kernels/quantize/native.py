@@ -22,6 +22,8 @@ for _name, _arguments in _BOTH:
     for _backend in ("cpp", "cuda"):
         declare_native(f"{_name}_{_backend}{_arguments}")
 declare_native("nearest_code_cpp(Tensor x, Tensor codebook, bool cosine) -> Tensor")
+declare_native("quantize_rows_cpp(Tensor x, Tensor codebook, Tensor codes) -> (Tensor, float, int)")
+declare_native("quantize_rows_backward_cpp(Tensor grad, Tensor x, Tensor quantized, bool rotate, float pull) -> Tensor")
 declare_native("bin_decode_cpp(Tensor codes, Tensor centres) -> (Tensor, int, int)")
 
 ALL = (torch.float32, torch.float64, torch.bfloat16)
@@ -57,6 +59,23 @@ def nearest_code(x: Tensor, codebook: Tensor, metric: str) -> Tensor:
     if dtype == torch.float64:  # a float64 codebook may tell apart what float32 cannot
         x = x.double()
     return torch.ops.fusion.nearest_code_cpp(_rows(x), _rows(codebook.to(dtype)), metric == "cosine")
+
+
+@implement("quantize_rows", "cpp", refuses=_takes(*ALL))
+def quantize_rows(x: Tensor, codebook: Tensor, codes: Tensor, gradient: str) -> tuple[Tensor, Tensor, Tensor]:
+    codebook = codebook.to(working_dtype(x)).contiguous()
+    quantized, squares, finite = torch.ops.fusion.quantize_rows_cpp(_rows(x), codebook, codes.contiguous())
+    commitment = squares / max(1, finite * x.shape[1])
+    return quantized, x.new_tensor(commitment, dtype=codebook.dtype), codes.new_tensor(finite)
+
+
+@implement("quantize_rows_backward", "cpp", refuses=_takes(*ALL))
+def quantize_rows_backward(
+    grad: Tensor, grad_commitment: Tensor, x: Tensor, quantized: Tensor, finite: Tensor, gradient: str
+) -> Tensor:
+    pull = 2 * float(grad_commitment) / max(1, int(finite) * x.shape[1])
+    grad = grad.to(x.dtype).contiguous()
+    return torch.ops.fusion.quantize_rows_backward_cpp(grad, _rows(x), quantized, gradient == "rotation", pull)
 
 
 @implement("bin_decode", "cpp", refuses=_takes(torch.float32, torch.float64))

@@ -40,6 +40,21 @@ _nearest_code = define(
     "nearest_code(Tensor x, Tensor codebook, str metric) -> Tensor",
     fake=lambda x, codebook, metric: x.new_empty(x.shape[0], dtype=torch.int64),
 )
+_quantize_rows = define(
+    "quantize_rows(Tensor x, Tensor codebook, Tensor codes, str gradient) -> (Tensor, Tensor, Tensor)",
+    fake=lambda x, codebook, codes, gradient: (
+        torch.empty_like(x, memory_format=torch.contiguous_format),
+        x.new_empty((), dtype=eager.working_dtype(x)),
+        codes.new_empty(()),
+    ),
+)
+_quantize_rows_backward = define(
+    "quantize_rows_backward(Tensor grad, Tensor grad_commitment, Tensor x, Tensor quantized, Tensor finite, "
+    "str gradient) -> Tensor",
+    fake=lambda grad, grad_commitment, x, quantized, finite, gradient: torch.empty_like(
+        x, memory_format=torch.contiguous_format
+    ),
+)
 _code_statistics = define(
     "code_statistics(Tensor x, Tensor codes, int size) -> (Tensor, Tensor)",
     fake=lambda x, codes, size: _vector_statistics(x, size),
@@ -80,6 +95,8 @@ def _unaffected_by_autocast(operator: torch._ops.OpOverload) -> None:
 
 for _operator in (
     _nearest_code,
+    _quantize_rows,
+    _quantize_rows_backward,
     _code_statistics,
     _finite_scalar_quantize,
     _finite_scalar_quantize_backward,
@@ -102,6 +119,17 @@ def _nearest_code_triton(x: Tensor, codebook: Tensor, metric: str) -> Tensor:
     from .triton import nearest_code
 
     return nearest_code(x, codebook, metric)
+
+
+def _save_rows(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    x, _, _, ctx.gradient = inputs
+    quantized, _, finite = output
+    ctx.save_for_backward(x, quantized, finite)
+
+
+def _rows_backward(ctx: Any, grad: Tensor, grad_commitment: Tensor, _: Any) -> tuple[Tensor, None, None, None]:
+    x, quantized, finite = ctx.saved_tensors
+    return _quantize_rows_backward(grad, grad_commitment, x, quantized, finite, ctx.gradient), None, None, None
 
 
 def _save_scalar(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -127,6 +155,7 @@ def _decode_backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
     return None, sums.reshape(ctx.shape).to(ctx.dtype)
 
 
+torch.library.register_autograd("fusion::quantize_rows", _rows_backward, setup_context=_save_rows)
 torch.library.register_autograd("fusion::finite_scalar_quantize", _scalar_backward, setup_context=_save_scalar)
 torch.library.register_autograd("fusion::bin_decode", _decode_backward, setup_context=_save_decode)
 
@@ -181,16 +210,9 @@ def vector_quantize(
     _check_vectors("vector_quantize", x, codebook, metric)
     _check_choice("vector_quantize", "gradient", gradient, GRADIENTS)
     codes = nearest_code(x, codebook, metric=metric)  # (...)
-    chosen = codebook.detach()[codes.clamp_min(0)].to(x.dtype)  # (..., D)
-    finite = x.isfinite().all(-1, keepdim=True)  # (..., 1)
-
-    with torch.autocast(x.device.type, enabled=False):
-        safe = torch.where(finite, x, 0)
-        quantized = torch.where((codes >= 0)[..., None], pass_gradient(safe, chosen, gradient), math.nan)
-        wide = eager.working_dtype(x)
-        error = torch.where(finite, safe.to(wide) - chosen.to(wide), 0).square().sum()
-        commitment = error / (finite.sum() * x.shape[-1]).clamp_min(1)
-    return quantized, codes, commitment
+    rows = x.reshape(codes.numel(), x.shape[-1])
+    quantized, commitment, _ = _quantize_rows(rows, codebook.detach(), codes.reshape(-1), gradient)
+    return quantized.reshape(x.shape), codes, commitment
 
 
 def pass_gradient(x: Tensor, quantized: Tensor, gradient: str) -> Tensor:

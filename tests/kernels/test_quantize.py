@@ -334,6 +334,11 @@ def test_operators_pass_opcheck():
     ops = torch.ops.fusion
     x, codebook = torch.randn(20, 3), torch.randn(5, 3)
     opcheck(ops.nearest_code.default, (x, codebook, "l2"))
+    codes = nearest_code(x, codebook)
+    for gradient in ("straight-through", "rotation"):
+        opcheck(ops.quantize_rows.default, (x.clone().requires_grad_(), codebook, codes, gradient))
+        finite, grad = torch.tensor(20), torch.tensor(0.5)
+        opcheck(ops.quantize_rows_backward.default, (x, grad, x, codebook[codes], finite, gradient))
     opcheck(ops.code_statistics.default, (x, torch.randint(-1, 5, (20,)), 5))
     opcheck(ops.finite_scalar_quantize.default, (x.clone().requires_grad_(), [8, 5, 4], "tanh"))
     opcheck(ops.finite_scalar_quantize_backward.default, (x, x, [8, 5, 4], "sigmoid"))
