@@ -71,12 +71,19 @@ def print_table(metrics: Mapping[str, Any]) -> None:
             continue
         columns = next(iter(rows.values()))
         hidden = {"draws", "micro_f1" if "accuracy" in columns else ""}  # of exclusive classes both are the same
-        names = [m for m in columns if m not in hidden and not m.endswith("_sd")]
+        numbers = [m for m, value in columns.items() if isinstance(value, int | float) and m not in hidden]
+        names = [m for m in numbers if not m.endswith("_sd")]
         width = max(map(len, [*rows, f"{key}:"]))
         print(f"\n{key + ':':{width}}" + "".join(f"{n.replace('_', ' '):>17}" for n in names))
         for name, row in rows.items():
-            cells = [f"{row[n]:.3f}" + (f" ± {row[f'{n}_sd']:.3f}" if f"{n}_sd" in row else "") for n in names]
+            cells = [_cell(row.get(n), row.get(f"{n}_sd")) for n in names]
             print(f"{name:{width}}" + "".join(f"{cell:>17}" for cell in cells))
         if "conditions" in group:
             print(group["conditions"])
     print()
+
+
+def _cell(mean: float | None, spread: float | None) -> str:
+    if mean is None:
+        return "-"
+    return f"{mean:.3f}" if spread is None else f"{mean:.3f} ± {spread:.3f}"

@@ -129,11 +129,11 @@ def run_experiment(
     say(f"{experiment.title}")
     clock = _Clock(len(steps) + 2, say)
     reader = dict(experiment.data.get("reader", {}))
-    if str(source) == "landscape":  # another seed means another landscape, too
-        reader.setdefault("seed", chosen)
     if "open" in experiment.data:
         parts, described = call(_imported(experiment.data["open"]), reader, "reader", source)
     else:
+        if str(source) == "landscape":  # another seed means another landscape, too
+            reader.setdefault("seed", chosen)
         dataset = open_data(source, **reader)
         parts = partition(dataset, experiment.data.get("splits"))
         described = _describe(dataset, parts)

@@ -1,7 +1,7 @@
 import os
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -19,10 +19,13 @@ def names() -> list[list[str]]:
 
 
 def test_help_comes_at_once():
+    """Measured as processor time, which other work on the machine does not lengthen; it does not wait for anything."""
+
     def seconds() -> float:
-        started = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-m", "fusion", "--help"], capture_output=True, check=True)
-        return time.perf_counter() - started
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
     assert min(seconds() for _ in range(3)) < 0.5
 
