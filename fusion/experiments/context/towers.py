@@ -1,0 +1,215 @@
+"""Gross primary production at flux towers from series of satellite bands and weather, split by site and by year."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...context import ContextFusion, FusionConfig, SensorAutoencoder
+from ...context.cubes import Cube, SensorCube, observed_statistics
+from ...context.module import FusionPretraining, SensorPretraining
+from ...context.samples import ContextSamples, context_frames
+from ...data import Modality, TileBatch, collate
+from ...evaluation import Section
+from ..state import State
+from .regression import Rows, predict, report
+from .stages import Recipe, objective, sensor
+
+__all__ = ["cross_validate", "open_towers"]
+
+_FILE = "hls_merra_gpp_sites.csv"
+_BANDS = {"blue": "b2", "green": "b3", "red": "b4", "nir": "b5", "swir1": "b6", "swir2": "b7"}
+_WEATHER = (
+    "T2MIN", "T2MAX", "T2MEAN", "TSMDEWMEAN", "GWETROOT", "LHLAND", "SHLAND", "SWLAND", "PARDFLAND", "PRECTOTLAND",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Towers:
+    """The rows of the table, one an image, and the same as one cube of a single pixel a site.
+
+    Attributes:
+        bands (N, 6), weather (N, 10), gpp (N,): in g C m-2 d-1.
+        site, year: (N,) text; day: (N,) since 1970-01-01.
+        rows: by site, its rows in the order of time.
+    """
+
+    cubes: list[Cube]
+    bands: np.ndarray
+    weather: np.ndarray
+    gpp: np.ndarray
+    site: np.ndarray
+    year: np.ndarray
+    day: np.ndarray
+    rows: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.gpp)
+
+
+def open_towers(source: str | Path) -> tuple[dict[str, Any], str]:
+    """``hls_merra_gpp_sites.csv`` of the folder ``source``.
+
+    Raises:
+        ValueError: there is no such file, or a row lacks a value.
+    """
+    path = Path(source) / _FILE
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; --data is the folder that holds it")
+    with open(path, newline="") as file:
+        table = list(csv.DictReader(file))
+
+    def column(*names: str) -> np.ndarray:
+        values = np.array([[row[name] or "nan" for name in names] for row in table], dtype=np.float32)
+        if not np.isfinite(values).all():
+            row, name = np.argwhere(~np.isfinite(values))[0]
+            raise ValueError(f"{path}: row {row + 2} has no value of {names[name]}")
+        return values
+
+    bands, weather, gpp = column(*_BANDS.values()), column(*_WEATHER), column("GPP")[:, 0].astype(np.float64)
+    site, year = (np.array([row[name] for row in table]) for name in ("SITE_ID", "year"))
+    day = np.array([row["date"] for row in table], dtype="datetime64[D]").astype(np.int64)
+    optical = Modality("hls", "series", tuple(_BANDS), 30.0, 1, "reflectance")
+    met = Modality("weather", "series", _WEATHER, 30.0, 1, "MERRA-2")
+    cubes, rows = [], {}
+    for name in np.unique(site):
+        own = np.flatnonzero(site == name)
+        rows[str(name)] = own = own[np.argsort(day[own])]
+        sensors = {
+            "hls": SensorCube(optical, day[own], bands[own][..., None, None]),
+            "weather": SensorCube(met, day[own], weather[own][..., None, None]),
+        }
+        cubes.append(Cube(str(name), sensors))
+    towers = Towers(cubes, bands, weather, gpp, site, year, day, rows)
+    return {"all": towers}, f"{len(gpp)} images at {len(cubes)} towers, {min(year)} to {max(year)}"
+
+
+def cross_validate(
+    state: State,
+    *,
+    sensors: Mapping[str, Mapping[str, Any]],
+    fusion: Mapping[str, Any],
+    steps: tuple[int, int],
+    regressor: Mapping[str, Any],
+    recipe: Mapping[str, Any] | None = None,
+    folds: int = 6,
+    repeats: int = 2,
+) -> str:
+    """Everything, the representation included, is trained without the held-out sites (or years), fold by fold.
+
+    Methods are those of :func:`~fusion.experiments.context.regression.predict`; the embedding is made of bands and
+    weather, which ``forest_all`` and ``ridge_all`` see as well.
+
+    Args:
+        steps: of stage 1 and stage 2, each on all samples at once.
+        regressor: settings of :func:`fusion.context.gpp.fit_regressor`.
+        folds: of sites; years are left out one at a time.
+    """
+    from sklearn.model_selection import GroupKFold
+
+    towers: Towers = state.data["all"]
+    plan = Recipe.of(recipe or {})
+    rows = Rows(towers.bands, towers.weather, _context(towers), towers.day, towers.gpp)
+    splits = {"by_site": (towers.site, folds), "by_year": (towers.year, len(np.unique(towers.year)))}
+    items: list[Any] = []
+    for key, (groups, parts) in splits.items():
+        guessed: dict[str, np.ndarray] = {}
+        for train, test in GroupKFold(parts).split(towers.bands, groups=groups):
+            model = _represent(towers, train, sensors, fusion, plan, steps, state.seed)
+            embedding = _embed(towers, model)
+            found = predict(rows, embedding, train, test, regressor, repeats=repeats, seed=state.seed)
+            for name, values in found.items():
+                guessed.setdefault(name, np.full(len(towers), np.nan))[test] = values
+        what = f"Each of {len(towers)} images once, predicted without its {key[3:]} ({parts} folds of {key[3:]}s)."
+        state.metrics[key], shown = report(towers.gpp, guessed, what)
+        items += shown
+    state.sections.append(Section("Gross primary production where (or when) nothing was seen", "", items))
+    return "; ".join(
+        f"{key} R2 model {state.metrics[key]['model']['r2']:.3f}, forest {state.metrics[key]['forest']['r2']:.3f}"
+        for key in splits
+    )
+
+
+def _context(towers: Towers, frames: int = 7, span: int = 120) -> np.ndarray:
+    """(N, frames) rows of the same tower before and after each row."""
+    chosen = np.full((len(towers), frames), -1)
+    for rows in towers.rows.values():
+        seen = np.ones((len(rows), len(rows)), dtype=bool)
+        near = context_frames(seen, towers.day[rows], np.arange(len(rows)), frames, span)
+        chosen[rows] = np.where(near >= 0, rows[np.maximum(near, 0)], -1)
+    return chosen
+
+
+def _represent(
+    towers: Towers,
+    train: np.ndarray,
+    sensors: Mapping[str, Mapping[str, Any]],
+    fusion: Mapping[str, Any],
+    plan: Recipe,
+    steps: tuple[int, int],
+    seed: int,
+) -> ContextFusion:
+    """Both stages on the rows ``train``, without their GPP."""
+    cubes = _only(towers, train)
+    configs = [
+        sensor(observed_statistics(cubes, cubes[0].sensors[name].modality), 1, fields)
+        for name, fields in sensors.items()
+    ]
+    samples = ContextSamples(cubes, configs, stride=1)
+    names = [m.name for m in samples.modalities]
+    batches = [collate([samples[i, k] for i in range(len(samples))], names) for k in range(4)]  # four random views
+    torch.manual_seed(seed)
+    encoders = {}
+    for config in configs:
+        module = SensorPretraining(SensorAutoencoder(config), objective(config, plan))
+        encoders[config.modality.name] = _descend(module, batches, steps[0], plan.lr).model
+    model = ContextFusion(FusionConfig(tuple(configs), **fusion), encoders)
+    if plan.freeze:
+        model.freeze_sensors()
+    objectives = {c.modality.name: objective(c, plan) for c in configs}
+    return _descend(FusionPretraining(model, objectives), batches, steps[1], plan.lr).model.eval()
+
+
+def _descend(module: Any, batches: list[TileBatch], steps: int, lr: float) -> Any:
+    """All samples in every step: of a thousand single pixels a run folder would take longer than the training."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=lr, weight_decay=module.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
+    module.train()
+    for step in range(steps):
+        optimizer.zero_grad()
+        module.losses(batches[step % len(batches)])[0].backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        schedule.step()
+    return module
+
+
+def _only(towers: Towers, rows: np.ndarray) -> list[Cube]:
+    """The cubes with only these rows in them."""
+    kept = np.zeros(len(towers), dtype=bool)
+    kept[rows] = True
+    cubes = []
+    for cube in towers.cubes:
+        own = kept[towers.rows[cube.name]]
+        if own.any():
+            parts = {n: SensorCube(s.modality, s.days[own], s.values[own]) for n, s in cube.sensors.items()}
+            cubes.append(Cube(cube.name, parts))
+    return cubes
+
+
+@torch.no_grad()
+def _embed(towers: Towers, model: ContextFusion) -> np.ndarray:
+    """(N, E) of all rows; the inputs of a held-out row's neighbours in time are inputs, too."""
+    samples = ContextSamples(towers.cubes, model.config.sensors, stride=1)
+    found = np.empty((len(towers), model.config.embedding), dtype=np.float32)
+    batch = collate([samples[i] for i in range(len(samples))], [m.name for m in samples.modalities])
+    rows = [towers.rows[site][int(date)] for site, date in (name.split("/")[:2] for name in samples.names)]
+    found[rows] = model(batch).embedding.numpy()
+    return found
