@@ -1,7 +1,8 @@
-"""``fusion embed``: from tiles to a map of embeddings."""
+"""``fusion embed``: from tiles or cubes to maps of embeddings."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 __all__ = ["embed"]
@@ -18,8 +19,12 @@ def embed(
     dtype: Literal["float32", "int8"] = "float32",
     batch_size: int = 32,
     workers: int = 0,
+    block: int = 64,
 ) -> int:
     """Writes the embedding of every patch: GeoTIFF where the data is georeferenced, NPZ where it is not.
+
+    A context-aware model embeds every pixel of described cubes on every date it was seen: a Zarr and a GeoTIFF a date.
+    Killed and started again it goes on where it stopped; several processes, e.g. by torchrun, share the work.
 
     Args:
         run: run folder or checkpoint of the encoder.
@@ -31,16 +36,33 @@ def embed(
         dtype: float32, or int8 (unit vectors in AlphaEarth's mapping, a quarter of the size).
         batch_size: tiles at a time.
         workers: processes that read tiles.
+        block: pixels per side in memory at a time (cubes).
     """
-    from pathlib import Path
-
     from fusion.commands.session import begin
     from fusion.embed import embed_map
+    from fusion.training import read_header
 
     source = Path(run)
+    if read_header(source).system == "context":
+        return _embed_cubes(source, data, out, reader or {}, dtype, block)
     target = Path(out) if out else (source if source.is_dir() else source.parent) / "embeddings.tif"
     state = begin(data, target.parent, reader=reader, modalities=modalities, model=source)
     options = {"dtype": dtype, "batch_size": batch_size, "workers": workers}
     for written in embed_map(state.model("pretrained"), state.split(split), target, **options):
         print(written)
+    return 0
+
+
+def _embed_cubes(run: Path, data: str, out: str | None, reader: dict[str, Any], dtype: str, block: int) -> int:
+    from fusion.embed import embed_cube
+    from fusion.experiments.data import open_cubes
+    from fusion.training import load_model
+
+    model = load_model(run)
+    folder = Path(out) if out else (run if run.is_dir() else run.parent) / "embeddings"
+    longest_gap = reader.pop("longest_gap", 7)
+    cubes = open_cubes(data, **reader)
+    for cube in cubes:
+        target = folder if folder.suffix == ".zarr" and len(cubes) == 1 else folder / f"{cube.name}.zarr"
+        print(embed_cube(model, cube, target, dtype=dtype, block=block, longest_gap=longest_gap, progress=True))
     return 0

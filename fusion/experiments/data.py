@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..data import TileDataset
 
-__all__ = ["open_data", "partition"]
+if TYPE_CHECKING:
+    from ..context.cubes import Cube
+
+__all__ = ["open_cubes", "open_data", "partition"]
 
 _CUBES = Path(__file__).parent.parent / "presets" / "data"
 _NO_READER = (
@@ -40,17 +43,39 @@ def open_data(source: str | Path, **reader: Any) -> TileDataset:
     if "cube" in reader or path.suffix in (".yaml", ".yml"):
         from ..data import CubeDataset
 
-        options = dict(reader)
-        if path.is_dir():
-            description, folder = _described(options.pop("cube")), path
-        else:
-            description, folder = path, Path(options.pop("folder", path.parent))
+        description, folder, options = _folder(path, reader)
         return call(CubeDataset, options, "reader of cubes", description, folder)
     if any(path.glob("*_filenames.lst")) or any(path.glob("split/*_filenames.lst")):
         from ..data import TreeSatDataset
 
         return call(TreeSatDataset, reader, "reader of TreeSatAI-TS", path)
     raise ValueError(f"{path} is not recognised; give {_NO_READER}")
+
+
+def open_cubes(source: str | Path, **reader: Any) -> list[Cube]:
+    """Opens described data as whole cubes instead of tiles, for the context-aware system.
+
+    ``source`` and ``cube`` as in :func:`open_data`; further options of :func:`fusion.context.described.read_cubes`.
+
+    Raises:
+        ValueError: no description, or what the reader refuses.
+    """
+    from ..context.described import read_cubes
+    from .state import call
+
+    path = Path(source)
+    if not path.exists() or (path.is_dir() and "cube" not in reader):
+        raise ValueError(f"no described cubes at {path}; give a YAML that describes a folder, or --reader.cube NAME")
+    description, folder, options = _folder(path, reader)
+    return call(read_cubes, options, "reader of cubes", description, folder)
+
+
+def _folder(path: Path, reader: Mapping[str, Any]) -> tuple[Path, Path, dict[str, Any]]:
+    """Description, folder, and the options that are left."""
+    options = dict(reader)
+    if path.is_dir():
+        return _described(options.pop("cube")), path, options
+    return path, Path(options.pop("folder", path.parent)), options
 
 
 def _landscape(options: Mapping[str, Any]) -> TileDataset:

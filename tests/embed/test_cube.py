@@ -287,3 +287,33 @@ def test_rasters_of_any_system_become_one_store(stored, tmp_path):
     np.testing.assert_array_equal(found.embedding.values, wanted.embedding.values)
     np.testing.assert_array_equal(found.x.values, wanted.x.values)
     np.testing.assert_array_equal(found.time.values, wanted.time.values)
+
+
+def test_the_command_embeds_described_cubes(cube, model, tmp_path, capsys):
+    from fusion.cli import main
+    from fusion.training import save_model
+
+    days = cube.sensors["s2"].days.astype("datetime64[D]").astype(str)
+    values = np.where(cube.sensors["s2"].clear[:, None], cube.sensors["s2"].values, 0)
+    np.savez(
+        tmp_path / "field.npz",
+        s2=values,
+        dates=days,
+        epsg=np.array(32631),
+        x=500_005 + 10.0 * np.arange(23),
+        y=5_599_995 - 10.0 * np.arange(19),
+    )
+    (tmp_path / "cube.yaml").write_text(
+        "files: '{scene}.npz'\ntile: 50\npatch: 10\n"
+        "modalities:\n  s2: {variable: s2, bands: [B04, B08], resolution: 10, unit: reflectance x 10000, nodata: 0,"
+        " dates: dates}\ngeoreference: {epsg: epsg, x: x, y: y}\n"
+    )
+    save_model(tmp_path / "best.safetensors", model)
+    options = ["embed", str(tmp_path), "--data", str(tmp_path / "cube.yaml"), "--block", "16"]
+    assert main(options) == 0
+    assert "pixels/s" in capsys.readouterr().out
+    alone = Cube("field", {"s2": cube.sensors["s2"]})
+    wanted = BlockEncoder(model, alone)(slice(0, 19), slice(0, 23))
+    found = open_embeddings(tmp_path / "embeddings" / "field.zarr").embedding.values
+    np.testing.assert_allclose(found, wanted[[t for t in range(9) if t != 4]], atol=2e-6)
+    assert len(list((tmp_path / "embeddings" / "field").glob("*.tif"))) == 8
