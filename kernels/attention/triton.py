@@ -25,7 +25,7 @@ from .dropout import threshold
 from .eager import empty_like_heads
 from .layout import Layout
 
-__all__ = ["TILES", "backward", "forward"]
+__all__ = ["TILES", "backward", "forward", "tile_for"]
 
 
 @dataclass(frozen=True)
@@ -38,18 +38,19 @@ class Tile:
     stages: int
 
 
-# By architecture, width of an operand in bytes, and pass; for head dimensions up to 64.
+# By architecture, width of an operand in bytes, and pass; for head dimensions up to 64. Chosen by what they compile
+# to (registers, spills, shared memory: tests/kernels/test_attention_aot.py), not yet by time on a GPU.
 TILES = {
-    (86, 2, "forward"): Tile(64, 64, 4, 2),
-    (86, 2, "queries"): Tile(64, 64, 4, 2),
-    (86, 2, "keys"): Tile(64, 64, 4, 2),
-    (86, 4, "forward"): Tile(64, 32, 4, 2),
+    (86, 2, "forward"): Tile(64, 32, 4, 2),
+    (86, 2, "queries"): Tile(64, 32, 4, 2),
+    (86, 2, "keys"): Tile(32, 64, 4, 2),
+    (86, 4, "forward"): Tile(32, 32, 4, 2),
     (86, 4, "queries"): Tile(32, 32, 4, 2),
     (86, 4, "keys"): Tile(32, 32, 4, 2),
-    (90, 2, "forward"): Tile(64, 64, 4, 2),
-    (90, 2, "queries"): Tile(64, 64, 4, 2),
-    (90, 2, "keys"): Tile(64, 64, 4, 2),
-    (90, 4, "forward"): Tile(64, 32, 4, 2),
+    (90, 2, "forward"): Tile(64, 32, 4, 2),
+    (90, 2, "queries"): Tile(64, 32, 4, 2),
+    (90, 2, "keys"): Tile(32, 64, 4, 2),
+    (90, 4, "forward"): Tile(32, 32, 4, 2),
     (90, 4, "queries"): Tile(32, 32, 4, 2),
     (90, 4, "keys"): Tile(32, 32, 4, 2),
 }
@@ -509,10 +510,15 @@ def _architecture(device: torch.device) -> int:
     return 90 if (major, minor) >= (9, 0) else 86
 
 
-def _tile(query: Tensor, kind: str) -> Tile:
-    tile = TILES[_architecture(query.device), query.element_size(), kind]
-    widest = max(16, 4096 // triton.next_power_of_2(query.shape[-1]))
-    return Tile(min(tile.queries, widest), min(tile.keys, widest), tile.warps, tile.stages)
+def tile_for(architecture: int, width: int, name: str, dim: int) -> Tile:
+    """The tile of pass ``name`` for operands of ``width`` bytes; smaller ones for heads wider than 64."""
+    tile = TILES[architecture, width, name]
+    most = max(16, 4096 // triton.next_power_of_2(dim))
+    return Tile(min(tile.queries, most), min(tile.keys, most), tile.warps, tile.stages)
+
+
+def _tile(query: Tensor, name: str) -> Tile:
+    return tile_for(_architecture(query.device), query.element_size(), name, query.shape[-1])
 
 
 def _order(layout: Layout, tile: Tile, by_key: bool) -> tuple[Tensor, Tensor]:
