@@ -16,6 +16,12 @@ from .models import train
 from .state import State
 
 Pool = Literal["mean", "summary", "both", "tokens"]
+_POOLED = {
+    "mean": "the mean encoding of its patches",
+    "summary": "its summary",
+    "both": "its summary and the mean encoding of its patches",
+    "tokens": "the mean token of each modality, before they are combined",
+}
 
 __all__ = ["STEPS", "compare", "embed", "evaluate", "finetune", "modalities", "pretrain", "self_test"]
 
@@ -26,7 +32,7 @@ def self_test(state: State) -> str:
     Raises:
         RuntimeError: an op computes wrong numbers: nothing after it would mean anything.
     """
-    from ..commands.selftest import self_test as run
+    from ..selftest import self_test as run
 
     outcomes = list(run())
     wrong = [str(outcome) for outcome in outcomes if not outcome.passed]
@@ -110,7 +116,7 @@ def compare(
     encoder = state.model(model)
     rows = run(encoder, known, unseen, probes=probes, shares=[share], seeds=seeds, forest=forest, pool=pool)
     named = scores.by_name(rows, first=probes[0], names=names or {})
-    conditions = scores.conditions(state, rows, share, draws, labelled, test)
+    conditions = _pooled(pool) + scores.conditions(state, rows, share, draws, labelled, test)
     state.metrics[key] = scores.as_metrics(named) | {"conditions": conditions}
     items: list[Picture | Table] = [scores.table(named, conditions)]
     items += figures.per_class(named, unseen, conditions)
@@ -141,7 +147,7 @@ def modalities(
     splits = state.split(labelled), state.split(test)
     rows = evaluate(state.model(model), *splits, probes=probes, shares=[share], seeds=seeds, pool=pool)
     named = scores.by_modality(rows, first=probes[0])
-    conditions = scores.conditions(state, rows, share, draws, labelled, test)
+    conditions = _pooled(pool) + scores.conditions(state, rows, share, draws, labelled, test)
     state.metrics[key] = scores.as_metrics(named) | {"conditions": conditions}
     metric = scores.main_metric(rows)
     items = [scores.table(named, conditions), modality_bars(rows, metric, conditions)]
@@ -168,7 +174,7 @@ def finetune(
     """Trains the whole model (or a head alone) on labels, from pretrained and from fresh weights.
 
     Scores go to ``<key>.<start>.<metric>``, of every modality alone too: ``<key>.<start>_<modality>.<metric>``; the
-    training loss of the first and last epoch of the first run to ``<key>.<start>.loss``.
+    training loss of the first and last epoch of the first run to ``<key>_loss.<start>``.
 
     Args:
         starts: ``pretrained``, ``frozen`` (head only), ``scratch``.
@@ -202,12 +208,13 @@ def finetune(
     named = scores.by_modality(rows, first="finetune", prefix=True)
     conditions = scores.conditions(state, rows, shares[0], draws, labelled, test)
     state.metrics[key] = scores.as_metrics(named) | {"conditions": conditions}
-    logs = []
+    logs, losses = [], {}
     for start in starts:
         log = runs / f"{start}-{shares[-1]:g}-{seeds[0]}" / "metrics.csv"
         curve = scores.column(log, "train/loss")
-        state.metrics[key][start]["loss"] = {"first": curve[0], "last": curve[-1]}
+        losses[start] = {"first": curve[0], "last": curve[-1]}
         logs.append(figures.losses(log, state, start))
+    state.metrics[f"{key}_loss"] = losses
     state.sections.append(Section("Fine-tuning", "", [scores.table(named, conditions), *logs]))
     return scores.summary(named, scores.main_metric(rows))
 
@@ -252,6 +259,10 @@ def embed(
         "mean_cosine": min(written.error.mean_cosine for written in maps),
     }
     return str(maps[0]).replace("\n ", ";") + (f" and {len(maps) - 1} more" if len(maps) > 1 else "")
+
+
+def _pooled(pool: Pool) -> str:
+    return f"An encoder's features of a tile are {_POOLED[pool]}. "
 
 
 STEPS: dict[str, Callable[..., str]] = {
