@@ -99,7 +99,7 @@ def _show_backends() -> list[str]:
 
 
 def _run_self_test() -> list[str]:
-    from .selftest import self_test
+    from fusion.selftest import self_test
 
     print("\nself-test, float32, results and gradients:")
     problems = []

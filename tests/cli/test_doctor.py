@@ -3,8 +3,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from fusion import selftest
 from fusion.cli import main
-from fusion.commands import selftest, versions
+from fusion.commands import versions
 from fusion.kernels import backends
 
 

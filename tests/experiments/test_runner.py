@@ -138,9 +138,9 @@ def test_settings_are_checked_by_name():
 
 
 def test_a_wrong_number_stops_an_experiment(monkeypatch, tmp_path):
-    from fusion.commands.selftest import Outcome
+    from fusion.selftest import Outcome
 
     wrong = Outcome("patch_info_nce", "cpp", "cpu", error=0.1, plain=1e-7)
-    monkeypatch.setattr("fusion.commands.selftest.self_test", lambda: iter([wrong]))
+    monkeypatch.setattr("fusion.selftest.self_test", lambda: iter([wrong]))
     with pytest.raises(RuntimeError, match="wrong numbers"):
         STEPS["self_test"](State(tmp_path, 0, {}))
