@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from fusion.cli import COMMANDS, main
+from fusion.cli import main
+from fusion.commands.parser import COMMANDS
 
 
 def python(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -102,3 +103,18 @@ def test_a_bug_shows_its_traceback(monkeypatch):
     monkeypatch.setattr("fusion.commands.doctor.doctor", bug)
     with pytest.raises(AttributeError):
         main(["doctor"])
+
+
+@pytest.mark.parametrize(("command", "code"), [("build", 0), ("demo", 2)])
+def test_the_op_library_alone_can_be_built_and_examined(command, code):
+    """Without the packages of the extra [train]: here jsonargparse cannot be imported."""
+    program = (
+        "import sys; sys.modules['jsonargparse'] = None\n"
+        "import fusion.kernels.build\n"
+        "fusion.kernels.build.compile_all = lambda: {'cpu': 'there.so'}\n"
+        "from fusion.cli import main\n"
+        f"sys.exit(main(['{command}']))\n"
+    )
+    done = python(program)
+    assert done.returncode == code, done.stderr
+    assert ("there.so" in done.stdout) if code == 0 else ("pip install 'eo-fusion[train]'" in done.stderr)

@@ -1,0 +1,108 @@
+"""The command line: which commands there are, and what each takes, from the signature of its function.
+
+Nothing here or at the top of a command's module may import torch: ``--help`` must come at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from argparse import Action
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import docstring_parser
+from jsonargparse import ActionConfigFile, ArgumentParser
+
+__all__ = ["COMMANDS", "parse"]
+
+PRESETS = Path(__file__).parent.parent / "presets"
+
+
+class Parser(ArgumentParser):
+    """Says in one line what is wrong with a command line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
+        command = self.prog.replace("[options] ", "")
+        self.exit(2, f"{command}: {message}\n`{command} --help` lists the options\n")
+
+
+class PresetAction(Action):
+    """``--preset NAME`` is ``--config`` with a file that ships with the package."""
+
+    def __call__(self, parser: Any, config: Any, name: Any, option: str | None = None) -> None:
+        path = PRESETS / f"{name}.yaml"
+        if not path.is_file():
+            known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
+            parser.error(f"no preset {name!r}; there are {known}")
+        ActionConfigFile.apply_config(parser, config, "config", str(path))
+
+
+class Command:
+    """A subcommand and the function behind it; ``positional`` names arguments given without ``--``."""
+
+    def __init__(self, where: str, *positional: str, configurable: bool = False) -> None:
+        self.where, self.positional, self.configurable = where, positional, configurable
+
+    @property
+    def function(self) -> Callable[..., int | None]:
+        module, _, name = self.where.partition(":")
+        return getattr(importlib.import_module(f"fusion.commands.{module}"), name)
+
+    def parser(self) -> Parser:
+        documented = inspect.getdoc(self.function) or ""
+        parser = Parser(description=" ".join(documented.partition("\n\nArgs:")[0].split()))
+        if self.configurable:
+            parser.add_argument("--config", action="config", help="YAML file with values for the options below")
+            parser.add_argument("--preset", action=PresetAction, metavar="NAME", help="values that ship with fusion")
+        told = {parameter.arg_name: parameter.description for parameter in docstring_parser.parse(documented).params}
+        for name in self.positional:
+            parser.add_argument(name, type=str, help=told[name])
+        parser.add_function_arguments(self.function, as_group=False, skip=set(self.positional))
+        return parser
+
+
+COMMANDS: dict[str, Command | dict[str, Command]] = {
+    "doctor": Command("doctor:doctor"),
+    "build": Command("build:build"),
+    "demo": Command("experiment:demo"),
+    "data": {"check": Command("check:check", "data")},
+    "pretrain": Command("pretrain:pretrain", configurable=True),
+    "probe": Command("probe:probe", "run", configurable=True),
+    "finetune": Command("finetune:finetune", "run", configurable=True),
+    "evaluate": Command("finetune:evaluate", "run", configurable=True),
+    "embed": Command("embed:embed", "run", configurable=True),
+    "experiment": Command("experiment:experiment", "name"),
+    "report": Command("report:report", "run"),
+}
+
+
+def parse(arguments: Sequence[str] | None) -> tuple[str, Callable[..., int | None], dict[str, Any]]:
+    """Name and function of the command that the arguments ask for, and what to give it.
+
+    Raises:
+        SystemExit: with 0 after ``--help``, with 2 after two lines about what is wrong.
+    """
+    parser = Parser(prog="fusion", description="Representations, maps and scores from multimodal Earth observation.")
+    _add(parser, COMMANDS, "command")
+    parsed = parser.parse_args(arguments)
+    path, values, command = [parsed.command], parsed[parsed.command], COMMANDS[parsed.command]
+    if isinstance(command, dict):
+        path.append(values.subcommand)
+        command, values = command[values.subcommand], values[values.subcommand]
+    given = {k: v for k, v in values.as_dict().items() if k not in ("config", "preset")}
+    return " ".join(path), command.function, given
+
+
+def _add(parser: Parser, commands: dict[str, Any], dest: str) -> None:
+    subparsers = parser.add_subcommands(dest=dest, title="commands", metavar="COMMAND")
+    for name, command in commands.items():
+        if isinstance(command, dict):
+            group = Parser(description=f"{' or '.join(command)}: see fusion {name} {next(iter(command))} --help")
+            subparsers.add_subcommand(name, group, help=group.description)
+            _add(group, command, "subcommand")
+        else:
+            own = command.parser()
+            subparsers.add_subcommand(name, own, help=re.split(r"[.;:] ?", own.description)[0])
