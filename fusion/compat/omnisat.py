@@ -32,8 +32,17 @@ from ..omnisat.combiner import CrossBlock
 from ..omnisat.image import ImageDecoder, ImageEncoder, patchify_image
 from ..omnisat.objectives import patch_standardised
 from ..omnisat.series import SeriesDecoder, SeriesEncoder, patchify_series
+from .milnce import MILNCE
 
-__all__ = ["OriginalOmniSat", "Pretraining", "image_loss", "retrieval_accuracy", "select_dates", "series_loss"]
+__all__ = [
+    "MILNCE",
+    "OriginalOmniSat",
+    "Pretraining",
+    "image_loss",
+    "retrieval_accuracy",
+    "select_dates",
+    "series_loss",
+]
 
 MONO_DAY = 120  # the day given to a single-date image that goes through a series encoder ("s2-mono")
 

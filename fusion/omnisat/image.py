@@ -7,14 +7,13 @@ encoder and gets its pooling positions (as SegNet does), so that the token need 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
-from .pooling import layout, max_pool
+from .pooling import layout, max_pool, patch_slices
 from .stem import Stem
 from .unpooling import UnpoolConvolution, UnpoolProjection
 
@@ -77,6 +76,7 @@ class ImageEncoder(nn.Module):
         super().__init__()
         stride, sides = pyramid(patch_size)
         self.recompute = recompute
+        self.map_bytes = 4 * dim * sides[min(1, len(sides) - 1)] ** 2  # of the largest map that a block sees
         self.stem = Stem(channels, dim, stride, pooled=sides[0] > 1)
         # One block after every pool but the last; a patch of one to three pixels has its block at the end.
         self.blocks = nn.ModuleList(ResidualBlock(dim, groups) for side in sides[1:] if side > 1)
@@ -86,8 +86,18 @@ class ImageEncoder(nn.Module):
 
     def forward(self, patches: Tensor, valid: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
         """patches (N, C, s, s), valid (N,) -> tokens (N, D), pooling positions [(N, D, h, w) int16, ...]."""
-        patches = patches.contiguous(memory_format=layout(self.stem.conv.weight))
-        x, index = self.stem(patches, valid)
+        weight = self.stem.conv.weight
+        patches = patches.contiguous(memory_format=layout(weight))
+        folded = self.stem.folded(patches, valid)
+        parts = [
+            self._slice(patches[part], folded)
+            for part in patch_slices(len(patches), self.map_bytes, patches.device, chained=True)
+        ]
+        tokens, indices = zip(*parts, strict=True)
+        return torch.cat(tokens), [torch.cat(level) for level in zip(*indices, strict=True)]
+
+    def _slice(self, patches: Tensor, folded: tuple[Tensor, Tensor] | None) -> tuple[Tensor, list[Tensor]]:
+        x, index = self.stem(patches, folded)
         indices = [] if index is None else [index]
         for block in self.blocks:
             if self.recompute and torch.is_grad_enabled():
@@ -106,6 +116,7 @@ class ImageDecoder(nn.Module):
     def __init__(self, channels: int, patch_size: int, dim: int = 256) -> None:
         super().__init__()
         stride, sides = pyramid(patch_size)
+        self.patch_size = patch_size
         self.sides = sides[-2::-1]  # map sides from the token up, e.g. 3, 6, 12, 25
         last = (stride, patch_size - (sides[0] - 1) * stride - 1)  # stride and output padding to patch_size
         self.convolutions = nn.ModuleList(UnpoolConvolution(dim) for _ in self.sides[1:])
@@ -114,9 +125,15 @@ class ImageDecoder(nn.Module):
 
     def forward(self, tokens: Tensor, indices: list[Tensor]) -> Tensor:
         """tokens (N, D), indices as the encoder returned them -> patches (N, C, s, s)."""
-        x = tokens[:, :, None, None]
-        reversed_indices: list[Any] = indices[::-1] or [None]
-        sides = self.sides or [1]
-        for convolution, index, side in zip(self.convolutions, reversed_indices, sides, strict=True):
-            x = convolution(x, index, side)
-        return x
+        if len(tokens) == 0:
+            return tokens.new_zeros(0, self.convolutions[-1].out_channels, self.patch_size, self.patch_size)
+        if not indices:  # a patch of one pixel
+            return self.convolutions[0](tokens[:, :, None, None], None, 1)
+        bytes_per_patch = indices[0][0].numel() * tokens.element_size()
+        parts = []
+        for part in patch_slices(len(tokens), bytes_per_patch, tokens.device, chained=True):
+            x = tokens[part, :, None, None]
+            for convolution, index, side in zip(self.convolutions, indices[::-1], self.sides, strict=True):
+                x = convolution(x, index[part], side)
+            parts.append(x)
+        return torch.cat(parts)

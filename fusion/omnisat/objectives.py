@@ -26,14 +26,14 @@ Targets = Literal["modality", "instance"]
 def draw_masked(
     tiles: int, modalities: int, patches: int, ratio: float, generator: torch.Generator | None = None
 ) -> Tensor:
-    """(M, B, P) bool: which tokens to hide, ``ratio`` of the M*P tokens of each tile, drawn jointly.
+    """(M, B, P) bool: which tokens to hide, ``ratio`` of the M*P tokens of each tile, drawn jointly; never all.
 
     Drawn on the CPU, so that the numbers of masked patches are known without waiting for a GPU.
     """
     tokens = modalities * patches
     order = torch.rand(tiles, tokens, generator=generator).argsort(1)
     hidden = torch.ones(tiles, tokens, dtype=torch.bool)
-    hidden.scatter_(1, order[:, : int((1 - ratio) * tokens)], False)
+    hidden.scatter_(1, order[:, : max(1, int((1 - ratio) * tokens))], False)
     return hidden.view(tiles, modalities, patches).transpose(0, 1)
 
 

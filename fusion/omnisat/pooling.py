@@ -1,7 +1,9 @@
 """2x2 max-pooling that remembers where each maximum stood, and the un-pooling that puts it back.
 
 A position is an int16 into the flat map instead of PyTorch's int64, and nothing else is kept for the backward pass.
-Maps are (N, C, H, W), fastest in channels-last memory. The work goes by slices of patches that fit a cache.
+Maps are (N, C, H, W), fastest in channels-last memory. Work goes by slices of patches: small ones that fit a cache
+for what is bound by memory, larger ones, still below the size from which the C library gives memory back and has to
+ask for it again every time, for chains of layers.
 """
 
 from __future__ import annotations
@@ -16,13 +18,15 @@ from torch.autograd.function import once_differentiable
 
 __all__ = ["empty_map", "index_dtype", "layout", "max_pool", "patch_slices", "pick", "pool", "unpool"]
 
-# Bytes of the largest map that one step works on: about two cores' L2 cache, or enough to fill a GPU.
-_STEP_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}
+# Bytes of the largest map in one slice; on a GPU enough to fill it, and no end for chains of layers.
+_CACHED = {"cpu": 2 << 20}
+_CHAINED = {"cpu": 28 << 20, "cuda": 1 << 62}
 
 
-def patch_slices(patches: int, bytes_per_patch: int, device: torch.device) -> Iterator[slice]:
-    """Cuts ``patches`` into consecutive slices whose maps are small."""
-    step = max(1, _STEP_BYTES.get(device.type, 256 << 20) // max(1, bytes_per_patch))
+def patch_slices(patches: int, bytes_per_patch: int, device: torch.device, chained: bool = False) -> Iterator[slice]:
+    """Cuts ``patches`` into consecutive slices whose maps are small, or (``chained``) not large."""
+    limit = (_CHAINED if chained else _CACHED).get(device.type, 256 << 20)
+    step = max(1, limit // max(1, bytes_per_patch))
     return (slice(start, min(start + step, patches)) for start in range(0, patches, step))
 
 

@@ -81,13 +81,28 @@ class Stem(nn.Module):
         self.norm = nn.BatchNorm2d(dim)
         self.pooled = pooled
 
-    def forward(self, patches: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """patches (N, C, s, s), valid (N,) -> maps (N, D, h, h), pooling positions or None."""
+    def folded(self, patches: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor] | None:
+        """Weight and bias of the convolution with the batch norm inside, for all ``patches`` (N, C, s, s).
+
+        ``valid`` (N,) bool: patches that count in the statistics. None in inference, which needs no folding.
+        """
         if not (self.training or torch.is_grad_enabled()):
+            return None
+        with torch.autocast(patches.device.type, enabled=False):
+            mean, var = self.norm.running_mean, self.norm.running_var
+            if self.norm.training:
+                mean, var = self._batch_statistics(patches, valid)
+            scale = self.norm.weight * (var + self.norm.eps).rsqrt()  # (D,)
+            weight = self.conv.weight * scale[:, None, None, None]
+            bias = (self.conv.bias - mean) * scale + self.norm.bias
+        return weight.contiguous(memory_format=layout(self.conv.weight)), bias
+
+    def forward(self, patches: Tensor, folded: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor | None]:
+        """Some of the patches (n, C, s, s) -> maps (n, D, h, h), pooling positions or None."""
+        if folded is None:
             return self._infer(patches)
+        weight, bias = folded
         device = patches.device.type
-        with torch.autocast(device, enabled=False):
-            weight, bias = self._folded(patches, valid)
         if torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)
             patches, weight, bias = patches.to(dtype), weight.to(dtype), bias.to(dtype)
@@ -105,16 +120,6 @@ class Stem(nn.Module):
             maps.append(pool(z) if self.pooled else (z, None))
         pooled, indices = zip(*maps, strict=True)
         return torch.cat(pooled), torch.cat(indices) if self.pooled else None
-
-    def _folded(self, patches: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the convolution with the batch norm inside."""
-        mean, var = self.norm.running_mean, self.norm.running_var
-        if self.norm.training:
-            mean, var = self._batch_statistics(patches, valid)
-        scale = self.norm.weight * (var + self.norm.eps).rsqrt()  # (D,)
-        weight = self.conv.weight * scale[:, None, None, None]
-        bias = (self.conv.bias - mean) * scale + self.norm.bias
-        return weight.contiguous(memory_format=layout(self.conv.weight)), bias
 
     def _batch_statistics(self, patches: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mean and variance of the convolution over all pixels of the valid patches, each (D,)."""

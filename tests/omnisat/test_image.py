@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fusion.omnisat import pooling
 from fusion.omnisat.image import ImageDecoder, ImageEncoder, patchify_image, pyramid
 from fusion.omnisat.pooling import max_pool, patch_slices
 from fusion.omnisat.stem import Stem
@@ -17,8 +18,9 @@ def seed():
 
 @pytest.fixture
 def small_slices(monkeypatch):
-    """Makes every fused step go patch by patch, as it does on large batches."""
-    monkeypatch.setitem(__import__("fusion.omnisat.pooling", fromlist=["x"])._STEP_BYTES, "cpu", 1)
+    """Makes every step go patch by patch, as it does on large batches."""
+    monkeypatch.setitem(pooling._CACHED, "cpu", 1)
+    monkeypatch.setitem(pooling._CHAINED, "cpu", 1)
 
 
 def random(*shape):
@@ -72,7 +74,7 @@ def test_stem_is_its_layers(stride, side, small_slices):
     plain.load_state_dict(fused.state_dict())
     a = (3 * random(4, 3, side, side) + 20).requires_grad_()  # an offset, as raw 8-bit data has
     b = a.detach().clone().requires_grad_()
-    ours, position = fused(a)
+    ours, position = fused(a, fused.folded(a))
     theirs, index = F.max_pool2d(F.gelu(plain.norm(plain.conv(b))), 2, return_indices=True)
     torch.testing.assert_close(ours, theirs)
     assert torch.equal(position.long(), index)
@@ -91,12 +93,13 @@ def test_stem_is_its_layers(stride, side, small_slices):
 
 def test_stem_in_evaluation_is_the_same_with_and_without_gradients():
     stem = Stem(3, 8, 2, pooled=True).double()
-    stem(random(6, 3, 20, 20))
+    stem.folded(random(6, 3, 20, 20))
     stem.eval()
     x = random(6, 3, 20, 20)
     with torch.no_grad():
-        plain, index = stem(x)
-    folded, same_index = stem(x)
+        assert stem.folded(x) is None
+        plain, index = stem(x, None)
+    folded, same_index = stem(x, stem.folded(x))
     torch.testing.assert_close(plain, folded)
     assert torch.equal(index, same_index)
 
@@ -106,10 +109,13 @@ def test_missing_patches_do_not_shift_the_statistics():
     valid = torch.tensor([1, 1, 0, 1, 0, 0], dtype=torch.bool)
     some, all_valid = Stem(3, 8, 1, pooled=True).double(), Stem(3, 8, 1, pooled=True).double()
     all_valid.load_state_dict(some.state_dict())
-    torch.testing.assert_close(some(x, valid)[0][valid], all_valid(x[valid])[0])
+    masked, observed = some(x, some.folded(x, valid)), all_valid(x[valid], all_valid.folded(x[valid]))
+    torch.testing.assert_close(masked[0][valid], observed[0])
     torch.testing.assert_close(some.norm.running_var, all_valid.norm.running_var)
     before = some.norm.running_mean.clone()
-    assert some(x, torch.zeros_like(valid))[0].isfinite().all()
+    weight, bias = some.folded(x, torch.zeros_like(valid))
+    assert weight.isfinite().all()
+    assert bias.isfinite().all()
     assert torch.equal(some.norm.running_mean, before)
 
 
@@ -151,6 +157,19 @@ def test_recomputing_changes_nothing():
         tokens.square().sum().backward()
         gradients.append([p.grad for p in encoder.parameters()])
     for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_slicing_changes_nothing(monkeypatch):
+    encoder, decoder = ImageEncoder(3, 20, dim=8).double(), ImageDecoder(3, 20, dim=8).double()
+    x, results = random(5, 3, 20, 20), []
+    for limit in (1 << 30, 1):
+        monkeypatch.setitem(pooling._CHAINED, "cpu", limit)
+        tokens, indices = encoder(x)
+        out = decoder(tokens, indices)
+        gradients = torch.autograd.grad(out.square().sum(), [*encoder.parameters(), *decoder.parameters()])
+        results.append((tokens, *indices, out, *gradients))
+    for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b)
 
 

@@ -1,9 +1,12 @@
 """The losses against their formulas written out, and what must not enter them."""
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
 
+from fusion.data import TileBatch
 from fusion.omnisat import OmniSat, PretrainingObjective
 from fusion.omnisat.objectives import draw_masked
 from fusion.omnisat.series import select_dates
@@ -156,6 +159,21 @@ def test_weights_and_reproducibility(config, batch):
     torch.testing.assert_close(a.total, 0.5 * a.contrastive + 2 * a.reconstruction)
     assert torch.equal(a.total, b.total)
     assert a.reconstruction != c.reconstruction
+
+
+def test_tiles_of_one_patch(config):
+    """Four tokens, one of them kept: a modality may have nothing to reconstruct."""
+    image = config.modalities[0]
+    fine = [dataclasses.replace(image, name=f"camera{i}") for i in range(4)]
+    config = dataclasses.replace(config, modalities=tuple(fine), grid=(1, 1))
+    system = OmniSat(config), PretrainingObjective(config)
+    values = {m.name: torch.randn(2, 3, 10, 10) for m in fine}
+    data = TileBatch(values, {}, {m.name: torch.ones(2, dtype=torch.bool) for m in fine})
+    for seed in range(20):
+        losses = run(system, data, seed)
+        losses.total.backward()
+        assert losses.total.isfinite()
+    assert hidden_by(50, 1, 2, ratio=0.9).sum() == 50
 
 
 def test_options_are_checked(config):
