@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -325,6 +328,47 @@ def test_a_round_trip_stays_within_half_a_bin(bins, low, width, seed):
     assert ((codes >= 0) & (codes < bins)).all()
     centres = (edges[1:] + edges[:-1]) / 2
     assert (bin_decode(codes, centres) - values).abs().max() <= width / bins / 2 * (1 + 1e-6)
+
+
+# -------------------------------------------------------------------------------------------- memory and threads
+
+PEAK = """
+import re, sys, torch
+from pathlib import Path
+from fusion.kernels import nearest_code, use_backend, vector_quantize
+
+def kilobytes(field):
+    return int(re.search(field + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
+x, codebook = torch.randn(32_768, 64), torch.randn(8192, 64)  # the distances would be 1 GiB
+with use_backend(sys.argv[1]):
+    vector_quantize(x[:64], codebook)  # libraries and thread pools
+    before = kilobytes("VmRSS")
+    codes = nearest_code(x, codebook)
+print(max(0, kilobytes("VmHWM") - before) >> 10)
+"""
+
+
+@pytest.mark.parametrize("name", ["eager", "cpp"])
+def test_a_look_up_holds_no_distances(name):
+    if not Path("/proc/self/status").exists():
+        pytest.skip("reads the peak memory from /proc")
+    done = subprocess.run([sys.executable, "-c", PEAK, name], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) <= 48  # MiB
+
+
+def test_the_number_of_threads_changes_no_bit():
+    x, codebook = torch.randn(5000, 24), torch.randn(300, 24)
+    before, results = torch.get_num_threads(), []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        quantized, codes, commitment = vector_quantize(x, codebook)
+        results.append((quantized, codes, commitment, *code_statistics(x, codes, 300)))
+    torch.set_num_threads(before)
+    for others in results[1:]:
+        for a, b in zip(others, results[0], strict=True):
+            assert torch.equal(a, b)
 
 
 # ---------------------------------------------------------------------------------------------- torch's contract
