@@ -10,7 +10,6 @@ from sklearn.model_selection import cross_val_score
 
 from fusion.data import Landscape, LandscapeTiles, block_splits, collate, fit_statistics
 from fusion.data.landscape import CLASSES
-from fusion.data.landscape.vegetation import reflectance
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +101,8 @@ def test_the_year_tells_classes_apart_and_no_single_date_does():
     scene = Landscape(200, seed=0, field_metres=100, fine=2)
     days = np.arange(20, 365, 15)
     canopy = scene._canopy(days)
-    spectra = reflectance(canopy, scene.parcel_class, scene._traits["soil"], scene._traits["conifer"])
     rng = np.random.default_rng(0)
+    spectra = scene._spectra(canopy, rng)
     spectra = spectra * rng.normal(1, 0.1, spectra.shape[:2])[..., None] + rng.normal(0, 0.01, spectra.shape)
 
     def score(x):

@@ -10,7 +10,7 @@ import numpy as np
 from ..tiles import Geo
 from .fields import Fields, Terrain, make_fields, make_terrain, smooth_noise
 from .sensors import Optical, acquisition_days, aerial_image, optical_series, radar_series
-from .vegetation import CLASSES, grow, reflectance
+from .vegetation import CLASSES, Canopy, grow, reflectance
 
 __all__ = ["Landscape"]
 
@@ -105,12 +105,13 @@ class Landscape:
             "conifer": rng.beta(0.6, 0.9, count),
             "soil": np.stack([soil, soil * rng.lognormal(-0.05 * wetness, 0.08)], axis=1),
             "roughness": rng.normal(0, 1.3, count),
+            "structure": rng.normal(0, 0.8, count),
             "age": age,
             "wood": np.where(forest, 0.5 + 0.5 * age, np.where(orchard, 0.35, 0.0)),
             "cuts": rng.random((count, 3)),
         }
 
-    def _canopy(self, days: np.ndarray):
+    def _canopy(self, days: np.ndarray) -> Canopy:
         t = self._traits
         return grow(
             self.parcel_class,
@@ -120,6 +121,13 @@ class Landscape:
             conifer=t["conifer"],
             events=t["cuts"],
         )
+
+    def _spectra(self, canopy: Canopy, rng: np.random.Generator) -> np.ndarray:
+        """(F, L, bands) reflectance as one sensor sees it: its sun, view and moisture change soils and leaves."""
+        count = len(self.fields)
+        soil = self._traits["soil"] * np.exp(rng.normal(0, 0.15, (count, 2)))
+        leaves = np.exp(rng.normal(0, 0.14, (count, 2)))
+        return reflectance(canopy, self.parcel_class, soil=soil, leaves=leaves, conifer=self._traits["conifer"])
 
     @cached_property
     def _patchiness(self) -> np.ndarray:
@@ -138,6 +146,20 @@ class Landscape:
         moisture = 1 + 0.12 * np.tanh(self.terrain.wetness)
         return (per_pixel * height * moisture * (1 + 0.05 * self._patchiness)).clip(min=0).astype(np.float32)
 
+    def production(self, days: np.ndarray) -> np.ndarray:
+        """(L, H, W) float32 gross primary production in g C m-2 d-1 on days of the year (1..365).
+
+        Light-use efficiency (Monteith 1972): efficiency of the class (maize, a C4 plant, the highest) x green cover x
+        daylight of the season x a ramp with air temperature from 0 to 20 degC.
+        """
+        days = np.asarray(days)
+        efficiency = np.array([1.5, 1.5, 1.5, 2.3, 1.7, 1.2, 1.2, 1.4])[self.parcel_class] * self._traits["vigour"]
+        light = 7.0 - 4.5 * np.cos(2 * np.pi * (days + 10) / 365)  # MJ m-2 d-1 that plants can use
+        canopy = self.fields.mixing @ (efficiency[:, None] * self._canopy(days).green)  # (H*W, L)
+        canopy = canopy.T.reshape(len(days), self.size, self.size)
+        warmth = (self.temperature()[days - 1] / 20).clip(0, 1)
+        return (canopy * light[:, None, None] * warmth).astype(np.float32)
+
     # What the sensors see.
 
     @cached_property
@@ -145,7 +167,7 @@ class Landscape:
         rng = self._rng("optical", yearly=True)
         days = acquisition_days(rng, 5, 0.45)
         canopy = self._canopy(days)
-        spectra = reflectance(canopy, self.parcel_class, self._traits["soil"], self._traits["conifer"])
+        spectra = self._spectra(canopy, rng)
         return optical_series(rng, days, spectra, canopy.green, self.fields, self.terrain, self._patchiness)
 
     @cached_property
@@ -155,18 +177,23 @@ class Landscape:
         days = acquisition_days(rng, 12, 0.85)
         canopy = self._canopy(days)
         return days, radar_series(
-            rng, days, canopy, self.parcel_class, t["roughness"], t["wood"], self.fields, self.terrain
+            rng,
+            days,
+            canopy,
+            self.parcel_class,
+            roughness=t["roughness"],
+            structure=t["structure"],
+            wood=t["wood"],
+            fields=self.fields,
+            terrain=self.terrain,
         )
 
     @cached_property
     def aerial(self) -> np.ndarray:
         """(4, H*fine, W*fine) uint8: near infrared, green, blue, red, on one summer day."""
-        t = self._traits
-        spectra = reflectance(self._canopy(np.array([FLIGHT])), self.parcel_class, t["soil"], t["conifer"])[:, 0]
-        rng = self._rng("aerial", yearly=True)
-        return aerial_image(
-            rng, spectra[:, [6, 1, 0, 2]], self.parcel_class, t["age"], self.fields, self.terrain, 10 / self.fine
-        )
+        rng, age = self._rng("aerial", yearly=True), self._traits["age"]
+        colour = self._spectra(self._canopy(np.array([FLIGHT])), rng)[:, 0, [6, 1, 0, 2]]
+        return aerial_image(rng, colour, self.parcel_class, age, self.fields, self.terrain, 10 / self.fine)
 
     @cached_property
     def _weather(self) -> np.ndarray:

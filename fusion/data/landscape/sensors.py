@@ -66,7 +66,7 @@ def optical_series(
         tilt = 0.7 * terrain.slope_east + 0.7 * terrain.slope_south
         light = (1 + tilt / np.tan(height)).clip(0.4, 1.6)
         surface = surface * light[..., None]
-        haze = np.exp(-3.4 + 0.8 * smooth_noise(rng, size, 60) + 0.5 * rng.standard_normal()).clip(max=0.35)
+        haze = np.exp(-3.2 + 0.9 * smooth_noise(rng, size, 60) + 0.5 * rng.standard_normal()).clip(max=0.4)
         surface = surface * (1 - haze[..., None]) + haze[..., None] * 0.45 * scatter
         surface = surface * rng.normal(1, 0.04, len(BANDS)) + rng.normal(0, 0.004, len(BANDS))
         cloud, cast = _clouds(rng, size, overcast[l])
@@ -77,7 +77,7 @@ def optical_series(
         if l % 3 == 1:  # every third pass is a neighbouring orbit that covers a part only
             digital[diagonal > swath + 0.6 * size] = 0
         values[l] = digital.transpose(2, 0, 1)
-        clear[l] = (cloud < rng.uniform(0.1, 0.3)) & (cast < rng.uniform(0.3, 0.9)) & (values[l, 0] > 0)
+        clear[l] = (cloud < rng.uniform(0.15, 0.5)) & (cast < rng.uniform(0.4, 1.0)) & (values[l, 0] > 0)
     return Optical(days, values, clear)
 
 
@@ -109,7 +109,9 @@ def radar_series(
     days: np.ndarray,
     canopy: Canopy,
     classes: np.ndarray,
+    *,
     roughness: np.ndarray,
+    structure: np.ndarray,
     wood: np.ndarray,
     fields: Fields,
     terrain: Terrain,
@@ -118,7 +120,7 @@ def radar_series(
     """(L, 2, H, W) float32 VV and VH in dB: canopy over rough, more or less moist soil; showers; slope; speckle.
 
     Args:
-        roughness: (F,) dB added by the tillage of the soil.
+        roughness, structure: (F,) dB added by the tillage of the soil and by the build of the plants.
         wood: (F,) 0..1, cover that stays in winter (trunks and branches).
     """
     size = terrain.elevation.shape[0]
@@ -134,7 +136,7 @@ def radar_series(
         calibration = rng.normal(0, 0.25)
         for p, (soil, drop) in enumerate(((-12.0, 0.0), (-20.0, 0.4))):
             through = np.exp(-per_class[:, 2] * cover)
-            plant = 10 ** (per_class[:, p] / 10) * (1 - through)
+            plant = 10 ** ((per_class[:, p] + structure) / 10) * (1 - through)
             ground = 10 ** ((soil + (1 - drop) * roughness) / 10) * through
             plant, ground = fields.mixing @ plant, fields.mixing @ ground
             power = plant.reshape(size, size) + ground.reshape(size, size) * 10 ** (wet / 10)
@@ -191,6 +193,7 @@ def _texture(
     angle = rng.uniform(0, np.pi, count).astype(np.float32)
     phase = rng.uniform(0, 2 * np.pi, count).astype(np.float32)
     jitter = rng.uniform(0.85, 1.15, count).astype(np.float32)
+    contrast = np.exp(rng.normal(0, 0.4, count)).astype(np.float32)
     grain = rng.standard_normal((fine, fine), dtype=np.float32)
     soft = ndimage.gaussian_filter(grain, 6 / metres)
     soft /= soft.std()
@@ -223,6 +226,6 @@ def _texture(
             old = wood[parcel]
             crown = old * crowns["large"][rows, columns] + (1 - old) * crowns["small"][rows, columns]
             change, green = 0.24 * crown, 0.12 * crown
-        texture[rows, columns] += change
-        leaf[rows, columns] += green
+        texture[rows, columns] += change * contrast[parcel]
+        leaf[rows, columns] += green * contrast[parcel]
     return texture, leaf

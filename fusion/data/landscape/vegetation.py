@@ -111,11 +111,18 @@ def grow(
     return Canopy(*((part / total).astype(np.float32) for part in (green.clip(min=0), ripe.clip(min=0), flower)))
 
 
-def reflectance(canopy: Canopy, classes: np.ndarray, soil: np.ndarray, conifer: np.ndarray) -> np.ndarray:
-    """(F, L, bands) float32 surface reflectance; ``soil`` (F, 2) scales the soil's visible and infrared brightness."""
-    bright = np.concatenate([soil[:, :1].repeat(4, 1), soil[:, 1:].repeat(6, 1)], axis=1)  # (F, bands)
+def reflectance(
+    canopy: Canopy, classes: np.ndarray, *, soil: np.ndarray, leaves: np.ndarray, conifer: np.ndarray
+) -> np.ndarray:
+    """(F, L, bands) float32 surface reflectance.
+
+    Args:
+        soil, leaves: (F, 2) brightness in the visible and in the infrared, about 1.
+        conifer: (F,) share of evergreens (forest).
+    """
+    bright, leafy = (np.repeat(scale, (4, 6), axis=1) for scale in (soil, leaves))  # (F, bands)
     share = np.where(classes == CLASSES.index("forest"), conifer, 0)[:, None]
-    leaf = GREEN[classes] * (1 - share) + CONIFER * share
+    leaf = (GREEN[classes] * (1 - share) + CONIFER * share) * leafy
     bare = 1 - canopy.green - canopy.ripe - canopy.flower
     mixed = (
         bare[..., None] * (SOIL * bright)[:, None]
