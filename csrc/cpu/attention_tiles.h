@@ -1,4 +1,4 @@
-// The building blocks of attention.cpp: packing, the two register-tiled products, the bias and the dropout mask.
+// The building blocks of attention: packing, the two register-tiled products, the bias and the dropout mask.
 
 #pragma once
 

@@ -1,0 +1,117 @@
+"""The forward kernel of attention; triton.py says what it computes."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .triton_common import add_bias, keep, load_rows, row_keys, store_bias
+
+
+@triton.jit
+def _forward_block(
+    b_sum, b_top, b_weight, b_q, b_low, b_high, o_q, m_q, o_row, block, rows, keys, positions, scale,
+    p_key, p_value, p_valid, p_index, p_query_position, p_key_position, p_bias, key_stride, value_stride, drop_below,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, KEYS: tl.constexpr, NEAR: tl.constexpr, MIXED: tl.constexpr,
+    VALID: tl.constexpr, DROPOUT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    o_k = block * KEYS + tl.arange(0, KEYS)
+    o_d = tl.arange(0, BLOCK_D)
+    m_k = o_k < keys
+    b_k = load_rows(p_key, o_k, o_d, key_stride, m_k, D)
+    b_s = tl.dot(b_q, tl.trans(b_k), input_precision=PRECISION) * (scale * 1.4426950408889634)
+    if MIXED:
+        b_at = tl.load(p_query_position + o_q, mask=m_q, other=0).to(tl.int64)[:, None] * positions
+        b_at += tl.load(p_key_position + o_k, mask=m_k, other=0)[None, :]
+        b_index = tl.load(p_index + b_at)
+        b_s = add_bias(b_s, b_index, p_bias, o_row, m_q, rows, NEAR, 1)
+    if VALID:
+        m_k = m_k & (tl.load(p_valid + o_k, mask=m_k, other=0) != 0)
+    if VALID or MIXED:
+        b_s = tl.where(m_k[None, :], b_s, float("-inf"))
+    b_now = tl.maximum(b_top, tl.max(b_s, 1))
+    b_p = tl.exp2(b_s - b_now[:, None])
+    b_factor = tl.exp2(b_top - b_now)
+    b_weight = b_weight * b_factor + tl.sum(b_p, 1)
+    if DROPOUT:
+        b_p = tl.where(keep(b_low[:, None], b_high[:, None], o_k[None, :], drop_below), b_p, 0.0)
+    b_v = load_rows(p_value, o_k, o_d, value_stride, o_k < keys, D)
+    b_sum = b_sum * b_factor[:, None]
+    b_sum = tl.dot(b_p.to(b_v.dtype), b_v, b_sum, input_precision=PRECISION)
+    return b_sum, b_now, b_weight
+
+
+@triton.jit
+def forward_kernel(
+    p_query, p_key, p_value,  # (B, H, L, D) by strides
+    p_table,  # (1|H, D, K) or (1|H, K)
+    p_live,  # (1 + NEAR,) far bucket, near buckets
+    p_index,  # (S, S) uint8: 0 far, n the n-th near bucket
+    p_query_position,  # (Lq,)
+    p_key_position,  # (Lk,)
+    p_order,  # (query blocks, key blocks) mixed ones first
+    p_mixed,  # (query blocks,) number of mixed ones
+    p_valid,  # (B, Lk)
+    p_seed,  # (1,)
+    p_bias,  # (NEAR, B H Lq) work space
+    p_output,  # (B, Lq, H, D)
+    p_largest, p_weight,  # (B, H, Lq)
+    qb, qh, ql, kb, kh, kl, vb, vh, vl,
+    heads, queries, keys, positions, buckets, rows, scale, drop_below, kept,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, NEAR: tl.constexpr,
+    CONTEXTUAL: tl.constexpr, SHARED: tl.constexpr, VALID: tl.constexpr, DROPOUT: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    query_blocks = tl.cdiv(queries, QUERIES)
+    query_block = tl.program_id(0) % query_blocks
+    pair = tl.program_id(0) // query_blocks
+    tile = (pair // heads).to(tl.int64)
+    head = (pair % heads).to(tl.int64)
+    p_key += tile * kb + head * kh
+    p_value += tile * vb + head * vh
+    p_valid += tile * keys
+    if not SHARED:
+        p_table += head * buckets * (D if CONTEXTUAL else 1)
+
+    o_q = query_block * QUERIES + tl.arange(0, QUERIES)
+    o_d = tl.arange(0, BLOCK_D)
+    m_q = o_q < queries
+    o_row = pair.to(tl.int64) * queries + o_q
+    b_q = load_rows(p_query + tile * qb + head * qh, o_q, o_d, ql, m_q, D)
+    b_far = store_bias(
+        p_bias, b_q.to(tl.float32), p_table, p_live, o_row, m_q, rows, scale, o_d, buckets, D, NEAR, CONTEXTUAL
+    )
+    tl.debug_barrier()  # the program reads its biases back, in another layout
+    b_low, b_high = o_q, o_q
+    if DROPOUT:
+        b_low, b_high = row_keys(tl.load(p_seed), o_row)
+
+    b_top = tl.full([QUERIES], -1e30, tl.float32)  # finite, so that b_top - b_now is a number
+    b_weight = tl.zeros([QUERIES], tl.float32)
+    b_sum = tl.zeros([QUERIES, BLOCK_D], tl.float32)
+    key_blocks = tl.cdiv(keys, KEYS)
+    mixed = tl.load(p_mixed + query_block)
+    p_order += query_block * key_blocks
+    for t in range(0, mixed):
+        b_sum, b_top, b_weight = _forward_block(
+            b_sum, b_top, b_weight, b_q, b_low, b_high, o_q, m_q, o_row, tl.load(p_order + t), rows, keys,
+            positions, scale, p_key, p_value, p_valid, p_index, p_query_position, p_key_position, p_bias, kl, vl,
+            drop_below, D, BLOCK_D, KEYS, NEAR, True, VALID, DROPOUT, PRECISION,
+        )  # fmt: skip
+    for t in range(mixed, key_blocks):
+        b_sum, b_top, b_weight = _forward_block(
+            b_sum, b_top, b_weight, b_q, b_low, b_high, o_q, m_q, o_row, tl.load(p_order + t), rows, keys,
+            positions, scale, p_key, p_value, p_valid, p_index, p_query_position, p_key_position, p_bias, kl, vl,
+            drop_below, D, BLOCK_D, KEYS, NEAR, False, VALID, DROPOUT, PRECISION,
+        )  # fmt: skip
+
+    m_any = b_top > -1e29
+    b_output = b_sum * tl.where(m_any, kept / tl.where(m_any, b_weight, 1.0), 0.0)[:, None]
+    o_output = ((tile * queries + o_q)[:, None] * heads + head) * D + o_d[None, :]
+    tl.store(p_output + o_output, b_output.to(p_output.dtype.element_ty), mask=m_q[:, None] & (o_d < D)[None, :])
+    # The far bias rounds when added back; the weight takes up what was lost.
+    b_largest = b_top + b_far
+    b_part = b_largest - b_top
+    b_lost = (b_top - (b_largest - b_part)) + (b_far - b_part)
+    tl.store(p_largest + o_row, tl.where(m_any, b_largest, 0.0), mask=m_q)
+    tl.store(p_weight + o_row, tl.where(m_any, b_weight * tl.exp2(b_lost), float("inf")), mask=m_q)
