@@ -118,6 +118,12 @@ def test_training_goes_on_after_an_evaluation_in_inference_mode(config, batch):
     model.train()(batch(2)).summary.sum().backward()
 
 
+def test_training_after_inference(model, batch):
+    with torch.inference_mode():
+        model(batch(2))
+    model(batch(2)).patches.sum().backward()
+
+
 def test_recomputation_is_only_about_memory(config, batch):
     torch.manual_seed(1)
     one = OmniSat(config)
