@@ -9,162 +9,21 @@
 #include <type_traits>
 #include <vector>
 
+#include "infonce_tokens.h"
+#include "tournament.h"
 #include "vector_math.h"
 
 namespace fusion::infonce {
 namespace {
 
-constexpr double kNoDirection = 1e-8;  // as in reference.py
-constexpr double kTie = 1e-5;
+constexpr double kTie = 1e-5;  // as in kernels/infonce/reference.py
 // Up to this scale e^(s - scale) of cosines lies between e^-64 and 1: one shift for all rows, and no running maximum.
 constexpr double kSafeScale = 32;
-constexpr int kTile = 384;  // rows of a tile; its float32 entries and operands stay in a 2 MB second-level cache
-
 // Multiplications that pay for waking one more thread.
 constexpr double kWorkPerThread = 4e6;
 
 template <class T>
 constexpr T kInfinity = std::numeric_limits<T>::infinity();
-
-template <class T>
-std::unique_ptr<T[]> uninitialised(int64_t count) {
-  return std::unique_ptr<T[]>(new T[std::max<int64_t>(count, 1)]);
-}
-
-// The observed tokens, packed. T: dtype of the input, C: of the operands of products, A: of sums.
-template <class T, class C, class A>
-struct Tokens {
-  int n, dim;
-  std::vector<int> source;            // (n,) row of the input
-  std::vector<int> packed;            // (N,) or -1
-  std::unique_ptr<C[]> f;             // (n, D)
-  std::vector<A> inverse;             // (n,)
-  std::vector<int> kind;              // (n,) modality
-  std::vector<int> block_lo, block_hi;  // (n,) tokens of the same block, left out of the denominator
-  std::vector<int> site_lo, site_hi, members;  // (n,) members[site_lo .. site_hi): tokens of the same patch, ascending
-
-  explicit Tokens(const Problem<T>& p) : dim(int(p.dim)), packed(p.tokens_count, -1) {
-    for (int64_t i = 0; i < p.tokens_count; ++i)
-      if (p.modality[i] >= 0) {
-        packed[i] = int(source.size());
-        source.push_back(int(i));
-      }
-    n = int(source.size());
-    find_blocks(p);
-    find_sites(p);
-    f = uninitialised<C>(int64_t(n) * dim);
-    inverse.resize(n);
-#pragma omp parallel for num_threads(p.threads) schedule(static)
-    for (int i = 0; i < n; ++i) direct(p, i);
-  }
-
-  void find_blocks(const Problem<T>& p) {
-    kind.resize(n), block_lo.resize(n), block_hi.resize(n);
-    for (int i = 0, j; i < n; i = j) {
-      for (j = i; j < n && p.block[source[j]] == p.block[source[i]]; ++j) kind[j] = p.modality[source[j]];
-      std::fill(block_lo.begin() + i, block_lo.begin() + j, i);
-      std::fill(block_hi.begin() + i, block_hi.begin() + j, j);
-    }
-  }
-
-  void find_sites(const Problem<T>& p) {
-    site_lo.assign(n, -1), site_hi.resize(n);
-    members.reserve(n);
-    for (int i = 0; i < n; ++i) {
-      if (site_lo[i] >= 0) continue;
-      const int lo = int(members.size());
-      int32_t j = source[i];
-      do {
-        if (packed[j] >= 0) members.push_back(packed[j]);
-        j = p.ring[j];
-      } while (j != source[i]);
-      std::sort(members.begin() + lo, members.end());
-      for (int k = lo; k < int(members.size()); ++k) site_lo[members[k]] = lo, site_hi[members[k]] = int(members.size());
-    }
-  }
-
-  void direct(const Problem<T>& p, int i) {
-    const T* token = p.tokens + int64_t(source[i]) * dim;
-    A scale = 1;
-    if (p.normalize) {
-      A square = 0;
-#pragma omp simd reduction(+ : square)
-      for (int d = 0; d < dim; ++d) square += widen(token[d]) * widen(token[d]);
-      scale = square > A(kNoDirection * kNoDirection) ? 1 / std::sqrt(square) : A(0);
-    }
-    inverse[i] = scale;
-    for (int d = 0; d < dim; ++d) f[int64_t(i) * dim + d] = round_to<C>(A(widen(round_to<T>(A(widen(token[d]) * scale)))));
-  }
-
-  template <class Visit>
-  void each_positive(int i, int lo, int hi, Visit visit) const {
-    const auto end = members.begin() + site_hi[i];
-    for (auto j = std::lower_bound(members.begin() + site_lo[i], end, lo); j != end && *j < hi; ++j)
-      if (kind[*j] != kind[i]) visit(*j);
-  }
-
-  A dot(int i, int j) const {
-    const C *x = &f[int64_t(i) * dim], *y = &f[int64_t(j) * dim];
-    A sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int d = 0; d < dim; ++d) sum += widen(x[d]) * widen(y[d]);
-    return sum;
-  }
-};
-
-// Rows and columns of the similarity matrix cut into tiles, each visited by one thread at a time such that no two
-// threads work on the same rows or columns: no atomics, and sums in one order.
-struct Tiling {
-  int rows, columns;
-  bool symmetric;  // rows are the columns: only tiles on and above the diagonal, each standing for its mirror image
-  int tile, row_tiles, column_tiles;
-
-  Tiling(int rows, int columns, bool symmetric, int threads) : rows(rows), columns(columns), symmetric(symmetric) {
-    // A multiple of 2 x threads tiles keeps all threads busy through every round of the tournament below.
-    const int round = symmetric ? 2 * threads : threads;
-    const int wanted = round * ((rows + round * kTile - 1) / (round * kTile));
-    tile = std::clamp(((rows + wanted - 1) / std::max(wanted, 1) + 15) / 16 * 16, 16, kTile);
-    row_tiles = (rows + tile - 1) / tile;
-    column_tiles = (columns + tile - 1) / tile;
-  }
-
-  // visit(scratch, I, J) for every tile; make() gives each thread its scratch.
-  template <class Make, class Visit>
-  void each(int threads, Make make, Visit visit) const {
-#pragma omp parallel num_threads(threads)
-    {
-      SerialProducts serial;
-      auto scratch = make();
-      if (symmetric)
-        tournament(scratch, visit);
-      else {
-#pragma omp for schedule(dynamic)
-        for (int i = 0; i < row_tiles; ++i)
-          for (int j = 0; j < column_tiles; ++j) visit(scratch, i, j);
-      }
-    }
-  }
-
-  // Every pair of tiles meets once, in rounds where no tile plays twice (the circle method).
-  template <class Scratch, class Visit>
-  void tournament(Scratch& scratch, Visit visit) const {
-#pragma omp for schedule(dynamic)
-    for (int i = 0; i < row_tiles; ++i) visit(scratch, i, i);
-    const int players = row_tiles + row_tiles % 2, circle = players - 1;
-    for (int round = 0; round < circle; ++round) {
-#pragma omp for schedule(dynamic)
-      for (int game = 0; game < players / 2; ++game) {
-        const int i = game == 0 ? circle : (round + game) % circle;
-        const int j = (round - game + circle) % circle;
-        if (std::max(i, j) < row_tiles) visit(scratch, std::min(i, j), std::max(i, j));
-      }
-    }
-  }
-
-  int begin(int tile_index) const { return tile_index * tile; }
-  int row_end(int i) const { return std::min(rows, begin(i + 1)); }
-  int column_end(int j) const { return std::min(columns, begin(j + 1)); }
-};
 
 // What forward and backward share: the rows wanted and one tile of similarities.
 template <class T, class C, class A>
