@@ -163,7 +163,7 @@ def _arrays_library() -> Library:
     return Library(
         name="fusion_arrays",
         title="NumPy look-ups",
-        sources=(CSRC / "arrays.cpp", CSRC / "cpu" / "quantize.cpp"),
+        sources=(CSRC / "arrays.cpp", *sorted((CSRC / "cpu").glob("quantize*.cpp"))),
         compile={".cpp": (compiler, *_CXX_FLAGS, f"-I{pybind11.get_include()}", python, f"-I{CSRC}")},
         link=(compiler, "-shared", "-fopenmp", "-ldl"),
         identity=toolchain.version(compiler) + toolchain.cpu_identity() + sys.version,
