@@ -57,7 +57,7 @@ def predict(
     from sklearn.preprocessing import StandardScaler
 
     def forest() -> Any:
-        return RandomForestRegressor(300, min_samples_leaf=2, max_features=1 / 3, random_state=seed)
+        return RandomForestRegressor(200, min_samples_leaf=2, max_features=1 / 3, random_state=seed)
 
     def ridge() -> Any:
         return make_pipeline(StandardScaler(), RidgeCV(np.logspace(-2, 4, 13)))

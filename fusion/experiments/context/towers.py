@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +111,7 @@ def cross_validate(
     weather, which ``forest_all`` and ``ridge_all`` see as well.
 
     Args:
-        steps: of stage 1 and stage 2, each on all samples at once.
+        steps: of stage 1 and stage 2.
         regressor: settings of :func:`fusion.context.gpp.fit_regressor`.
         folds: of sites; years are left out one at a time.
     """
@@ -118,14 +122,14 @@ def cross_validate(
     rows = Rows(towers.bands, towers.weather, _context(towers), towers.day, towers.gpp)
     splits = {"by_site": (towers.site, folds), "by_year": (towers.year, len(np.unique(towers.year)))}
     items: list[Any] = []
+    run = partial(_fold, towers, rows, sensors, fusion, plan, tuple(steps), regressor, repeats, state.seed)
     for key, (groups, parts) in splits.items():
         guessed: dict[str, np.ndarray] = {}
-        for train, test in GroupKFold(parts).split(towers.bands, groups=groups):
-            model = _represent(towers, train, sensors, fusion, plan, steps, state.seed)
-            embedding = _embed(towers, model)
-            found = predict(rows, embedding, train, test, regressor, repeats=repeats, seed=state.seed)
-            for name, values in found.items():
-                guessed.setdefault(name, np.full(len(towers), np.nan))[test] = values
+        folds_ = list(GroupKFold(parts).split(towers.bands, groups=groups))
+        with ProcessPoolExecutor(min(os.cpu_count() or 1, parts), get_context("spawn")) as pool:
+            for (_, test), found in zip(folds_, pool.map(run, *zip(*folds_, strict=True)), strict=True):
+                for name, values in found.items():
+                    guessed.setdefault(name, np.full(len(towers), np.nan))[test] = values
         what = f"Each of {len(towers)} images once, predicted without its {key[3:]} ({parts} folds of {key[3:]}s)."
         state.metrics[key], shown = report(towers.gpp, guessed, what)
         items += shown
@@ -134,6 +138,25 @@ def cross_validate(
         f"{key} R2 model {state.metrics[key]['model']['r2']:.3f}, forest {state.metrics[key]['forest']['r2']:.3f}"
         for key in splits
     )
+
+
+def _fold(
+    towers: Towers,
+    rows: Rows,
+    sensors: Mapping[str, Mapping[str, Any]],
+    fusion: Mapping[str, Any],
+    plan: Recipe,
+    steps: tuple[int, int],
+    regressor: Mapping[str, Any],
+    repeats: int,
+    seed: int,
+    train: np.ndarray,
+    test: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """One fold, in a process of its own: the matrices are too small for several threads."""
+    torch.set_num_threads(1)
+    model = _represent(towers, train, sensors, fusion, plan, steps, seed)
+    return predict(rows, _embed(towers, model), train, test, regressor, repeats=repeats, seed=seed)
 
 
 def _context(towers: Towers, frames: int = 7, span: int = 120) -> np.ndarray:
@@ -163,7 +186,10 @@ def _represent(
     ]
     samples = ContextSamples(cubes, configs, stride=1)
     names = [m.name for m in samples.modalities]
-    batches = [collate([samples[i, k] for i in range(len(samples))], names) for k in range(4)]  # four random views
+    rng = np.random.default_rng(seed)
+    size = min(256, len(samples))
+    drawn = [rng.choice(len(samples), size, replace=False) for _ in range(12)]
+    batches = [collate([samples[int(i), k] for i in rows], names) for k, rows in enumerate(drawn)]  # random views
     torch.manual_seed(seed)
     encoders = {}
     for config in configs:
@@ -177,7 +203,7 @@ def _represent(
 
 
 def _descend(module: Any, batches: list[TileBatch], steps: int, lr: float) -> Any:
-    """All samples in every step: of a thousand single pixels a run folder would take longer than the training."""
+    """A plain loop: with a thousand single pixels, keeping a run folder would take longer than the training."""
     trained = [p for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=lr, weight_decay=module.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)

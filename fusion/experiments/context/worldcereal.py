@@ -91,7 +91,6 @@ def pretrain(
     parameters = sum(p.numel() for p in model.parameters())
     sizes = ", ".join(f"{c.modality.name} {c.bottleneck}" for c in configs)
     state.metrics["pretrain"] = {"samples": len(train), "parameters": parameters}
-    state.conditions.append(f"Windows of {window} x {window} pixels and {configs[0].frames} dates.")
     curves = [loss_curves(state.out / "train" / n / "metrics.csv", f"Stage 1, {n}.") for n in sensors]
     curves.append(loss_curves(state.out / "train" / "fusion" / "metrics.csv", "Stage 2."))
     state.sections.append(
