@@ -7,6 +7,8 @@ their modality: tokens of the same patch in two modalities have distance zero.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -73,8 +75,7 @@ class Combiner(nn.Module):
         super().__init__()
         bucket = euclidean_buckets(*grid, extra=1)  # (1+P, 1+P)
         self.summary = nn.Parameter(torch.empty(1, 1, dim).normal_(0, 0.02))
-        # Not small: the position table starts at zero and learns from bias = query . table.
-        self.query = nn.Parameter(torch.empty(1, 1, dim).normal_())
+        self.query = nn.Parameter(torch.empty(1, 1, dim))
         self.blocks = nn.ModuleList(
             TransformerBlock(
                 RelativeAttention(dim, heads, bucket, dropout=attention_dropout), dim, width, dropout, rate
@@ -83,7 +84,21 @@ class Combiner(nn.Module):
         )
         cross = RelativeAttention(dim, heads, bucket, cross=True, dropout=attention_dropout)
         self.cross = CrossBlock(cross, dim, width, dropout, drop_path)
+        self._look_at_own_patch(own=int(bucket[1, 1]), others=len(bucket) - 1)
         self._positions: dict[tuple[int, int, torch.device], Tensor] = {}
+
+    @torch.no_grad()
+    def _look_at_own_patch(self, own: int, others: int) -> None:
+        """Starts the cross-attention so that a patch's query gives half of its attention to its own patch.
+
+        The queries are copies of one vector and only the position table tells them apart. From a table of zeros,
+        as in self-attention, they all say the same for many epochs.
+        """
+        attention = self.cross.attention
+        direction = torch.randn(attention.table.shape[1])  # (D/H,), the same in every head
+        self.query.copy_(direction.repeat(attention.heads))
+        bias = math.log(others) * math.sqrt(len(direction))  # the op divides by sqrt(D/H)
+        attention.table[..., own] = direction * bias / direction.square().sum()
 
     def forward(self, tokens: Tensor, present: Tensor) -> Tensor:
         """tokens (B, M, P, D), present (B, M) bool -> (B, 1+P, D), the tile's summary first.

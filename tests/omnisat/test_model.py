@@ -91,6 +91,26 @@ def test_positions_are_relative_and_shared_by_modalities(config):
     assert (model(moved, present) - out).abs().max() > 1e-3
 
 
+@torch.no_grad()
+def test_queries_start_at_their_own_patch(config):
+    """With nothing to choose between tokens, half of the attention is on the own patch, in every modality alike."""
+    combiner = OmniSat(config).combiner.eval()
+    attention = combiner.cross.attention
+    attention.project_in.weight[:16] = 0  # keys say nothing
+    attention.project_in.bias[:16] = 0
+    attention.project_out.weight.copy_(torch.eye(16))
+    attention.project_out.bias.zero_()
+    position, seen = combiner.positions(2, 6, torch.device("cpu")), []
+    for patch in range(1, 7):
+        tokens = (position == patch).float()[None, :, None].expand(-1, -1, 16)  # (1, 13, 16): 1 where the patch is
+        attention.project_in.weight[16:] = torch.eye(16)
+        attention.project_in.bias[16:] = 0
+        seen.append(attention(tokens, query=combiner.query.expand(1, 7, -1), key_position=position)[0, :, 0])
+    share = torch.stack(seen, 1)  # (1+P, P): attention of each query to each patch
+    torch.testing.assert_close(share[1:].diagonal(), torch.full((6,), 0.5), atol=0.05, rtol=0)
+    torch.testing.assert_close(share[0], share[0].mean().expand(6))  # the tile's query favours none
+
+
 def test_values_are_standardised_inside(model, batch, config):
     raw = batch(2)
     plain = [dataclasses.replace(m, mean=(), std=()) for m in config.modalities]
