@@ -59,10 +59,11 @@ def fit_regressor(
     steps: int = 400,
     lr: float = 2e-3,
     weight_decay: float = 0.05,
+    batch: int = 1024,
     seed: int = 0,
     **model: float,
 ) -> TemporalRegressor:
-    """Trains on standardised targets (B,) with absolute error below one and squared beyond (Huber), full batches."""
+    """Trains on standardised targets (B,) with squared error below one and absolute error beyond (Huber)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         regressor = TemporalRegressor(series.shape[-1], **model)
@@ -70,7 +71,8 @@ def fit_regressor(
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
         for _ in range(steps):
             optimizer.zero_grad()
-            loss = nn.functional.smooth_l1_loss(regressor(series, days, valid), target)
+            rows = slice(None) if len(target) <= batch else torch.randint(len(target), (batch,))
+            loss = nn.functional.smooth_l1_loss(regressor(series[rows], days[rows], valid[rows]), target[rows])
             loss.backward()
             nn.utils.clip_grad_norm_(regressor.parameters(), 1.0)
             optimizer.step()
