@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from .eager import working_dtype
 from .learning import draw_rows, joint_statistics, kmeans
 from .op import GRADIENTS, METRICS, code_decode, nearest_code, vector_quantize
 
@@ -108,7 +109,7 @@ class VectorQuantizer(nn.Module):
         """(..., D) -> quantized (..., D), codes (...), loss (): missing vectors as in :func:`vector_quantize`."""
         if self.training and not self._started:
             self.start(x)
-        x = self._unit(x)
+        dtype, x = x.dtype, self._unit(x)
         quantized, codes, commitment = vector_quantize(
             x, self._unit(self.codebook), metric=self.metric, gradient=self.gradient
         )
@@ -117,7 +118,7 @@ class VectorQuantizer(nn.Module):
             loss = loss + self._codebook_loss(x.detach(), codes)
         if self.training:
             self._update(x.detach().reshape(-1, self.dim), codes.reshape(-1))
-        return quantized, codes, loss
+        return quantized.to(dtype), codes, loss
 
     def encode(self, x: Tensor) -> Tensor:
         """(..., D) -> codes (...)."""
@@ -149,7 +150,8 @@ class VectorQuantizer(nn.Module):
         return perplexity(self.counts)
 
     def _unit(self, x: Tensor) -> Tensor:
-        return nn.functional.normalize(x, dim=-1) if self.metric == "cosine" else x
+        """Scaled to unit length, in float32 at least, for the cosine metric."""
+        return nn.functional.normalize(x.to(working_dtype(x)), dim=-1) if self.metric == "cosine" else x
 
     def _codebook_loss(self, x: Tensor, codes: Tensor) -> Tensor:
         """Mean of ``(sg(x) - c)^2`` over finite vectors and D."""

@@ -57,6 +57,7 @@ def test_the_tiles_fit(architecture: int, bytes_: int, dim: int) -> None:
         assert _describe(resources) == recorded["kernels"][_name(bytes_, dim)]["resources"]
 
 
+@pytest.mark.slow
 def test_cuda_sources_compile_without_spills(tmp_path: Path) -> None:
     try:
         compiler, toolkit = toolchain.nvcc()

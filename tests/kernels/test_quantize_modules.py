@@ -238,6 +238,23 @@ def test_training_compiles_and_agrees():
     torch.testing.assert_close(quantizers[1].state_dict(), quantizers[0].state_dict())
 
 
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+def test_autocast_keeps_the_codebook_in_float32(metric):
+    encoder = torch.nn.Linear(5, 8)
+    quantizers = [load(VectorQuantizer(8, 12, metric=metric, restart_below=2.0), clusters(12)).train() for _ in "ab"]
+    x = torch.randn(100, 5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        latents = encoder(x)
+        quantized, codes, loss = quantizers[0](latents)
+    assert latents.dtype == quantized.dtype == torch.bfloat16
+    loss.backward()
+    assert encoder.weight.grad.isfinite().all()
+    expected = quantizers[1](latents.detach().float())
+    assert torch.equal(codes, expected[1])
+    torch.testing.assert_close(quantizers[0].state_dict(), quantizers[1].state_dict(), atol=1e-5, rtol=1e-4)
+    assert quantizers[0].codebook.dtype == torch.float32
+
+
 def test_a_resumed_run_continues_exactly(tmp_path):
     def train(quantizer, steps):
         for step in steps:
