@@ -80,7 +80,10 @@ def standardise(x: Tensor, weight: Tensor, groups: int, *, eps: float) -> tuple[
         made with, which carry no gradient. Rows without weight are transformed alike, and receive the gradient
         of that transformation; the caller leaves them out.
     """
-    return _Standardise.apply(x, weight, groups, eps)
+    with torch.autocast(x.device.type, enabled=False):  # statistics in half precision would be useless
+        if x.dtype in (torch.bfloat16, torch.float16):
+            x, weight = x.float(), weight.float()
+        return _Standardise.apply(x, weight, groups, eps)
 
 
 class MaskedBatchNorm(nn.BatchNorm1d):
@@ -90,7 +93,7 @@ class MaskedBatchNorm(nn.BatchNorm1d):
     """
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """x (..., C); valid (...), or None."""
+        """x (..., C); valid (...), or None. float32 from half precision."""
         if valid is None or not self.training:
             return super().forward(x.reshape(-1, x.shape[-1])).view(x.shape)
         weight = valid.expand(x.shape[:-1]).reshape(1, 1, -1).to(x.dtype)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from .pooling import empty_map, index_dtype, layout, patch_slices, pick, pool, unpool
+from .unpooling import to_autocast
 
 __all__ = ["Stem"]
 
@@ -101,11 +102,7 @@ class Stem(nn.Module):
         """Some of the patches (n, C, s, s) -> maps (n, D, h, h), pooling positions or None."""
         if folded is None:
             return self._infer(patches)
-        weight, bias = folded
-        device = patches.device.type
-        if torch.is_autocast_enabled(device):
-            dtype = torch.get_autocast_dtype(device)
-            patches, weight, bias = patches.to(dtype), weight.to(dtype), bias.to(dtype)
+        patches, weight, bias = to_autocast(patches, *folded)
         stride = self.conv.stride[0]
         if not self.pooled:
             return F.gelu(F.conv2d(patches, weight, bias, stride, padding=1)), None

@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from .pooling import empty_map, layout, patch_slices, pick, unpool
 
-__all__ = ["UnpoolConvolution", "UnpoolProjection"]
+__all__ = ["UnpoolConvolution", "UnpoolProjection", "to_autocast"]
 
 
 class _Convolution(torch.autograd.Function):
@@ -84,8 +84,8 @@ def _slices(x: Tensor, side: int) -> Any:
     return patch_slices(len(x), x.shape[1] * side * side * x.element_size(), x.device)
 
 
-def _cast(*tensors: Tensor) -> list[Tensor]:
-    """To the dtype of autocast, where that is on."""
+def to_autocast(*tensors: Tensor) -> list[Tensor]:
+    """To the dtype of autocast, where that is on; autograd functions of one's own must do so themselves."""
     device = tensors[0].device.type
     if not torch.is_autocast_enabled(device):
         return list(tensors)
@@ -100,7 +100,7 @@ class UnpoolConvolution(nn.ConvTranspose2d):
 
     def forward(self, x: Tensor, index: Tensor, side: int) -> Tensor:
         """x (N, D, h, w), index of the same shape, into side x side -> (N, D, side, side)."""
-        x, weight = _cast(x, self.weight)
+        x, weight = to_autocast(x, self.weight)
         return _Convolution.apply(x, index, weight, side)
 
 
@@ -114,7 +114,7 @@ class UnpoolProjection(nn.ConvTranspose2d):
         """x (N, D, h, w), index of the same shape or None (no un-pooling), into side x side -> (N, C, s, s)."""
         if index is None:
             return super().forward(x)
-        x, weight = _cast(x, self.weight)
+        x, weight = to_autocast(x, self.weight)
         stride = self.stride[0]
         out_side = (side - 1) * stride + 1 + self.output_padding[0]
         return _Projection.apply(x, index, weight, side, stride, out_side) + self.bias[:, None, None]

@@ -56,7 +56,7 @@ def test_pretraining_learns_and_logs(config, batch, tmp_path):
     first = dict(fit.callback_metrics)
     assert {"train/loss", "val/loss", "val/contrastive", "val/retrieval"} <= set(first)
     assert {f"val/reconstruction/{name}" for name in data.values} <= set(first)
-    fit = trainer(tmp_path, 60)
+    fit = trainer(tmp_path, 40)
     fit.fit(module, loader(data), loader(data))
     last = fit.callback_metrics
     assert last["train/loss"] < 0.5 * first["train/loss"]
@@ -77,8 +77,8 @@ def test_finetuning_overfits_a_few_tiles(config, batch, task, tmp_path):
     options = {}
     if task == "regression":
         options = {"target_mean": target.mean(0).tolist(), "target_std": target.std(0).tolist()}
-    module = OmniSatFinetuning(OmniSat(config), task, ["a", "b", "c"], lr=5e-3, **options)
-    fit = trainer(tmp_path, 80)
+    module = OmniSatFinetuning(OmniSat(config), task, ["a", "b", "c"], lr=1e-2, **options)
+    fit = trainer(tmp_path, 50)
     fit.fit(module, loader(data), loader(data))
     assert fit.callback_metrics["train/loss"] < 0.1
     fit.test(module, loader(data), verbose=False)

@@ -176,6 +176,20 @@ def test_tiles_of_one_patch(config):
     assert hidden_by(50, 1, 2, ratio=0.9).sum() == 50
 
 
+def test_autocast(config, batch):
+    """Half precision where it is cheap, float32 for every statistic."""
+    model, objective, data = OmniSat(config), PretrainingObjective(config), batch(4, 20)
+    data.values["s2"] += 100  # an offset that half precision would drown in
+    expected = run((model, objective), data)
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = run((model, objective), data)
+    losses.total.backward()
+    assert losses.total.dtype == torch.float32
+    torch.testing.assert_close(losses.total, expected.total, atol=0, rtol=0.05)
+    for part in (model, objective):
+        assert all(p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in part.parameters())
+
+
 def test_options_are_checked(config):
     with pytest.raises(ValueError, match=r"mask_ratio must lie between 0 and 1, not 1\.5"):
         PretrainingObjective(config, mask_ratio=1.5)
