@@ -14,7 +14,7 @@ import torch
 
 from .backends import choose
 
-__all__ = ["declare_native", "define"]
+__all__ = ["declare_native", "define", "under_autocast"]
 
 
 def define(schema: str, *, fake: Callable[..., Any]) -> torch._ops.OpOverload:
@@ -37,3 +37,22 @@ def declare_native(schema: str) -> None:
     """Declares ``fusion::<schema>``, which a compiled library implements."""
     name = schema.partition("(")[0]
     torch.library.define(f"fusion::{name}", schema.removeprefix(name))
+
+
+def under_autocast(operator: torch._ops.OpOverload, *, casts: int) -> None:
+    """Inside autocast the first ``casts`` arguments take its dtype (float64 keeps its own), the others theirs."""
+
+    def register(device: str) -> None:
+        key = f"Autocast{device.upper()}"
+        autocast = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, key))
+
+        def run(*args: Any) -> Any:
+            dtype = torch.get_autocast_dtype(device)
+            cast = (a if a.dtype == torch.float64 else a.to(dtype) for a in args[:casts])
+            with torch._C._ExcludeDispatchKeyGuard(autocast):
+                return operator(*cast, *args[casts:])
+
+        torch.library.impl(operator.name(), key, run)
+
+    register("cpu")
+    register("cuda")

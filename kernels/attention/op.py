@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..backends import implement
-from ..operators import define
+from ..operators import define, under_autocast
 from . import eager, native
 from .buckets import check_indices
 from .eager import empty_like_heads, statistics_dtype
@@ -126,23 +126,9 @@ torch.library.register_autograd("fusion::relative_attention", _differentiate, se
 torch.library.register_autograd("fusion::relative_attention_backward", _no_second_derivative)
 
 
-def _register_autocast(device: str) -> None:
-    """Under autocast query, key and value take its dtype, as in torch's own attention; the table keeps its
-    precision, and statistics are float32 whatever the input."""
-    dispatch_key = f"Autocast{device.upper()}"
-    excluded = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, dispatch_key))
-
-    def cast(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-        dtype = torch.get_autocast_dtype(device)
-        query, key, value = (t if t.dtype == torch.float64 else t.to(dtype) for t in (query, key, value))
-        with torch._C._ExcludeDispatchKeyGuard(excluded):
-            return _forward(query, key, value, *rest)
-
-    torch.library.impl("fusion::relative_attention", dispatch_key)(cast)
-
-
-_register_autocast("cpu")
-_register_autocast("cuda")
+# Query, key and value take autocast's dtype, as in torch's own attention; the table keeps its precision, and
+# statistics are float32 whatever the input.
+under_autocast(_forward, casts=3)
 
 
 def relative_attention(

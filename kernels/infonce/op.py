@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..backends import implement
-from ..operators import declare_native, define
+from ..operators import declare_native, define, under_autocast
 from . import eager
 from .layout import EXCLUDE, Layout, dense_layout, ragged_layout
 
@@ -153,22 +153,8 @@ torch.library.register_autograd("fusion::patch_info_nce_forward", _gradients, se
 torch.library.register_autograd("fusion::patch_info_nce_backward", _no_second_order)
 
 
-def _autocast(device: str) -> None:
-    """Products run in autocast's dtype; temperature and statistics keep theirs."""
-    key = torch._C.DispatchKey.AutocastCPU if device == "cpu" else torch._C.DispatchKey.AutocastCUDA
-
-    def forward(tokens: Tensor, *others: Any) -> tuple[Tensor, ...]:
-        if tokens.dtype != torch.float64:
-            tokens = tokens.to(torch.get_autocast_dtype(device))
-        with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(key)):
-            return torch.ops.fusion.patch_info_nce_forward(tokens, *others)
-
-    torch.ops.fusion.patch_info_nce_forward.default.py_impl(key)(forward)
-    torch.library.impl("fusion::patch_info_nce_forward", f"Autocast{device.upper()}", forward)
-
-
-_autocast("cpu")
-_autocast("cuda")
+# Products run in autocast's dtype; temperature and statistics keep theirs.
+under_autocast(torch.ops.fusion.patch_info_nce_forward.default, casts=1)
 
 
 def patch_info_nce(

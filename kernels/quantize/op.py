@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..backends import implement
-from ..operators import define
+from ..operators import define, under_autocast
 from . import eager, native  # noqa: F401  (native registers its implementations)
 from .reference import rotate
 
@@ -76,23 +76,6 @@ _bin_decode = define(
     fake=lambda codes, centres: centres.new_empty(codes.shape + centres.shape[1:]),
 )
 
-_autocast = torch.library.Library("fusion", "FRAGMENT")
-_AUTOCAST = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU) | torch._C.DispatchKeySet(
-    torch._C.DispatchKey.AutocastCUDA
-)
-
-
-def _unaffected_by_autocast(operator: torch._ops.OpOverload) -> None:
-    """Indices and statistics are computed in float32 from the inputs as they are, inside autocast too."""
-
-    def run(*args: Any) -> Any:
-        with torch._C._ExcludeDispatchKeyGuard(_AUTOCAST):
-            return operator(*args)
-
-    for key in ("AutocastCPU", "AutocastCUDA"):
-        _autocast.impl(operator.name(), run, key)
-
-
 for _operator in (
     _nearest_code,
     _quantize_rows,
@@ -105,7 +88,7 @@ for _operator in (
 ):
     _name = _operator._schema.name.removeprefix("fusion::")
     implement(_name, "eager")(getattr(eager, _name))
-    _unaffected_by_autocast(_operator)
+    under_autocast(_operator, casts=0)  # indices and statistics are computed from the inputs as they are
 
 
 def _refuses_triton(x: Tensor, codebook: Tensor, metric: str) -> str | None:
