@@ -25,6 +25,7 @@ import torch
 __all__ = ["Build", "compare", "device_name", "save"]
 
 RESULTS = Path(__file__).parent / "results"
+_M_MMAP_THRESHOLD = -3  # of malloc.h
 Step = Callable[[], Any]
 # Makes a contender: inputs on the device, and the step to time. Top-level or functools.partial of such, so that a
 # fresh process can make it too.
@@ -119,9 +120,13 @@ def _peak(step: Step, build: Build) -> int:
 
 
 def _peak_of_process(build: Build, sender: Any) -> None:
+    libc = ctypes.CDLL(None)
+    # Blocks beyond 64 KiB go back to the system when freed, so that what is resident is what is in use (glibc would
+    # keep some of them, by luck more than a gigabyte).
+    libc.mallopt(_M_MMAP_THRESHOLD, 1 << 16)
     step = build()
     step()  # libraries, thread pools, compilation
-    ctypes.CDLL(None).malloc_trim(0)  # what that step freed counts again
+    libc.malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far (Linux)
     before = _status("VmRSS")
     step()

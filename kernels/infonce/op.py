@@ -74,7 +74,13 @@ def _cpp_refuses(*args: Any) -> str | None:
 
 def _triton_refuses(*args: Any) -> str | None:
     tokens = args[0] if args[1].dtype == torch.int32 else args[1]
-    return "has no float64 arithmetic" if tokens.dtype == torch.float64 else None
+    if tokens.dtype == torch.float64:
+        return "has no float64 arithmetic"
+    if tokens.shape[1] > 4096:
+        return f"keeps a token's features in registers: at most 4096, got {tokens.shape[1]}"
+    if tokens.is_cuda and torch.cuda.get_device_capability(tokens.device) < (8, 0):
+        return "needs a GPU of compute capability 8.0 or above"
+    return None
 
 
 def _check_value(temperature: Tensor) -> None:

@@ -8,6 +8,8 @@ contiguous, so only tiles at their edges compare labels and tiles inside them ar
 padding vanish through a column's shift of -inf, which costs nothing. Column splits fill the chip where there are
 fewer row blocks than multiprocessors; their partial sums are added in a fixed order.
 
+Not timed on a GPU yet: tiles are chosen by what the compiler says of shared memory and registers.
+
 float32 tokens are split into two bfloat16 parts, x = high + low, and multiplied as high high + high low + low high,
 which keeps 16 bits of each factor (tf32, truncated by Triton on sm_86, keeps 10).
 """
