@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .codebooks import VectorQuantizer
-from .tokenizers import SCALE_BITS, Tokenizer
+from .tokenizers import SCALE_BITS, Encoded, Tokenizer, apart
 
 __all__ = ["PatchTokenizer"]
 
@@ -99,15 +99,16 @@ class PatchTokenizer(Tokenizer):
         return self.eval()
 
     @torch.no_grad()
-    def encode(self, values: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(self, values: Tensor) -> Encoded:
         """Series (..., T) -> codes (..., P) or (..., P, Q), P = ceil(T / patch); mean and deviation (..., 2)."""
         normalised, scale = self._normalise(values)
         codes = self.quantizer.encode(self._latents(normalised))
-        return self._unflatten(codes, values.shape), scale.reshape(*values.shape[:-1], 2)
+        return Encoded(self._unflatten(codes, values.shape), scale.reshape(*values.shape[:-1], 2))
 
     @torch.no_grad()
-    def decode(self, codes: Tensor, scale: Tensor, length: int | None = None) -> Tensor:
+    def decode(self, codes: Tensor | Encoded, scale: Tensor | None = None, length: int | None = None) -> Tensor:
         """Codes and scales as :meth:`encode` gives them -> float32 series (..., length), by default P * patch."""
+        codes, scale = apart(codes, scale)
         leading = scale.shape[:-1]
         quantized = self.quantizer.decode(codes.reshape(-1, *codes.shape[len(leading) :]))  # (N, P, D)
         decoded = self._decode_latents(quantized)[..., :length]
@@ -115,7 +116,7 @@ class PatchTokenizer(Tokenizer):
         return (decoded * flat[:, 1:] + flat[:, :1]).reshape(*leading, decoded.shape[-1])
 
     def reconstruct(self, values: Tensor) -> Tensor:
-        return self.decode(*self.encode(values), values.shape[-1])
+        return self.decode(self.encode(values), length=values.shape[-1])
 
     def rate(self, length: int) -> float:
         patches = -(-length // self.patch)

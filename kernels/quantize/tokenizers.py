@@ -7,20 +7,39 @@ series that end early; its code is -1 and decodes to NaN. Variables are fitted s
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .op import bin_decode, bin_encode, code_statistics
 
-__all__ = ["MeanScaleBins", "MuLaw", "QuantileBins", "SymbolicAggregate", "Tokenizer", "UniformBins"]
+__all__ = ["Encoded", "MeanScaleBins", "MuLaw", "QuantileBins", "SymbolicAggregate", "Tokenizer", "UniformBins"]
 
 SCALE_BITS = 32  # what each number of side information costs, as float32
 
 
+class Encoded(NamedTuple):
+    """Codes and what else decoding needs, from tokenizers that scale each series by numbers of its own."""
+
+    codes: Tensor
+    scale: Tensor
+
+
+def apart(codes: Tensor | Encoded, scale: Tensor | None) -> Encoded:
+    """Codes and scale given to ``decode`` as ``encode`` returned them, or one by one."""
+    if scale is not None:
+        return Encoded(codes, scale)
+    if isinstance(codes, tuple):
+        return Encoded(*codes)
+    raise TypeError("decode: codes alone do not tell the scale; pass what encode returned, or codes and scale")
+
+
 class Tokenizer(nn.Module):
-    """What all tokenizers of series share. ``state_dict`` holds what ``fit`` found."""
+    """What all tokenizers of series share: ``decode(encode(values))`` is what encoding leaves of ``values``.
+
+    ``state_dict`` holds what ``fit`` found.
+    """
 
     codebook_size: int
 
@@ -252,21 +271,19 @@ class MeanScaleBins(Tokenizer):
         self.register_buffer("centres", centres)
         self.register_buffer("edges", torch.cat([-outer, (centres[1:] + centres[:-1]) / 2, outer]))
 
-    def encode(self, values: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(self, values: Tensor) -> Encoded:
         """Series (..., T) -> int64 codes (..., T), -1 where missing, and their scales (..., 1), 1 for a zero series."""
         values = values.float()
         _channels("MeanScaleBins", values)
         seen = values.isfinite()
         scale = torch.where(seen, values.abs(), 0).sum(-1, keepdim=True) / seen.sum(-1, keepdim=True)
         scale = torch.where(scale > 0, scale, 1)
-        return bin_encode(values / scale, self.edges), scale
+        return Encoded(bin_encode(values / scale, self.edges), scale)
 
-    def decode(self, codes: Tensor, scale: Tensor) -> Tensor:
+    def decode(self, codes: Tensor | Encoded, scale: Tensor | None = None) -> Tensor:
         """Codes (..., T) and scales (..., 1) -> float32 series (..., T)."""
+        codes, scale = apart(codes, scale)
         return bin_decode(codes, self.centres) * scale
-
-    def reconstruct(self, values: Tensor) -> Tensor:
-        return self.decode(*self.encode(values))
 
     def rate(self, length: int) -> float:
         return math.log2(self.codebook_size) + SCALE_BITS / length
@@ -302,7 +319,7 @@ class SymbolicAggregate(Tokenizer):
         # A symbol stands for the mean of the normal distribution inside its bin.
         self.register_buffer("centres", (alphabet * (density[:-1] - density[1:])).float())
 
-    def encode(self, values: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(self, values: Tensor) -> Encoded:
         """Series (..., T) -> int64 codes (..., W), -1 where a segment has no value; mean and deviation (..., 2)."""
         _channels("SymbolicAggregate", values)
         values = values.float()
@@ -313,20 +330,21 @@ class SymbolicAggregate(Tokenizer):
         deviation = (centred.square().sum(-1, keepdim=True) / count).sqrt()
         weight = self._overlap(values.shape[-1], values.device)  # (T, W)
         z = (centred @ weight) / (seen.float() @ weight) / torch.where(deviation > 0, deviation, 1)
-        return bin_encode(z, self.edges), torch.cat([mean, deviation], -1)
+        return Encoded(bin_encode(z, self.edges), torch.cat([mean, deviation], -1))
 
-    def decode(self, codes: Tensor, scale: Tensor, length: int | None = None) -> Tensor:
+    def decode(self, codes: Tensor | Encoded, scale: Tensor | None = None, length: int | None = None) -> Tensor:
         """Codes (..., W), mean and deviation (..., 2) -> float32 series (..., length), each segment constant.
 
         ``length`` defaults to W: one value a segment.
         """
+        codes, scale = apart(codes, scale)
         values = bin_decode(codes, self.centres) * scale[..., 1:] + scale[..., :1]  # (..., W)
         if length is None:
             return values
         return values[..., torch.arange(length, device=codes.device) * codes.shape[-1] // length]
 
     def reconstruct(self, values: Tensor) -> Tensor:
-        return self.decode(*self.encode(values), values.shape[-1])
+        return self.decode(self.encode(values), length=values.shape[-1])
 
     def rate(self, length: int) -> float:
         return (self.segments * math.log2(self.codebook_size) + 2 * SCALE_BITS) / length
