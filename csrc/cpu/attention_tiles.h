@@ -86,14 +86,14 @@ inline uint16_t to_bfloat16(float x) {  // to nearest even
   return static_cast<uint16_t>((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
 }
 
-// Reads a row, and asks for the same one of the next head: heads often lie side by side in a token, where a row
-// is one cache line that no hardware prefetcher foresees.
+// Reads a row, and asks for one that comes soon: heads often lie side by side in a token, and then the rows of one
+// head are single cache lines, too far apart for the hardware to foresee.
 inline void read_row(const Heads& tensor, Element element, int64_t b, int64_t h, int64_t token, int64_t dim,
                      float* row) {
   const int64_t offset = b * tensor.batch + h * tensor.head + token * tensor.token;
   const auto fetch = [&](const auto* source) {
-    constexpr int64_t kLine = 64 / sizeof *source;
-    for (int64_t d = 0; d < dim; d += kLine) __builtin_prefetch(source + tensor.head + d, 0, 2);
+    constexpr int64_t kAhead = 16, kLine = 64 / sizeof *source;
+    for (int64_t d = 0; d < dim; d += kLine) __builtin_prefetch(source + kAhead * tensor.token + d, 0, 2);
   };
   if (element == Element::kFloat32) {
     const float* source = static_cast<const float*>(tensor.data) + offset;
