@@ -277,13 +277,12 @@ void add_chunks(const Problem& p, const Plan& plan, const Partial& partial, cons
 
 void add_tables(const Problem& p, const Plan& plan, const Partial& partial, float* gradient) {
   const int64_t tables = p.shared ? 1 : p.heads;
+  const int64_t items = p.shared ? plan.items : plan.groups * plan.chunks;  // of one table, which follow each other
 #pragma omp parallel for num_threads(p.threads)
   for (int64_t at = 0; at < tables * partial.table_size; ++at) {
-    const int64_t head = at / partial.table_size;
+    const float* share = partial.table.get() + at / partial.table_size * items * partial.table_size;
     double sum = 0.0;
-    for (int64_t number = 0; number < plan.items; ++number)
-      if (p.shared || Item(p, plan, number).outer == head)
-        sum += partial.table.get()[number * partial.table_size + at % partial.table_size];
+    for (int64_t n = 0; n < items; ++n) sum += share[n * partial.table_size + at % partial.table_size];
     gradient[at] = static_cast<float>(sum);
   }
 }
