@@ -47,7 +47,8 @@ def folder(tmp_path):
         "y": 5_600_005 + 10.0 * np.arange(8),  # row 0 is south
     }
     np.savez(tmp_path / "a.npz", **arrays)
-    np.savez(tmp_path / "b.npz", **{k: v for k, v in arrays.items() if k not in ("fine", "scl")})
+    coarse = {"x": 500_010 + 20.0 * np.arange(6), "y": 5_600_010 + 20.0 * np.arange(4)}
+    np.savez(tmp_path / "b.npz", **{k: v for k, v in arrays.items() if k not in ("fine", "scl")} | coarse)
     return tmp_path, arrays
 
 
@@ -97,7 +98,7 @@ def test_backscatter_is_calmed(folder):
 def test_refuses_parts_with_different_dates(folder):
     path, _ = folder
     with pytest.raises(ValueError, match="different dates"):
-        read_cubes(DESCRIPTION, path, {"mixed": ["coarse", "radar"]})
+        read_cubes(DESCRIPTION, path, {"mixed": ["fine", "radar"]})
 
 
 def test_reads_real_patches(data_dir):
