@@ -23,6 +23,8 @@ class SensorConfig:
         widths: channels of the frame encoder, from the first convolution to the last.
         depth, heads, feedforward, dropout: of the temporal transformer; 8 hidden units is no slip, they use so few.
         span: largest number of days from the first to the last frame.
+        drop_maps: share of whole feature maps dropped in the frame encoder and decoder; 0 for narrow ones, which
+            cannot spare any.
     """
 
     modality: Modality
@@ -35,6 +37,7 @@ class SensorConfig:
     feedforward: int = 8
     dropout: float = 0.25
     span: int = 200
+    drop_maps: tuple[float, float] = (0.07, 0.1)
 
     def __post_init__(self) -> None:
         name = self.modality.name

@@ -44,8 +44,8 @@ class SensorAutoencoder(nn.Module):
         if config.window == 1:
             self.frame_encoder, self.frame_decoder = PixelEncoder(channels, widths), PixelDecoder(channels, widths)
         else:
-            self.frame_encoder = FrameEncoder(channels, widths)
-            self.frame_decoder = FrameDecoder(channels, widths, config.window)
+            self.frame_encoder = FrameEncoder(channels, widths, config.drop_maps[0])
+            self.frame_decoder = FrameDecoder(channels, widths, config.window, config.drop_maps[1])
         layer = nn.TransformerEncoderLayer(code, config.heads, config.feedforward, config.dropout, batch_first=True)
         self.transformer = nn.TransformerEncoder(layer, config.depth, enable_nested_tensor=False)
         self.narrow = nn.Linear(code, _INNER)
