@@ -58,8 +58,10 @@ class Command:
             parser.add_argument("--config", action="config", help="YAML file with values for the options below")
             parser.add_argument("--preset", action=PresetAction, metavar="NAME", help="values that ship with fusion")
         told = {parameter.arg_name: parameter.description for parameter in docstring_parser.parse(documented).params}
+        takes = inspect.signature(self.function).parameters
         for name in self.positional:
-            parser.add_argument(name, type=str, help=told[name])
+            several = "+" if str(takes[name].annotation).startswith("list") else None
+            parser.add_argument(name, type=str, nargs=several, help=told[name])
         parser.add_function_arguments(self.function, as_group=False, skip=set(self.positional))
         return parser
 
@@ -74,6 +76,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "finetune": Command("finetune:finetune", "run", configurable=True),
     "evaluate": Command("finetune:evaluate", "run", configurable=True),
     "embed": Command("embed:embed", "run", configurable=True),
+    "tokenize": Command("tokenize:tokenize", "files"),
     "experiment": Command("experiment:experiment", "name"),
     "report": Command("report:report", "run"),
 }
