@@ -23,8 +23,8 @@ class SensorConfig:
         widths: channels of the frame encoder, from the first convolution to the last.
         depth, heads, feedforward, dropout: of the temporal transformer; 8 hidden units is no slip, they use so few.
         span: largest number of days from the first to the last frame.
-        drop_maps: share of whole feature maps dropped in the frame encoder and decoder; 0 for narrow ones, which
-            cannot spare any.
+        drop_maps: share of whole feature maps dropped in the frame encoder and decoder; little for narrow ones,
+            which cannot spare many.
     """
 
     modality: Modality

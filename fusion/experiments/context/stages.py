@@ -73,7 +73,7 @@ def train_sensor(
     """Stage 1 of one sensor, in the run folder ``run``."""
     torch.manual_seed(seed)
     name = config.modality.name
-    module = SensorPretraining(SensorAutoencoder(config), objective(config, recipe), lr=recipe.lr, warmup=20)
+    module = SensorPretraining(SensorAutoencoder(config), objective(config, recipe), lr=recipe.lr, warmup=100)
     own = [name, f"{name}.observed"]
     return _fit(module, train.with_modalities(own), validation.with_modalities(own), run, 0, recipe, seed, progress)
 
@@ -92,7 +92,7 @@ def train_fusion(
     objectives = {s.modality.name: objective(s, recipe) for s in model.config.sensors}
     if recipe.freeze:
         model.freeze_sensors()
-    module = FusionPretraining(model, objectives, lr=recipe.lr, warmup=20)
+    module = FusionPretraining(model, objectives, lr=recipe.lr, warmup=100)
     return _fit(module, train, validation, run, 1, recipe, seed, progress)
 
 
