@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fusion.data import TileBatch, TileDataset
-from fusion.data.check import check_values
+from fusion.data.check import check_modalities, check_values
 from fusion.training.loading import evaluation_loader
 
 __all__ = ["Features", "extract", "require_fit"]
@@ -142,12 +142,13 @@ def require_fit(model: nn.Module, dataset: TileDataset) -> None:
             f"the model has {', '.join(known)}, not {', '.join(unknown)}; leave that out: "
             f"dataset.with_modalities([...]), or modalities="
         )
-    check_values(dataset, model.config.modalities, tiles=8)
+    check_modalities(dataset.modalities, model.config.modalities)
     if tuple(model.config.grid) != dataset.grid:
         raise ValueError(
             f"the model was trained on tiles of {' x '.join(map(str, model.config.grid))} patches, the data have "
             f"{' x '.join(map(str, dataset.grid))}; read them with tiles of the same ground size"
         )
+    check_values(dataset, model.config.modalities, tiles=8)
 
 
 def _require_finite(x: np.ndarray, names: Sequence[str], per_tile: int) -> None:

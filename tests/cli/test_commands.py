@@ -140,7 +140,7 @@ def test_embed_puts_the_map_where_the_landscape_is(run, tmp_path, capsys):
 
 def test_data_that_does_not_fit_the_model_is_refused_by_field(run, capsys):
     assert main(["embed", str(run), *LANDSCAPE, *READER, "--reader.patch", "4"]) == 2
-    assert "patch_size: 2 in the model, 4 in the data" in capsys.readouterr().err
+    assert "patch_size is 16 in the data and 8 in the model" in capsys.readouterr().err
 
 
 def test_modalities_that_the_model_does_not_know_are_left_out_aloud(run, tmp_path, capsys):
