@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["BackendError", "backends", "choose", "implement", "requested_backend", "use_backend"]
+__all__ = ["BackendError", "backends", "choose", "chosen", "implement", "requested_backend", "use_backend"]
 
 logger = logging.getLogger("fusion")
 
@@ -50,6 +50,7 @@ class Implementation:
 _implementations: dict[str, dict[str, Implementation]] = {}
 # Process-wide and not a context variable: autograd runs CUDA backward passes in threads of its own.
 _requests: list[str] = []
+_chosen: dict[str, str] = {}
 
 
 def _no_reason(*args: Any) -> Reason:
@@ -154,6 +155,7 @@ def choose(op: str, *args: Any) -> Callable[..., Any]:
     if request is not None:
         reason = _obstacle(op, request, device, args)
         if reason is None:
+            _chosen[op] = request
             return _implementations[op][request].run
         raise BackendError(_refusal(op, request, device, args))
     for backend in _AUTOMATIC.get(device, ("eager",)):
@@ -164,7 +166,7 @@ def choose(op: str, *args: Any) -> Callable[..., Any]:
             continue
         reason = _obstacle(op, backend, device, args)
         if reason is None:
-            _announce(op, backend, device)
+            _chosen[op] = backend
             return implementation.run
         _announce_fallback(op, backend, reason)
     raise BackendError(_refusal(op, "auto", device, args))
@@ -179,9 +181,9 @@ def _refusal(op: str, request: str, device: str, args: tuple[Any, ...]) -> str:
     return "\n".join(lines)
 
 
-@functools.cache
-def _announce(op: str, backend: str, device: str) -> None:
-    logger.info("fusion: %s runs on %s (%s)", op, backend, device)
+def chosen() -> dict[str, str]:
+    """By operator, the backend that ran it last in this process."""
+    return dict(_chosen)
 
 
 @functools.cache

@@ -20,6 +20,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from fusion.data import TileDataset
 from fusion.data.check import check_values
+from fusion.kernels.backends import chosen
 
 from . import run_folder
 from .callbacks import FiniteLoss, History, KeepModels
@@ -208,6 +209,8 @@ def _check_memory(
     estimate = estimate_memory(module, train, min(batch_size, len(train)), precision=precision, device=device)
     if progress:
         print(f"memory: {estimate}", flush=True)
+        ran = [f"{op} on {backend}" for op, backend in chosen().items() if not op.endswith("_backward")]
+        print(f"ops: {', '.join(ran) or 'none of our own'}", flush=True)  # the estimate ran a step
     if estimate.total <= estimate.available:
         return
     fits = estimate.largest_batch

@@ -7,6 +7,7 @@ import rasterio
 import yaml
 
 from fusion.cli import main
+from fusion.kernels import use_backend
 from fusion.embed import read_embeddings
 from fusion.training import read_header
 
@@ -51,6 +52,15 @@ def test_what_cannot_be_done_is_told_in_words(arguments, told, capsys, tmp_path,
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == 2
     assert told in capsys.readouterr().err
+
+
+def test_pretraining_says_which_backend_runs_the_ops(tmp_path, capsys):
+    arguments = ["pretrain", *LANDSCAPE, *READER, *TINY, "--out", str(tmp_path), "--training.epochs", "1"]
+    with use_backend("eager"):
+        assert main([*arguments, "--training.batch_size", "16"]) == 0
+    told = capsys.readouterr().out
+    assert "patch_info_nce_forward on eager" in told
+    assert "relative_attention on eager" in told
 
 
 def test_presets_files_and_the_command_line_override_each_other_in_order(tmp_path, capsys):
