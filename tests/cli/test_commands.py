@@ -7,8 +7,8 @@ import rasterio
 import yaml
 
 from fusion.cli import main
-from fusion.kernels import use_backend
 from fusion.embed import read_embeddings
+from fusion.kernels import use_backend
 from fusion.training import read_header
 
 LANDSCAPE = ["--data", "landscape"]
