@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def rewrite(text: str) -> str:
     """``text`` with all its tables made anew."""
 
     def fill(block: re.Match[str]) -> str:
-        op, *filters = block["what"].split()
+        op, *filters = shlex.split(block["what"])
         return block[1] + render(op, dict(f.split("=", 1) for f in filters)) + block[4]
 
     return BLOCK.sub(fill, text)
