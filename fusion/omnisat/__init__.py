@@ -13,15 +13,14 @@ __all__ = [
     "Encoding",
     "OmniSat",
     "OmniSatConfig",
-    "OmniSatFinetuning",
     "OmniSatPretraining",
     "PretrainingObjective",
 ]
 
 
 def __getattr__(name: str):  # Lightning takes seconds to import; the model does without
-    if name in ("OmniSatFinetuning", "OmniSatPretraining"):
+    if name == "OmniSatPretraining":
         from . import module
 
-        return getattr(module, name)
+        return module.OmniSatPretraining
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .checkpoints import Header, load_finetuned, load_model, read_header, save_model
+    from .finetuning import Finetuning
     from .memory import MemoryEstimate, estimate_memory
     from .systems import SYSTEMS, System, register
     from .trainer import fit
 
 _ROOMS = {
     "checkpoints": ("Header", "load_finetuned", "load_model", "read_header", "save_model"),
+    "finetuning": ("Finetuning",),
     "memory": ("MemoryEstimate", "estimate_memory"),
     "systems": ("SYSTEMS", "System", "register"),
     "trainer": ("fit",),
@@ -24,6 +26,7 @@ _HOME = {name: room for room, names in _ROOMS.items() for name in names}
 
 __all__ = [
     "SYSTEMS",
+    "Finetuning",
     "Header",
     "MemoryEstimate",
     "System",

@@ -42,7 +42,13 @@ SYSTEMS: dict[str, System] = {
         model="fusion.omnisat.model:OmniSat",
         config="fusion.omnisat.model:OmniSatConfig",
         pretraining="fusion.omnisat.module:OmniSatPretraining",
-        finetuning="fusion.omnisat.module:OmniSatFinetuning",
+        finetuning="fusion.training.finetuning:Finetuning",
+    ),
+    "token-fusion": System(
+        model="fusion.token_fusion.model:TokenFusion",
+        config="fusion.token_fusion.config:TokenFusionConfig",
+        pretraining="fusion.token_fusion.module:TokenFusionPretraining",
+        finetuning="fusion.training.finetuning:Finetuning",
     ),
     "context-sensor": System(
         model="fusion.context.sensor:SensorAutoencoder",

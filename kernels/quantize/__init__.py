@@ -2,7 +2,7 @@
 
 from .codebooks import VectorQuantizer, code_usage
 from .composites import FiniteScalarQuantizer, ProductVectorQuantizer, ResidualVectorQuantizer
-from .learning import kmeans
+from .learning import kmeans, train_tokenizer
 from .op import (
     bin_decode,
     bin_encode,
@@ -34,5 +34,6 @@ __all__ = [
     "finite_scalar_quantize",
     "kmeans",
     "nearest_code",
+    "train_tokenizer",
     "vector_quantize",
 ]

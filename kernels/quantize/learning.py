@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from .op import code_statistics, nearest_code
 
-__all__ = ["draw_rows", "joint_statistics", "kmeans"]
+__all__ = ["draw_rows", "joint_statistics", "kmeans", "train_tokenizer"]
 
 SAMPLE_PER_CODE = 256  # more rows than this a code do not move k-means visibly, and cost time
 
@@ -106,3 +106,24 @@ def kmeans(
         if metric == "cosine":
             codebook = torch.nn.functional.normalize(codebook, dim=1)
     return codebook
+
+
+def train_tokenizer(
+    tokenizer: nn.Module, examples: Tensor, *, steps: int, batch: int, learning_rate: float = 2e-3, seed: int = 0
+) -> None:
+    """Trains with AdamW on ``steps`` batches drawn from ``examples`` (N, ...), then switches to evaluation.
+
+    ``tokenizer(examples)`` returns reconstruction, codes and the loss (). The same seed draws the same batches.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.AdamW(tokenizer.parameters(), lr=learning_rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
+    tokenizer.train()
+    for _ in range(steps):
+        drawn = torch.randint(len(examples), (min(batch, len(examples)),), generator=generator)
+        _, _, loss = tokenizer(examples[drawn.to(examples.device)])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    tokenizer.eval()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .codebooks import VectorQuantizer
+from .learning import train_tokenizer
 from .tokenizers import SCALE_BITS, Encoded, Tokenizer, apart
 
 __all__ = ["PatchTokenizer"]
@@ -67,7 +68,7 @@ class PatchTokenizer(Tokenizer):
         """
         normalised, scale = self._normalise(values)
         quantized, codes, loss = self.quantizer(self._latents(normalised))
-        decoded = self._decode_latents(quantized)[..., : values.shape[-1]]
+        decoded = self.decode_vectors(quantized)[..., : values.shape[-1]]
         seen = normalised.isfinite()
         error = torch.where(seen & decoded.isfinite(), decoded - normalised.nan_to_num(0), 0)
         loss = error.square().sum() / seen.sum().clamp_min(1) + loss.sum()
@@ -85,18 +86,8 @@ class PatchTokenizer(Tokenizer):
         series = series[series.isfinite().any(1)]
         if series.shape[0] == 0:
             raise ValueError(f"PatchTokenizer.fit: series {tuple(values.shape)} have no finite value")
-        generator = torch.Generator().manual_seed(seed)
-        optimizer = torch.optim.AdamW(self.parameters(), lr=learning_rate)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
-        self.train()
-        for _ in range(steps):
-            drawn = torch.randint(series.shape[0], (min(batch, series.shape[0]),), generator=generator)
-            _, _, loss = self(series[drawn.to(series.device)])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-        return self.eval()
+        train_tokenizer(self, series, steps=steps, batch=batch, learning_rate=learning_rate, seed=seed)
+        return self
 
     @torch.no_grad()
     def encode(self, values: Tensor) -> Encoded:
@@ -111,9 +102,16 @@ class PatchTokenizer(Tokenizer):
         codes, scale = apart(codes, scale)
         leading = scale.shape[:-1]
         quantized = self.quantizer.decode(codes.reshape(-1, *codes.shape[len(leading) :]))  # (N, P, D)
-        decoded = self._decode_latents(quantized)[..., :length]
+        decoded = self.decode_vectors(quantized)[..., :length]
         flat = scale.reshape(-1, 2)
         return (decoded * flat[:, 1:] + flat[:, :1]).reshape(*leading, decoded.shape[-1])
+
+    def decode_vectors(self, quantized: Tensor) -> Tensor:
+        """Vectors of the codebook's space (N, P, D) -> normalised series (N, P * patch), NaN where a vector is."""
+        missing = quantized.isnan().any(2)  # (N, P)
+        clean = torch.where(missing[..., None], 0, quantized)
+        decoded = self.decoder(clean.transpose(1, 2))[:, 0]
+        return decoded.masked_fill(missing.repeat_interleave(self.patch, 1), torch.nan)
 
     def reconstruct(self, values: Tensor) -> Tensor:
         return self.decode(self.encode(values), length=values.shape[-1])
@@ -141,13 +139,6 @@ class PatchTokenizer(Tokenizer):
         latents = self.encoder(torch.stack([padded.nan_to_num(0), seen.float()], 1)).transpose(1, 2)
         occupied = seen.unflatten(1, (-1, self.patch)).any(2)  # (N, P)
         return torch.where(occupied[..., None], latents, torch.nan)
-
-    def _decode_latents(self, quantized: Tensor) -> Tensor:
-        """(N, P, D) -> (N, P * patch), NaN where a patch's vector is."""
-        missing = quantized.isnan().any(2)  # (N, P)
-        clean = torch.where(missing[..., None], 0, quantized)
-        decoded = self.decoder(clean.transpose(1, 2))[:, 0]
-        return decoded.masked_fill(missing.repeat_interleave(self.patch, 1), torch.nan)
 
     def _unflatten(self, codes: Tensor, shape: torch.Size) -> Tensor:
         return codes.reshape(*shape[:-1], *codes.shape[1:])

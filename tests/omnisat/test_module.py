@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from fusion.omnisat import OmniSat, OmniSatFinetuning, OmniSatPretraining
+from fusion.omnisat import OmniSat, OmniSatPretraining
+from fusion.training import Finetuning
 
 LABELS = {
     "multilabel": torch.tensor([[1.0, 0, 1], [0, 1, 1], [1, 1, 0], [0, 0, 1]]),
@@ -77,7 +78,7 @@ def test_finetuning_overfits_a_few_tiles(config, batch, task, tmp_path):
     options = {}
     if task == "regression":
         options = {"target_mean": target.mean(0).tolist(), "target_std": target.std(0).tolist()}
-    module = OmniSatFinetuning(OmniSat(config), task, ["a", "b", "c"], lr=1e-2, **options)
+    module = Finetuning(OmniSat(config), task, ["a", "b", "c"], lr=1e-2, **options)
     fit = trainer(tmp_path, 50)
     fit.fit(module, loader(data), loader(data))
     assert fit.callback_metrics["train/loss"] < 0.1
@@ -95,7 +96,7 @@ def test_finetuning_overfits_a_few_tiles(config, batch, task, tmp_path):
 @pytest.mark.parametrize("head", ["linear", "mlp"])
 def test_a_frozen_model_stays_as_it_is(config, batch, head, tmp_path):
     data = labelled(batch, "multiclass")
-    module = OmniSatFinetuning(OmniSat(config), "multiclass", ["a", "b", "c"], freeze=True, head=head, lr=1e-2)
+    module = Finetuning(OmniSat(config), "multiclass", ["a", "b", "c"], freeze=True, head=head, lr=1e-2)
     before = {name: value.clone() for name, value in module.model.state_dict().items()}
     weights = [p.clone() for p in module.head.parameters()]
     trainer(tmp_path, 3).fit(module, loader(data))
@@ -110,12 +111,12 @@ def test_a_frozen_model_stays_as_it_is(config, batch, head, tmp_path):
 def test_wrong_options_are_named(config, batch):
     model = OmniSat(config)
     with pytest.raises(ValueError, match="task is 'multilabel', 'multiclass' or 'regression', not 'counting'"):
-        OmniSatFinetuning(model, "counting", ["a"])
+        Finetuning(model, "counting", ["a"])
     with pytest.raises(ValueError, match="no class or target named"):
-        OmniSatFinetuning(model, "multiclass", [])
+        Finetuning(model, "multiclass", [])
     with pytest.raises(ValueError, match="2 target_mean for 1 targets"):
-        OmniSatFinetuning(model, "regression", ["a"], target_mean=(1.0, 2.0))
+        Finetuning(model, "regression", ["a"], target_mean=(1.0, 2.0))
     with pytest.raises(ValueError, match="head is 'linear' or 'mlp', not 'tree'"):
-        OmniSatFinetuning(model, "multiclass", ["a"], head="tree")
+        Finetuning(model, "multiclass", ["a"], head="tree")
     with pytest.raises(ValueError, match="tile t0 and its batch have no labels"):
-        OmniSatFinetuning(model, "multiclass", ["a", "b"]).training_step(batch(2), 0)
+        Finetuning(model, "multiclass", ["a", "b"]).training_step(batch(2), 0)

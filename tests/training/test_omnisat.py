@@ -9,8 +9,8 @@ import torch
 from fusion.data import fit_statistics
 from fusion.data.landscape import Landscape, LandscapeTiles
 from fusion.evaluation import extract, finetune, linear_probe
-from fusion.omnisat import OmniSatConfig, OmniSatFinetuning, OmniSatPretraining
-from fusion.training import fit, load_finetuned, load_model, read_header
+from fusion.omnisat import OmniSatConfig, OmniSatPretraining
+from fusion.training import Finetuning, fit, load_finetuned, load_model, read_header
 
 SMALL = {"dim": 16, "depth": 1, "heads": 2, "width": 32, "series_heads": 2, "series_widths": (8,), "series_hidden": 16}
 
@@ -66,7 +66,7 @@ def fresh(config: OmniSatConfig) -> torch.nn.Module:
 @pytest.mark.parametrize("target", ["class", "classes", "biomass"])
 def test_fine_tuned_heads_come_back_with_their_settings(tmp_path, landscape, config, target):
     tiles = cut(landscape, target)
-    module = OmniSatFinetuning(fresh(config), tiles.task, tiles.classes, freeze=True, head="mlp")
+    module = Finetuning(fresh(config), tiles.task, tiles.classes, freeze=True, head="mlp")
     best = fit(module, tiles.subset(range(16)), tiles.subset(range(16, 24)), tmp_path, epochs=1, progress=False)
     again = load_finetuned(best)
     assert (again.task, again.classes, again.freeze) == (tiles.task, tiles.classes, True)

@@ -1,0 +1,34 @@
+"""Token fusion: task-agnostic fusion of images and time series by discrete tokens.
+
+After "Quantizing Space and Time" (Basile et al., arXiv 2510.23118); what is the paper's and what our choice is told in
+docs/token_fusion.md. Read in this order: ``tokens.py`` says what a token is, ``tokenizers.py`` how values become
+tokens (``modality_tokenizer.py``, ``series_tokenizers.py``, ``image_tokenizers.py``), ``embedding.py`` and
+``model.py`` are the transformer, ``objective.py`` (with ``cross_entropy.py``) says what is learned and ``module.py``
+how.
+"""
+
+from .config import TokenFusionConfig
+from .model import Encoding, TokenFusion
+from .objective import MaskedPrediction
+from .tokenizers import TileTokenizer, register_tokenizer
+from .tokens import Layout, Tokens
+
+__all__ = [
+    "Encoding",
+    "Layout",
+    "MaskedPrediction",
+    "TileTokenizer",
+    "TokenFusion",
+    "TokenFusionConfig",
+    "TokenFusionPretraining",
+    "Tokens",
+    "register_tokenizer",
+]
+
+
+def __getattr__(name: str):  # Lightning takes seconds to import; the model does without
+    if name == "TokenFusionPretraining":
+        from . import module
+
+        return module.TokenFusionPretraining
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
