@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 import torch
 from torch import nn
 
 from fusion.data import Tile, TileDataset
 from fusion.training.loading import evaluation_loader
+from fusion.training.systems import reinitialised
 
 from .features import Features
 from .probes import ProbeResult, fit_and_score
@@ -39,7 +38,7 @@ def random_encoder(model: nn.Module, dataset: TileDataset, seed: int = 0, tiles:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        fresh = type(model)(copy.deepcopy(model.config))
+        fresh = reinitialised(model)
         norms = [m for m in fresh.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         for norm in norms:
             norm.reset_running_stats()

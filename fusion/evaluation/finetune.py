@@ -13,7 +13,7 @@ from torch import nn
 from fusion.data import TileDataset, fraction
 from fusion.training.checkpoints import load_finetuned, load_model
 from fusion.training.loading import evaluation_loader
-from fusion.training.systems import SYSTEMS, system_of
+from fusion.training.systems import SYSTEMS, reinitialised, system_of
 
 from .features import require_fit
 from .metrics import per_class, score
@@ -122,7 +122,7 @@ def _module(
     require_fit(model, labelled)
     system = SYSTEMS[system_of(model)]
     torch.manual_seed(seed)
-    fresh = type(model)(model.config)
+    fresh = reinitialised(model)
     if start != "scratch":
         fresh.load_state_dict(model.state_dict())
     if labelled.task == "regression":

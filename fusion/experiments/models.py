@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..data import TileDataset, fit_statistics
 from ..training import SYSTEMS
@@ -49,6 +51,9 @@ def train(
 ) -> Path:
     """Pretrains a new model in the folder ``run``, or goes on with the one there; returns the best checkpoint.
 
+    A model that has a tokenizer gets it fitted to the training tiles first. It is kept in the folder, for a run that
+    goes on must give its codes the meaning that they had.
+
     Args:
         module: arguments of the system's pretraining LightningModule.
         training: arguments of :func:`fusion.training.fit`.
@@ -62,4 +67,29 @@ def train(
     config = configure(system, tiles, size=size, model=model)
     torch.manual_seed(seed)
     lightning = call(SYSTEMS[system].load("pretraining"), module or {}, f"{system} pretraining", config)
-    return call(fit, {"seed": seed} | dict(training or {}), "training", lightning, tiles, validation, run)
+    training = {"seed": seed} | dict(training or {})
+    if hasattr(lightning.model, "tokenizer"):
+        _fit_tokenizer(lightning.model, tiles, run / "tokenizer.safetensors", training)
+    return call(fit, training, "training", lightning, tiles, validation, run)
+
+
+def _fit_tokenizer(model: nn.Module, tiles: TileDataset, path: Path, training: Mapping[str, Any]) -> None:
+    """Takes the tokenizer that an earlier call left for the same model and data, or fits it and leaves it there."""
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save
+
+    from ..training.checkpoints import differences
+    from ..training.files import write_atomically
+
+    seed = training["seed"]
+    made_for = {"config": model.config.to_dict(), "tiles": len(tiles), "first": tiles.names[0], "seed": seed}
+    made_for = json.loads(json.dumps(made_for))
+    if path.is_file() and training.get("resume", True):
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        if "made_for" in metadata and not differences(json.loads(metadata["made_for"]), made_for):
+            model.tokenizer.load_state_dict(load_file(path))
+            return
+    model.tokenizer.fit(tiles, seed=seed, progress=training.get("progress", True))
+    tensors = {name: tensor.contiguous() for name, tensor in model.tokenizer.state_dict().items()}
+    write_atomically(path, save(tensors, metadata={"made_for": json.dumps(made_for)}))

@@ -17,10 +17,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     "base": {},
 }
 
-# How a modality is tokenized if nothing else is said; series: means of five days over a year.
+# How a modality is tokenized if nothing else is said; series: means of ten days over a year.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "image": {"kind": "vq"},
-    "series": {"kind": "bins", "start": 0, "step": 5, "length": 73},
+    "series": {"kind": "bins", "start": 0, "step": 10, "length": 37},
 }
 
 

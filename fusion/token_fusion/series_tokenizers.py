@@ -22,8 +22,8 @@ class Calendar:
     """Regular intervals that a series is averaged into: ``length`` of ``step`` days from day ``start`` on."""
 
     start: float = 0.0
-    step: float = 5.0
-    length: int = 73
+    step: float = 10.0
+    length: int = 37
 
     def __post_init__(self) -> None:
         if self.step <= 0 or self.length < 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import sys
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["SYSTEMS", "System", "register", "system_of"]
+__all__ = ["SYSTEMS", "System", "register", "reinitialised", "system_of"]
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,14 @@ def system_of(model: nn.Module) -> str:
         f"{own} belongs to no registered system ({', '.join(SYSTEMS)}); give the model itself, not its "
         f"LightningModule, or call fusion.training.register(name, System(model={own!r}, config=...))"
     )
+
+
+def reinitialised(model: nn.Module) -> nn.Module:
+    """A model of the same configuration with fresh weights; a fitted tokenizer stays, it belongs to the data."""
+    fresh = type(model)(copy.deepcopy(model.config))
+    if hasattr(model, "tokenizer"):
+        fresh.tokenizer.load_state_dict(model.tokenizer.state_dict())
+    return fresh
 
 
 def _imported(system: System) -> bool:
