@@ -66,12 +66,12 @@ def finish(state: State, title: str) -> None:
 def print_table(metrics: Mapping[str, Any]) -> None:
     """The scores as text: one row for each row of each group of scores."""
     for key, group in metrics.items():
-        rows = {n: r for n, r in group.items() if isinstance(r, dict)} if isinstance(group, dict) else {}
+        rows = {n: r for n, r in group.items() if _numbers(r)} if isinstance(group, dict) else {}
         if not rows:
             continue
-        columns = next(iter(rows.values()))
-        hidden = {"draws", "micro_f1" if "accuracy" in columns else ""}  # of exclusive classes both are the same
-        numbers = [m for m, value in columns.items() if isinstance(value, int | float) and m not in hidden]
+        columns = list(dict.fromkeys(name for row in rows.values() for name in _numbers(row)))
+        hidden = "micro_f1" if "accuracy" in columns else ""  # of exclusive classes both are the same
+        numbers = [name for name in columns if name != hidden]
         names = [m for m in numbers if not m.endswith("_sd")]
         width = max(map(len, [*rows, f"{key}:"]))
         print(f"\n{key + ':':{width}}" + "".join(f"{n.replace('_', ' '):>17}" for n in names))
@@ -81,6 +81,11 @@ def print_table(metrics: Mapping[str, Any]) -> None:
         if "conditions" in group:
             print(group["conditions"])
     print()
+
+
+def _numbers(row: Any) -> list[str]:
+    """Names of the numbers in a row of scores."""
+    return [n for n, v in row.items() if isinstance(v, int | float)] if isinstance(row, dict) else []
 
 
 def _cell(mean: float | None, spread: float | None) -> str:

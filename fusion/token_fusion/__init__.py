@@ -4,7 +4,8 @@ After "Quantizing Space and Time" (Basile et al., arXiv 2510.23118); what is the
 docs/token_fusion.md. Read in this order: ``tokens.py`` says what a token is, ``tokenizers.py`` how values become
 tokens (``modality_tokenizer.py``, ``series_tokenizers.py``, ``image_tokenizers.py``), ``embedding.py`` and
 ``model.py`` are the transformer, ``objective.py`` (with ``cross_entropy.py``) says what is learned and ``module.py``
-how.
+how. ``generate.py`` (with ``decoding.py``) draws what is hidden, ``counterfactual.py`` (with ``edits.py``) asks what
+would be if, ``sensitivity.py`` what an answer hangs on.
 """
 
 from .config import TokenFusionConfig

@@ -85,7 +85,6 @@ class ImagePatches(ModalityTokenizer):
         patches = self.tokenizer.decode(flat.clamp_min(0))
         return self._join(torch.where((flat >= 0)[:, None, None, None], patches, math.nan))
 
-    @torch.no_grad()
     def expected(self, probabilities: Tensor) -> Tensor:
         """The mean image: code by code decoded and weighted. The least squares guess, smoother than any one code."""
         flat = probabilities.flatten(0, 1)  # (R, K)

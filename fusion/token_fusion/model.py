@@ -145,13 +145,16 @@ class TokenFusion(nn.Module):
     # Representations.
 
     def forward(self, batch: TileBatch) -> Encoding:
-        """Encodes B tiles from all that was observed of them.
+        """Encodes B tiles from all that was observed of them."""
+        return self.summarise(*self._states(self.tokenize(batch)))
+
+    def summarise(self, states: Tensor, visible: Tensor) -> Encoding:
+        """States (B, N, D) and which tokens were visible (B, N) -> the encoding of B tiles.
 
         A patch is the mean over modalities of their tokens of that patch, or of the whole tile where a modality has
         none of it; the summary is the mean over modalities of the means of their tokens.
         """
-        states, seen = self._states(self.tokenize(batch))
-        weight = seen.to(states.dtype)
+        weight = visible.to(states.dtype)
         means, present = self._means(states, weight)  # (M, B, D), (M, B)
         patches = means[:, :, None].expand(-1, -1, self.config.patches, -1).clone()
         position = self.tokenizer.layout.position.to(states.device)

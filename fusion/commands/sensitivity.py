@@ -1,0 +1,54 @@
+"""``fusion sensitivity``: what a model's answer hangs on."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+__all__ = ["sensitivity"]
+
+
+def sensitivity(
+    run: str,
+    *,
+    data: str,
+    target: str | None = None,
+    given: list[str] | None = None,
+    measure: Literal["gradient", "gradient-x-input"] = "gradient",
+    out: str | None = None,
+    reader: dict[str, Any] | None = None,
+    splits: dict[str, str | None] | None = None,
+    split: str = "test",
+    tiles: int = 256,
+) -> int:
+    """Shows by modality, band and date how much the gradient of an answer of a token-fusion model weighs.
+
+    Writes sensitivity.npz, metrics.json and report.html.
+
+    Args:
+        run: run folder or checkpoint of a pretrained or fine-tuned model.
+        data: `landscape`, a folder of TreeSatAI-TS, or a YAML that describes cubes.
+        target: the modality whose expected mean is the answer; without it the prediction of a fine-tuned model is.
+        given: what the model sees; everything but the target by default.
+        measure: the norm of the gradient, or the product of gradient and input.
+        out: folder of the results, RUN/sensitivity by default.
+        reader: options of the data's reader.
+        splits: which split of the data has which role, e.g. --splits.test chip-b.
+        split: the tiles to look at.
+        tiles: at most so many of them, evenly spaced.
+    """
+    from pathlib import Path
+
+    from fusion.commands.session import begin, finish
+    from fusion.experiments.tokens import examine
+    from fusion.training import load_finetuned
+
+    source = Path(run)
+    folder = Path(out) if out else (source if source.is_dir() else source.parent) / "sensitivity"
+    state = begin(data, folder, reader=reader, splits=splits, model=source)
+    head = None
+    if target is None:
+        head = load_finetuned(source)
+        state.models["pretrained"] = head.model
+    examine.sensitivity(state, target=target, head=head, given=given, measure=measure, tiles=split, most=tiles)
+    finish(state, f"What {run} looks at in {data}")
+    return 0
