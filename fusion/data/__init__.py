@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .arrays import ArrayTiles
 from .blocks import block_splits
 from .dataset import TileDataset
 from .fraction import fraction
@@ -28,6 +29,7 @@ _READERS = {
 }
 
 __all__ = [
+    "ArrayTiles",
     "CubeDataset",
     "Geo",
     "Landscape",

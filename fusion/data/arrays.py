@@ -1,0 +1,151 @@
+"""Tiles from arrays in memory: the shortest way from a user's own numbers to every model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .dataset import Task, TileDataset
+from .modality import Modality
+from .series import fill_gaps
+from .tiles import Geo, Tile
+
+__all__ = ["ArrayTiles"]
+
+
+class ArrayTiles(TileDataset):
+    """N tiles whose values lie in arrays, NaN where nothing was observed.
+
+    Single pixels (grid and patches of one) may leave the two axes of space out::
+
+        s2 = Modality("s2", "series", ("B04", "B08"), resolution=10.0, patch_size=1)
+        relief = Modality("relief", "image", ("elevation", "slope"), resolution=10.0, patch_size=1)
+        tiles = ArrayTiles(
+            [s2, relief],
+            {"s2": reflectance, "relief": terrain},  # (N, L, 2) and (N, 2)
+            days={"s2": np.arange(0, 365, 30)},  # the same for all tiles, or (N, L)
+            task="regression", classes=["yield"], labels=tonnes,  # (N, 1)
+            splits={"train": range(800), "test": range(800, 1000)},
+        )
+
+    What a tile does not have is missing for the models too. Pixels that are missing within a tile take its mean of the
+    same date and band; a date with more than half of a band missing is not valid, and an image with a band that was not
+    observed at all (a series without a valid date) is absent. A band with gaps of its own, such as a weather variable
+    that is sometimes not recorded, is therefore best made a modality of its own. A random view is the tile itself.
+
+    Args:
+        modalities: names, bands and units, in the order in which batches hold them.
+        values: by modality, image (N,C,H,W) or series (N,L,C,H,W), where (H, W) is ``grid`` times the modality's
+            patch size; without (H, W) where both are 1. Kept as float32, copied only where necessary.
+        days: of every series, (L,) or (N,L) whole days since the first day of the calendar that all tiles share.
+        grid: patches per tile (rows, columns).
+        names: of the tiles; ``"0"``, ``"1"``, ... by default.
+        task, classes, labels, splits: see :class:`~fusion.data.TileDataset`.
+        places: where each tile lies.
+
+    Raises:
+        ValueError: arrays, days, names or places whose shapes do not fit; an infinite value; the modality is named.
+    """
+
+    def __init__(
+        self,
+        modalities: Sequence[Modality],
+        values: Mapping[str, np.ndarray],
+        days: Mapping[str, np.ndarray] | None = None,
+        *,
+        grid: tuple[int, int] = (1, 1),
+        names: Sequence[str] | None = None,
+        task: Task | None = None,
+        classes: Sequence[str] = (),
+        labels: Tensor | np.ndarray | None = None,
+        splits: Mapping[str, Sequence[int]] | None = None,
+        places: Sequence[Geo | None] | None = None,
+    ) -> None:
+        if not modalities:
+            raise ValueError("ArrayTiles: no modality given")
+        known, days = [m.name for m in modalities], dict(days or {})
+        for what, given in (("values", values), ("days", days)):
+            strange = [name for name in given if name not in known]
+            if strange:
+                raise ValueError(f"ArrayTiles: {what} of {', '.join(strange)}; the modalities are {', '.join(known)}")
+        self._values = {m.name: _fitting(m, values.get(m.name), grid) for m in modalities}
+        count = len(self._values[known[0]])
+        for name, array in self._values.items():
+            if len(array) != count:
+                raise ValueError(f"ArrayTiles: {name!r} has {len(array)} tiles, {known[0]!r} has {count}")
+        self._days = {
+            m.name: _calendar(m, days.get(m.name), self._values[m.name].shape[:2])
+            for m in modalities
+            if m.kind == "series"
+        }
+        for what, given in (("names", names), ("places", places)):
+            if given is not None and len(given) != count:
+                raise ValueError(f"ArrayTiles: {len(given)} {what} for {count} tiles")
+        self._places = list(places) if places is not None else None
+        super().__init__(
+            [str(i) for i in range(count)] if names is None else [str(name) for name in names],
+            modalities,
+            grid,
+            task=task,
+            classes=classes,
+            labels=None if labels is None else torch.as_tensor(labels),
+            splits=splits,
+        )
+
+    def _read(self, row: int, rng: np.random.Generator | None) -> Tile:
+        tile = Tile(self._names[row], {})
+        for modality in self.modalities:
+            name, values = modality.name, self._values[modality.name][row]
+            if modality.kind == "image":
+                filled, valid = fill_gaps(values[None], max_missing=0.5)
+                if valid[0]:
+                    tile.values[name] = torch.from_numpy(filled[0])
+                continue
+            filled, valid = fill_gaps(values, max_missing=0.5)
+            tile.values[name] = torch.from_numpy(filled)
+            tile.days[name] = torch.from_numpy(self._days[name][row])
+            tile.valid[name] = torch.from_numpy(valid)
+        return tile
+
+    def _place(self, row: int) -> Geo | None:
+        return None if self._places is None else self._places[row]
+
+
+def _fitting(modality: Modality, values: np.ndarray | None, grid: tuple[int, int]) -> np.ndarray:
+    """The array as (N,C,H,W) or (N,L,C,H,W) float32."""
+    name, axes = modality.name, "(N, C, H, W)" if modality.kind == "image" else "(N, L, C, H, W)"
+    if values is None:
+        raise ValueError(f"ArrayTiles: no values of {name!r} given, an array {axes} is wanted")
+    values = np.asarray(values)
+    if not (np.issubdtype(values.dtype, np.floating) or np.issubdtype(values.dtype, np.integer)):
+        raise ValueError(f"ArrayTiles: {name!r} is of type {values.dtype}; numbers are wanted")
+    size = (grid[0] * modality.patch_size, grid[1] * modality.patch_size)
+    dims, given = axes.count(",") + 1, values.shape
+    if size == (1, 1) and values.ndim == dims - 2:
+        values = values[..., None, None]
+    if values.ndim != dims or values.shape[-3:] != (modality.channels, *size):
+        raise ValueError(
+            f"ArrayTiles: {name!r} has shape {given}; a {modality.kind} of {modality.channels} bands "
+            f"({', '.join(modality.bands)}) and {grid[0]} x {grid[1]} patches of {modality.patch_size} pixels is "
+            f"{axes} with (C, H, W) = {(modality.channels, *size)}"
+        )
+    if np.isinf(values).any():
+        raise ValueError(f"ArrayTiles: {name!r} has {int(np.isinf(values).sum())} infinite values; NaN means missing")
+    return np.require(values, np.float32, "W")  # torch warns of arrays that cannot be written
+
+
+def _calendar(modality: Modality, days: np.ndarray | None, shape: tuple[int, int]) -> np.ndarray:
+    """(N, L) int64."""
+    name = modality.name
+    if days is None:
+        raise ValueError(f"ArrayTiles: {name!r} is a series; give its days as days={{{name!r}: (L,) or (N, L)}}")
+    days = np.asarray(days)
+    if days.shape not in (shape, shape[1:]) or not np.issubdtype(days.dtype, np.integer):
+        raise ValueError(
+            f"ArrayTiles: the days of {name!r} have shape {days.shape} and type {days.dtype}; its values have "
+            f"{shape[0]} tiles of {shape[1]} dates, so whole numbers {shape[1:]} or {shape} are wanted"
+        )
+    return np.broadcast_to(days.astype(np.int64), shape).copy()
