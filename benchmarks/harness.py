@@ -180,8 +180,10 @@ def save() -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{datetime.now(UTC):%Y-%m-%d}-{op}.json"
         known = json.loads(path.read_text())["rows"] if path.exists() else []
-        merged = {_identity(row): row for row in json.loads(json.dumps(known + rows))}
-        path.write_text(json.dumps({"op": op, **_conditions(), "rows": list(merged.values())}, indent=1) + "\n")
+        rows = json.loads(json.dumps(rows))  # tuples become lists, as in the file
+        measured = {_identity(row) for row in rows}
+        rows = [row for row in known if _identity(row) not in measured] + rows
+        path.write_text(json.dumps({"op": op, **_conditions(), "rows": rows}, indent=1) + "\n")
         paths.append(path)
     return paths
 
