@@ -10,6 +10,7 @@ from sklearn.model_selection import cross_val_score
 
 from fusion.data import Landscape, LandscapeTiles, block_splits, collate, fit_statistics
 from fusion.data.landscape import CLASSES
+from fusion.data.landscape.climate import air_temperature
 
 
 @pytest.fixture(scope="module")
@@ -163,9 +164,81 @@ def test_biomass_and_temperature_follow_elevation(scene):
     assert scene.biomass[forest].mean() > 5 * scene.biomass[wheat].mean()
 
 
+def test_temperature_follows_the_formula_it_always_had(scene):
+    """Experiments and figures from before latitudes and snow must come out the same to the bit."""
+    season = -np.cos(2 * np.pi * (np.arange(365) - 17) / 365)
+    trees = scene.class_share[..., CLASSES.index("orchard") :].sum(axis=-1)
+    constant = 27.0 - 0.35 * 48.75 - 0.0065 * scene.terrain.elevation - 0.1 * scene.terrain.wetness
+    wave = season[:, None, None] * (0.19 * 48.75 * (1 - 0.10 * trees))
+    wanted = constant + wave + scene._weather[:, None, None] * (1 - 0.25 * trees)
+    assert np.array_equal(scene.temperature(), wanted.astype(np.float32))
+
+
+def test_production_of_a_window_is_that_of_the_whole(scene):
+    days = np.arange(3, 366, 40)
+    whole = scene.production(days)
+    assert np.array_equal(scene.production(days, slice(8, 16), slice(40, 56)), whole[:, 8:16, 40:56])
+    assert scene.production(days, latitude=65).sum() < whole.sum()  # colder
+
+
+@pytest.fixture(scope="module")
+def moved(scene):
+    """Tiles whose blocks lie between Madrid and Oslo."""
+    names = ("terrain", "location", "temperature")
+    return LandscapeTiles(scene, names, block=2, latitudes=(40, 60), snow=4.0, target="production")
+
+
+def test_blocks_of_ground_are_placed_at_drawn_latitudes(scene, moved):
+    assert 40 <= moved.latitude.min() < 45
+    assert 55 < moved.latitude.max() <= 60
+    assert len(np.unique(moved.latitude)) == 36  # a block each
+    tile = moved[13]  # row 1, column 1
+    assert moved.latitude[13] == moved.latitude[0]
+    assert tile.values["location"].shape == (2, 4, 4)
+    assert tile.values["location"][0].unique().item() == pytest.approx(moved.latitude[13], abs=1e-5)
+    assert tile.values["location"][1].unique().item() == pytest.approx(10.36, abs=0.01)
+    again = LandscapeTiles(scene, ("location",), block=2, latitudes=(40, 60))
+    assert np.array_equal(again.latitude, moved.latitude)
+    stay = LandscapeTiles(scene, ("location",), block=2)[13].values["location"]
+    assert stay[0, 0, 0].item() == pytest.approx(48.74, abs=0.01)
+    latitude, yearly = torch.from_numpy(moved.latitude), moved.labels()[:, 0]
+    assert 0.3 < yearly.mean() < 2.5  # kg of carbon
+    assert torch.corrcoef(torch.stack([latitude.float(), yearly]))[0, 1] < -0.3
+
+
+def test_the_truth_of_a_counterfactual_is_known(moved):
+    part = moved.split("test")
+    own, shares = part.air(3), part.tree_share()
+    assert own == pytest.approx(part[3].values["temperature"].mean(dim=(1, 2, 3)).numpy(), abs=1e-4)
+    assert shares.shape == (len(part),)
+    assert (part.air(3, raised=200) < own - 1.2).all()
+    north = part.air(3, north=5)
+    assert north.mean() < own.mean() - 1.5
+    assert np.ptp(north) > np.ptp(own)
+    woods, open_land = (part.air(3, trees_of=int(i)) for i in (shares.argmax(), shares.argmin()))
+    assert np.ptp(woods) < np.ptp(open_land)
+
+
+def test_snow_cools_open_land_where_it_freezes_and_only_there():
+    flat, open_land, woods = np.full((1, 1), 400.0), np.zeros((1, 1)), np.ones((1, 1))
+
+    def cooling(latitude, trees):
+        with_snow, without = (
+            air_temperature(flat, 0 * flat, trees, np.zeros(365), latitude=latitude, snow=snow) for snow in (4, 0)
+        )
+        return (without - with_snow)[:, 0, 0]
+
+    north = cooling(60, open_land)
+    assert north[17] > 3.9
+    assert north[200] < 0.01
+    assert cooling(60, woods)[17] == pytest.approx(0.2 * north[17], rel=0.01)
+    assert cooling(40, open_land).max() < 1
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"latitudes": (60, 40)}, r"within 0 to 70, not \(60, 40\)"),
         ({"tile": 9}, "multiple of the patch of 2"),
         ({"tile": 200}, "at most the landscape's 96"),
         ({"modalities": ["s3"]}, "it has aerial, s2, s1, terrain, temperature"),

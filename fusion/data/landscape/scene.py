@@ -8,6 +8,7 @@ from zlib import crc32
 import numpy as np
 
 from ..tiles import Geo
+from .climate import LATITUDE, air_temperature
 from .fields import Fields, Terrain, make_fields, make_terrain, smooth_noise
 from .sensors import Optical, acquisition_days, aerial_image, optical_series, radar_series
 from .vegetation import CLASSES, Canopy, grow, reflectance
@@ -111,15 +112,15 @@ class Landscape:
             "cuts": rng.random((count, 3)),
         }
 
-    def _canopy(self, days: np.ndarray) -> Canopy:
+    def _canopy(self, days: np.ndarray, parcels: np.ndarray | slice = slice(None)) -> Canopy:
         t = self._traits
         return grow(
-            self.parcel_class,
+            self.parcel_class[parcels],
             days,
-            vigour=t["vigour"],
-            delay=t["delay"],
-            conifer=t["conifer"],
-            events=t["cuts"],
+            vigour=t["vigour"][parcels],
+            delay=t["delay"][parcels],
+            conifer=t["conifer"][parcels],
+            events=t["cuts"][parcels],
         )
 
     def _spectra(self, canopy: Canopy, rng: np.random.Generator) -> np.ndarray:
@@ -146,18 +147,30 @@ class Landscape:
         moisture = 1 + 0.12 * np.tanh(self.terrain.wetness)
         return (per_pixel * height * moisture * (1 + 0.05 * self._patchiness)).clip(min=0).astype(np.float32)
 
-    def production(self, days: np.ndarray) -> np.ndarray:
-        """(L, H, W) float32 gross primary production in g C m-2 d-1 on days of the year (1..365).
+    def production(
+        self,
+        days: np.ndarray,
+        rows: slice = slice(None),
+        columns: slice = slice(None),
+        *,
+        latitude: float = LATITUDE,
+        snow: float = 0.0,
+    ) -> np.ndarray:
+        """(L, h, w) float32 gross primary production in g C m-2 d-1 on days of the year (1..365), of a window.
 
         Light-use efficiency (Monteith 1972): efficiency of the class (maize, a C4 plant, the highest) x green cover x
-        daylight of the season x a ramp with air temperature from 0 to 20 degC.
+        daylight of the season x a ramp with air temperature from 0 to 20 degC. ``latitude`` and ``snow`` act on the
+        temperature alone.
         """
         days = np.asarray(days)
         efficiency = np.array([1.5, 1.5, 1.5, 2.3, 1.7, 1.2, 1.2, 1.4])[self.parcel_class] * self._traits["vigour"]
         light = 7.0 - 4.5 * np.cos(2 * np.pi * (days + 10) / 365)  # MJ m-2 d-1 that plants can use
-        canopy = self.fields.mixing @ (efficiency[:, None] * self._canopy(days).green)  # (H*W, L)
-        canopy = canopy.T.reshape(len(days), self.size, self.size)
-        warmth = (self.temperature()[days - 1] / 20).clip(0, 1)
+        pixels = np.arange(self.size**2).reshape(self.size, self.size)[rows, columns]
+        mixing = self.fields.mixing[pixels.ravel()]
+        parcels = np.unique(mixing.indices)  # a window needs the plants of its own parcels alone
+        green = efficiency[parcels, None] * self._canopy(days, parcels).green
+        canopy = (mixing[:, parcels] @ green).T.reshape(len(days), *pixels.shape)
+        warmth = (self.temperature(rows, columns, latitude, snow=snow)[days - 1] / 20).clip(0, 1)
         return (canopy * light[:, None, None] * warmth).astype(np.float32)
 
     # What the sensors see.
@@ -204,20 +217,29 @@ class Landscape:
             days[day] = 0.8 * days[day - 1] + rng.normal(0, 1.7)
         return days
 
+    @cached_property
+    def trees(self) -> np.ndarray:
+        """(H, W) float32 share of orchard and forest."""
+        return self.class_share[..., CLASSES.index("orchard") :].sum(axis=-1)
+
     def temperature(
-        self, rows: slice = slice(None), columns: slice = slice(None), latitude: float = 48.75
+        self,
+        rows: slice = slice(None),
+        columns: slice = slice(None),
+        latitude: float = LATITUDE,
+        *,
+        snow: float = 0.0,
+        raised: float = 0.0,
+        trees: np.ndarray | None = None,
     ) -> np.ndarray:
         """(365, h, w) float32 daily mean air temperature in degC near the ground of a window of the 10 m grid.
 
-        A seasonal wave by latitude, weather common to the scene, -6.5 K/km, and land cover: trees damp the summer
-        and the day-to-day swing, wet hollows are cooler.
+        The weather is common to the scene; see :func:`~fusion.data.landscape.climate.air_temperature` for the rest.
+
+        Args:
+            raised: m added to the elevation, ``trees`` (h, w) instead of the own ones: what would be, had the ground
+                been another.
         """
-        season = -np.cos(2 * np.pi * (np.arange(365) - 17) / 365)
-        mean, swing = 27.0 - 0.35 * latitude, 0.19 * latitude
-        elevation, wetness = self.terrain.elevation[rows, columns], self.terrain.wetness[rows, columns]
-        trees = self.class_share[rows, columns, CLASSES.index("orchard") :].sum(axis=-1)
-        constant = mean - 0.0065 * elevation - 0.1 * wetness
-        seasonal = swing * (1 - 0.10 * trees)
-        daily = 1 - 0.25 * trees
-        field = constant + season[:, None, None] * seasonal + self._weather[:, None, None] * daily
-        return field.astype(np.float32)
+        elevation, wetness = self.terrain.elevation[rows, columns] + raised, self.terrain.wetness[rows, columns]
+        trees = self.trees[rows, columns] if trees is None else trees
+        return air_temperature(elevation, wetness, trees, self._weather, latitude=float(latitude), snow=snow)

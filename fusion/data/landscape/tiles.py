@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Literal
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from ..dataset import TileDataset
 from ..modality import Modality
 from ..series import choose_dates, fill_gaps
 from ..tiles import Geo, Tile
+from .climate import LATITUDE
 from .scene import Landscape
 from .vegetation import BANDS, CLASSES
 
@@ -27,6 +29,7 @@ def _modalities(patch: int, fine: int) -> dict[str, Modality]:
         Modality("s1", "series", ("VV", "VH"), 10.0, patch, "dB"),
         Modality("terrain", "image", ("elevation", "wetness"), 10.0, patch, "m"),
         Modality("temperature", "series", ("mean",), 10.0 * patch, 1, "degC"),
+        Modality("location", "image", ("latitude", "longitude"), 10.0 * patch, 1, "degrees"),
     )
     return {modality.name: modality for modality in offered}
 
@@ -42,6 +45,7 @@ class LandscapeTiles(TileDataset):
     s1           series  VV VH                                   dB
     terrain      image   elevation, wetness                      m, index
     temperature  series  daily mean, one value a patch           degC
+    location     image   latitude, longitude, one value a patch  degrees
     ===========  ======  ======================================  ===================
 
     Days are 0-based days of the year. Pixels under the (imperfect) cloud mask are missing: they take the tile's mean of
@@ -49,17 +53,27 @@ class LandscapeTiles(TileDataset):
 
     Args:
         landscape: the scene, or None for the default one.
-        modalities: which, in what order; terrain and temperature are not among the default.
+        modalities: which, in what order; terrain, temperature and location are not among the default.
         tile: pixels of 10 m per tile side.
         patch: pixels of 10 m per patch side; ``tile // patch`` patches per side.
         stride: pixels between tiles; less than ``tile`` makes them overlap (dense embeddings).
-        target: ``"class"`` (majority class), ``"classes"`` (all above 7 % of the tile), ``"biomass"`` (t/ha) or None.
+        target: ``"class"`` (majority class), ``"classes"`` (all above 7 % of the tile), ``"biomass"`` (t/ha),
+            ``"production"`` (gross primary production of the year, kg C m-2 a-1) or None.
         max_cloud: largest share of cloud, shadow or missing pixels of a usable optical date.
         max_dates: at most so many dates of a series.
         block: tiles per side of a block that belongs to one split as a whole.
+        latitudes: lowest and highest latitude, degrees north. Each block of ground is moved to a latitude drawn between
+            them by the landscape's seed; location, temperature and production follow, ground and sensors stay. None
+            leaves all where they are.
+        snow: K by which a snow cover cools open ground, see
+            :func:`~fusion.data.landscape.climate.air_temperature`.
+
+    Attributes:
+        latitude: (N,) float64 degrees north, that temperature and production go by.
 
     Raises:
-        ValueError: tile, patch and landscape do not fit each other, or an unknown target or modality.
+        ValueError: tile, patch and landscape do not fit each other, an unknown target or modality, or latitudes that
+            are none.
     """
 
     def __init__(
@@ -70,10 +84,12 @@ class LandscapeTiles(TileDataset):
         tile: int = 8,
         patch: int = 2,
         stride: int | None = None,
-        target: Literal["class", "classes", "biomass"] | None = "class",
+        target: Literal["class", "classes", "biomass", "production"] | None = "class",
         max_cloud: float = 0.4,
         max_dates: int | None = None,
         block: int = 8,
+        latitudes: tuple[float, float] | None = None,
+        snow: float = 0.0,
     ) -> None:
         self.landscape = landscape = landscape or Landscape()
         stride = stride or tile
@@ -89,6 +105,8 @@ class LandscapeTiles(TileDataset):
         self.tile, self.max_cloud, self.max_dates = tile, max_cloud, max_dates
         steps = np.arange(0, landscape.size - tile + 1, stride)
         self._corners = np.stack(np.meshgrid(steps, steps, indexing="ij"), axis=-1).reshape(-1, 2)
+        self.snow, self.latitude = snow, self._latitudes(latitudes, self._corners // (tile * block))
+        self._location = self._coordinates(latitudes is not None) if "location" in modalities else None
         task, classes, labels = self._target(target)
         super().__init__(
             [f"r{row:04d}c{column:04d}" for row, column in self._corners],
@@ -100,17 +118,73 @@ class LandscapeTiles(TileDataset):
             splits=block_splits(self._corners // tile, block=block, seed=landscape.seed),
         )
 
+    def air(self, i: int, *, raised: float = 0.0, north: float = 0.0, trees_of: int | None = None) -> np.ndarray:
+        """(365,) mean air temperature of tile ``i`` of this view in degC: the truth behind its ``temperature``.
+
+        With the arguments, what it would be had the tile been ``raised`` by some m, moved ``north`` by some degrees, or
+        grown the trees of the tile ``trees_of`` of this view: what a counterfactual should find.
+        """
+        row = int(self._rows[i])
+        trees = None if trees_of is None else self.landscape.trees[self._window(int(self._rows[trees_of]))]
+        latitude = self.latitude[row] + north
+        air = self.landscape.temperature(
+            *self._window(row), latitude, snow=self.snow, raised=raised, trees=trees
+        )  # (365, h, w)
+        return air.mean(axis=(1, 2))
+
+    def tree_share(self) -> np.ndarray:
+        """(N,) share of orchard and forest of each tile of this view."""
+        return self._tile_mean(self.landscape.trees[..., None])[self._rows, 0].numpy()
+
     def _target(self, target: str | None) -> tuple[str | None, tuple[str, ...], Tensor | None]:
         if target is None:
             return None, (), None
         if target == "biomass":
             return "regression", ("biomass",), self._tile_mean(self.landscape.biomass[..., None])
+        if target == "production":
+            return "regression", ("production",), self._yearly_production()
         if target not in ("class", "classes"):
-            raise ValueError(f"LandscapeTiles: target is 'class', 'classes', 'biomass' or None, not {target!r}")
+            known = "'class', 'classes', 'biomass', 'production'"
+            raise ValueError(f"LandscapeTiles: target is {known} or None, not {target!r}")
         share = self._tile_mean(self.landscape.class_share)  # (N, classes)
         if target == "class":
             return "multiclass", CLASSES, share.argmax(dim=1)
         return "multilabel", CLASSES, (share > 0.07).float()
+
+    def _latitudes(self, between: tuple[float, float] | None, block: np.ndarray) -> np.ndarray:
+        """(N,) latitude of each tile from (N, 2) row and column of its block."""
+        if between is None:
+            return np.full(len(block), LATITUDE)
+        low, high = between
+        if not 0 <= low <= high <= 70:  # the formula of the season is of northern land
+            raise ValueError(f"LandscapeTiles: latitudes are (lowest, highest) within 0 to 70, not {tuple(between)}")
+        _, number = np.unique(block, axis=0, return_inverse=True)
+        rng = np.random.default_rng((self.landscape.seed, crc32(b"latitudes")))
+        drawn = rng.uniform(low, high, number.max() + 1)
+        return drawn[number.ravel()]
+
+    def _coordinates(self, moved: bool) -> np.ndarray:
+        """(N, 2) float32 latitude and longitude of the centres of the tiles; blocks move along their meridian."""
+        from rasterio.warp import transform
+
+        a, _, c, _, e, f = self.landscape.geo.transform
+        row, column = (self._corners + self.tile / 2).T
+        east, north = transform(self.landscape.crs, "EPSG:4326", c + a * column, f + e * row)
+        return np.stack([self.latitude if moved else north, east], axis=1).astype(np.float32)
+
+    def _window(self, row: int) -> tuple[slice, slice]:
+        """Rows and columns of tile ``row`` on the 10 m grid."""
+        r, c = (int(v) for v in self._corners[row])
+        return slice(r, r + self.tile), slice(c, c + self.tile)
+
+    def _yearly_production(self) -> Tensor:
+        """(N, 1) float32 in kg C m-2 a-1, from every fifth day."""
+        days = np.arange(3, 366, 5)
+        daily = [
+            self.landscape.production(days, *self._window(n), latitude=latitude, snow=self.snow).mean()
+            for n, latitude in enumerate(self.latitude)
+        ]
+        return torch.from_numpy(np.array(daily, dtype=np.float32)[:, None] * 0.365)
 
     def _tile_mean(self, field: np.ndarray) -> Tensor:
         """(N, K) float32 mean of a map (H, W, K) over each tile."""
@@ -127,24 +201,25 @@ class LandscapeTiles(TileDataset):
 
     def _read(self, row: int, rng: np.random.Generator | None) -> Tile:
         tile = Tile(self._names[row], {})
-        r, c = (int(v) for v in self._corners[row])
-        window = (slice(r, r + self.tile), slice(c, c + self.tile))
+        window = self._window(row)
         for modality in self.modalities:
             if modality.name == "aerial":
-                fine = self.landscape.fine
-                area = self.landscape.aerial[:, r * fine : (r + self.tile) * fine, c * fine : (c + self.tile) * fine]
-                tile.values["aerial"] = torch.from_numpy(area.astype(np.float32))
+                r, c = (slice(side.start * self.landscape.fine, side.stop * self.landscape.fine) for side in window)
+                tile.values["aerial"] = torch.from_numpy(self.landscape.aerial[:, r, c].astype(np.float32))
             elif modality.name == "terrain":
                 terrain = self.landscape.terrain
                 tile.values["terrain"] = torch.from_numpy(
                     np.stack([terrain.elevation[window], terrain.wetness[window]])
                 )
             elif modality.name == "temperature":
-                field = self.landscape.temperature(*window)  # (365, h, w)
+                field = self.landscape.temperature(*window, self.latitude[row], snow=self.snow)  # (365, h, w)
                 rows, columns = self.grid
                 patches = field.reshape(365, 1, rows, self.tile // rows, columns, self.tile // columns)
                 tile.values["temperature"] = torch.from_numpy(patches.mean(axis=(3, 5)))
                 tile.days["temperature"] = torch.arange(365)
+            elif modality.name == "location":
+                place = torch.from_numpy(self._location[row])
+                tile.values["location"] = place[:, None, None].expand(2, *self.grid).contiguous()
             else:
                 self._read_series(tile, modality.name, window, rng)
         return tile
