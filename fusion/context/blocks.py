@@ -109,7 +109,7 @@ class FrameDecoder(nn.Module):
         self.dropout = nn.Dropout2d(dropout)
 
     def forward(self, code: Tensor) -> Tensor:
-        x = code.unflatten(1, (self.last, self.grid, self.grid))
+        x = code.unflatten(1, (self.last, self.grid, self.grid)).contiguous(memory_format=torch.channels_last)
         x = _peaks(self.widen(x)) + x
         x = self.dropout(F.silu(self.unhalve(x)))
         x = _peaks(self.refine(x)) + x

@@ -25,6 +25,10 @@ class SensorConfig:
         span: largest number of days from the first to the last frame.
         drop_maps: share of whole feature maps dropped in the frame encoder and decoder; little for narrow ones,
             which cannot spare many.
+        spacing: least number of days from one frame to the next; 0 takes the nearest dates, as the paper does. A
+            sensor that comes every few days sees half a season through spaced frames, and a fortnight through others.
+        smooth_days: the table of days starts as sines and cosines, so that neighbouring days are alike, instead of at
+            random; a few thousand samples do not teach 201 unrelated rows.
     """
 
     modality: Modality
@@ -38,6 +42,8 @@ class SensorConfig:
     dropout: float = 0.25
     span: int = 200
     drop_maps: tuple[float, float] = (0.07, 0.1)
+    spacing: int = 0
+    smooth_days: bool = False
 
     def __post_init__(self) -> None:
         name = self.modality.name

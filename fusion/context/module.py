@@ -22,11 +22,20 @@ __all__ = ["FusionPretraining", "SensorPretraining"]
 class _Pretraining(lightning.LightningModule):
     """Logs losses and chooses models by the error of the middle pixel at the middle date (``val/centre``)."""
 
-    def __init__(self, model: nn.Module, lr: float, weight_decay: float, warmup: int, settings: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        lr: float,
+        weight_decay: float,
+        warmup: int,
+        steps: int | None,
+        settings: dict[str, Any],
+    ) -> None:
         super().__init__()
         self.model = model
-        self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
-        self.save_hyperparameters({"lr": lr, "weight_decay": weight_decay, "warmup": warmup} | settings)
+        self.lr, self.weight_decay, self.warmup, self.steps = lr, weight_decay, warmup, steps
+        optimizer = {"lr": lr, "weight_decay": weight_decay, "warmup": warmup, "steps": steps}
+        self.save_hyperparameters(optimizer | settings)
 
     def losses(self, batch: TileBatch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """What is minimised, the error in the middle, and terms to log by name."""
@@ -46,20 +55,25 @@ class _Pretraining(lightning.LightningModule):
         self.log_dict(named, on_step=False, on_epoch=True, batch_size=len(batch), sync_dist=True)
 
     def configure_optimizers(self) -> Any:
-        """AdamW, a linear start over ``warmup`` steps, and smaller steps when the middle stops getting better."""
+        """AdamW and a linear start over ``warmup`` steps; then the rate falls when the middle stops getting better, or,
+        where it is known that there will be ``steps``, as half a cosine to zero."""
         trained: Iterable[nn.Parameter] = (p for p in self.parameters() if p.requires_grad)
         optimizer = torch.optim.AdamW(trained, lr=self.lr, weight_decay=self.weight_decay)
         schedulers: list[Any] = []
         if self.warmup:
             start = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.001, total_iters=self.warmup)
             schedulers.append({"scheduler": start, "interval": "step"})
+        if self.steps:
+            cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=self.steps)
+            return [optimizer], [*schedulers, {"scheduler": cosine, "interval": "step"}]
         plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.35, patience=5, min_lr=1e-6)
         monitored = {"scheduler": plateau, "interval": "epoch", "monitor": "val/centre", "strict": False}
         return [optimizer], [*schedulers, monitored]
 
 
 class SensorPretraining(_Pretraining):
-    """Stage 1. Defaults are the paper's; a few thousand samples need ``warmup`` of tens and a rate near 1e-3."""
+    """Stage 1. Defaults are the paper's; a few thousand samples need ``warmup`` of tens, a rate near 1e-3 and, better
+    than waiting for plateaus, a known number of ``steps``."""
 
     def __init__(
         self,
@@ -69,9 +83,10 @@ class SensorPretraining(_Pretraining):
         lr: float = 1e-4,
         weight_decay: float = 1.5e-4,
         warmup: int = 35_000,
+        steps: int | None = None,
     ) -> None:
         objective = objective or ContextObjective()
-        super().__init__(model, lr, weight_decay, warmup, asdict(objective))
+        super().__init__(model, lr, weight_decay, warmup, steps, asdict(objective))
         self.objective = objective
 
     def losses(self, batch: TileBatch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -93,6 +108,7 @@ class FusionPretraining(_Pretraining):
         lr: float = 1e-4,
         weight_decay: float = 1.5e-4,
         warmup: int = 30_000,
+        steps: int | None = None,
     ) -> None:
         """``objectives`` by sensor; by default the documented ones, optical with spectral angle for reflectance."""
         given = dict(objectives or {})
@@ -101,7 +117,7 @@ class FusionPretraining(_Pretraining):
             given.setdefault(sensor.modality.name, ContextObjective.stage2(optical=optical))
         settings = {f"{name}.{k}": v for name, o in given.items() for k, v in asdict(o).items()}
         frozen = [n for n, s in model.sensors.items() if not any(p.requires_grad for p in s.parameters())]
-        super().__init__(model, lr, weight_decay, warmup, settings | {"frozen": " ".join(frozen)})
+        super().__init__(model, lr, weight_decay, warmup, steps, settings | {"frozen": " ".join(frozen)})
         self.objectives = given
 
     def losses(self, batch: TileBatch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:

@@ -16,7 +16,9 @@ from .cubes import Cube
 __all__ = ["ContextSamples", "context_frames", "nearest_frames", "site_splits"]
 
 
-def context_frames(seen: np.ndarray, days: np.ndarray, middle: np.ndarray, frames: int, span: int) -> np.ndarray:
+def context_frames(
+    seen: np.ndarray, days: np.ndarray, middle: np.ndarray, frames: int, span: int, spacing: int = 0
+) -> np.ndarray:
     """Which dates make up the temporal context of each pixel: the nearest ones on which it was seen.
 
     ``frames // 2`` dates before and as many after the middle one, none farther from it than half the span.
@@ -25,18 +27,34 @@ def context_frames(seen: np.ndarray, days: np.ndarray, middle: np.ndarray, frame
         seen: (N, T) bool, by pixel and date.
         days: (T,) increasing.
         middle: (N,) position of the middle date, on which the pixel must have been seen; -1 for no date at all.
+        spacing: least number of days from one date to the next.
 
     Returns:
         (N, frames) positions of dates, -1 where there is none.
     """
-    order = seen.cumsum(axis=1)
-    middle_or_first = np.maximum(middle, 0)[:, None]
-    distance = order - np.take_along_axis(order, middle_or_first, axis=1)  # in dates on which the pixel was seen
-    apart = np.abs(days[None, :] - days[middle_or_first])
-    usable = seen & (np.abs(distance) <= frames // 2) & (apart <= span // 2) & (middle >= 0)[:, None]
-    chosen = np.full((len(seen), frames), -1, dtype=np.int64)
-    pixel, date = np.nonzero(usable)
-    chosen[pixel, distance[pixel, date] + frames // 2] = date
+    steps, last = frames // 2, len(days) - 1
+    after = _onward(seen, days, middle, steps, span // 2, spacing)
+    mirrored = np.where(middle >= 0, last - middle, -1)
+    before = _onward(seen[:, ::-1], -days[::-1], mirrored, steps, span // 2, spacing)
+    before = np.where(before >= 0, last - before, -1)
+    return np.concatenate([before[:, ::-1], middle[:, None], after], axis=1)
+
+
+def _onward(seen: np.ndarray, days: np.ndarray, start: np.ndarray, steps: int, reach: int, spacing: int) -> np.ndarray:
+    """(N, steps) positions of the dates that follow ``start``, each at least ``spacing`` days after the one before."""
+    pixels, times = seen.shape
+    position = np.where(seen, np.arange(times), times)
+    following = np.full((pixels, times + 1), times)  # the first date on which the pixel was seen from a position on
+    following[:, :times] = np.minimum.accumulate(position[:, ::-1], axis=1)[:, ::-1]
+    chosen = np.full((pixels, steps), -1, dtype=np.int64)
+    rows, here = np.flatnonzero(start >= 0), start[start >= 0]
+    limit = days[here] + reach
+    for step in range(steps):
+        here = following[rows, np.searchsorted(days, days[here] + max(spacing, 1))]
+        inside = here < times
+        inside[inside] = days[here[inside]] <= limit[inside]
+        rows, here, limit = rows[inside], here[inside], limit[inside]
+        chosen[rows, step] = here
     return chosen
 
 
@@ -165,9 +183,8 @@ class ContextSamples(TileDataset):
             middle = np.array([date]) if name == reference else nearest_frames(seen, own.days, day, self.longest_gap)
             if middle[0] < 0:
                 continue
-            chosen = context_frames(
-                _thinned(seen, middle[0], config.frames, rng), own.days, middle, config.frames, config.span
-            )[0]
+            thinned = _thinned(seen, middle[0], config, rng)
+            chosen = context_frames(thinned, own.days, middle, config.frames, config.span, config.spacing)[0]
             valid = chosen >= 0
             window = np.s_[chosen, :, r : r + config.window, c : c + config.window]
             tile.values[name] = torch.from_numpy(own.values[window])
@@ -194,14 +211,19 @@ def _pixels(cube: int, seen: np.ndarray, stride: int, dates: int | None, allowed
     return np.column_stack([np.full(len(positions), cube), positions])
 
 
-def _thinned(seen: np.ndarray, middle: int, frames: int, rng: np.random.Generator | None) -> np.ndarray:
-    """Forgets, on either side of the middle date, half of the ``frames - 1`` nearest dates at random."""
+def _thinned(seen: np.ndarray, middle: int, config: SensorConfig, rng: np.random.Generator | None) -> np.ndarray:
+    """Forgets, on either side of the middle date, half of the ``frames - 1`` nearest dates at random; of a sensor
+    whose frames are spaced, a random share of all dates, at most half."""
     if rng is None:
         return seen
     thinned = seen.copy()
+    if config.spacing:
+        thinned &= rng.random(seen.shape) >= rng.uniform(0, 0.5)
+        thinned[0, middle] = True
+        return thinned
     before, after = np.flatnonzero(seen[0, :middle]), middle + 1 + np.flatnonzero(seen[0, middle + 1 :])
-    for near in (before[-(frames - 1) :], after[: frames - 1]):
-        surplus = len(near) - frames // 2
+    for near in (before[-(config.frames - 1) :], after[: config.frames - 1]):
+        surplus = len(near) - config.frames // 2
         if surplus > 0:
             thinned[0, rng.choice(near, surplus, replace=False)] = False
     return thinned

@@ -12,6 +12,8 @@ every date that sees it.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -41,6 +43,8 @@ class SensorAutoencoder(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
         self.day_table = nn.Embedding(config.span + 1, code)
+        if config.smooth_days:
+            self.day_table.weight.data.copy_(_waves(config.span + 1, code))
         if config.window == 1:
             self.frame_encoder, self.frame_decoder = PixelEncoder(channels, widths), PixelDecoder(channels, widths)
         else:
@@ -105,3 +109,11 @@ class SensorAutoencoder(nn.Module):
         table = self.day_table(offset.clamp(0, self.config.span)) / self.config.code**0.5
         absent = ~valid & valid.any(dim=1, keepdim=True)  # a sample without any frame attends freely: no NaN
         return self.transformer(frames + table, src_key_padding_mask=absent)
+
+
+def _waves(days: int, dim: int) -> Tensor:
+    """(days, dim) sines, then cosines, of variance 1, with periods from eight days to four times all of them."""
+    waves = dim // 2 + dim % 2
+    period = torch.logspace(3, math.log2(4 * days), waves, base=2)
+    angle = 2 * torch.pi * torch.arange(days)[:, None] / period
+    return 2**0.5 * torch.cat([angle.sin(), angle.cos()], dim=1)[:, :dim]

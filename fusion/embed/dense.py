@@ -154,7 +154,9 @@ class BlockEncoder:
             config = sensor.model.config
             most = 0 if name == self.reference else self.longest_gap
             middle = np.where(wanted, nearest_frames(sensor.seen, sensor.days, int(day), most), -1)
-            contexts[name] = context_frames(sensor.seen, sensor.days, middle, config.frames, config.span)
+            contexts[name] = context_frames(
+                sensor.seen, sensor.days, middle, config.frames, config.span, config.spacing
+            )
         return contexts
 
     def _encode(self, sensor: _Frames, contexts: list[np.ndarray]) -> None:

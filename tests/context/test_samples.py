@@ -23,6 +23,15 @@ def test_context_ends_with_the_series_and_with_the_span():
     assert chosen.tolist() == [[-1, -1, 0, 1, 2], [-1, -1, 4, -1, -1], [-1] * 5]
 
 
+def test_spaced_context_leaves_out_what_is_too_near():
+    days = np.array([0, 3, 6, 9, 12, 20, 21, 40])
+    seen = np.array([[1, 1, 1, 1, 1, 1, 1, 1], [1, 0, 1, 1, 0, 0, 1, 1]], dtype=bool)
+    chosen = context_frames(seen, days, np.array([3, 3]), frames=5, span=200, spacing=6)
+    assert chosen.tolist() == [[-1, 1, 3, 5, 7], [-1, 0, 3, 6, 7]]
+    near = context_frames(seen, days, np.array([3, 3]), frames=5, span=24, spacing=6)
+    assert near.tolist() == [[-1, 1, 3, 5, -1], [-1, 0, 3, 6, -1]]
+
+
 def test_nearest_date_is_one_on_which_the_pixel_was_seen():
     seen = np.array([[1, 0, 1], [0, 0, 1], [0, 0, 0]], dtype=bool)
     assert nearest_frames(seen, np.array([0, 6, 20]), 5, most=7).tolist() == [0, -1, -1]
@@ -59,6 +68,15 @@ def test_random_views_differ_and_keep_the_middle(samples):
     views = [samples[3, seed].days["s2"].tolist() for seed in range(8)]
     assert len({tuple(v) for v in views}) > 2
     assert {v[2] for v in views} == {int(other.days["s2"][2])}
+
+
+def test_random_views_of_a_spaced_sensor_keep_spacing_and_middle(cube):
+    samples = ContextSamples([cube], (small(S2, cube, spacing=12),), stride=3)
+    views = [samples[3, seed] for seed in range(8)]
+    assert len({tuple(v.days["s2"].tolist()) for v in views}) > 2
+    for view in [samples[3], *views]:
+        assert view.days["s2"][2] == samples[3].days["s2"][2]
+        assert (view.days["s2"][view.valid["s2"]].diff() >= 12).all()
 
 
 def test_samples_form_batches(samples):

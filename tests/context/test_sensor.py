@@ -117,6 +117,17 @@ def test_days_are_counted_from_the_first_frame_that_exists(model):
     torch.testing.assert_close(model(values, days, valid, observed)[0], shifted, rtol=0, atol=0)
 
 
+def test_a_smooth_table_tells_days_apart_and_keeps_neighbours_close():
+    modality = Modality("s2", "series", ("a", "b"), 10.0, 7)
+    table = SensorAutoencoder(SensorConfig(modality, smooth_days=True)).day_table.weight.detach()
+    distance = torch.cdist(table, table)
+    assert table.square().mean().item() == pytest.approx(1, rel=1e-5)
+    apart = [distance.diagonal(days).mean() for days in (1, 3, 10, 40)]
+    assert apart == sorted(apart)
+    assert apart[0] < 0.5 * apart[2]
+    assert (distance + 1e9 * torch.eye(len(table))).min() > 1
+
+
 @pytest.mark.parametrize("window", [1, 5, 7, 9, 11, 13])
 def test_any_odd_window_is_rebuilt_in_its_size(window):
     config = SensorConfig(

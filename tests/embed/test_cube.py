@@ -6,6 +6,8 @@ import hashlib
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -48,7 +50,7 @@ def make_model(cube: Cube) -> ContextFusion:
     small = {"frames": 5, "reduced": 3, "widths": (8, 8, 8, 4), "depth": 1, "heads": 2}
     sensors = (
         SensorConfig(observed_statistics([cube], S2), bottleneck=4, **small),
-        SensorConfig(observed_statistics([cube], S1), bottleneck=2, **small),
+        SensorConfig(observed_statistics([cube], S1), bottleneck=2, spacing=20, **small),
     )
     return ContextFusion(FusionConfig(sensors, embedding=6, dim=16, heads=2, feedforward=16)).eval()
 
@@ -289,31 +291,51 @@ def test_rasters_of_any_system_become_one_store(stored, tmp_path):
     np.testing.assert_array_equal(found.time.values, wanted.time.values)
 
 
-def test_the_command_embeds_described_cubes(cube, model, tmp_path, capsys):
-    from fusion.cli import main
+def describe(cube: Cube, model: ContextFusion, folder: Path) -> list[str]:
+    """A file of the cube's optical series, its description and the model; the command that embeds it."""
     from fusion.training import save_model
 
     days = cube.sensors["s2"].days.astype("datetime64[D]").astype(str)
     values = np.where(cube.sensors["s2"].clear[:, None], cube.sensors["s2"].values, 0)
     np.savez(
-        tmp_path / "field.npz",
+        folder / "field.npz",
         s2=values,
         dates=days,
         epsg=np.array(32631),
         x=500_005 + 10.0 * np.arange(23),
         y=5_599_995 - 10.0 * np.arange(19),
     )
-    (tmp_path / "cube.yaml").write_text(
+    (folder / "cube.yaml").write_text(
         "files: '{scene}.npz'\ntile: 50\npatch: 10\n"
         "modalities:\n  s2: {variable: s2, bands: [B04, B08], resolution: 10, unit: reflectance x 10000, nodata: 0,"
         " dates: dates}\ngeoreference: {epsg: epsg, x: x, y: y}\n"
     )
-    save_model(tmp_path / "best.safetensors", model)
-    options = ["embed", str(tmp_path), "--data", str(tmp_path / "cube.yaml"), "--block", "16"]
-    assert main(options) == 0
+    save_model(folder / "best.safetensors", model)
+    return ["embed", str(folder), "--data", str(folder / "cube.yaml"), "--block", "8"]
+
+
+def test_the_command_embeds_described_cubes(cube, model, tmp_path, capsys):
+    from fusion.cli import main
+
+    assert main(describe(cube, model, tmp_path)) == 0
     assert "pixels/s" in capsys.readouterr().out
     alone = Cube("field", {"s2": cube.sensors["s2"]})
     wanted = BlockEncoder(model, alone)(slice(0, 19), slice(0, 23))
     found = open_embeddings(tmp_path / "embeddings" / "field.zarr").embedding.values
     np.testing.assert_allclose(found, wanted[[t for t in range(9) if t != 4]], atol=2e-6)
     assert len(list((tmp_path / "embeddings" / "field").glob("*.tif"))) == 8
+
+
+@pytest.mark.slow
+def test_torchrun_writes_what_one_process_writes(cube, model, tmp_path):
+    command = describe(cube, model, tmp_path)
+    launchers = {"one": [], "two": ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]}
+    said = {}
+    for name, launcher in launchers.items():
+        arguments = [sys.executable, *launcher, "-m", "fusion", *command, "--out", str(tmp_path / name)]
+        ended = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
+        assert ended.returncode == 0, ended.stderr
+        said[name] = ended.stdout
+    assert tree(tmp_path / "one" / "field.zarr") == tree(tmp_path / "two" / "field.zarr")
+    blocks = [line for line in said["two"].splitlines() if line.startswith("block ")]
+    assert len(blocks) == len(set(blocks)) == 9  # each block was made once, by one of the two

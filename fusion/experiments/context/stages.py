@@ -15,7 +15,7 @@ from ...context.samples import ContextSamples
 from ...data import Modality
 from ...training import fit, load_model
 
-__all__ = ["Recipe", "objective", "sensor", "train_fusion", "train_sensor", "train_stages"]
+__all__ = ["Recipe", "held_out", "objective", "sensor", "train_fusion", "train_sensor", "train_stages"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Recipe:
         lr, batch_size: the paper's 1e-4 and 16 are for days on a GPU; minutes on a CPU want larger steps.
         time, neighbour, space: how fast frames and pixels lose weight in the objective with their distance from the
             middle. The paper's 0.1, 0.01 and 0.1 make a code of the middle pixel; slower decay puts the season in it.
+        decay: the rate falls to zero over the training instead of on plateaus, for which minutes are too short.
         angle: weight of the spectral angle for optical sensors.
         freeze: stage 2 keeps the autoencoders as stage 1 left them.
     """
@@ -38,7 +39,12 @@ class Recipe:
     neighbour: float = 0.01
     space: float = 0.1
     angle: float = 0.0
+    decay: bool = False
     freeze: bool = True
+
+    def steps(self, stage: int, samples: int) -> int | None:
+        """Of one stage, if the rate is to fall over them."""
+        return self.epochs[stage] * max(1, samples // self.batch_size) if self.decay else None
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Recipe:
@@ -46,6 +52,11 @@ class Recipe:
         if unknown:
             raise ValueError(f"recipe: unknown {', '.join(unknown)}; it has {', '.join(cls.__dataclass_fields__)}")
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
+
+
+def held_out(samples: int) -> int:
+    """How many samples validate a training on ``samples``: enough to choose an epoch by."""
+    return min(max(64, samples // 8), 512)
 
 
 def sensor(modality: Modality, window: int, settings: Mapping[str, Any]) -> SensorConfig:
@@ -73,7 +84,8 @@ def train_sensor(
     """Stage 1 of one sensor, in the run folder ``run``."""
     torch.manual_seed(seed)
     name = config.modality.name
-    module = SensorPretraining(SensorAutoencoder(config), objective(config, recipe), lr=recipe.lr, warmup=100)
+    schedule = {"warmup": 100, "steps": recipe.steps(0, len(train))}
+    module = SensorPretraining(SensorAutoencoder(config), objective(config, recipe), lr=recipe.lr, **schedule)
     own = [name, f"{name}.observed"]
     return _fit(module, train.with_modalities(own), validation.with_modalities(own), run, 0, recipe, seed, progress)
 
@@ -92,7 +104,8 @@ def train_fusion(
     objectives = {s.modality.name: objective(s, recipe) for s in model.config.sensors}
     if recipe.freeze:
         model.freeze_sensors()
-    module = FusionPretraining(model, objectives, lr=recipe.lr, warmup=100)
+    schedule = {"warmup": 100, "steps": recipe.steps(1, len(train))}
+    module = FusionPretraining(model, objectives, lr=recipe.lr, **schedule)
     return _fit(module, train, validation, run, 1, recipe, seed, progress)
 
 
