@@ -15,7 +15,19 @@ from ...evaluation import Features, Section, Table, linear_probe
 from ..state import State
 from . import pictures
 
-__all__ = ["MONTHS", "Pixels", "describe", "probe", "score", "score_months", "stripes", "table"]
+__all__ = [
+    "MONTHS",
+    "Labelled",
+    "Pixels",
+    "describe",
+    "features",
+    "label",
+    "probe",
+    "score",
+    "score_months",
+    "stripes",
+    "summary",
+]
 
 MONTHS = ("04", "05", "06", "07", "08", "09")
 _STRIPES = 4  # a patch's columns, alternately for training and testing
@@ -32,125 +44,177 @@ def stripes(shape: tuple[int, int], margin: int) -> tuple[np.ndarray, np.ndarray
 
 @dataclass(frozen=True)
 class Pixels:
-    """Labelled pixels and what is known of each from one date a month.
+    """The pixels of all stripes and what is known of each from one date a month.
 
     Attributes:
         x: (months, N, D) by kind of feature, NaN where not seen.
-        y: (N,) class.
-        train: (N,) bool.
-        names: (N,) patch.
+        test: (N,) bool, those of test stripes.
+        patch: (N,) name; ``place``: (N,) position in the patch.
     """
 
     x: dict[str, np.ndarray]
+    test: np.ndarray
+    patch: np.ndarray
+    place: np.ndarray
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What a probe may know of the pixels.
+
+    Attributes:
+        y: (N,) class, -1 where there is none.
+        draws: (draws, N) bool, training pixels whose labels are used.
+        test: (N,) bool, labelled pixels of test stripes.
+    """
+
+    pixels: Pixels
     y: np.ndarray
-    train: np.ndarray
-    names: np.ndarray
+    draws: np.ndarray
+    test: np.ndarray
     classes: tuple[str, ...]
 
 
-def table(state: State, model: ContextFusion, pixels: int) -> Pixels:
-    """Codes and raw bands of at most ``pixels`` training and as many test pixels a patch."""
+def features(state: State, model: ContextFusion) -> Pixels:
+    """Codes and raw bands of the pixels of all stripes, on the clearest date of every month."""
     parts: dict[str, list[np.ndarray]] = {"fused": [], "s2": [], "s1": [], "raw": []}
-    y, train, names = [], [], []
+    test, patch, place = [], [], []
     for cube in state.data["all"]:
-        labels = state.data["labels"][cube.name]
-        training, test = stripes(cube.shape, model.config.reference.window // 2)
-        rng = np.random.default_rng(state.seed)
-        chosen = [_some(part & (labels >= 0), pixels, rng) for part in (training, test)]
-        used = chosen[0] | chosen[1]
+        training, held_out = stripes(cube.shape, model.config.reference.window // 2)
+        used = training | held_out
         slots = _slots(cube)
         codes = BlockEncoder(model, cube, dates=slots, pixels=used).codes(*(slice(0, n) for n in cube.shape))
         codes["raw"] = _raw(cube, slots)
         for kind, values in parts.items():
             values.append(codes[kind][:, :, used].transpose(0, 2, 1))  # (months, n, D)
-        y.append(labels[used])
-        train.append(chosen[0][used])
-        names += [cube.name] * int(used.sum())
+        test.append(held_out[used])
+        place.append(np.flatnonzero(used))
+        patch += [cube.name] * int(used.sum())
     x = {kind: np.concatenate(values, axis=1) for kind, values in parts.items()}
-    return Pixels(x, np.concatenate(y), np.concatenate(train), np.array(names), tuple(state.data["classes"]))
+    x["sensors"] = np.concatenate([x["s2"], x["s1"]], axis=2)
+    x["raw_s2"] = x["raw"][:, :, : state.data["all"][0].sensors["s2"].modality.channels]
+    return Pixels(x, np.concatenate(test), np.array(patch), np.concatenate(place))
 
 
-def score_months(pixels: Pixels, x: np.ndarray) -> list[dict[str, float]]:
-    """Scores of a linear probe a month, on (months, N, D); of the pixels that the reference saw, the same for all."""
-    seen = np.isfinite(pixels.x["fused"]).all(axis=2)  # (months, N)
-    return [score(pixels, x[m], seen[m]) for m in range(len(x))]
+def label(state: State, pixels: Pixels, kind: str, most: int, draws: int) -> Labelled:
+    """Gives the pixels labels of a kind; a draw has at most ``most`` training pixels a patch."""
+    maps, classes = state.data["labels"][kind]
+    y, chosen = np.full(len(pixels.place), -1), np.zeros((draws, len(pixels.place)), dtype=bool)
+    rng = np.random.default_rng(state.seed)
+    for name, labels in maps.items():
+        own = np.flatnonzero(pixels.patch == name)
+        y[own] = labels.ravel()[pixels.place[own]]
+        known = own[(y[own] >= 0) & ~pixels.test[own]]
+        for draw in chosen:
+            draw[rng.permutation(known)[:most]] = True
+    return Labelled(pixels, y, chosen, pixels.test & (y >= 0), classes)
 
 
-def score(pixels: Pixels, x: np.ndarray, seen: np.ndarray | None = None) -> dict[str, float]:
-    """Scores of a linear probe on (N, D)."""
+def score_months(labelled: Labelled, x: np.ndarray) -> dict[str, np.ndarray]:
+    """(draws, months) scores by name of a linear probe a draw of labels and a month, on (months, N, D); of the pixels
+    that the reference saw, the same for all kinds of features."""
+    seen = np.isfinite(labelled.pixels.x["fused"]).all(axis=2)  # (months, N)
+    found = [[score(labelled, x[m], draw, seen[m]) for m in range(len(x))] for draw in range(len(labelled.draws))]
+    return {name: np.array([[s[name] for s in row] for row in found]) for name in ("macro_f1", "weighted_f1")}
+
+
+def score(labelled: Labelled, x: np.ndarray, draw: int, seen: np.ndarray | None = None) -> dict[str, float]:
+    """Scores of a linear probe on (N, D) with one draw of training pixels."""
     seen = np.ones(len(x), dtype=bool) if seen is None else seen
     train, test = (
-        Features(x[rows].astype(np.float32), pixels.y[rows], tuple(pixels.names[rows]), "multiclass", pixels.classes)
-        for rows in (seen & pixels.train, seen & ~pixels.train)
+        Features(
+            x[rows].astype(np.float32),
+            labelled.y[rows],
+            tuple(labelled.pixels.patch[rows]),
+            "multiclass",
+            labelled.classes,
+        )
+        for rows in (seen & labelled.draws[draw], seen & labelled.test)
     )
     return linear_probe(train, test).scores
 
 
-def probe(state: State, *, key: str = "probe", pixels: int = 700, season: bool = True) -> str:
-    """The same linear probe of crop type on the fused embedding, on each sensor's own code and on raw bands.
-
-    Of one date: for each month from April to September the clearest date of each patch; the score is the mean over the
-    months. Training and test stripes share no pixel, not even of context.
-
-    Args:
-        pixels: at most so many for training and for testing a patch.
-        season: add probes that see all six dates at once, the harder comparison for a representation.
-    """
-    data = table(state, state.model("pretrained"), pixels)
-    scores = {kind: score_months(data, x) for kind, x in data.x.items()}
-    conditions = describe(data)
-    state.metrics[key] = {kind: _mean(found) | {"dimensions": data.x[kind].shape[2]} for kind, found in scores.items()}
-    columns = ["features of one date", "dimensions", "macro F1", "sd over months", "weighted F1"]
-    rows = [
-        [kind, v["dimensions"], v["macro_f1"], v["macro_f1_sd"], v["weighted_f1"]]
-        for kind, v in state.metrics[key].items()
-    ]
-    state.metrics[key]["conditions"] = conditions
-    by_month = {kind: [s["macro_f1"] for s in found] for kind, found in scores.items()}
-    items: list[Any] = [
-        Table(columns, rows, conditions, best=["macro F1", "weighted F1"]),
-        pictures.lines(MONTHS, by_month, "macro F1", f"The same by month. {conditions}"),
-    ]
-    if season:
-        items.append(_season(state, data))
-    state.sections.append(Section("Crop types from one date", "", items))
-    return ", ".join(f"{row[0]} {row[2]:.3f}" for row in rows)
-
-
-def describe(data: Pixels) -> str:
-    counts = ", ".join(f"{c} {int((data.y == k).sum())}" for k, c in enumerate(data.classes))
-    return (
-        f"Linear probe, {int(data.train.sum())} training pixels, {int((~data.train).sum())} test pixels of the other "
-        f"stripes; mean over {len(MONTHS)} months, one date each. Pixels by class: {counts}."
-    )
-
-
-def _season(state: State, data: Pixels) -> Table:
-    joined = {kind: np.concatenate(list(data.x[kind]), axis=1) for kind in ("fused", "raw")}
-    found = {kind: score(data, x) for kind, x in joined.items()}
-    state.metrics["season"] = found
-    rows = [[kind, joined[kind].shape[1], v["macro_f1"], v["weighted_f1"]] for kind, v in found.items()]
-    columns = ["features of six dates", "dimensions", "macro F1", "weighted F1"]
-    note = "All six dates side by side; missing values take the training mean."
-    return Table(columns, rows, note, best=["macro F1", "weighted F1"])
-
-
-def _mean(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    macro = [s["macro_f1"] for s in scores]
-    weighted = [s["weighted_f1"] for s in scores]
+def summary(scores: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Means over draws and months; how much a month's mean and a draw's mean vary."""
+    macro = scores["macro_f1"]  # (draws, months)
     return {
-        "macro_f1": float(np.mean(macro)),
-        "macro_f1_sd": float(np.std(macro)),
-        "weighted_f1": float(np.mean(weighted)),
+        "macro_f1": float(macro.mean()),
+        "macro_f1_sd": float(macro.mean(axis=0).std()),
+        "draws_sd": float(macro.mean(axis=1).std()),
+        "weighted_f1": float(scores["weighted_f1"].mean()),
     }
 
 
-def _some(mask: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
-    """At most ``most`` True entries of a mask, at random."""
-    places = np.flatnonzero(mask)
-    chosen = np.zeros(mask.size, dtype=bool)
-    chosen[places if len(places) <= most else rng.choice(places, most, replace=False)] = True
-    return chosen.reshape(mask.shape)
+def probe(state: State, *, pixels: int = 700, draws: int = 3) -> str:
+    """The same linear probe, of crop type (``probe``) and of land cover (``land_cover``), on the fused embedding, on
+    each sensor's own code and on raw bands.
+
+    Of one date: for each month from April to September the clearest date of each patch. Scores are means over the
+    months and over draws of training pixels. Training and test stripes share no pixel, not even of context. ``raw`` is
+    the bands of both sensors on the date, ``raw_s2`` the reference's alone, ``sensors`` both sensors' codes side by
+    side. ``season`` has crop probes that see all six dates at once, the harder comparison for a representation.
+
+    Args:
+        pixels: at most so many training pixels a patch and draw; all labelled pixels of the test stripes are tested.
+        draws: of training pixels.
+    """
+    found = features(state, state.model("pretrained"))
+    words = []
+    for kind, key in (("crop type", "probe"), ("land cover", "land_cover")):
+        labelled = label(state, found, kind, pixels, draws)
+        items, metrics = _compare(labelled)
+        state.metrics[key] = metrics
+        if key == "probe":
+            items.append(_season(state, labelled))
+        state.sections.append(Section(f"{kind.capitalize()} from one date", "", items))
+        scores = ", ".join(f"{k} {v['macro_f1']:.3f}" for k, v in metrics.items() if isinstance(v, dict))
+        words.append(f"{kind}: {scores}")
+    return "; ".join(words)
+
+
+def _compare(labelled: Labelled) -> tuple[list[Any], dict[str, Any]]:
+    """Table, picture and metrics of every kind of feature under the same probe."""
+    features = labelled.pixels.x
+    scores = {kind: score_months(labelled, x) for kind, x in features.items()}
+    metrics: dict[str, Any] = {}
+    for kind, own in scores.items():
+        metrics[kind] = summary(own) | {"dimensions": features[kind].shape[2]}
+        if kind != "fused":
+            metrics[kind]["fused_is_better"] = float((scores["fused"]["macro_f1"] > own["macro_f1"]).mean())
+    columns = ["features of one date", "dimensions", "macro F1", "sd over months", "weighted F1", "fused is better"]
+    rows = [
+        [kind, v["dimensions"], v["macro_f1"], v["macro_f1_sd"], v["weighted_f1"], v.get("fused_is_better", "")]
+        for kind, v in metrics.items()
+    ]
+    by_month = {kind: own["macro_f1"].mean(axis=0).tolist() for kind, own in scores.items()}
+    conditions = describe(labelled)
+    note = f"{conditions} Last column: share of the {len(labelled.draws) * len(MONTHS)} probes in which fused wins."
+    items: list[Any] = [
+        Table(columns, rows, note, best=["macro F1", "weighted F1"]),
+        pictures.lines(MONTHS, by_month, "macro F1", f"The same by month. {conditions}"),
+    ]
+    return items, metrics | {"conditions": conditions}
+
+
+def describe(labelled: Labelled) -> str:
+    counts = ", ".join(
+        f"{name} {int((labelled.y[labelled.test] == k).sum())}" for k, name in enumerate(labelled.classes)
+    )
+    return (
+        f"Linear probe, {len(labelled.draws)} draws of {int(labelled.draws[0].sum())} training pixels, all "
+        f"{int(labelled.test.sum())} labelled pixels of the other stripes for testing; mean over draws and "
+        f"{len(MONTHS)} months, one date each. Test pixels by class: {counts}."
+    )
+
+
+def _season(state: State, labelled: Labelled) -> Table:
+    joined = {kind: np.concatenate(list(labelled.pixels.x[kind]), axis=1) for kind in ("fused", "raw")}
+    found = {kind: score(labelled, x, 0) for kind, x in joined.items()}
+    state.metrics["season"] = found
+    rows = [[kind, joined[kind].shape[1], v["macro_f1"], v["weighted_f1"]] for kind, v in found.items()]
+    columns = ["features of six dates", "dimensions", "macro F1", "weighted F1"]
+    note = "All six dates side by side, first draw; missing values take the training mean."
+    return Table(columns, rows, note, best=["macro F1", "weighted F1"])
 
 
 def _slots(cube: Cube) -> list[int]:

@@ -24,6 +24,7 @@ def quantize(
     state: State,
     *,
     pixels: int = 700,
+    draws: int = 3,
     codebooks: Mapping[str, tuple[int, int]] | None = None,
     levels: int = 5,
     dates: int = 8,
@@ -32,15 +33,17 @@ def quantize(
     """The crop probe on embeddings that went through quantizers fitted on the training stripes, and their size on disk.
 
     Args:
+        pixels, draws: as in :func:`fusion.experiments.context.crops.probe`.
         codebooks: codes and layers of residual quantizers by name; 255 codes and "no data" fill a byte.
         levels: of a finite scalar quantizer on every dimension.
         dates, patch: of the patch that is written as floats, as bytes and as codes.
     """
     model = state.model("pretrained")
-    data = crops.table(state, model, pixels)
-    fused = data.x["fused"]  # (months, N, E)
+    seen = crops.features(state, model)
+    labelled = crops.label(state, seen, "crop type", pixels, draws)
+    fused = seen.x["fused"]  # (months, N, E)
     known = np.isfinite(fused).all(axis=2)
-    train = fused[known & data.train]  # (n, E): all months of the training pixels
+    train = fused[known & ~seen.test]  # (n, E): all months of the training stripes
     codebooks = codebooks or {"vq_255": (255, 1), "residual_2x255": (255, 2), "residual_4x255": (255, 4)}
     quantizers = {n: EmbeddingQuantizer.fit(train, *sizes, seed=state.seed) for n, sizes in codebooks.items()}
     dim = fused.shape[2]
@@ -55,15 +58,13 @@ def quantize(
         x = np.full_like(fused, np.nan)
         x[known] = through(fused[known])
         error = float(np.square(x[known] - fused[known]).sum(axis=1).mean() / spread)
-        scores = crops.score_months(data, x)
-        macro = float(np.mean([s["macro_f1"] for s in scores]))
-        found[name] = {"bits": bits, "macro_f1": macro, "unexplained": error}
+        found[name] = crops.summary(crops.score_months(labelled, x)) | {"bits": bits, "unexplained": error}
     for name, values in found.items():
         values["loss"] = found["float32"]["macro_f1"] - values["macro_f1"]
         rows.append([name, values["bits"], values["unexplained"], values["macro_f1"], values["loss"]])
-    state.metrics["quantized"] = found | {"conditions": crops.describe(data)}
+    state.metrics["quantized"] = found | {"conditions": crops.describe(labelled)}
     columns = ["stored as", "bits a pixel and date", "variance lost", "macro F1", "loss of macro F1"]
-    table = Table(columns, rows, crops.describe(data), best=["macro F1"], lowest=columns[1:3])
+    table = Table(columns, rows, crops.describe(labelled), best=["macro F1"], lowest=columns[1:3])
     sizes = _on_disk(state, model, quantizers, dates, patch)
     state.metrics["disk"] = sizes
     disk = Table(["file", "bytes", "share of float32"], [[n, b, b / sizes["float32"]] for n, b in sizes.items()],

@@ -1,60 +1,63 @@
-"""Land cover and crop types on real patches, and a monthly cube embedded densely."""
+"""Training on real patches, a third sensor that joins later, and maps of the patches."""
 
 from __future__ import annotations
 
-import resource
-import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ...context import ContextFusion
 from ...context.cubes import Cube, observed_statistics
 from ...context.described import read_cubes
 from ...context.samples import ContextSamples
 from ...data import CubeDataset
 from ...data.cube.scene import read_map
-from ...embed import embed_cube, open_embeddings
 from ...embed.dense import BlockEncoder
 from ...evaluation import Section
 from ...evaluation.plots import loss_curves
 from ..state import State
 from . import pictures
 from .crops import stripes
-from .stages import Recipe, sensor, train_fusion, train_sensor, train_stages
+from .stages import Recipe, held_out, sensor, train_fusion, train_sensor, train_stages
 
-__all__ = ["dense", "maps", "open_patches", "pretrain", "third_sensor"]
+__all__ = ["maps", "open_patches", "pretrain", "third_sensor"]
 
 _PRESETS = Path(__file__).parents[2] / "presets" / "data"
 _SENSORS = {"s2": ["s2", "s2-20m"], "s1": ["s1"], "landsat": ["surface-temperature"]}
+_COVER = {"temporary crops": (11,), "permanent crops": (12,), "grassland": (13,), "built-up": (60,), "other": (99,)}
 
 
 def open_patches(source: str | Path) -> tuple[dict[str, Any], str]:
-    """The three patches and the monthly cube of ``worldcereal_patches``, with the patches' parcel labels."""
+    """The three patches and the monthly cube of ``worldcereal_patches``; ``labels`` has the patches' crop types and
+    land cover, as (class of every pixel by patch, names of the classes)."""
     patches = read_cubes(_PRESETS / "worldcereal.yaml", source, _SENSORS)
     monthly = read_cubes(_PRESETS / "worldcereal-monthly.yaml", source, {"s2": ["s2"], "s1": ["s1"]}, looks=1)
-    labels, classes = _labels(source)
+    labels = _labels(source)
     sizes = ", ".join(
         f"{c.name} ({', '.join(f'{n} {len(s.days)}' for n, s in c.sensors.items())} dates)" for c in patches
     )
-    parts = {"all": patches, "monthly": monthly, "labels": labels, "classes": classes}
-    return parts, f"{len(patches)} patches of 64 x 64 pixels: {sizes}; {len(classes)} classes of parcels"
+    parts = {"all": patches, "monthly": monthly, "labels": labels}
+    kinds = " and ".join(f"{len(classes)} classes of {kind}" for kind, (_, classes) in labels.items())
+    return parts, f"{len(patches)} patches of 64 x 64 pixels: {sizes}; {kinds}"
 
 
-def _labels(source: str | Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """Class of every pixel by patch, -1 where there is none."""
+def _labels(source: str | Path) -> dict[str, tuple[dict[str, np.ndarray], tuple[str, ...]]]:
+    """By kind, the class of every pixel by patch, -1 where there is none, and the classes."""
     dataset = CubeDataset(_PRESETS / "worldcereal.yaml", source, ["s1"])
-    described = dataset.description.labels
+    types = dataset.description.labels
     found = {}
-    for scene in dataset.scenes:
-        codes = read_map(described, scene.layers["s1"].path, dataset.arrays)
-        found[scene.name] = np.full(codes.shape, -1)
-        for k, own in enumerate(described.classes.values()):
-            found[scene.name][np.isin(codes, own)] = k
-    return found, tuple(described.classes)
+    for kind, described in {"crop type": types, "land cover": replace(types, variable="lc", classes=_COVER)}.items():
+        maps = {}
+        for scene in dataset.scenes:
+            codes = read_map(described, scene.layers["s1"].path, dataset.arrays)
+            maps[scene.name] = np.full(codes.shape, -1)
+            for k, own in enumerate(described.classes.values()):
+                maps[scene.name][np.isin(codes, own)] = k
+        found[kind] = (maps, tuple(described.classes))
+    return found
 
 
 def pretrain(
@@ -82,7 +85,7 @@ def pretrain(
     configs = [_config(patches, name, window, fields, inside) for name, fields in sensors.items()]
     chosen = {"stride": 1, "seed": state.seed}
     train = ContextSamples(patches, configs, allowed=training, limit=samples, **chosen)
-    validation = ContextSamples(patches, configs, allowed=inside & lowest, limit=max(64, samples // 8), **chosen)
+    validation = ContextSamples(patches, configs, allowed=inside & lowest, limit=held_out(samples), **chosen)
     model = train_stages(
         configs, train, validation, state.out / "train", Recipe.of(recipe), fusion=fusion, seed=state.seed,
         progress=state.progress,
@@ -150,7 +153,7 @@ def third_sensor(state: State, *, fields: Mapping[str, Any], samples: int, recip
 def maps(state: State, *, patch: int = 1, dates: int = 24) -> str:
     """Colours over time, similarity to one pixel, the season of single pixels, of one patch."""
     cube, model = state.data["all"][patch], state.model("pretrained")
-    classes, labels = state.data["classes"], state.data["labels"][cube.name]
+    maps, classes = state.data["labels"]["crop type"]
     usable = np.flatnonzero(cube.sensors["s2"].seen_share() > 0.9)
     chosen = usable[np.unique(np.linspace(0, len(usable) - 1, min(dates, len(usable))).round().astype(int))]
     encoder = BlockEncoder(model, cube, dates=chosen)
@@ -159,7 +162,7 @@ def maps(state: State, *, patch: int = 1, dates: int = 24) -> str:
     where = f"Patch {cube.name}, test stripes included."
     pixels = {}
     for k, name in enumerate(classes):
-        found = np.argwhere(labels == k)
+        found = np.argwhere(maps[cube.name] == k)
         if len(found):
             pixels[name] = tuple(found[len(found) // 2])
     middle = len(iso) // 2
@@ -170,42 +173,3 @@ def maps(state: State, *, patch: int = 1, dates: int = 24) -> str:
     ]
     state.sections.append(Section("What the embeddings look like", "", items))
     return f"{len(iso)} dates of patch {cube.name}"
-
-
-def dense(
-    state: State,
-    *,
-    window: int,
-    sensors: Mapping[str, Mapping[str, Any]],
-    samples: int,
-    recipe: Mapping[str, Any],
-    fusion: Mapping[str, Any] | None = None,
-    block: int = 32,
-) -> str:
-    """Trains briefly on the monthly cube (nine bands, no labels) and embeds all of it: ``monthly.zarr``, GeoTIFFs."""
-    cubes = state.data["monthly"]
-    configs = [sensor(observed_statistics(cubes, cubes[0].sensors[n].modality), window, f) for n, f in sensors.items()]
-    train, validation = (
-        ContextSamples(cubes, configs, stride=5, limit=n, seed=state.seed + k, longest_gap=31)
-        for k, n in enumerate((samples, max(64, samples // 8)))
-    )
-    model: ContextFusion = train_stages(
-        configs, train, validation, state.out / "monthly-train", Recipe.of(recipe), fusion=fusion, seed=state.seed,
-        progress=state.progress,
-    )  # fmt: skip
-    started = time.perf_counter()
-    result = embed_cube(model, cubes[0], state.out / "monthly.zarr", block=block, longest_gap=31)
-    seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    state.metrics["dense"] = {"seconds": seconds, "pixels_per_second": result.rate, "peak_mib_of_process": peak}
-    data = open_embeddings(result.path)
-    values = data.embedding.values
-    text = (
-        f"{result}\nAll of it, rasters included, took {seconds:.1f} s; the process never held more than {peak:.0f} MiB."
-    )
-    where = "Monthly cube of 101 x 101 pixels."
-    state.sections.append(
-        Section("A cube embedded densely", text, [pictures.pca_maps(values, list(result.dates), where)])
-    )
-    size = " x ".join(map(str, result.shape[2:]))
-    return f"{result.shape[0]} dates of {size} pixels in {seconds:.1f} s, peak {peak:.0f} MiB"
