@@ -229,6 +229,7 @@ class TileTokenizer(nn.Module):
                 torch.manual_seed(seed)
                 part = _build(part.modality, self.config.grid, settings)
                 part.learn(values[name], steps=settings.get("steps", steps), seed=seed)
+                part.zero_grad()
             part.fitted.fill_(True)
             self.parts[name] = part.to(device)
             if progress:
