@@ -14,6 +14,7 @@ def sensitivity(
     target: str | None = None,
     given: list[str] | None = None,
     measure: Literal["gradient", "gradient-x-input"] = "gradient",
+    per: Literal["token", "group"] = "token",
     out: str | None = None,
     reader: dict[str, Any] | None = None,
     splits: dict[str, str | None] | None = None,
@@ -30,6 +31,7 @@ def sensitivity(
         target: the modality whose expected mean is the answer; without it the prediction of a fine-tuned model is.
         given: what the model sees; everything but the target by default.
         measure: the norm of the gradient, or the product of gradient and input.
+        per: what is compared: the mean token of each group, or all of its tokens together.
         out: folder of the results, RUN/sensitivity by default.
         reader: options of the data's reader.
         splits: which split of the data has which role, e.g. --splits.test chip-b.
@@ -49,6 +51,7 @@ def sensitivity(
     if target is None:
         head = load_finetuned(source)
         state.models["pretrained"] = head.model
-    examine.sensitivity(state, target=target, head=head, given=given, measure=measure, tiles=split, most=tiles)
+    how = {"given": given, "measure": measure, "per": per, "tiles": split, "most": tiles}
+    examine.sensitivity(state, target=target, head=head, **how)
     finish(state, f"What {run} looks at in {data}")
     return 0

@@ -28,6 +28,7 @@ __all__ = [
     "observed_predicted",
     "panels",
     "picture",
+    "styled",
 ]
 
 # Okabe and Ito's colours: distinguishable with every kind of colour vision.
@@ -199,12 +200,16 @@ def panels(count: int, width: float | None = None, height: float = 3.0) -> tuple
     columns = min(3, count)
     rows = -(-count // columns)
     figure = Figure((width or 3.9 * columns, height * rows), layout="constrained")
-    axes = [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
+    return figure, styled([figure.add_subplot(rows, columns, i + 1) for i in range(count)])
+
+
+def styled(axes: Sequence[Axes]) -> list[Axes]:
+    """Panels of a figure of one's own in the style of the report."""
     for panel in axes:
         panel.spines[["top", "right"]].set_visible(False)
         panel.grid(axis="y", alpha=0.25, linewidth=0.6)
         panel.set_axisbelow(True)
-    return figure, axes
+    return list(axes)
 
 
 def legend_patch(colour: str | Sequence[float], label: str) -> Patch:

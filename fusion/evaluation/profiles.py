@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .plots import COLOURS, legend_patch, panels, picture
+from .plots import COLOURS, legend_patch, panels, picture, styled
 from .report import Picture
 
 if TYPE_CHECKING:
@@ -83,13 +83,13 @@ def image_plot(
     shared = np.concatenate([stack[:count].ravel() for name, stack in rows.items() if not name.endswith("spread")])
     figure = Figure((1.7 * count + 1.2, 1.7 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), count, squeeze=False)
-    for line, (name, stack) in zip(axes, rows.items(), strict=True):
+    for row, (line, (name, stack)) in enumerate(zip(axes, rows.items(), strict=True)):
         limits = stack[:count].ravel() if name.endswith("spread") else shared
         low, high = np.nanquantile(limits, (0.01, 0.99)) if np.isfinite(limits).any() else (0.0, 1.0)
         for i, panel in enumerate(line):
             shown = panel.imshow(stack[i], vmin=low, vmax=high, interpolation="nearest")
             panel.set(xticks=[], yticks=[])
-            if len(names) and line is axes[0]:
+            if len(names) and row == 0:
                 panel.set_title(names[i], fontsize=8)
         line[0].set_ylabel(name, fontsize=9)
         figure.colorbar(shown, ax=list(line), shrink=0.85, label=unit)
@@ -111,14 +111,20 @@ def counterfactual_plot(
     Args:
         change: by quantity, ``mean``, ``amplitude`` (in ``unit``) and ``phase`` (days), (B,) each; NaN is left out.
     """
-    figure, axes = panels(1 + len(change), height=2.9)
-    for colour, name, profiles in ((BEFORE, "before", before), (AFTER, f"after {edit}", after)):
-        low, middle, high = np.nanquantile(np.asarray(profiles), (0.1, 0.5, 0.9), axis=0)
-        axes[0].fill_between(days, low, high, color=colour, alpha=0.15, linewidth=0)
-        axes[0].plot(days, middle, color=colour, label=name)
-    axes[0].set(xlabel="day", ylabel=unit, title="profiles")
-    axes[0].legend(frameon=False, fontsize=8)
-    for panel, (name, moved) in zip(axes[1:], change.items(), strict=True):
+    from matplotlib.figure import Figure
+
+    before, after = np.asarray(before), np.asarray(after)
+    figure = Figure((10.5, 5.4), layout="constrained")
+    above, below = figure.subfigures(2, 1)
+    (left, right), axes = styled(above.subplots(1, 2)), styled(np.ravel(below.subplots(1, len(change))))
+    for colour, name, profiles in ((BEFORE, "before", before), (AFTER, f"after: {edit}", after)):
+        _band(left, days, profiles, colour, name)
+    _band(right, days, after - before, AFTER, "")
+    right.axhline(0, color=TRUTH, linewidth=0.8)
+    left.set(xlabel="day", ylabel=unit, title="profiles")
+    right.set(xlabel="day", ylabel=unit, title="change by date")
+    left.legend(frameon=False, fontsize=8)
+    for panel, (name, moved) in zip(axes, change.items(), strict=True):
         known = np.ravel(moved)[np.isfinite(np.ravel(moved))]
         panel.set(title=f"change of {name}", xlabel="days" if name == "phase" else unit, ylabel="places")
         if not len(known):
@@ -128,7 +134,7 @@ def counterfactual_plot(
         panel.axvline(0, color=TRUTH, linewidth=0.8)
         panel.axvline(known.mean(), color=AFTER, linestyle="--", label=f"mean {known.mean():+.3g}")
         panel.legend(frameon=False, fontsize=8)
-    caption = "Median profile and 10 to 90 % of the places, and by how much each place's season moved."
+    caption = "Median and 10 to 90 % of the places, and by how much the season of each place moved."
     return picture(figure, f"{caption} {conditions}".strip())
 
 
@@ -144,8 +150,8 @@ def sensitivity_bars(
     left.set(ylabel="share", title="by modality")
     right.set(title="by band")
     handles = [legend_patch(colours[name], name) for name in modality]
-    right.legend(handles=handles, frameon=False, fontsize=8)
-    return picture(figure, f"Mean sensitivity of a token of each group, as shares of 1. {conditions}".strip())
+    right.legend(handles=handles, frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return picture(figure, f"Sensitivity of every modality and band, as shares of 1. {conditions}".strip())
 
 
 def sensitivity_dates(date: Mapping[str, tuple[np.ndarray, np.ndarray]], *, conditions: str = "") -> Picture:
@@ -161,7 +167,14 @@ def sensitivity_dates(date: Mapping[str, tuple[np.ndarray, np.ndarray]], *, cond
         panel.plot(days, shares, color=COLOURS[i % len(COLOURS)], marker=".", label=name)
     panel.set(xlabel="day", ylabel="share", ylim=(0, None))
     panel.legend(frameon=False, fontsize=8)
-    return picture(figure, f"Mean sensitivity of a token of each date, as shares of 1. {conditions}".strip())
+    return picture(figure, f"Sensitivity of every date, as shares of 1. {conditions}".strip())
+
+
+def _band(panel: Axes, days: np.ndarray, profiles: np.ndarray, colour: str, label: str) -> None:
+    """Median and 10 to 90 % of (B, T)."""
+    low, middle, high = np.nanquantile(profiles, (0.1, 0.5, 0.9), axis=0)
+    panel.fill_between(days, low, high, color=colour, alpha=0.15, linewidth=0)
+    panel.plot(days, middle, color=colour, label=label)
 
 
 def _bars(panel: Axes, bars: Sequence[tuple[str, str, float]]) -> None:

@@ -21,6 +21,7 @@ __all__ = [
     "Season",
     "add",
     "assign",
+    "calendar",
     "compare",
     "counterfactual",
     "edit_from",

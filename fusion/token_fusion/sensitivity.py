@@ -1,8 +1,9 @@
 """Which tokens a model's answer hangs on: gradients of the answer with respect to the embeddings of what it sees.
 
 Tokens are discrete, so the gradient is taken at their embeddings e. The sensitivity of a group of tokens is the mean
-over places and tokens of ||dy / de||, and its share that of the sum over all groups; or the mean of |e . dy / de|
-(gradient times input). The formula is ours: of the paper's only the name is known (docs/token_fusion.md).
+over places and tokens of ||dy / de|| (or of |e . dy / de|, gradient times input), and its share is that of the sum over
+all groups. So many weak tokens weigh no more than one of them; ``per="group"`` adds up a group's tokens instead. The
+formula is ours: of the paper's only the name is known (docs/token_fusion.md).
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from torch import Tensor, nn
 from ..data.tiles import TileBatch
 from .generate import condition, evaluating, require_token_fusion
 
-__all__ = ["Answer", "Measure", "Sensitivity", "sensitivity"]
+__all__ = ["Answer", "Measure", "Per", "Sensitivity", "head", "sensitivity"]
 
 Answer = Callable[[Tensor, Tensor], Tensor]  # hidden (B, N, D), visible (B, N) -> (B,) or (B, ...), summed over all
 Measure = Literal["gradient", "gradient-x-input"]
+Per = Literal["token", "group"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ def sensitivity(
     *,
     given: Sequence[str] | None = None,
     measure: Measure = "gradient",
+    per: Per = "token",
 ) -> Sensitivity:
     """How much every modality, band and date moves an answer of the model.
 
@@ -60,14 +63,17 @@ def sensitivity(
             hidden unless ``given``). Or a function of hidden states and of what is visible, such as :func:`head`.
         given: what the model sees; by default everything but the target.
         measure: the norm of the gradient, or the absolute product of gradient and embedding.
+        per: what shares compare: the mean token of each group, or all of its tokens together.
 
     Raises:
         TypeError: ``model`` is no TokenFusion.
-        ValueError: an unknown modality or measure, no place, or a place of which nothing is seen.
+        ValueError: an unknown modality, measure or ``per``, no place, or a place of which nothing is seen.
     """
     require_token_fusion(model)
     if measure not in ("gradient", "gradient-x-input"):
         raise ValueError(f"sensitivity: measure is 'gradient' or 'gradient-x-input', not {measure!r}")
+    if per not in ("token", "group"):
+        raise ValueError(f"sensitivity: per is 'token' or 'group', not {per!r}")
     size = len(model.tokenizer.layout)
     total, count = torch.zeros(size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
     places = 0
@@ -79,7 +85,7 @@ def sensitivity(
             places += len(batch)
     if not places:
         raise ValueError("sensitivity: no place was given")
-    return _shares(model, total.numpy(), count.numpy(), places)
+    return _shares(model, total.numpy(), count.numpy(), places, per)
 
 
 def head(module: nn.Module) -> Answer:
@@ -114,15 +120,16 @@ def _each(
     return (gradient * embedded.detach()).sum(-1).abs(), visible
 
 
-def _shares(model: nn.Module, total: np.ndarray, count: np.ndarray, places: int) -> Sensitivity:
+def _shares(model: nn.Module, total: np.ndarray, count: np.ndarray, places: int, per: Per) -> Sensitivity:
     layout = model.tokenizer.layout
     modality, channel, time = (part.cpu().numpy() for part in (layout.modality, layout.channel, layout.time))
 
     def shares(groups: dict) -> dict:
-        """The mean over places and tokens of every group of tokens (those never seen are left out), to a sum of 1."""
-        means = {key: total[at].sum() / count[at].sum() for key, at in groups.items() if count[at].any()}
-        whole = sum(means.values())
-        return {key: float(mean / whole) if whole > 0 else 0.0 for key, mean in means.items()}
+        """The sensitivity of every group of tokens, to a sum of 1; groups that were never seen are left out."""
+        seen = {key: at for key, at in groups.items() if count[at].any()}
+        weight = {k: total[at].sum() / (count[at].sum() if per == "token" else places) for k, at in seen.items()}
+        whole = sum(weight.values())
+        return {key: float(own / whole) if whole > 0 else 0.0 for key, own in weight.items()}
 
     of = {m: modality == m for m in range(len(layout.names))}
     by_modality = shares({layout.names[m]: at for m, at in of.items()})

@@ -79,6 +79,18 @@ def test_tokens_that_are_missing_somewhere_are_averaged_where_they_are():
     assert np.allclose(found.token[part], alone.token[part], rtol=1e-4)
 
 
+def test_a_group_weighs_as_its_tokens_together_or_as_their_mean():
+    model, tiles = fitted(), batch(4)
+    mean, whole = (sensitivity(model, tiles, "relief", per=per) for per in ("token", "group"))
+    count = {name: part.stop - part.start for name, part in model.tokenizer.layout.slices.items()}
+    weight = {name: share * count[name] for name, share in mean.modality.items()}
+    expected = {name: own / sum(weight.values()) for name, own in weight.items()}
+    assert whole.modality == pytest.approx(expected)
+    assert sum(whole.band["photo"].values()) == pytest.approx(whole.modality["photo"])  # parts of the whole
+    by_date = dict(zip(*whole.date["temperature"], strict=True))
+    assert by_date == pytest.approx(dict(zip(*mean.date["temperature"], strict=True)))  # one token a date
+
+
 def test_what_matters_has_the_larger_share():
     found = sensitivity(trained(), batch(40, first=150), "temperature")
     assert found.modality["relief"] > 4 * found.modality["noise"]
@@ -128,6 +140,7 @@ def test_weights_get_no_gradient_and_the_mode_stays():
     [
         (lambda: sensitivity(fitted(), batch(2), "snow"), "targets: no modality snow"),
         (lambda: sensitivity(fitted(), batch(2), "photo", measure="guess"), "'gradient' or 'gradient-x-input'"),
+        (lambda: sensitivity(fitted(), batch(2), "photo", per="patch"), "'token' or 'group'"),
         (lambda: sensitivity(fitted(), [], "photo"), "no place was given"),
         (lambda: sensitivity(fitted(), hide(batch(2), ["relief"]), "photo", given=["relief"]), "2 of 2 places"),
         (lambda: sensitivity(fitted(), batch(2), "photo", given=["relief", "photo"]), "wholly given"),

@@ -167,6 +167,7 @@ def sensitivity(
     target: str | None = None,
     given: Sequence[str] | None = None,
     measure: Literal["gradient", "gradient-x-input"] = "gradient",
+    per: Literal["token", "group"] = "token",
     tiles: str = "test",
     most: int | None = 256,
     model: str = "pretrained",
@@ -180,6 +181,7 @@ def sensitivity(
     Args:
         target: the modality whose expected mean is the answer; or give ``head``, a fine-tuned module around the model.
         measure: the norm of the gradient, or the product of gradient and input.
+        per: what is compared: the mean token of each group, or all of its tokens together.
         most: at most so many tiles, evenly spaced.
 
     Raises:
@@ -193,9 +195,9 @@ def sensitivity(
     require_token_fusion(state.model(model))
     fused, part = state.model(model), some(state.split(tiles), most)
     answer = target if head is None else output_of(head)
-    found = run(fused, batches(fused, part), answer, given=given, measure=measure)
+    found = run(fused, batches(fused, part), answer, given=given, measure=measure, per=per)
     what = "the prediction of the fine-tuned head" if head is not None else f"the expected mean of {target}"
-    conditions = f"Of {what}, over {len(part)} tiles of split {tiles!r}; measure: {measure}."
+    conditions = f"Of {what}, over {len(part)} tiles of split {tiles!r}; measure: {measure} per {per}."
     bands = {f"{name} {band}": share for name, shares in found.band.items() for band, share in shares.items()}
     state.metrics[key] = {name: {"share": share} for name, share in found.modality.items()} | {"conditions": conditions}
     state.metrics[f"{key}_bands"] = {name: {"share": share} for name, share in bands.items()}
