@@ -1,6 +1,6 @@
 """Attention with a learned relative-position bias: the public function, its module and the iRPE bucket table."""
 
-from .buckets import euclidean_buckets
+from .euclidean import euclidean_buckets
 from .module import RelativeAttention
 from .op import relative_attention
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from .euclidean import BUCKETS, grid_of, places
+
 __all__ = ["Layout", "live_buckets", "remember"]
 
 # first tensor -> [(weak references to the others, versions of all, key, value)]
@@ -50,6 +52,9 @@ class Layout:
     live: Tensor  # (1 + near,) int32: the most frequent bucket, then the others that occur
     query_position: Tensor  # (Lq,) int32
     key_position: Tensor  # (Lk,) int32
+    euclidean: int  # which of euclidean.BUCKETS is the far one, the others following in their order; -1: another table
+    query_place: Tensor | None  # (Lq,) int32, with a Euclidean table: euclidean.places
+    key_place: Tensor | None  # (Lk,) int32
     queries: int
     keys: int
     positions: int
@@ -66,15 +71,20 @@ class Layout:
         buckets: int,
     ) -> Layout:
         def make() -> Layout:
-            live = live_buckets(bucket, buckets)
+            live, euclidean, grid = live_buckets(bucket, buckets), -1, grid_of(bucket)
+            at = [
+                (torch.arange(tokens, device=bucket.device) if given is None else given).to(torch.int32).contiguous()
+                for given, tokens in ((query_position, queries), (key_position, keys))
+            ]
+            place = (None, None)
+            if grid is not None and buckets > max(BUCKETS):
+                far = int(live[0])
+                euclidean, near = BUCKETS.index(far), [k for k in BUCKETS if k != far]
+                live = torch.tensor([far, *near], dtype=torch.int32, device=bucket.device)
+                place = [places(grid, position, away) for position, away in zip(at, (1, -1), strict=True)]
             rank = torch.zeros(buckets, dtype=torch.uint8, device=bucket.device)
             rank[live.long()] = torch.arange(live.numel(), dtype=torch.uint8, device=bucket.device)
-            positions = (
-                torch.arange(tokens, device=bucket.device) if given is None else given
-                for given, tokens in ((query_position, queries), (key_position, keys))
-            )
-            ints = (position.to(torch.int32).contiguous() for position in positions)
-            return cls(rank[bucket.long()], live, *ints, queries, keys, bucket.shape[0])
+            return cls(rank[bucket.long()], live, *at, euclidean, *place, queries, keys, bucket.shape[0])
 
         return remember((bucket, query_position, key_position), ("layout", queries, keys, buckets), make)
 

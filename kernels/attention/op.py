@@ -76,6 +76,8 @@ def _triton_refuses(query: Tensor, key: Tensor, value: Tensor, table: Tensor, *r
         return "computes in float32"
     if query.shape[-1] > 128:
         return f"holds a row of at most 128 features in registers, not {query.shape[-1]}"
+    if rest[0].shape[0] > 46_340:
+        return f"counts entries of the bucket table in 32 bits, which {rest[0].shape[0]} positions exceed"
     check_indices(*rest[:3], table.shape[-1])
     live = live_buckets(rest[0], table.shape[-1]).numel()
     if live > 16:

@@ -4,6 +4,8 @@ Logits are in units of ln 2. The bias of the most frequent ("far") bucket is sub
 softmax does not see, so only the other ("near") buckets need a bias and a gradient sum: the far one's gradient is
 minus the sum of theirs. Pairs of blocks that are far throughout, 71 % of a 32 x 32 grid in blocks of 64, need
 neither; every block of rows has a list of its column blocks, mixed ones first, and walks the two parts in turn.
+Which bucket a pair is in is looked up, or follows from coordinates where the table is ``euclidean_buckets``' and
+that costs less (``EUCLIDEAN_TILES``).
 
     forward  S = Q K^T + bias,  O = P V                                       4 Lq Lk D operations
     rows     what backward needs of a row: shift, 1 / weight, sum(dO O), the near biases
@@ -14,7 +16,7 @@ neither; every block of rows has a list of its column blocks, mixed ones first, 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import triton
@@ -27,7 +29,7 @@ from .triton_backward import keys_kernel, queries_kernel, rows_kernel
 from .triton_common import block_kernel
 from .triton_forward import forward_kernel
 
-__all__ = ["TILES", "backward", "forward", "tile_for"]
+__all__ = ["EUCLIDEAN_TILES", "TILES", "Tile", "backward", "forward", "tile_for"]
 
 
 @dataclass(frozen=True)
@@ -40,21 +42,31 @@ class Tile:
     stages: int
 
 
-# By architecture, width of an operand in bytes, and pass; for head dimensions up to 64. Chosen by what they compile
-# to (registers, spills, shared memory: tests/kernels/test_attention_aot.py), not yet by time on a GPU.
+# By architecture, width of an operand in bytes, and pass; for head dimensions up to 32. Chosen by what they compile
+# to (registers, spills, shared memory: tests/kernels/test_attention_aot.py; instructions a score:
+# benchmarks/README.md), not yet by time on a GPU.
 TILES = {
     (86, 2, "forward"): Tile(64, 32, 4, 2),
     (86, 2, "queries"): Tile(64, 32, 4, 2),
-    (86, 2, "keys"): Tile(32, 64, 4, 2),
+    (86, 2, "keys"): Tile(64, 64, 4, 2),
     (86, 4, "forward"): Tile(32, 32, 4, 2),
     (86, 4, "queries"): Tile(32, 32, 4, 2),
     (86, 4, "keys"): Tile(32, 32, 4, 2),
     (90, 2, "forward"): Tile(64, 32, 4, 2),
     (90, 2, "queries"): Tile(64, 32, 4, 2),
-    (90, 2, "keys"): Tile(32, 64, 4, 2),
+    (90, 2, "keys"): Tile(64, 64, 4, 2),
     (90, 4, "forward"): Tile(32, 32, 4, 2),
     (90, 4, "queries"): Tile(32, 32, 4, 2),
     (90, 4, "keys"): Tile(32, 32, 4, 2),
+}
+# The passes that work Euclidean buckets out from coordinates; the others look them up, which costs them less.
+EUCLIDEAN_TILES = {
+    (86, 2, "forward"): Tile(64, 64, 4, 2),
+    (86, 4, "forward"): Tile(32, 32, 4, 2),
+    (86, 4, "queries"): Tile(32, 32, 4, 2),
+    (90, 2, "forward"): Tile(64, 64, 4, 2),
+    (90, 4, "forward"): Tile(32, 32, 4, 2),
+    (90, 4, "queries"): Tile(32, 32, 4, 2),
 }
 _PRECISION = "ieee"  # of float32 products: tf32 would be rounded by truncation on sm_86
 _ROWS = 64  # rows of a program of rows_kernel and block_kernel
@@ -68,15 +80,23 @@ def _architecture(device: torch.device) -> int:
     return 90 if (major, minor) >= (9, 0) else 86
 
 
-def tile_for(architecture: int, width: int, name: str, dim: int) -> Tile:
-    """The tile of pass ``name`` for operands of ``width`` bytes; smaller ones for heads wider than 64."""
-    tile = TILES[architecture, width, name]
-    most = max(16, 4096 // triton.next_power_of_2(dim))
-    return Tile(min(tile.queries, most), min(tile.keys, most), tile.warps, tile.stages)
+def tile_for(architecture: int, width: int, name: str, dim: int, euclidean: bool = False) -> Tile:
+    """The tile of pass ``name`` for operands of ``width`` bytes; smaller ones for wide heads."""
+    tile = (EUCLIDEAN_TILES if euclidean else TILES)[architecture, width, name]
+    own = max(16, 4096 // triton.next_power_of_2(dim))  # rows that a program keeps, and those that it walks through
+    walked = max(16, own // 2)
+    queries, keys = (walked, own) if name == "keys" else (own, walked)
+    return replace(tile, queries=min(tile.queries, queries), keys=min(tile.keys, keys))
 
 
-def _tile(query: Tensor, name: str) -> Tile:
-    return tile_for(_architecture(query.device), query.element_size(), name, query.shape[-1])
+def _tile(query: Tensor, name: str, layout: Layout) -> tuple[Tile, tuple[Tensor, ...], dict[str, int]]:
+    """The tile, and what the kernel finds buckets by: arguments (table, of queries, of keys) and its form."""
+    at = _architecture(query.device), query.element_size(), name
+    euclidean = layout.euclidean >= 0 and at in EUCLIDEAN_TILES
+    tile = tile_for(*at, query.shape[-1], euclidean)
+    if euclidean:
+        return tile, (layout.index, layout.query_place, layout.key_place), {"EUCLIDEAN": layout.euclidean}
+    return tile, (layout.index, layout.query_position, layout.key_position), {"EUCLIDEAN": -1}
 
 
 def _order(layout: Layout, tile: Tile, by_key: bool) -> tuple[Tensor, Tensor]:
@@ -136,18 +156,19 @@ def forward(
     if output.numel() == 0 or key.shape[2] == 0:
         return output.zero_(), largest.zero_(), weight.fill_(float("inf"))
     layout = Layout.of(bucket, query_position, key_position, queries, key.shape[2], table.shape[-1])
-    tile = _tile(query, "forward")
+    tile, places, form = _tile(query, "forward", layout)
     rows = batch * heads * queries
     bias = query.new_empty((layout.live.numel() - 1, rows), dtype=torch.float32)
     forward_kernel[(triton.cdiv(queries, tile.queries) * batch * heads,)](
-        query, key, value, table.contiguous(), layout.live, layout.index, layout.query_position, layout.key_position,
+        query, key, value, table.contiguous(), layout.live, *places,
         *_order(layout, tile, by_key=False), query if key_valid is None else key_valid.contiguous().view(torch.uint8),
         query if seed is None else seed, bias, output, largest, weight,
         *_strides(query), *_strides(key), *_strides(value),
         heads, queries, key.shape[2], layout.positions, table.shape[-1], rows, scale, threshold(dropout_p),
         1 / (1 - dropout_p),
         QUERIES=tile.queries, KEYS=tile.keys, CONTEXTUAL=table.dim() == 3, SHARED=table.shape[0] == 1,
-        num_warps=tile.warps, num_stages=tile.stages, **_options(query, layout, key_valid, dropout_p),
+        num_warps=tile.warps, num_stages=tile.stages, **form,
+        **_options(query, layout, key_valid, dropout_p),
     )  # fmt: skip
     return output, largest, weight
 
@@ -191,21 +212,21 @@ def backward(
         QUERIES=_ROWS, **of_table, **{name: options[name] for name in ("D", "BLOCK_D", "NEAR")},
     )  # fmt: skip
 
-    tile = _tile(query, "queries")
+    tile, places, form = _tile(query, "queries", layout)
     blocks = triton.cdiv(queries, tile.queries)
     partial = query.new_empty((batch, heads, blocks, near, *((dim,) if contextual else ())), dtype=torch.float32)
     queries_kernel[(blocks * batch * heads,)](
-        query, key, value, grad_output, table, layout.live, layout.index, layout.query_position, layout.key_position,
+        query, key, value, grad_output, table, layout.live, *places,
         *_order(layout, tile, by_key=False), valid, seed, by_row, gradients[0], partial,
         *strides, heads, *numbers, table.shape[-1], rows, scale, threshold(dropout_p), 1 / (1 - dropout_p),
         QUERIES=tile.queries, KEYS=tile.keys, BLOCK_N=triton.next_power_of_2(max(near, 1)), **of_table,
-        num_warps=tile.warps, num_stages=tile.stages, **options,
+        num_warps=tile.warps, num_stages=tile.stages, **form, **options,
     )  # fmt: skip
 
-    tile = _tile(query, "keys")
+    tile, places, _ = _tile(query, "keys", layout)
     keys_kernel[(triton.cdiv(key.shape[2], tile.keys) * batch * heads,)](
-        query, key, value, grad_output, layout.index, layout.query_position, layout.key_position,
-        *_order(layout, tile, by_key=True), valid, seed, by_row, gradients[1], gradients[2],
+        query, key, value, grad_output, *places, *_order(layout, tile, by_key=True), valid, seed, by_row,
+        *gradients[1:],
         *strides, heads, *numbers, rows, scale, threshold(dropout_p), 1 / (1 - dropout_p),
         QUERIES=tile.queries, KEYS=tile.keys, num_warps=tile.warps, num_stages=tile.stages, **options,
     )  # fmt: skip

@@ -5,7 +5,16 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .triton_common import add_bias, keep, load_rows, row_keys, store_bias
+from .triton_common import (
+    entry,
+    keep,
+    load_rows,
+    pair_places,
+    row_keys,
+    store_bias,
+    stored_bias,
+    where_near,
+)
 
 
 @triton.jit
@@ -48,10 +57,10 @@ def rows_kernel(
 @triton.jit
 def _queries_block(
     b_dq, b_dt, b_q, b_do, b_top, b_factor, b_delta, b_low, b_high, o_q, m_q, o_row, block, rows, keys, positions,
-    scale, p_key, p_value, p_valid, p_index, p_query_position, p_key_position, p_bias, key_stride, value_stride,
+    scale, p_key, p_value, p_valid, p_index, p_query_place, p_key_place, p_bias, key_stride, value_stride,
     drop_below, kept,
     D: tl.constexpr, BLOCK_D: tl.constexpr, KEYS: tl.constexpr, NEAR: tl.constexpr, BLOCK_N: tl.constexpr,
-    MIXED: tl.constexpr, VALID: tl.constexpr, DROPOUT: tl.constexpr, PRECISION: tl.constexpr,
+    MIXED: tl.constexpr, VALID: tl.constexpr, DROPOUT: tl.constexpr, PRECISION: tl.constexpr, EUCLIDEAN: tl.constexpr,
 ):  # fmt: skip
     o_k = block * KEYS + tl.arange(0, KEYS)
     o_d = tl.arange(0, BLOCK_D)
@@ -59,12 +68,9 @@ def _queries_block(
     b_k = load_rows(p_key, o_k, o_d, key_stride, m_k, D)
     b_v = load_rows(p_value, o_k, o_d, value_stride, m_k, D)
     b_s = tl.dot(b_q, tl.trans(b_k), input_precision=PRECISION) * (scale * 1.4426950408889634)
-    b_index = tl.zeros([b_q.shape[0], KEYS], tl.uint8)
     if MIXED:
-        b_at = tl.load(p_query_position + o_q, mask=m_q, other=0).to(tl.int64)[:, None] * positions
-        b_at += tl.load(p_key_position + o_k, mask=m_k, other=0)[None, :]
-        b_index = tl.load(p_index + b_at)
-        b_s = add_bias(b_s, b_index, p_bias, o_row, m_q, rows, NEAR, 1)
+        b_place = pair_places(p_index, p_query_place, p_key_place, o_q, m_q, o_k, m_k, positions, EUCLIDEAN, 1)
+        b_s += stored_bias(b_place, p_bias, o_row, m_q, rows, NEAR, EUCLIDEAN, 1)
     if VALID:
         m_k = m_k & (tl.load(p_valid + o_k, mask=m_k, other=0) != 0)
     b_p = tl.exp2(b_s - b_top[:, None]) * b_factor[:, None]
@@ -78,14 +84,14 @@ def _queries_block(
     if MIXED:
         o_n = tl.arange(0, BLOCK_N)
         for n in tl.static_range(NEAR):
-            b_near = tl.sum(tl.where(b_index == n + 1, b_ds, 0.0), 1)
+            b_near = tl.sum(where_near(b_ds, b_place, n, NEAR, EUCLIDEAN), 1)
             b_dt += tl.where((o_n == n)[None, :], b_near[:, None], 0.0)
     return b_dq, b_dt
 
 
 @triton.jit
 def queries_kernel(
-    p_query, p_key, p_value, p_grad_output, p_table, p_live, p_index, p_query_position, p_key_position,
+    p_query, p_key, p_value, p_grad_output, p_table, p_live, p_index, p_query_place, p_key_place,
     p_order, p_mixed, p_valid, p_seed,
     p_rows,  # (3 + NEAR, B H Lq)
     p_grad_query,  # (B, Lq, H, D)
@@ -94,7 +100,7 @@ def queries_kernel(
     heads, queries, keys, positions, buckets, rows, scale, drop_below, kept,
     D: tl.constexpr, BLOCK_D: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, NEAR: tl.constexpr,
     BLOCK_N: tl.constexpr, CONTEXTUAL: tl.constexpr, SHARED: tl.constexpr, VALID: tl.constexpr,
-    DROPOUT: tl.constexpr, PRECISION: tl.constexpr,
+    DROPOUT: tl.constexpr, PRECISION: tl.constexpr, EUCLIDEAN: tl.constexpr,
 ):  # fmt: skip
     query_blocks = tl.cdiv(queries, QUERIES)
     query_block = tl.program_id(0) % query_blocks
@@ -128,14 +134,14 @@ def queries_kernel(
     for t in range(0, mixed):
         b_dq, b_dt = _queries_block(
             b_dq, b_dt, b_q, b_do, b_top, b_factor, b_delta, b_low, b_high, o_q, m_q, o_row, tl.load(p_order + t),
-            rows, keys, positions, scale, p_key, p_value, p_valid, p_index, p_query_position, p_key_position, p_bias,
-            kl, vl, drop_below, kept, D, BLOCK_D, KEYS, NEAR, BLOCK_N, True, VALID, DROPOUT, PRECISION,
+            rows, keys, positions, scale, p_key, p_value, p_valid, p_index, p_query_place, p_key_place, p_bias,
+            kl, vl, drop_below, kept, D, BLOCK_D, KEYS, NEAR, BLOCK_N, True, VALID, DROPOUT, PRECISION, EUCLIDEAN,
         )  # fmt: skip
     for t in range(mixed, key_blocks):
         b_dq, b_dt = _queries_block(
             b_dq, b_dt, b_q, b_do, b_top, b_factor, b_delta, b_low, b_high, o_q, m_q, o_row, tl.load(p_order + t),
-            rows, keys, positions, scale, p_key, p_value, p_valid, p_index, p_query_position, p_key_position, p_bias,
-            kl, vl, drop_below, kept, D, BLOCK_D, KEYS, NEAR, BLOCK_N, False, VALID, DROPOUT, PRECISION,
+            rows, keys, positions, scale, p_key, p_value, p_valid, p_index, p_query_place, p_key_place, p_bias,
+            kl, vl, drop_below, kept, D, BLOCK_D, KEYS, NEAR, BLOCK_N, False, VALID, DROPOUT, PRECISION, EUCLIDEAN,
         )  # fmt: skip
 
     b_q = b_q.to(tl.float32)
@@ -144,9 +150,7 @@ def queries_kernel(
     for n in tl.static_range(NEAR):
         b_near = tl.sum(tl.where((o_n == n)[None, :], b_dt, 0.0), 1)
         if CONTEXTUAL:
-            b_entry = tl.load(p_table + o_d * buckets + tl.load(p_live + n + 1), mask=o_d < D, other=0.0)
-            b_entry -= tl.load(p_table + o_d * buckets + tl.load(p_live), mask=o_d < D, other=0.0)
-            b_dq += b_near[:, None] * b_entry.to(tl.float32)[None, :]
+            b_dq += b_near[:, None] * entry(p_table, p_live, n, o_d, buckets, D)[None, :]
             b_share = tl.sum(b_near[:, None] * b_q, 0) * scale
             tl.store(p_partial + n * D + o_d, b_share, mask=o_d < D)
         else:
@@ -174,9 +178,8 @@ def _keys_block(
     b_delta = tl.load(p_rows + 2 * rows + o_row, mask=m_q, other=0.0)
     b_s = tl.dot(b_k, tl.trans(b_q), input_precision=PRECISION) * (scale * 1.4426950408889634)  # (keys, queries)
     if MIXED:
-        b_at = tl.load(p_query_position + o_q, mask=m_q, other=0).to(tl.int64)[None, :] * positions
-        b_at += tl.load(p_key_position + o_k, mask=m_k, other=0)[:, None]
-        b_s = add_bias(b_s, tl.load(p_index + b_at), p_rows + 3 * rows, o_row, m_q, rows, NEAR, 0)
+        b_place = pair_places(p_index, p_query_position, p_key_position, o_q, m_q, o_k, m_k, positions, -1, 0)
+        b_s += stored_bias(b_place, p_rows + 3 * rows, o_row, m_q, rows, NEAR, -1, 0)
     b_p = tl.exp2(b_s - b_top[None, :]) * b_factor[None, :]
     b_p = tl.where(m_k[:, None], b_p, 0.0)
     b_dp = tl.dot(b_v, tl.trans(b_do), input_precision=PRECISION)

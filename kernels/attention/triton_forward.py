@@ -5,15 +5,15 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .triton_common import add_bias, keep, load_rows, row_keys, store_bias
+from .triton_common import keep, load_rows, pair_places, row_keys, store_bias, stored_bias
 
 
 @triton.jit
 def _forward_block(
     b_sum, b_top, b_weight, b_q, b_low, b_high, o_q, m_q, o_row, block, rows, keys, positions, scale,
-    p_key, p_value, p_valid, p_index, p_query_position, p_key_position, p_bias, key_stride, value_stride, drop_below,
+    p_key, p_value, p_valid, p_index, p_query_place, p_key_place, p_bias, key_stride, value_stride, drop_below,
     D: tl.constexpr, BLOCK_D: tl.constexpr, KEYS: tl.constexpr, NEAR: tl.constexpr, MIXED: tl.constexpr,
-    VALID: tl.constexpr, DROPOUT: tl.constexpr, PRECISION: tl.constexpr,
+    VALID: tl.constexpr, DROPOUT: tl.constexpr, PRECISION: tl.constexpr, EUCLIDEAN: tl.constexpr,
 ):  # fmt: skip
     o_k = block * KEYS + tl.arange(0, KEYS)
     o_d = tl.arange(0, BLOCK_D)
@@ -21,10 +21,8 @@ def _forward_block(
     b_k = load_rows(p_key, o_k, o_d, key_stride, m_k, D)
     b_s = tl.dot(b_q, tl.trans(b_k), input_precision=PRECISION) * (scale * 1.4426950408889634)
     if MIXED:
-        b_at = tl.load(p_query_position + o_q, mask=m_q, other=0).to(tl.int64)[:, None] * positions
-        b_at += tl.load(p_key_position + o_k, mask=m_k, other=0)[None, :]
-        b_index = tl.load(p_index + b_at)
-        b_s = add_bias(b_s, b_index, p_bias, o_row, m_q, rows, NEAR, 1)
+        b_place = pair_places(p_index, p_query_place, p_key_place, o_q, m_q, o_k, m_k, positions, EUCLIDEAN, 1)
+        b_s += stored_bias(b_place, p_bias, o_row, m_q, rows, NEAR, EUCLIDEAN, 1)
     if VALID:
         m_k = m_k & (tl.load(p_valid + o_k, mask=m_k, other=0) != 0)
     if VALID or MIXED:
@@ -47,8 +45,8 @@ def forward_kernel(
     p_table,  # (1|H, D, K) or (1|H, K)
     p_live,  # (1 + NEAR,) far bucket, near buckets
     p_index,  # (S, S) uint8: 0 far, n the n-th near bucket
-    p_query_position,  # (Lq,)
-    p_key_position,  # (Lk,)
+    p_query_place,  # (Lq,) see pair_places
+    p_key_place,  # (Lk,)
     p_order,  # (query blocks, key blocks) mixed ones first
     p_mixed,  # (query blocks,) number of mixed ones
     p_valid,  # (B, Lk)
@@ -60,7 +58,7 @@ def forward_kernel(
     heads, queries, keys, positions, buckets, rows, scale, drop_below, kept,
     D: tl.constexpr, BLOCK_D: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, NEAR: tl.constexpr,
     CONTEXTUAL: tl.constexpr, SHARED: tl.constexpr, VALID: tl.constexpr, DROPOUT: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PRECISION: tl.constexpr, EUCLIDEAN: tl.constexpr,
 ):  # fmt: skip
     query_blocks = tl.cdiv(queries, QUERIES)
     query_block = tl.program_id(0) % query_blocks
@@ -95,17 +93,17 @@ def forward_kernel(
     for t in range(0, mixed):
         b_sum, b_top, b_weight = _forward_block(
             b_sum, b_top, b_weight, b_q, b_low, b_high, o_q, m_q, o_row, tl.load(p_order + t), rows, keys,
-            positions, scale, p_key, p_value, p_valid, p_index, p_query_position, p_key_position, p_bias, kl, vl,
-            drop_below, D, BLOCK_D, KEYS, NEAR, True, VALID, DROPOUT, PRECISION,
+            positions, scale, p_key, p_value, p_valid, p_index, p_query_place, p_key_place, p_bias, kl, vl,
+            drop_below, D, BLOCK_D, KEYS, NEAR, True, VALID, DROPOUT, PRECISION, EUCLIDEAN,
         )  # fmt: skip
     for t in range(mixed, key_blocks):
         b_sum, b_top, b_weight = _forward_block(
             b_sum, b_top, b_weight, b_q, b_low, b_high, o_q, m_q, o_row, tl.load(p_order + t), rows, keys,
-            positions, scale, p_key, p_value, p_valid, p_index, p_query_position, p_key_position, p_bias, kl, vl,
-            drop_below, D, BLOCK_D, KEYS, NEAR, False, VALID, DROPOUT, PRECISION,
+            positions, scale, p_key, p_value, p_valid, p_index, p_query_place, p_key_place, p_bias, kl, vl,
+            drop_below, D, BLOCK_D, KEYS, NEAR, False, VALID, DROPOUT, PRECISION, EUCLIDEAN,
         )  # fmt: skip
 
-    m_any = b_top > -1e29
+    m_any = b_weight != 0.0  # a valid key; what is not a number stays none
     b_output = b_sum * tl.where(m_any, kept / tl.where(m_any, b_weight, 1.0), 0.0)[:, None]
     o_output = ((tile * queries + o_q)[:, None] * heads + head) * D + o_d[None, :]
     tl.store(p_output + o_output, b_output.to(p_output.dtype.element_ty), mask=m_q[:, None] & (o_d < D)[None, :])

@@ -14,6 +14,7 @@ from torch import Tensor
 from fusion.kernels import RelativeAttention, backends, euclidean_buckets, relative_attention, use_backend
 from fusion.kernels.attention import op, reference
 from fusion.kernels.attention.dropout import keep_mask
+from fusion.kernels.attention.euclidean import BUCKETS, grid_of, places
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 HALF = (torch.bfloat16, torch.float16)
@@ -151,16 +152,16 @@ def test_agrees_with_the_definition_at_length(backend, name, dtype):
     LONG[name].check(dtype)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
-def test_agrees_on_a_grid(backend, dtype):
-    """Far blocks, near blocks and class tokens in one map, positions shared by two modalities."""
-    if not _supported(backend, dtype) or (INTERPRETED and dtype == torch.float16):
-        pytest.skip(f"{backend} does not compute {dtype} here, or slowly")
-    case = Case(batch=1, heads=1, queries=129, keys=129)
-    case.bucket = euclidean_buckets(8, 8)
-    position = torch.cat([torch.zeros(1, dtype=torch.long), 1 + torch.arange(128) % 64])
+@pytest.mark.parametrize("grid", [(8, 8), (2, 3)])
+def test_agrees_on_a_grid(backend, grid):
+    """Far blocks, near blocks and class tokens in one map, positions shared by two modalities; on the small grid
+    another bucket is the most frequent one."""
+    patches = grid[0] * grid[1]
+    case = Case(batch=1, heads=1, queries=1 + 2 * patches, keys=1 + 2 * patches)
+    case.bucket = euclidean_buckets(*grid)
+    position = torch.cat([torch.zeros(1, dtype=torch.long), 1 + torch.arange(2 * patches) % patches])
     case.positions = {"query_position": position, "key_position": position}
-    case.check(dtype)
+    case.check(torch.float32)
 
 
 def test_interpreted_triton_agrees_with_the_definition():
@@ -426,6 +427,26 @@ def test_buckets_have_their_closed_form(size):
     assert torch.equal(table[2:, 2:], expected)
     assert (table[:2] == 7).all()
     assert (table[:, :2] == 7).all()
+
+
+@pytest.mark.parametrize("grid", [(1, 1, 0), (3, 3, 1), (2, 8, 0), (8, 2, 2), (6, 6, 1), (1, 40, 3)])
+def test_a_euclidean_table_is_recognised_and_follows_from_places(grid):
+    bucket = euclidean_buckets(*grid)
+    assert euclidean_buckets(*grid_of(bucket.int())).equal(bucket)
+    position = torch.arange(len(bucket))
+    query, key = (places(grid_of(bucket), position, away).long() for away in (1, -1))
+    rows, columns = (query >> 16)[:, None] - (key >> 16), (query & 0xFFFF)[:, None] - (key & 0xFFFF)
+    squared = rows**2 + columns**2
+    beyond = sum((squared >= bound).long() for bound in (1, 3, 13, 1 << 26))
+    assert torch.tensor(BUCKETS)[beyond].equal(bucket)
+
+
+def test_another_table_is_not_taken_for_a_euclidean_one():
+    changed = euclidean_buckets(5, 4)
+    changed[7, 3] = 3
+    assert grid_of(changed) is None
+    assert grid_of(torch.full((4, 4), 7)) is None
+    assert grid_of(torch.zeros(6, 6, dtype=torch.long)) is None
 
 
 def test_bucket_table_needs_a_grid():
