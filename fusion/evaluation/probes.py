@@ -46,21 +46,30 @@ class ProbeResult:
     notes: tuple[str, ...] = ()
 
 
-def linear_probe(train: Features, test: Features, *, seed: int = 0) -> ProbeResult:
+def linear_probe(train: Features, test: Features, *, seed: int = 0, groups: np.ndarray | None = None) -> ProbeResult:
     """Standardised features into a ridge or logistic regression (one against the rest for multi-label).
 
     The strength of the penalty is chosen by cross-validation on the training tiles alone: leave-one-out for ridge,
     five folds and macro F1 for logistic regression (of at most 5000 tiles). Missing values (raw statistics of a
     missing modality) take the training mean.
 
+    Args:
+        groups: (N,) of the training tiles; a fold takes whole groups. Neighbouring pixels in different folds would
+            choose too weak a penalty: they know each other, and not the fields of the test split.
+
     Raises:
-        ValueError: no labels, one tile, one class, features without a number, or a test split that tells nothing.
+        ValueError: no labels, one tile, one class, features without a number, a test split that tells nothing, or
+            ``groups`` for a regression, whose leave-one-out knows none.
     """
     from sklearn.linear_model import LogisticRegression, RidgeCV
     from sklearn.model_selection import GridSearchCV
     from sklearn.multiclass import OneVsRestClassifier
 
     task = _require_labels("linear probe", train, test)
+    if groups is not None and (task == "regression" or len(groups) != len(train)):
+        raise ValueError(
+            f"linear probe: {len(groups)} groups for a {task} task of {len(train)} tiles; one a tile, for classes only"
+        )
     if task == "regression":
         estimator: Any = RidgeCV(alphas=_RIDGES, alpha_per_target=np.ndim(train.y) > 1)
         fitted, result = fit_and_score("linear", estimator, train, test)
@@ -71,7 +80,7 @@ def linear_probe(train: Features, test: Features, *, seed: int = 0) -> ProbeResu
         logistic, prefix = OneVsRestClassifier(logistic), "estimator__"
     else:
         prefix = ""
-    folds = _folds(task, train.y, seed)
+    folds = _folds(task, train.y, seed, groups)
     grid = {f"{prefix}C": _INVERSE_STRENGTHS}
     search = logistic if folds is None else GridSearchCV(logistic, grid, scoring=_macro_f1, cv=folds)
     fitted, result = fit_and_score("linear", search, train, test)
@@ -169,12 +178,19 @@ def _present(train: Features) -> str:
     return ", ".join(train.classes[int(k)] for k in indices) or "none"
 
 
-def _folds(task: str, y: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]] | None:
+def _folds(
+    task: str, y: np.ndarray, seed: int, groups: np.ndarray | None = None
+) -> list[tuple[np.ndarray, np.ndarray]] | None:
     """Folds for choosing the penalty, of at most ``_SEARCHED`` tiles; None where labels are too few to choose by."""
-    from sklearn.model_selection import KFold, StratifiedKFold
+    from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
     rows = np.random.default_rng(seed).permutation(len(y))[:_SEARCHED]
-    if task == "multiclass":
+    together = None if groups is None else np.asarray(groups)[rows]
+    if together is not None:
+        splits = int(min(5, len(np.unique(together))))
+        kind = StratifiedGroupKFold if task == "multiclass" else GroupKFold
+        splitter = kind(splits) if splits >= 2 else None
+    elif task == "multiclass":
         splits = int(min(5, np.median(np.unique(y[rows], return_counts=True)[1])))
         splitter = StratifiedKFold(splits) if splits >= 2 else None
     else:
@@ -183,7 +199,7 @@ def _folds(task: str, y: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.nda
         return None
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class")
-        return [(rows[fit], rows[held_out]) for fit, held_out in splitter.split(rows, y[rows])]
+        return [(rows[fit], rows[held_out]) for fit, held_out in splitter.split(rows, y[rows], together)]
 
 
 def _macro_f1(estimator: Any, x: np.ndarray, y: np.ndarray) -> float:

@@ -50,6 +50,25 @@ def test_the_penalty_is_chosen_by_what_the_data_bear():
     assert linear_probe(clean, clean).setting["ridge"] < linear_probe(noisy, noisy).setting["ridge"]
 
 
+def fields(seed: int) -> tuple[Features, np.ndarray]:
+    """20 fields of 10 pixels: what they share with their class is weak, what makes each one of its own is strong."""
+    rng = np.random.default_rng(seed)
+    kinds, field = np.arange(200) // 10 % 2, np.arange(200) // 10
+    own = rng.normal(size=(20, 24))[field]
+    x = np.column_stack([kinds[:, None] + 0.4 * rng.normal(size=(20, 3))[field], own]) + 0.1 * rng.normal(
+        size=(200, 27)
+    )
+    return Features(x.astype(np.float32), kinds, tuple(map(str, field)), "multiclass", ("a", "b")), field
+
+
+def test_folds_of_whole_groups_choose_a_penalty_for_other_groups():
+    (train, field), (test, _) = fields(0), fields(1)
+    alone, grouped = linear_probe(train, test), linear_probe(train, test, groups=field)
+    assert grouped.setting["C"] < alone.setting["C"]
+    with pytest.raises(ValueError, match="3 groups for a multiclass task of 200 tiles"):
+        linear_probe(train, test, groups=field[:3])
+
+
 def test_the_same_seed_gives_the_same_result():
     train, test = features(60, "multiclass", noise=3), features(45, "multiclass", noise=3)
     a, b = linear_probe(train, test, seed=2), linear_probe(train, test, seed=2)

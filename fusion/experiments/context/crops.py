@@ -50,12 +50,14 @@ class Pixels:
         x: (months, N, D) by kind of feature, NaN where not seen.
         test: (N,) bool, those of test stripes.
         patch: (N,) name; ``place``: (N,) position in the patch.
+        block: (N,) which square of 160 m the pixel lies in.
     """
 
     x: dict[str, np.ndarray]
     test: np.ndarray
     patch: np.ndarray
     place: np.ndarray
+    block: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Labelled:
 def features(state: State, model: ContextFusion) -> Pixels:
     """Codes and raw bands of the pixels of all stripes, on the clearest date of every month."""
     parts: dict[str, list[np.ndarray]] = {"fused": [], "s2": [], "s1": [], "raw": []}
-    test, patch, place = [], [], []
+    test, patch, place, block = [], [], [], []
     for cube in state.data["all"]:
         training, held_out = stripes(cube.shape, model.config.reference.window // 2)
         used = training | held_out
@@ -89,11 +91,14 @@ def features(state: State, model: ContextFusion) -> Pixels:
             values.append(codes[kind][:, :, used].transpose(0, 2, 1))  # (months, n, D)
         test.append(held_out[used])
         place.append(np.flatnonzero(used))
+        row, column = np.nonzero(used)
+        side = cube.shape[1] // _STRIPES
+        block += [f"{cube.name} {r} {c}" for r, c in zip(row // side, column // side, strict=True)]
         patch += [cube.name] * int(used.sum())
     x = {kind: np.concatenate(values, axis=1) for kind, values in parts.items()}
     x["sensors"] = np.concatenate([x["s2"], x["s1"]], axis=2)
     x["raw_s2"] = x["raw"][:, :, : state.data["all"][0].sensors["s2"].modality.channels]
-    return Pixels(x, np.concatenate(test), np.array(patch), np.concatenate(place))
+    return Pixels(x, np.concatenate(test), np.array(patch), np.concatenate(place), np.array(block))
 
 
 def label(state: State, pixels: Pixels, kind: str, most: int, draws: int) -> Labelled:
@@ -119,8 +124,10 @@ def score_months(labelled: Labelled, x: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def score(labelled: Labelled, x: np.ndarray, draw: int, seen: np.ndarray | None = None) -> dict[str, float]:
-    """Scores of a linear probe on (N, D) with one draw of training pixels."""
+    """Scores of a linear probe on (N, D) with one draw of training pixels. Its penalty is chosen on folds of whole
+    blocks: random pixels of the same fields would choose it too weak for the fields of the test stripes."""
     seen = np.ones(len(x), dtype=bool) if seen is None else seen
+    drawn = seen & labelled.draws[draw]
     train, test = (
         Features(
             x[rows].astype(np.float32),
@@ -129,9 +136,9 @@ def score(labelled: Labelled, x: np.ndarray, draw: int, seen: np.ndarray | None 
             "multiclass",
             labelled.classes,
         )
-        for rows in (seen & labelled.draws[draw], seen & labelled.test)
+        for rows in (drawn, seen & labelled.test)
     )
-    return linear_probe(train, test).scores
+    return linear_probe(train, test, groups=labelled.pixels.block[drawn]).scores
 
 
 def summary(scores: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -200,9 +207,10 @@ def describe(labelled: Labelled) -> str:
     counts = ", ".join(
         f"{name} {int((labelled.y[labelled.test] == k).sum())}" for k, name in enumerate(labelled.classes)
     )
+    drawn, tested = int(labelled.draws[0].sum()), int(labelled.test.sum())
     return (
-        f"Linear probe, {len(labelled.draws)} draws of {int(labelled.draws[0].sum())} training pixels, all "
-        f"{int(labelled.test.sum())} labelled pixels of the other stripes for testing; mean over draws and "
+        f"Linear probe, its penalty chosen on folds of whole blocks of 160 m: {len(labelled.draws)} draws of {drawn} "
+        f"training pixels, all {tested} labelled pixels of the other stripes for testing; mean over draws and "
         f"{len(MONTHS)} months, one date each. Test pixels by class: {counts}."
     )
 
