@@ -1,12 +1,16 @@
 """Patch InfoNCE on the GPU: every program owns a block of rows; no atomics, the same bits every run.
 
-    forward   Z_i = sum_j e^(s_ij - c)                                            2 N^2 D operations
+    forward   Z_i = sum_j e^(s_ij - c)                                            2 N^2 D operations, or N^2 D
     backward  W_ij = e^(s_ij - c) (w_i/Z_i + w_j/Z_j),  dL/df_i = sum_j W_ij f_j  4 N^2 D operations
 
 Positives are M - 1 tokens a row: their terms are set right row by row, outside the tiles. Excluded blocks are
 contiguous, so only tiles at their edges compare labels and tiles inside them are skipped; unobserved tokens and
 padding vanish through a column's shift of -inf, which costs nothing. Column splits fill the chip where there are
 fewer row blocks than multiprocessors; their partial sums are added in a fixed order.
+
+S is symmetric. In the forward pass a tile can serve its rows and its columns for a partial sum a column, and half
+of the tiles do (``_Operands.halved`` says when). In the backward pass it would cost a partial gradient a column,
+D numbers instead of one, whose traffic takes several times as long as the products that it saves.
 
 Not timed on a GPU yet: tiles are chosen by what the compiler says of shared memory and registers.
 
@@ -25,6 +29,7 @@ import triton
 from torch import Tensor
 
 from .reference import NO_DIRECTION, TIE
+from .triton_half import half_forward_kernel
 from .triton_rows import directions_kernel, row_gradients_kernel, row_losses_kernel
 from .triton_tiles import backward_kernel, forward_kernel
 
@@ -32,6 +37,9 @@ SAFE_SCALE = 32.0  # up to this 1 / temperature, e^(s - scale) of cosines is at 
 _LOG2_E = 1.4426950408889634
 _UNIT = 4096.0  # largest row weight in backward, whatever the reduction: float16 would lose weights of 1 / N
 _MOST_SPLITS = 8
+# Products of tokens by features from which half of the tiles save more than their two additional launches cost,
+# taken as 10 microseconds: 1.5e9 at the bfloat16 rate of an RTX A6000.
+_HALVED_FROM = 1_500_000_000
 
 
 @dataclass(frozen=True)
@@ -76,16 +84,26 @@ def forward(
     hit = torch.empty(x.rows if accuracy else 0, dtype=torch.bool, device=tokens.device)
     if x.rows == 0:
         return loss, log_z, log_y, x.inverse, hit
-    splits = x.splits(x.padded // x.tile.columns)
-    m, z = x.floats(splits, x.rows), x.floats(splits, x.rows)
+    halved = x.halved and not accuracy
+    splits = x.splits(x.row_blocks // 2 + 1 if halved else x.padded // x.tile.columns)
+    m, z = (x.floats(splits + halved, x.rows) for _ in range(2))
     rival = x.floats(splits, x.rows) if accuracy else z
+    if halved:
+        columns = torch.zeros(x.row_blocks // 2, x.rows, dtype=torch.float32, device=tokens.device)
+        half_forward_kernel[x.row_blocks, splits](
+            *(x.high, x.low, x.shift, x.scale, x.block, x.edges, z, columns, x.rows, splits), **x.tile_constants
+        )
+        torch.sum(columns, 0, out=z[splits])
+        m[splits] = float("-inf")
     x.tiles(
         forward_kernel,
+        x.kinds[1:] if halved else x.kinds,
         (ring, modality, x.edges, x.anchor, m, z, rival),
         (x.row_blocks, splits),
         splits,
         ACCURACY=accuracy,
     )
+    splits = len(z)
     row_losses_kernel[x.row_grid](
         *(x.high, x.low, x.scale, ring, modality, x.anchor, m, z, rival, loss, log_z, log_y),
         *(hit.view(torch.int8) if accuracy else loss, x.rows, splits),
@@ -123,6 +141,7 @@ def backward(
     blocks_of_features = x.padded_dim // x.block_dim
     x.tiles(
         backward_kernel,
+        x.kinds,
         (x.edges, x.anchor, weight, log2_z, d),
         (x.row_blocks, splits, blocks_of_features),
         splits,
@@ -170,6 +189,10 @@ class _Operands:
         high = torch.bfloat16 if self.split else tokens.dtype
         self.high = torch.empty(self.padded, self.padded_dim, dtype=high, device=self.device)
         self.low = torch.empty_like(self.high) if self.split else self.high
+        self.tile_constants = {
+            **{"ROWS": self.tile.rows, "PADDED_D": self.padded_dim, "BLOCK_D": self.block_dim, "SPLIT": self.split},
+            **{"num_warps": self.tile.warps, "num_stages": self.tile.stages},
+        }
         row_tile = max(1, min(64, ROW_ELEMENTS // self.padded_dim))
         self.row_grid = (triton.cdiv(self.rows, row_tile),)
         self.row_constants = {
@@ -211,6 +234,20 @@ class _Operands:
         high = torch.searchsorted(self.block, last, out_int32=True, right=True)
         return torch.stack([low, high, torch.where(first == last, low, high), high], 1)
 
+    @property
+    def halved(self) -> bool:
+        """Whether half of the tiles are to serve rows and columns, where positives need not be told from rivals.
+
+        The partial sums of columns are no larger than N x D, as are those of the backward pass.
+        """
+        return (
+            not self.anchored
+            and self.kinds[0]
+            and self.tile.rows == self.tile.columns
+            and self.row_blocks <= 2 * self.padded_dim
+            and self.tokens**2 * self.padded_dim >= _HALVED_FROM
+        )
+
     def floats(self, *shape: int) -> Tensor:
         return torch.empty(shape, dtype=torch.float32, device=self.device)
 
@@ -226,21 +263,22 @@ class _Operands:
         return next(s for s in choices if busy[s] >= 0.95 * max(busy.values()))
 
     def tiles(
-        self, kernel: triton.JITFunction, others: tuple, grid: tuple[int, ...], splits: int, **flags: bool
+        self,
+        kernel: triton.JITFunction,
+        kinds: tuple[bool, ...],
+        others: tuple,
+        grid: tuple[int, ...],
+        splits: int,
+        **flags: bool,
     ) -> None:
-        for fixed in self.kinds:
+        for fixed in kinds:
             kernel[grid](
                 *(self.high, self.low, self.shift, self.scale, self.block, *others),
                 *(self.rows, self.tokens, splits),
-                ROWS=self.tile.rows,
                 COLUMNS=self.tile.columns,
-                PADDED_D=self.padded_dim,
-                BLOCK_D=self.block_dim,
-                SPLIT=self.split,
                 FIXED=fixed,
                 ANCHORED=self.anchored,
-                num_warps=self.tile.warps,
-                num_stages=self.tile.stages,
+                **self.tile_constants,
                 **flags,
             )
 

@@ -18,7 +18,7 @@ def _product(b_a, b_a_low, b_b, b_b_low, b_sum, SPLIT: tl.constexpr):
 
 
 @triton.jit
-def _features(p_high, p_low, o_r, d, PADDED_D: tl.constexpr, BLOCK_D: tl.constexpr, SPLIT: tl.constexpr):
+def features(p_high, p_low, o_r, d, PADDED_D: tl.constexpr, BLOCK_D: tl.constexpr, SPLIT: tl.constexpr):
     """Features d .. d + BLOCK_D of tokens o_r, (tokens, features), and their low parts."""
     o_x = o_r.to(tl.int64)[:, None] * PADDED_D + d + tl.arange(0, BLOCK_D)[None, :]
     b_high = tl.load(p_high + o_x)
@@ -29,16 +29,16 @@ def _features(p_high, p_low, o_r, d, PADDED_D: tl.constexpr, BLOCK_D: tl.constex
 
 
 @triton.jit
-def _similarities(
+def similarities(
     b_q, b_q_low, o_r, o_n, p_high, p_low, PADDED_D: tl.constexpr, BLOCK_D: tl.constexpr, SPLIT: tl.constexpr
 ):  # fmt: skip
     """f_r . f_n, (rows, columns), and the columns' last block of features. b_q holds the rows' first."""
     b_s = tl.zeros([o_r.shape[0], o_n.shape[0]], tl.float32)
-    b_k, b_k_low = _features(p_high, p_low, o_n, 0, PADDED_D, BLOCK_D, SPLIT)
+    b_k, b_k_low = features(p_high, p_low, o_n, 0, PADDED_D, BLOCK_D, SPLIT)
     b_s = _product(b_q, b_q_low, tl.trans(b_k), tl.trans(b_k_low), b_s, SPLIT)
     for d in tl.static_range(BLOCK_D, PADDED_D, BLOCK_D):
-        b_q, b_q_low = _features(p_high, p_low, o_r, d, PADDED_D, BLOCK_D, SPLIT)
-        b_k, b_k_low = _features(p_high, p_low, o_n, d, PADDED_D, BLOCK_D, SPLIT)
+        b_q, b_q_low = features(p_high, p_low, o_r, d, PADDED_D, BLOCK_D, SPLIT)
+        b_k, b_k_low = features(p_high, p_low, o_n, d, PADDED_D, BLOCK_D, SPLIT)
         b_s = _product(b_q, b_q_low, tl.trans(b_k), tl.trans(b_k_low), b_s, SPLIT)
     return b_s, b_k, b_k_low
 
@@ -77,7 +77,7 @@ def _forward_tile(
     SPLIT: tl.constexpr, COMPARE: tl.constexpr, ACCURACY: tl.constexpr,
 ):  # fmt: skip
     o_n = tile * COLUMNS + tl.arange(0, COLUMNS)
-    b_s, _, _ = _similarities(b_q, b_q_low, o_r, o_n, p_high, p_low, PADDED_D, BLOCK_D, SPLIT)
+    b_s, _, _ = similarities(b_q, b_q_low, o_r, o_n, p_high, p_low, PADDED_D, BLOCK_D, SPLIT)
     b_s = b_s * (scale * 1.4426950408889634) + tl.load(p_shift + o_n)[None, :]
     if COMPARE:
         b_other = tl.load(p_block + o_n, mask=o_n < columns, other=-1)
@@ -133,7 +133,7 @@ def forward_kernel(
         o_out, m_r, o_r = program_rows(p_anchor, rows, ANCHORED, ROWS)
         b_block = tl.load(p_block + o_r)
         b_kind = tl.load(p_modality + o_r)
-        b_q, b_q_low = _features(p_high, p_low, o_r, 0, PADDED_D, BLOCK_D, SPLIT)
+        b_q, b_q_low = features(p_high, p_low, o_r, 0, PADDED_D, BLOCK_D, SPLIT)
         begin, edge, inside, outside, after, end = _plan(p_edges, split, splits, columns, ANCHORED, COLUMNS)
         b_m = tl.full([ROWS], float("-inf"), tl.float32)
         b_z = tl.zeros([ROWS], tl.float32)
@@ -168,7 +168,7 @@ def _backward_tile(
     SPLIT: tl.constexpr, COMPARE: tl.constexpr,
 ):  # fmt: skip
     o_n = tile * COLUMNS + tl.arange(0, COLUMNS)
-    b_s, b_k, b_k_low = _similarities(b_q, b_q_low, o_r, o_n, p_high, p_low, PADDED_D, BLOCK_D, SPLIT)
+    b_s, b_k, b_k_low = similarities(b_q, b_q_low, o_r, o_n, p_high, p_low, PADDED_D, BLOCK_D, SPLIT)
     b_column_log_z = b_log_z
     if not FIXED:
         b_column_log_z = tl.load(p_log_z + o_n)
@@ -180,7 +180,7 @@ def _backward_tile(
         b_other = tl.load(p_block + o_n, mask=o_n < columns, other=-1)
         b_w = tl.where(b_block[:, None] == b_other[None, :], 0.0, b_w)
     if BLOCK_D < PADDED_D:
-        b_k, b_k_low = _features(p_high, p_low, o_n, tl.program_id(2) * BLOCK_D, PADDED_D, BLOCK_D, SPLIT)
+        b_k, b_k_low = features(p_high, p_low, o_n, tl.program_id(2) * BLOCK_D, PADDED_D, BLOCK_D, SPLIT)
     b_high = b_w.to(b_k.dtype)
     b_low = (b_w - b_high.to(tl.float32)).to(b_k.dtype)
     return _product(b_high, b_low, b_k, b_k_low, b_d, SPLIT)
@@ -216,7 +216,7 @@ def backward_kernel(
         b_block = tl.load(p_block + o_r)
         b_weight = tl.load(p_weight + o_r)
         b_log_z = tl.load(p_log_z + o_r)
-        b_q, b_q_low = _features(p_high, p_low, o_r, 0, PADDED_D, BLOCK_D, SPLIT)
+        b_q, b_q_low = features(p_high, p_low, o_r, 0, PADDED_D, BLOCK_D, SPLIT)
         begin, edge, inside, outside, after, end = _plan(p_edges, split, splits, columns, ANCHORED, COLUMNS)
         b_d = tl.zeros([ROWS, BLOCK_D], tl.float32)
         for t in range(0, (inside - edge) + (after - outside)):

@@ -73,6 +73,23 @@ else:
             bound = 2e-6 / temperature * max(float(w.abs().max().nan_to_num()), scale)
             torch.testing.assert_close(g.double(), w, rtol=0, atol=bound, equal_nan=True)
 
+    @pytest.mark.parametrize("case", CASES)
+    def test_half_of_the_tiles(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Losses and what backward needs are those of all tiles, but for the order of sums."""
+        shape, options = CASES[case]
+        tokens = _tokens(*shape, alike=options.get("alike", 1.0)).flatten(0, 2)
+        valid = options.get("valid")
+        if valid is not None:
+            valid = ((torch.rand(shape[:3], generator=torch.Generator().manual_seed(1)) > 0.3) & valid).flatten()
+        layout = dense_layout(shape[:3], options.get("exclude", "tile"), valid, tokens.device)
+        setting = torch.tensor(options.get("temperature", 0.2)), options.get("normalize", True), False
+        whole = triton.forward(tokens, *layout, None, *setting)
+        monkeypatch.setattr(triton, "_HALVED_FROM", 0)
+        half, again = (triton.forward(tokens, *layout, None, *setting) for _ in range(2))
+        assert all(torch.equal(h, a) for h, a in zip(half, again, strict=True))
+        for h, w in zip(half, whole, strict=True):
+            torch.testing.assert_close(h, w, rtol=1e-5, atol=1e-6)
+
     def test_float16() -> None:
         tokens = _tokens(3, 2, 20, 24).half()
         want = _results(reference.patch_info_nce, tokens.double(), 0.1)
