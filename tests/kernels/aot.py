@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import tempfile
@@ -13,6 +14,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+SM_86 = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "sm_86"  # the committed tables
 SHARED_LIMIT = {86: 101_376, 90: 232_448}  # bytes of shared memory one program may have
 
 
@@ -25,9 +27,22 @@ class Resources:
     stack: int
     ptx: str
 
-    def truncates_tf32(self) -> bool:
-        """Whether it multiplies float32 as tf32 without rounding first, which errs to one side."""
-        return bool(re.search(r"mma\S*tf32", self.ptx)) and "cvt.rna.tf32" not in self.ptx
+    def check(self, architecture: int, *, stack: int) -> None:
+        """Fails where it asks for more than there is, spills more than ``stack`` bytes, or rounds to one side."""
+        assert self.shared <= SHARED_LIMIT[architecture], f"{self.shared} bytes of shared memory"
+        assert self.stack <= stack, f"{self.stack} bytes of stack"
+        # float32 as tf32 without rounding first
+        assert not re.search(r"mma\S*tf32", self.ptx) or "cvt.rna.tf32" in self.ptx, "truncates tf32"
+
+    def numbers(self) -> dict[str, int]:
+        """As the committed tables have them."""
+        return {"shared": self.shared, "registers": self.registers, "stack": self.stack}
+
+    def check_recorded(self, table: Path, kernel: str) -> None:
+        """Compares with the committed table, if this Triton made it."""
+        recorded = json.loads(table.read_text())
+        if recorded["triton"] == triton.__version__:
+            assert self.numbers() == recorded["kernels"][kernel]["resources"]
 
 
 def compile_kernel(
@@ -54,6 +69,17 @@ def compile_kernel(
     compiled = triton.compile(source, target=target, options=options)
     usage = _usage(compiled.asm["cubin"])
     return Resources(compiled.metadata.shared, usage["REG"], usage["STACK"], compiled.asm["ptx"])
+
+
+def write(table: Path, op: str, assumed: dict[str, float], kernels: dict[str, Any]) -> None:
+    """Writes a table of ``SM_86`` anew."""
+    content = {
+        "op": op,
+        "what": "compiled for sm_86, not run: resources of the kernels, and the least time of some sizes",
+        **{"triton": triton.__version__, "assumed": assumed, "kernels": kernels},
+    }
+    table.parent.mkdir(parents=True, exist_ok=True)
+    table.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def _usage(cubin: bytes) -> dict[str, int]:

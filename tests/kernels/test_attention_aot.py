@@ -7,8 +7,6 @@ it fits.
 from __future__ import annotations
 
 import functools
-import json
-from pathlib import Path
 
 import pytest
 
@@ -16,15 +14,19 @@ triton = pytest.importorskip("triton")
 
 from fusion.kernels.attention import triton as attention  # noqa: E402
 
-from .aot import SHARED_LIMIT, Resources, compile_kernel  # noqa: E402
+from .aot import SM_86, Resources, compile_kernel, write  # noqa: E402
 
-TABLE = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "sm_86" / "attention.json"
+TABLE = SM_86 / "attention.json"
 STACK_LIMIT = 64  # bytes a thread: a few registers spilled around a loop, not in it
 DIM, NEAR = 16, 4  # OmniSat's head dimension, and iRPE's five buckets that occur less the far one
 
+EUCLIDEAN = 3  # iRPE's table on a 32 x 32 grid: its fourth bucket is the far one
+
 _FLOATS = "table bias largest weight rows partial"
-_INTEGERS = "live query_position key_position order mixed"
-_NUMBERS = "heads queries keys positions buckets rows drop_below qb qh ql kb kh kl vb vh vl gb gh gl ob oh ol"
+_INTEGERS = "live query_place key_place query_position key_position order mixed"
+_NUMBERS = (
+    "heads pairs together queries keys positions buckets rows drop_below qb qh ql kb kh kl vb vh vl gb gh gl ob oh ol"
+)
 _OPERANDS = "query key value output grad_output grad_query grad_key grad_value"
 PASSES = {
     "forward": attention.forward_kernel,
@@ -32,6 +34,9 @@ PASSES = {
     "keys": attention.keys_kernel,
 }
 KINDS = {2: "*bf16", 4: "*fp32"}
+# Width of an operand, pass, and whether buckets come from coordinates.
+TABLES = [(width, name, False) for width in KINDS for name in PASSES]
+TABLES += [(width, name, True) for architecture, width, name in attention.EUCLIDEAN_TILES if architecture == 86]
 # B, Lq, Lk of the combiner's blocks with 16 heads: TreeSatAI and FLAIR at the paper's batch, PASTIS-HD at 4 tiles.
 SIZES = {
     "treesatai self": (128, 109, 109),
@@ -42,17 +47,21 @@ SIZES = {
 }
 HEADS = 16
 A6000 = {"bf16 FLOP/s": 154.8e12, "fp32 FLOP/s": 38.7e12, "exp/s": 2.42e12, "bytes/s": 768e9}
+MULTIPROCESSORS, REGISTERS, WARPS, SHARED = 84, 65_536, 48, 102_400  # of it, and of one multiprocessor
 
 
 @functools.cache
-def _compiled(architecture: int, width: int, name: str, dropout: bool = False, dim: int = DIM) -> Resources:
-    tile = attention.tile_for(architecture, width, name, dim)
+def _compiled(
+    architecture: int, width: int, name: str, euclidean: bool = False, masked: bool = False, dim: int = DIM
+) -> Resources:
+    euclidean = euclidean and (architecture, width, name) in attention.EUCLIDEAN_TILES
+    tile = attention.tile_for(architecture, width, name, dim, euclidean)
     constants = {
         **{"D": dim, "BLOCK_D": max(16, triton.next_power_of_2(dim)), "QUERIES": tile.queries, "KEYS": tile.keys},
-        **{"NEAR": NEAR, "VALID": dropout, "DROPOUT": dropout, "PRECISION": "ieee"},
+        **{"NEAR": NEAR, "VALID": masked, "DROPOUT": masked, "PRECISION": "ieee"},
     }
     if name != "keys":
-        constants |= {"CONTEXTUAL": True, "SHARED": True}
+        constants |= {"CONTEXTUAL": True, "SHARED": True, "EUCLIDEAN": EUCLIDEAN if euclidean else -1}
     if name == "queries":
         constants["BLOCK_N"] = NEAR
     return compile_kernel(
@@ -70,38 +79,27 @@ def _signature(width: int) -> dict[str, str]:
     }
 
 
-def _check(resources: Resources, architecture: int) -> None:
-    assert resources.shared <= SHARED_LIMIT[architecture]
-    assert resources.stack <= STACK_LIMIT
-    assert not resources.truncates_tf32()
+@pytest.mark.parametrize("one", TABLES, ids=str)
+def test_sm_86_has_room_for_the_tiles(one: tuple[int, str, bool]) -> None:
+    resources = _compiled(86, *one)
+    resources.check(86, stack=STACK_LIMIT)
+    assert ("mma.sync" in resources.ptx) == (one[0] == 2)  # float32 products are exact, not tf32
+    resources.check_recorded(TABLE, _title(*one))
 
 
-@pytest.mark.parametrize("name", PASSES)
-@pytest.mark.parametrize("width", KINDS)
-def test_sm_86_has_room_for_the_tiles(width: int, name: str) -> None:
-    resources = _compiled(86, width, name)
-    _check(resources, 86)
-    assert ("mma.sync" in resources.ptx) == (width == 2)  # float32 products are exact, not tf32
-    recorded = json.loads(TABLE.read_text())
-    if recorded["triton"] == triton.__version__:
-        assert _describe(resources) == recorded["kernels"][_title(name, width)]["resources"]
+@pytest.mark.parametrize("one", TABLES, ids=str)
+def test_sm_86_has_room_for_masks_and_dropout(one: tuple[int, str, bool]) -> None:
+    _compiled(86, *one, masked=True).check(86, stack=STACK_LIMIT)
 
 
-@pytest.mark.parametrize("name", PASSES)
-@pytest.mark.parametrize("width", KINDS)
-def test_sm_86_has_room_for_masks_and_dropout(width: int, name: str) -> None:
-    _check(_compiled(86, width, name, dropout=True), 86)
+@pytest.mark.parametrize("one", [one for one in TABLES if one[0] == 2], ids=str)
+def test_sm_86_has_room_for_wide_heads(one: tuple[int, str, bool]) -> None:
+    _compiled(86, *one, dim=64).check(86, stack=STACK_LIMIT)
 
 
-@pytest.mark.parametrize("name", PASSES)
-def test_sm_86_has_room_for_wide_heads(name: str) -> None:
-    _check(_compiled(86, 2, name, dim=64), 86)
-
-
-@pytest.mark.parametrize("name", PASSES)
-@pytest.mark.parametrize("width", KINDS)
-def test_sm_90_has_room_for_the_tiles(width: int, name: str) -> None:
-    _check(_compiled(90, width, name), 90)
+@pytest.mark.parametrize("one", TABLES, ids=str)
+def test_sm_90_has_room_for_the_tiles(one: tuple[int, str, bool]) -> None:
+    _compiled(90, *one).check(90, stack=STACK_LIMIT)
 
 
 @pytest.mark.parametrize("name", ["rows", "blocks"])
@@ -112,24 +110,23 @@ def test_small_kernels_fit(name: str) -> None:
     else:
         constants = {"QUERIES": 64, "KEYS": 64}
         kernel, signature = attention.block_kernel, _signature(2) | {"p_mixed": "*i8"}
-    _check(compile_kernel(kernel, signature, constants, architecture=86, warps=4, stages=2), 86)
+    compile_kernel(kernel, signature, constants, architecture=86, warps=4, stages=2).check(86, stack=STACK_LIMIT)
 
 
-def _title(name: str, width: int) -> str:
-    return f"{name}, {KINDS[width][1:]}"
+def _title(width: int, name: str, euclidean: bool) -> str:
+    return f"{name}, {KINDS[width][1:]}{', closed form' if euclidean else ''}"
 
 
-def _describe(resources: Resources) -> dict[str, int]:
-    return {"shared": resources.shared, "registers": resources.registers, "stack": resources.stack}
+# Products, tensors of query and of key length that a pass reads or writes.
+_WORK = {"forward": (2, 2, 2), "queries": (3, 3, 2), "keys": (4, 2, 4)}
 
 
-def _costs(name: str, width: int, batch: int, queries: int, keys: int) -> dict[str, float]:
+def _costs(width: int, name: str, batch: int, queries: int, keys: int) -> dict[str, float]:
     """Operations, exponentials, bytes that must move, and the least time each takes on an RTX A6000."""
     scores = batch * HEADS * queries * keys
-    products = {"forward": 2, "queries": 3, "keys": 4}[name]
+    products, of_queries, of_keys = _WORK[name]
     operations = 2 * products * DIM * scores
-    rows = {"forward": (2, 2), "queries": (3, 2), "keys": (2, 4)}[name]  # tensors of query and of key length
-    moved = batch * HEADS * DIM * width * (rows[0] * queries + rows[1] * keys)
+    moved = batch * HEADS * DIM * width * (of_queries * queries + of_keys * keys)
     rate = A6000["bf16 FLOP/s" if width == 2 else "fp32 FLOP/s"]
     floors = {
         "products": operations / rate,
@@ -141,25 +138,26 @@ def _costs(name: str, width: int, batch: int, queries: int, keys: int) -> dict[s
     return {"operations": operations, "exponentials": scores, "bytes": moved, "floor_ms": floor, "bound": bound}
 
 
+def _programs(one: tuple[int, str, bool], batch: int, queries: int, keys: int) -> dict[str, int]:
+    """Programs of a launch, and how many run at once on an RTX A6000."""
+    width, name, euclidean = one
+    tile, resources = attention.tile_for(86, width, name, DIM, euclidean), _compiled(86, *one)
+    blocks = triton.cdiv(keys, tile.keys) if name == "keys" else triton.cdiv(queries, tile.queries)
+    registers = triton.cdiv(resources.registers, 8) * 8 * 32 * tile.warps
+    at_once = min(REGISTERS // registers, WARPS // tile.warps, SHARED // (resources.shared + 1024))
+    return {"programs": batch * HEADS * blocks, "at_once": MULTIPROCESSORS * at_once}
+
+
 def write_table() -> None:
     kernels = {
-        _title(name, width): {
-            "tile": vars(attention.tile_for(86, width, name, DIM)),
-            "resources": _describe(_compiled(86, width, name)),
-            "costs": {size: _costs(name, width, *numbers) for size, numbers in SIZES.items()},
+        _title(*one): {
+            "tile": vars(attention.tile_for(86, *one[:2], DIM, one[2])),
+            "resources": _compiled(86, *one).numbers(),
+            "costs": {size: _costs(*one[:2], *numbers) | _programs(one, *numbers) for size, numbers in SIZES.items()},
         }
-        for width in KINDS
-        for name in PASSES
+        for one in TABLES
     }
-    table = {
-        "op": "relative_attention",
-        "what": "compiled for sm_86, not run: resources of the kernels, and the least time of the paper's sizes",
-        "triton": triton.__version__,
-        "assumed": A6000,
-        "kernels": kernels,
-    }
-    TABLE.parent.mkdir(parents=True, exist_ok=True)
-    TABLE.write_text(json.dumps(table, indent=1) + "\n")
+    write(TABLE, "relative_attention", A6000, kernels)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
 import subprocess
 from pathlib import Path
@@ -19,10 +18,10 @@ triton = pytest.importorskip("triton")
 from fusion.kernels import toolchain  # noqa: E402
 from fusion.kernels.quantize import triton as quantize  # noqa: E402
 
-from .aot import SHARED_LIMIT, Resources, compile_kernel  # noqa: E402
+from .aot import SM_86, Resources, compile_kernel, write  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
-TABLE = ROOT / "benchmarks" / "results" / "sm_86" / "quantize.json"
+TABLE = SM_86 / "quantize.json"
 STACK_LIMIT = 32  # bytes a thread: a few addresses kept over the loop, no spilled sums
 TYPES = {4: "fp32", 2: "bf16"}
 # N, K, D: a day's pixels, and a batch of a codebook in training.
@@ -48,13 +47,11 @@ def _compiled(architecture: int, bytes_: int, dim: int) -> Resources:
 @pytest.mark.parametrize(("architecture", "dim"), [(86, 8), (86, 64), (86, 256), (90, 64)])
 def test_the_tiles_fit(architecture: int, bytes_: int, dim: int) -> None:
     resources = _compiled(architecture, bytes_, dim)
-    assert resources.shared <= SHARED_LIMIT[architecture]
-    assert resources.stack <= STACK_LIMIT
+    resources.check(architecture, stack=STACK_LIMIT)
     assert "tf32" not in resources.ptx  # it would choose wrong neighbours, rounded or not
     assert ("mma" in resources.ptx) == (bytes_ == 2)
-    recorded = json.loads(TABLE.read_text())
-    if architecture == 86 and recorded["triton"] == triton.__version__:
-        assert _describe(resources) == recorded["kernels"][_name(bytes_, dim)]["resources"]
+    if architecture == 86:
+        resources.check_recorded(TABLE, _name(bytes_, dim))
 
 
 @pytest.mark.slow
@@ -81,10 +78,6 @@ def _name(bytes_: int, dim: int) -> str:
     return f"nearest code, {TYPES[bytes_]}, D {dim}"
 
 
-def _describe(resources: Resources) -> dict[str, int]:
-    return {"shared": resources.shared, "registers": resources.registers, "stack": resources.stack}
-
-
 def _costs(bytes_: int, rows: int, size: int, dim: int) -> dict[str, float]:
     """Operations, bytes that must move, and the least time either takes on an RTX A6000."""
     operations = 2 * rows * size * dim
@@ -97,21 +90,13 @@ def write_table() -> None:
     kernels = {
         _name(bytes_, dim): {
             "tile": vars(quantize.TILES[86, bytes_]),
-            "resources": _describe(_compiled(86, bytes_, dim)),
+            "resources": _compiled(86, bytes_, dim).numbers(),
             "costs": {name: _costs(bytes_, *shape) for name, shape in SIZES.items() if shape[2] == dim},
         }
         for bytes_ in TYPES
         for dim in (8, 32, 64, 256)
     }
-    table = {
-        "op": "nearest_code",
-        "what": "compiled for sm_86, not run: resources of the kernel, and the least time of two sizes",
-        "triton": triton.__version__,
-        "assumed": A6000,
-        "kernels": kernels,
-    }
-    TABLE.parent.mkdir(parents=True, exist_ok=True)
-    TABLE.write_text(json.dumps(table, indent=1) + "\n")
+    write(TABLE, "nearest_code", A6000, kernels)
 
 
 if __name__ == "__main__":
