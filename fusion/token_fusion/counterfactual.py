@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 YEAR = 365.25
+SPREAD = 0.015  # smallest eigenvalue of the fit's mean square matrix; days evenly over a third of a period have 0.016
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ def season(profile: Any, days: Any, *, period: float = YEAR) -> Season:
 
     The mean is that of the observed values. Amplitude and phase are those of the wave a + b cos + c sin of ``period``
     that fits them best (least squares), so that the days need be neither regular nor a whole year. They are NaN where
-    the values do not determine a wave: fewer than four, or over less than a third of the period.
+    the values do not determine a wave: fewer than four, or days over less than a third of the period or at few phases
+    of it.
 
     Raises:
         ValueError: days that do not fit.
@@ -95,11 +97,9 @@ def season(profile: Any, days: Any, *, period: float = YEAR) -> Season:
     waves = np.stack([np.ones_like(angle), np.cos(angle), np.sin(angle)], axis=-1)  # (T, 3)
     weighted = seen[..., None] * waves
     moments = np.einsum("...ti,tj->...ij", weighted, waves)
-    first, last = np.where(seen, days, np.inf).min(-1), np.where(seen, days, -np.inf).max(-1)
-    determined = (count >= 4) & (last - first >= period / 3)
+    determined = (count >= 4) & (np.linalg.eigvalsh(moments)[..., 0] > SPREAD * count)
     moments = np.where(determined[..., None, None], moments, np.eye(3))
-    centred = np.where(seen, values - np.nan_to_num(mean)[..., None], 0.0)  # a large level costs no precision
-    _, b, c = np.moveaxis(np.linalg.solve(moments, (centred @ waves)[..., None])[..., 0], -1, 0)
+    _, b, c = np.moveaxis(np.linalg.solve(moments, (filled @ waves)[..., None])[..., 0], -1, 0)
     amplitude = np.where(determined, np.hypot(b, c), np.nan)
     crest = np.arctan2(c, b) * period / (2 * np.pi) % period
     flat = amplitude <= 1e-6 * np.abs(filled).max(-1)  # no wave, but rounding

@@ -204,6 +204,13 @@ def test_what_is_not_determined_is_not_told():
     assert np.isnan(found.mean[2])
 
 
+def test_days_at_few_phases_of_the_year_determine_nothing():
+    twice_a_year = np.arange(6) * YEAR / 2
+    assert np.isnan(season(wave(twice_a_year, 5, 3, 100), twice_a_year).amplitude)
+    thrice = np.arange(6) * YEAR / 3
+    assert season(wave(thrice, 5, 3, 100), thrice).amplitude == pytest.approx(3)
+
+
 def test_phases_move_the_short_way_round_the_year():
     days = np.arange(0, 365, 5)
     before, after = wave(days, 10, 4, 360), wave(days, 12, 3, 5)

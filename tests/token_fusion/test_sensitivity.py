@@ -79,6 +79,17 @@ def test_tokens_that_are_missing_somewhere_are_averaged_where_they_are():
     assert np.allclose(found.token[part], alone.token[part], rtol=1e-4)
 
 
+def test_what_is_asked_for_is_not_what_is_seen():
+    model, tiles = fitted(), hide(batch(3), ["temperature"], days=(120, 400))
+    found = sensitivity(model, tiles, "temperature", given=["relief", "temperature"])
+    parts = model.tokenizer.layout.slices
+    seen = found.token[parts["temperature"]]
+    assert np.isfinite(seen).tolist() == [True] * 6 + [False] * 12
+    ratio = np.nanmean(seen) / np.nanmean(found.token[parts["relief"]])
+    assert found.modality["temperature"] / found.modality["relief"] == pytest.approx(ratio)
+    assert found.date["temperature"][0].tolist() == [10, 30, 50, 70, 90, 110]
+
+
 def test_a_group_weighs_as_its_tokens_together_or_as_their_mean():
     model, tiles = fitted(), batch(4)
     mean, whole = (sensitivity(model, tiles, "relief", per=per) for per in ("token", "group"))
