@@ -21,12 +21,13 @@ class OmniSatPretraining(L.LightningModule):
     """Trains :class:`OmniSat` without labels (paper 3.4: Adam 1e-4, learning rate x 0.1 on a plateau of 10 epochs).
 
     Logs ``train/loss``, ``val/loss``, ``val/contrastive``, ``val/retrieval`` and
-    ``val/reconstruction/<modality>``. Validation masks the same tokens in every epoch.
+    ``val/reconstruction/<modality>``. Validation masks the same tokens in every epoch. Several processes
+    (``devices=4``) train on their joined batch by default, see ``share_negatives``.
 
     Args:
         config: of the model, or its :meth:`~OmniSatConfig.to_dict`.
         lr, patience, factor: of Adam and of ReduceLROnPlateau.
-        mask_ratio, contrastive_weight, reconstruction_weight, temperature, targets: see
+        mask_ratio, contrastive_weight, reconstruction_weight, temperature, targets, share_negatives: see
             :class:`~fusion.omnisat.objectives.PretrainingObjective`.
     """
 
@@ -41,6 +42,7 @@ class OmniSatPretraining(L.LightningModule):
         targets: Targets = "modality",
         patience: int = 10,
         factor: float = 0.1,
+        share_negatives: bool = True,
     ) -> None:
         super().__init__()
         if isinstance(config, dict):
@@ -55,6 +57,7 @@ class OmniSatPretraining(L.LightningModule):
             reconstruction_weight=reconstruction_weight,
             temperature=temperature,
             targets=targets,
+            share_negatives=share_negatives,
         )
 
     def training_step(self, batch: TileBatch, index: int) -> Tensor:

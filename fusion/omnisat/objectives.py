@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..data.modality import Modality
 from ..data.tiles import TileBatch
 from ..kernels import patch_info_nce
+from ..kernels.infonce.distributed import joined_sum
 from ..layers import masked_mean
 from .config import OmniSatConfig
 from .image import ImageDecoder
@@ -81,6 +83,12 @@ class PretrainingObjective(nn.Module):
         temperature: of the contrastive loss.
         date_share: of a tile's valid dates that are reconstructed.
         targets: ``"modality"``: values standardised per band, as the encoders see them. ``"instance"``: above.
+        share_negatives: train several processes (``torch.distributed``) on the losses of their joined batch: a
+            token is compared with those of all of them, and averaging the processes' gradients, as
+            DistributedDataParallel does, gives the gradient of one process with the joined batch. (But batch
+            normalisation keeps to the tiles of its process; ``torch.nn.SyncBatchNorm`` is another matter.) Every
+            process must take the same number of steps. False: each has a contrastive loss of its own. One process
+            and validation know no difference.
     """
 
     def __init__(
@@ -93,6 +101,7 @@ class PretrainingObjective(nn.Module):
         temperature: float = 0.1,
         date_share: float = 0.25,
         targets: Targets = "modality",
+        share_negatives: bool = True,
     ) -> None:
         super().__init__()
         if not 0 < mask_ratio < 1:
@@ -101,7 +110,7 @@ class PretrainingObjective(nn.Module):
             raise ValueError(f"PretrainingObjective: targets is 'modality' or 'instance', not {targets!r}")
         self.contrastive_weight, self.reconstruction_weight = contrastive_weight, reconstruction_weight
         self.mask_ratio, self.temperature = mask_ratio, temperature
-        self.date_share, self.targets = date_share, targets
+        self.date_share, self.targets, self.share_negatives = date_share, targets, share_negatives
         self.mask_token = nn.Parameter(torch.empty(config.dim).normal_(0, 0.02))
         self.decoders = nn.ModuleDict({m.name: _decoder(m, config) for m in config.modalities})
 
@@ -119,9 +128,12 @@ class PretrainingObjective(nn.Module):
             rows = masked[m].flatten().nonzero()[:, 0].to(encodings.device, non_blocking=True)  # (R,) in B*P
             errors[name] = self._errors(name, encodings, rows, seen, batch)  # each (R,): error, counts
         error, counted = (torch.cat(parts) for parts in zip(*errors.values(), strict=True))
-        reconstruction = masked_mean(error, counted)
+        group = self._group()
+        reconstruction = masked_mean(error, counted) if group is None else _joined_mean(error, counted, group)
         contrastive, retrieval = self.contrast(seen)
         total = self.contrastive_weight * contrastive + self.reconstruction_weight * reconstruction
+        if group is not None:  # gradients add up to that of the joined batch, but will be averaged
+            total = total + (dist.get_world_size(group) - 1) * (total - total.detach())
         by_modality = {name: masked_mean(*pair).detach() for name, pair in errors.items()}
         return Losses(total, contrastive, reconstruction, retrieval, by_modality)
 
@@ -129,10 +141,16 @@ class PretrainingObjective(nn.Module):
         """Eq. 3 (with the minus sign it lacks), cosine similarities; and the retrieval accuracy in evaluation."""
         if len(seen.names) == 1:  # nothing to compare with
             return seen.tokens.new_zeros((), dtype=torch.float32), None
-        options = {"temperature": self.temperature, "valid": seen.present, "exclude": "tile"}
+        options = {"temperature": self.temperature, "valid": seen.present, "exclude": "tile", "group": self._group()}
         if self.training:
             return patch_info_nce(seen.tokens, **options), None
         return patch_info_nce(seen.tokens, **options, return_accuracy=True)
+
+    def _group(self) -> dist.ProcessGroup | None:
+        """The processes that this one is trained together with."""
+        if not (self.training and self.share_negatives and dist.is_available() and dist.is_initialized()):
+            return None
+        return dist.group.WORLD if dist.get_world_size() > 1 else None
 
     def _errors(
         self, name: str, encodings: Tensor, rows: Tensor, seen: Tokens, batch: TileBatch
@@ -158,6 +176,13 @@ class PretrainingObjective(nn.Module):
         error = (predicted.float() - target).square().mean(2)  # (R, K)
         weight = chosen.to(error.dtype)[tile]  # (R, K)
         return (error * weight).sum(1) / weight.sum(1).clamp_min(1), present[tile]
+
+
+def _joined_mean(values: Tensor, valid: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """:func:`masked_mean` over all processes."""
+    weight = valid.to(values.dtype)
+    total, count = (joined_sum(x, group) for x in ((values * weight).sum(), weight.sum()))
+    return total / count.clamp_min(1)
 
 
 def _rows(maps: Tensor, rows: Tensor) -> Tensor:
