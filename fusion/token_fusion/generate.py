@@ -19,6 +19,9 @@ from .tokens import Tokens
 __all__ = ["Generated", "condition", "evaluating", "expect", "generate", "quantile"]
 
 
+CHUNK = 1 << 22  # probabilities at a time
+
+
 @dataclass(frozen=True)
 class Generated:
     """S samples of B places.
@@ -236,18 +239,28 @@ def _draw(
             continue
         if logits is None:
             logits = model.predict(tokens, visible, target)
-        codes = decoding.codes_at(
-            decoding.probabilities(logits, heat[:, step, None], plan.top_p), levels[:, step]
-        )  # (B, n)
-        if plan.scheme == "roar":
-            preference = levels[:, -1]
-        else:
-            preference = torch.softmax(logits.double(), -1).gather(-1, codes[..., None])[..., 0]
+        codes, certainty = _codes(logits, heat[:, step], plan.top_p, levels[:, step])
+        preference = levels[:, -1] if plan.scheme == "roar" else certainty
         chosen = _best(preference, ~visible[:, part], sizes[:, step])
         tokens.codes[:, part] = torch.where(chosen, codes, tokens.codes[:, part])
         visible[:, part] |= chosen
         logits = None
     return tokens, visible
+
+
+def _codes(logits: Tensor, heat: Tensor, top_p: float, levels: Tensor) -> tuple[Tensor, Tensor]:
+    """Draws from logits (B, n, K) at temperatures (B,): codes (B, n), and how likely the model finds each.
+
+    A few places at a time: this takes several copies in float64, and a vocabulary may be large.
+    """
+    size = max(1, CHUNK // logits[0].numel())
+    parts = []
+    for some, hot, level in zip(logits.split(size), heat.split(size), levels.split(size), strict=True):
+        codes = decoding.codes_at(decoding.probabilities(some, hot[:, None], top_p), level)
+        likely = torch.softmax(some.double(), -1).gather(-1, codes[..., None])[..., 0]
+        parts.append((codes, likely))
+    codes, likely = (torch.cat(column) for column in zip(*parts, strict=True))
+    return codes, likely
 
 
 def _best(preference: Tensor, candidates: Tensor, counts: Tensor) -> Tensor:

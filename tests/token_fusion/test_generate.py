@@ -159,6 +159,12 @@ def test_a_trained_model_generates_what_the_place_implies():
     assert 0.5 < ((truth >= low) & (truth <= high)).float().mean() < 0.99
 
 
+def test_large_vocabularies_are_drawn_from_a_few_places_at_a_time(monkeypatch):
+    whole = generate(fitted(), batch(5), ["temperature"], steps=3)
+    monkeypatch.setattr("fusion.token_fusion.generate.CHUNK", 2 * 18 * 48)
+    assert torch.equal(generate(fitted(), batch(5), ["temperature"], steps=3).codes, whole.codes)
+
+
 def test_the_mode_of_the_model_is_left_as_it_was():
     model = fitted().train()
     generate(model, batch(2), ["photo"])
