@@ -4,6 +4,7 @@ Kinds for images:
 
 * ``"vq"``, ``"fsq"``: one token a patch, learned (``codebook_size`` 256 and ``dim`` 16, or ``levels`` [8, 5, 5, 5];
   ``hidden``),
+* ``"textons"``: one token a patch, learned: the nearest of ``codes`` (256) clusters of colour and contrast,
 * ``"bins"``: one token a patch and band, its mean in ``bins`` (256),
 * ``"scalar"``: one token a band, the mean of the tile in ``bins`` (256),
 * whatever :func:`register_tokenizer` made known.
@@ -37,6 +38,7 @@ from .config import TokenFusionConfig
 from .image_tokenizers import ImageBins, ImagePatches, PatchAutoencoder
 from .modality_tokenizer import ModalityTokenizer, Places
 from .series_tokenizers import Calendar, RelativeBins, RelativePatches, SeriesBins
+from .textons import PatchTextons
 from .tokens import Layout, Tokens
 
 __all__ = ["TileTokenizer", "kinds", "register_tokenizer"]
@@ -54,6 +56,10 @@ def _image_vq(m: Modality, grid: Grid, *, codebook_size: int = 256, dim: int = 1
 
 def _image_fsq(m: Modality, grid: Grid, *, levels: tuple[int, ...] = (8, 5, 5, 5), hidden: int = 128) -> ImagePatches:
     return ImagePatches(m, grid, PatchAutoencoder(m, FiniteScalarQuantizer(levels), hidden=hidden))
+
+
+def _image_textons(m: Modality, grid: Grid, *, codes: int = 256) -> ImagePatches:
+    return ImagePatches(m, grid, PatchTextons(m, codes))
 
 
 def _image_bins(m: Modality, grid: Grid, *, bins: int = 256, margin: float = 0.05) -> ImageBins:
@@ -101,6 +107,7 @@ def _series_patch_fsq(
 _IMAGE: dict[str, Callable[..., ModalityTokenizer]] = {
     "vq": _image_vq,
     "fsq": _image_fsq,
+    "textons": _image_textons,
     "bins": _image_bins,
     "scalar": _image_scalar,
 }

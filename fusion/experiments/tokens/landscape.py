@@ -1,0 +1,180 @@
+"""The large case with known truth: temperature of the synthetic landscape's tiles, generated from image and place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...data import TileDataset
+from ...evaluation import Picture, Section, Table
+from ...evaluation.plots import COLOURS, panels, picture
+from ...evaluation.profiles import profile_plot
+from ...token_fusion.module import TokenFusionPretraining
+from ...token_fusion.objective import draw_masks
+from ...training import save_model
+from ..state import State
+from . import examine
+from .common import (
+    expected_profiles,
+    mean_profile,
+    profile_scores,
+    profiles,
+    ridge_profiles,
+    sampled_profiles,
+    score_table,
+    tile_statistics,
+)
+from .generation import BAND, calendar, forest_profiles
+from .learning import Recipe, learn, tokenize
+
+__all__ = ["generation", "pretrain", "sensitivity"]
+
+
+def pretrain(state: State, *, recipe: Mapping[str, Any], train: str = "train", validation: str = "val") -> str:
+    """Trains a model by masked prediction, without labels; later steps know it as ``pretrained``.
+
+    It is trained in memory, on tiles that are tokenized once, for it takes minutes; ``model.safetensors`` gets it. The
+    losses of some masks of both splits go to ``pretrain.loss``.
+
+    Args:
+        recipe: see :class:`~fusion.experiments.tokens.learning.Recipe`.
+    """
+    plan, known, unseen = Recipe.of(recipe), state.split(train), state.split(validation)
+    fused = learn(known, plan, state.seed)
+    save_model(state.out / "model.safetensors", fused)
+    state.models["pretrained"] = fused
+    parameters = sum(p.numel() for p in fused.parameters())
+    found = {name: _losses(fused, part, plan) for name, part in ((train, known), (validation, unseen))}
+    state.metrics["pretrain"] = {"parameters": parameters, "steps": plan.steps, "loss": found}
+    what = (
+        f"{parameters / 1e6:.2f} M parameters, {len(fused.tokenizer.layout)} tokens a tile, {plan.steps} steps of "
+        f"{plan.batch_size} of {len(known)} tiles"
+    )
+    names = list(fused.tokenizer.layout.slices)
+    rows = [[name, *(found[part][name] for part in (train, validation))] for name in [*names, "all"]]
+    table = Table(["modality", f"{train} loss", f"{validation} loss"], rows, "Cross-entropy of hidden tokens.")
+    state.appendix.append(Section("Pretraining", f"{what}.", [table]))
+    return f"{what}; loss {found[train]['all']:.3f}, {validation} {found[validation]['all']:.3f}"
+
+
+def generation(
+    state: State,
+    *,
+    target: str = "temperature",
+    given: Sequence[str] = ("aerial", "terrain", "location"),
+    place: str = "location",
+    shown: int = 48,
+    samples: int = 16,
+    how: Mapping[str, Any] | None = None,
+    key: str = "generation",
+    model: str = "pretrained",
+    train: str = "train",
+    test: str = "test",
+) -> str:
+    """Generates the series ``target`` of unseen tiles from the images ``given``; scores go to ``<key>.<method>.rmse``.
+
+    ``model`` is the expectation in one step. Against it: ``mean_profile`` of the training tiles; ``ridge``, a ridge
+    regression for every date on the tile means of the same images; ``ridge_without_<place>``; ``ridge_texture`` and
+    ``forest``, which see the deviations within the tile too. ``given_<modality>`` is the model with one of the images.
+
+    Args:
+        place: the image among ``given`` that one of the ridges goes without.
+        shown: tiles, evenly spaced, that ``samples`` series each are drawn for; they make the uncertainty band.
+        how: arguments of :func:`fusion.token_fusion.generate.generate`.
+    """
+    fused, known, unseen = state.model(model), state.split(train), state.split(test)
+    past, truth = profiles(fused, known, target), profiles(fused, unseen, target)
+    means, texture = (
+        [tile_statistics(part, given, deviation=deviation) for part in (known, unseen)] for deviation in (False, True)
+    )
+    fewer = [tile_statistics(part, [n for n in given if n != place]) for part in (known, unseen)]
+    guesses = {
+        "model": expected_profiles(fused, unseen, target, given),
+        "mean_profile": mean_profile(past, len(truth)),
+        "ridge": ridge_profiles(means[0], past, means[1]),
+        f"ridge_without_{place}": ridge_profiles(fewer[0], past, fewer[1]),
+        "ridge_texture": ridge_profiles(texture[0], past, texture[1]),
+        "forest": forest_profiles(texture[0], past, texture[1], state.seed),
+    }
+    guesses |= {f"given_{name}": expected_profiles(fused, unseen, target, [name]) for name in given}
+    found: dict[str, Any] = {name: profile_scores(truth, guess) for name, guess in guesses.items()}
+
+    some = np.unique(np.linspace(0, len(unseen) - 1, min(shown, len(unseen))).round().astype(int))
+    drawn = sampled_profiles(fused, unseen.subset(some), target, given, samples, state.seed, **(how or {}))
+    low, high = np.quantile(drawn, BAND, axis=0)
+    found["samples"] = profile_scores(truth[some], np.median(drawn, axis=0))
+    found["samples"]["coverage"] = float(((truth[some] >= low) & (truth[some] <= high)).mean())
+
+    unit = fused.config.modality(target).unit
+    conditions = (
+        f"{len(truth)} tiles of blocks that training never saw; given {', '.join(given)}; the series is hidden, and so "
+        f"is every modality not named. Learned from {len(known)} tiles. Samples: {samples} for each of {len(some)} "
+        f"tiles, their band from {BAND[0]:.0%} to {BAND[1]:.0%}; seed {state.seed}."
+    )
+    state.metrics[key] = found | {"conditions": conditions}
+    days = calendar(fused, target)
+    pick = np.linspace(0, len(some) - 1, 6).round().astype(int)
+    names = [unseen.names[some[i]] for i in pick]
+    items: list[Picture | Table] = [
+        score_table(found, conditions, unit),
+        profile_plot(
+            days,
+            truth[some][pick, 0],
+            drawn[:, pick, 0],
+            names=names,
+            unit=unit,
+            conditions=f"{target.capitalize()} of six unseen tiles. {conditions}",
+        ),
+        _errors(days, truth, {n: guesses[n] for n in ("mean_profile", "ridge", "forest", "model")}, unit, conditions),
+    ]
+    state.sections.append(Section(f"{target.capitalize()} generated from {', '.join(given)}", "", items))
+    order = ("model", "ridge", f"ridge_without_{place}", "forest", "mean_profile")
+    return f"RMSE ({unit}): " + ", ".join(f"{name} {found[name]['rmse']:.3f}" for name in order)
+
+
+def sensitivity(
+    state: State, *, target: str, given: Sequence[str], finetuned: str | None = None, most: int = 128
+) -> str:
+    """Shares of the sensitivity of the generated ``target`` (``sensitivity``, ``sensitivity_bands``), and of the answer
+    of a fine-tuned module that an earlier step left as ``finetuned`` (``sensitivity_<finetuned>``, with ``_bands``)."""
+    told = examine.sensitivity(state, target=target, given=given, most=most)
+    if finetuned is not None:
+        module: Any = state.model(finetuned)
+        state.models["examined"] = module.model
+        more = examine.sensitivity(state, model="examined", head=module, most=most, key=f"sensitivity_{finetuned}")
+        told += f"; of the {finetuned} answer: {more}"
+    return told
+
+
+@torch.no_grad()
+def _losses(model: Any, tiles: TileDataset, plan: Recipe, most: int = 512) -> dict[str, float]:
+    """By modality, and ``all``, of at most so many tiles."""
+    some = np.unique(np.linspace(0, len(tiles) - 1, min(most, len(tiles))).round().astype(int))
+    tokens = tokenize(model, tiles.subset(some))
+    objective = TokenFusionPretraining(model.config, **plan.module).objective
+    masks = draw_masks(
+        tokens,
+        tokens.layout,
+        objective.inputs,
+        objective.targets,
+        objective.alphas,
+        objective.whole,
+        generator=torch.Generator().manual_seed(0),
+    )
+    losses = objective.score(model, tokens, *masks)
+    return {name: float(loss) for name, loss in losses.by_modality.items()} | {"all": float(losses.total)}
+
+
+def _errors(
+    days: np.ndarray, truth: np.ndarray, guesses: Mapping[str, np.ndarray], unit: str, conditions: str
+) -> Picture:
+    """RMSE of every date, one line a method."""
+    figure, (panel,) = panels(1, width=7, height=3.2)
+    for colour, (name, guess) in zip(COLOURS, guesses.items(), strict=False):
+        panel.plot(days, np.sqrt(np.nanmean((guess - truth) ** 2, axis=(0, 1))), color=colour, label=name)
+    panel.set(xlabel="day of the year", ylabel=f"RMSE ({unit})", ylim=(0, None))
+    panel.legend(frameon=False, fontsize=8, ncols=len(guesses), loc="lower left", bbox_to_anchor=(0, 1.0))
+    return picture(figure, f"Error by date. {conditions}")
