@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 __all__ = ["open_cubes", "open_data", "partition"]
 
-_CUBES = Path(__file__).parent.parent / "presets" / "data"
 _NO_READER = (
     "`landscape` (built in), a folder of TreeSatAI-TS (with train_filenames.lst), a YAML that describes a folder "
     "beside it, or a folder with --reader.cube NAME"
@@ -70,11 +69,11 @@ def open_cubes(source: str | Path, **reader: Any) -> list[Cube]:
     return call(read_cubes, options, "reader of cubes", description, folder)
 
 
-def _folder(path: Path, reader: Mapping[str, Any]) -> tuple[Path, Path, dict[str, Any]]:
-    """Description, folder, and the options that are left."""
+def _folder(path: Path, reader: Mapping[str, Any]) -> tuple[str | Path, Path, dict[str, Any]]:
+    """Description (a file or the name of one), folder, and the options that are left."""
     options = dict(reader)
     if path.is_dir():
-        return _described(options.pop("cube")), path, options
+        return options.pop("cube"), path, options
     return path, Path(options.pop("folder", path.parent)), options
 
 
@@ -85,17 +84,6 @@ def _landscape(options: Mapping[str, Any]) -> TileDataset:
     scene = {k: v for k, v in options.items() if k in ("size", "seed", "year", "field_metres", "fine")}
     tiles = {k: v for k, v in options.items() if k not in scene}
     return call(LandscapeTiles, tiles, "reader of the landscape", Landscape(**scene))
-
-
-def _described(cube: str) -> Path:
-    path = Path(cube)
-    if path.suffix in (".yaml", ".yml"):
-        return path
-    named = _CUBES / f"{cube}.yaml"
-    if not named.is_file():
-        known = ", ".join(sorted(p.stem for p in _CUBES.glob("*.yaml")))
-        raise ValueError(f"no description {cube!r} ships with the package ({known}); give a YAML file")
-    return named
 
 
 def partition(dataset: TileDataset, splits: Mapping[str, str | None] | None = None) -> dict[str, TileDataset]:
