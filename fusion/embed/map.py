@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .. import __version__
 from ..data import Tile, TileBatch, TileDataset, collate
+from ..training.loading import require_fit
 from .codec import QuantizationError
 from .mosaic import Canvas, lay_out
 from .raster import Dtype, write_geotiff, write_npz
@@ -91,8 +92,6 @@ def embed_map(
         raise ValueError(f"embed_map: dtype is 'float32' or 'int8', not {dtype!r}")
     dataset = dataset if modalities is None else dataset.with_modalities(modalities)
     if hasattr(model, "config"):
-        from ..evaluation.features import require_fit  # here, because evaluation draws maps with this room
-
         require_fit(model, dataset)
     out, places = Path(out), dataset.places()
     unplaced = [name for name, place in zip(dataset.names, places, strict=True) if place is None]

@@ -5,7 +5,7 @@ scikit-learn and matplotlib are imported when they are first used.
 
 from .baselines import forest_probe, random_encoder, raw_statistics
 from .diagnostics import diagnose, effective_rank, retrieval
-from .features import Features, extract, require_fit
+from .features import Features, extract
 from .finetune import finetune, predict
 from .metrics import Spread, per_class, score
 from .probes import ProbeResult, knn_probe, linear_probe
@@ -35,7 +35,6 @@ __all__ = [
     "probe",
     "random_encoder",
     "raw_statistics",
-    "require_fit",
     "retrieval",
     "score",
     "summarise",

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from fusion.data import TileBatch, TileDataset
-from fusion.data.check import check_modalities, check_values
-from fusion.training.loading import evaluation_loader
+from fusion.training.loading import evaluation_loader, require_fit
 
-__all__ = ["Features", "extract", "require_fit"]
+__all__ = ["Features", "extract"]
 
 
 @dataclass(frozen=True)
@@ -126,29 +125,6 @@ def _vectors(model: nn.Module, batch: TileBatch, level: str, pool: str, modaliti
     if pool == "summary":
         return summary
     return patches.mean(1) if pool == "mean" else torch.cat([summary, patches.mean(1)], 1)
-
-
-def require_fit(model: nn.Module, dataset: TileDataset) -> None:
-    """Refuses data that the model was not trained for; reads a few tiles.
-
-    Raises:
-        ValueError: a modality that the model does not have, other bands, another unit, resolution or grid, or values
-            that are a factor of ten from those of the training; the message says how to repair it.
-    """
-    known = [m.name for m in model.config.modalities]
-    unknown = [m.name for m in dataset.modalities if m.name not in known]
-    if unknown:
-        raise ValueError(
-            f"the model has {', '.join(known)}, not {', '.join(unknown)}; leave that out: "
-            f"dataset.with_modalities([...]), or modalities="
-        )
-    check_modalities(dataset.modalities, model.config.modalities)
-    if tuple(model.config.grid) != dataset.grid:
-        raise ValueError(
-            f"the model was trained on tiles of {' x '.join(map(str, model.config.grid))} patches, the data have "
-            f"{' x '.join(map(str, dataset.grid))}; read them with tiles of the same ground size"
-        )
-    check_values(dataset, model.config.modalities, tiles=8)
 
 
 def _require_finite(x: np.ndarray, names: Sequence[str], per_tile: int) -> None:

@@ -12,10 +12,9 @@ from torch import nn
 
 from fusion.data import TileDataset, fraction
 from fusion.training.checkpoints import load_finetuned, load_model
-from fusion.training.loading import evaluation_loader
+from fusion.training.loading import evaluation_loader, require_fit
 from fusion.training.systems import SYSTEMS, reinitialised, system_of
 
-from .features import require_fit
 from .metrics import per_class, score
 from .probes import ProbeResult
 from .protocol import Row

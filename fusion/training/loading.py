@@ -1,4 +1,5 @@
-"""Batches in an order that depends on nothing but the seed and the epoch, and that can be taken up in the middle."""
+"""Batches in an order that depends on nothing but the seed and the epoch, and that can be taken up in the middle;
+and whether data are of the kind that a model was trained on."""
 
 from __future__ import annotations
 
@@ -6,11 +7,13 @@ from collections.abc import Iterator
 from functools import partial
 
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, Sampler
 
 from fusion.data import TileDataset, collate
+from fusion.data.check import check_modalities, check_values
 
-__all__ = ["RandomViews", "evaluation_loader", "training_loader"]
+__all__ = ["RandomViews", "evaluation_loader", "require_fit", "training_loader"]
 
 
 class RandomViews(Sampler[tuple[int, int]]):
@@ -69,6 +72,29 @@ def training_loader(
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator().manual_seed(seed),  # its own: creating an iterator must not move the global one
     )
+
+
+def require_fit(model: nn.Module, dataset: TileDataset) -> None:
+    """Refuses data that the model was not trained for; reads a few tiles.
+
+    Raises:
+        ValueError: a modality that the model does not have, other bands, another unit, resolution or grid, or values
+            that are a factor of ten from those of the training; the message says how to repair it.
+    """
+    known = [m.name for m in model.config.modalities]
+    unknown = [m.name for m in dataset.modalities if m.name not in known]
+    if unknown:
+        raise ValueError(
+            f"the model has {', '.join(known)}, not {', '.join(unknown)}; leave that out: "
+            f"dataset.with_modalities([...]), or modalities="
+        )
+    check_modalities(dataset.modalities, model.config.modalities)
+    if tuple(model.config.grid) != dataset.grid:
+        raise ValueError(
+            f"the model was trained on tiles of {' x '.join(map(str, model.config.grid))} patches, the data have "
+            f"{' x '.join(map(str, dataset.grid))}; read them with tiles of the same ground size"
+        )
+    check_values(dataset, model.config.modalities, tiles=8)
 
 
 def evaluation_loader(dataset: TileDataset, batch_size: int, *, workers: int = 0) -> DataLoader:
