@@ -1,8 +1,7 @@
-"""Described folders: every format, axes, masks, units, places, labels, splits, and every way to be wrong."""
+"""Described folders, read: every format, axes, masks, units, places, labels and splits."""
 
 from __future__ import annotations
 
-import copy
 import pickle
 
 import h5py
@@ -15,57 +14,8 @@ import zarr
 from rasterio.transform import from_origin
 
 from fusion.data import CubeDataset, Geo, collate, fit_statistics
-from fusion.data.cube import load_description
 
-DATES = ["2020-01-10", "2020-03-01", "2020-06-15", "2021-02-01"]
-DAYS = [9, 60, 166, 397]
-SIDE = 8  # pixels of 10 m: 4 tiles of 40 m
-
-
-def arrays(seed=0):
-    """s2[t, c, y, x] = 1000 (t + 1) + 100 c + 8 y + x, so that every value tells where it is from."""
-    t, c, y, x = np.ogrid[:4, :3, :SIDE, :SIDE]
-    return {
-        "s2": (1000 * (t + 1) + 100 * c + 8 * y + x + seed).astype(np.uint16),
-        "dates": np.array(DATES, dtype="S10"),
-        "cloud": np.zeros((4, SIDE, SIDE), dtype=np.uint8),
-        "crop": np.repeat(np.repeat([[1, 2], [3, 2]], 4, 0), 4, 1).astype(np.int16),
-        "agb": np.arange(64, dtype=np.float32).reshape(8, 8),
-    }
-
-
-DESCRIPTION = {
-    "files": "{scene}.npz",
-    "tile": 40,
-    "patch": 20,
-    "modalities": {
-        "s2": {"variable": "s2", "bands": ["B02", "B04", "B08"], "resolution": 10, "dates": "dates", "unit": "dn"}
-    },
-}
-
-
-def described(**changes):
-    """The description with changes, ``s2__nodata=0`` meaning that of the modality."""
-    description = copy.deepcopy(DESCRIPTION)
-    for key, value in changes.items():
-        where, _, inner = key.partition("__")
-        if inner:
-            description["modalities"][where][inner] = value
-        else:
-            description[where] = value
-    return description
-
-
-@pytest.fixture
-def folder(tmp_path):
-    for k, scene in enumerate(("north", "south")):
-        np.savez(tmp_path / f"{scene}.npz", **arrays(seed=k))
-    return tmp_path
-
-
-def rewrite(folder, scene="north", **changes):
-    kept = {k: v for k, v in (arrays() | changes).items() if v is not None}
-    np.savez(folder / f"{scene}.npz", **kept)
+from .described_folder import DATES, DAYS, DESCRIPTION, SIDE, arrays, described, rewrite, write_hdf5
 
 
 def test_a_tile_holds_its_window_dates_and_bands(folder):
@@ -81,13 +31,6 @@ def test_a_tile_holds_its_window_dates_and_bands(folder):
     assert tile.label is None
     (s2,) = data.modalities
     assert (s2.bands, s2.resolution, s2.patch_size, s2.kind) == (("B02", "B04", "B08"), 10, 2, "series")
-
-
-def write_hdf5(folder, values):
-    with h5py.File(folder / "north.h5", "w") as file:
-        for key, value in values.items():
-            file[key] = value
-        file["group/s2"] = values["s2"]
 
 
 def write_zarr(folder, values):
@@ -391,121 +334,6 @@ def test_one_tile(folder):
     data = CubeDataset(described(tile=80), folder).subset([1])
     assert len(data) == 1
     assert collate([data[0]]).values["s2"].shape == (1, 4, 3, 8, 8)
-
-
-def truncate(folder):
-    path = folder / "north.npz"
-    path.write_bytes(path.read_bytes()[:-400])
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (truncate, r"north.npz: cannot be read, the file is damaged or incomplete"),
-        (lambda f: rewrite(f, s2=None), r"north.npz: no 's2' in the file; it has agb, cloud, crop, dates"),
-        (lambda f: rewrite(f, s2=arrays()["s2"][:, :2]), r"2 bands .*names 3: B02, B04, B08"),
-        (lambda f: rewrite(f, s2=arrays()["s2"][:, 0]), r"shape \(4, 8, 8\), axes \(time, band, y, x\) wanted"),
-        (lambda f: rewrite(f, dates=np.array(DATES[:3])), "3 dates for 4 time steps of 's2'"),
-        (lambda f: rewrite(f, dates=np.array(["x"] * 4)), "dates: 'x' is not a date; 2020-08-17"),
-        (lambda f: rewrite(f, dates=np.array(["2020-13-01"] * 4)), "'2020-13-01' is not a date"),
-    ],
-)
-def test_a_file_that_is_not_as_described_names_itself(folder, spoil, message):
-    spoil(folder)
-    with pytest.raises(ValueError, match=message) as error:
-        CubeDataset(DESCRIPTION, folder)
-    assert "1 problems in 2 scenes" in str(error.value)
-    assert "south" not in str(error.value)
-
-
-def test_every_bad_file_is_listed(folder):
-    truncate(folder)
-    rewrite(folder, "south", s2=None)
-    with pytest.raises(ValueError, match="2 problems in 2 scenes") as error:
-        CubeDataset(DESCRIPTION, folder)
-    assert "north.npz" in str(error.value)
-    assert "south.npz" in str(error.value)
-
-
-def test_a_truncated_hdf5_names_itself(folder):
-    write_hdf5(folder, arrays())
-    data = (folder / "north.h5").read_bytes()
-    (folder / "north.h5").write_bytes(data[: len(data) // 2])
-    with pytest.raises(ValueError, match=r"north.h5: cannot be read, the file is damaged or incomplete"):
-        CubeDataset(described(files="{scene}.h5"), folder)
-
-
-def test_a_chunk_damaged_inside_a_file_names_the_file(folder):
-    with h5py.File(folder / "north.h5", "w") as file:
-        values = np.random.default_rng(0).integers(0, 5000, (4, 3, SIDE, SIDE)).astype(np.uint16)
-        file.create_dataset("s2", data=values, chunks=(1, 3, SIDE, SIDE), compression="gzip", fletcher32=True)
-        file["dates"] = np.array(DATES, dtype="S10")
-        offset = file["s2"].id.get_chunk_info(2).byte_offset
-    raw = bytearray((folder / "north.h5").read_bytes())
-    raw[offset + 20 : offset + 60] = bytes(40)
-    (folder / "north.h5").write_bytes(raw)
-    data = CubeDataset(described(files="{scene}.h5"), folder, memory=0)
-    with pytest.raises(ValueError, match=r"north.h5: cannot be read"):
-        data[0]
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"tile": 50}, "tile 50 m must be a multiple of patch 20 m"),
-        ({"files": "{scene}.h5"}, "no file matches {scene}.h5"),
-        ({"tile": 400}, "no scene holds a tile of 400 m, e.g. north is 80 x 80 m"),
-        ({"patch": 4}, "patch 4 m is no multiple of its resolution 10 m"),
-        ({"tiles": 3}, "unknown key 'tiles'; known are files, tile"),
-        ({"modalities": {}}, "modalities are missing"),
-        ({"modalities": {"s2": {"variable": "s2"}}}, "modality 's2': 'bands' is missing"),
-        ({"modalities": {"s2": [1]}}, "modality 's2': keys with values are wanted"),
-        ({"s2__nodatta": 0}, "modality 's2': unknown key 'nodatta'"),
-        ({"s2__resolution": "10m"}, "resolution must be a number, not '10m'"),
-        ({"s2__resolution": None}, "resolution is missing: metres per pixel"),
-        ({"s2__dates": None}, "dates are missing"),
-        ({"s2__axes": ["t", "y", "x"]}, "must be distinct and of time, band, y, x"),
-        ({"s2__use": ["B99"]}, "no band B99; the file has B02, B04, B08"),
-        ({"s2__mask": {"variable": "cloud"}}, "give either at_most or classes"),
-        ({"s2__mask": {"variable": "crop", "at_most": 1}}, r"mask 'crop' has shape \(8, 8\), \(4, 8, 8\)"),
-        ({"s2__available": "crop"}, r"'crop' has shape \(8, 8\), \(time,\)"),
-        ({"georeference": {"epsg": 32631}}, "epsg with bounds, or epsg with x and y wanted, epsg given"),
-        (
-            {"georeference": {"epsg": 32631, "bounds": [0, 0, 160, 160]}},
-            "pixels are 20 x 20 m, the description says 10",
-        ),
-        ({"georeference": {"epsg": 32631, "x": [5, 15], "y": [15, 5]}}, "2 y and 2 x for 8 x 8 pixels"),
-        ({"georeference": {"epsg": 99, "bounds": [0, 0, 80, 80]}}, "EPSG:99 is no coordinate reference system"),
-        ({"splits": {"train": {"column": [0, 1]}}}, "split 'train': unknown key column"),
-        ({"labels": {"variable": "crop", "resolution": 10, "reduction": "mode"}}, "mean, majority, any or none"),
-        ({"labels": {"variable": "crop", "resolution": 10, "reduction": "any"}}, "needs classes: a name for each code"),
-        ({"labels": {"variable": "s2", "resolution": 10, "reduction": "mean"}}, r"have shape \(4, 3, 8, 8\), \(y, x\)"),
-        ({"labels": {"variable": "agb", "resolution": 5, "reduction": "mean"}}, "do not cover 80 x 80 m"),
-        (
-            {"labels": {"variable": "crop", "resolution": 10, "reduction": "majority", "classes": {"x": 9}}},
-            "none of 8 tiles has 50% labelled pixels; check classes",
-        ),
-    ],
-)
-def test_a_description_that_cannot_be_is_refused(folder, changes, message):
-    with pytest.raises(ValueError, match=message):
-        CubeDataset(described(**changes), folder)
-
-
-def test_layers_that_cover_different_ground_are_refused(folder):
-    s1 = {"variable": "s2", "bands": ["a", "b", "c"], "resolution": 20, "dates": "dates"}
-    with pytest.raises(ValueError, match="'s1' covers 160 x 160 m and 's2' 80 x 80 m; check resolution"):
-        CubeDataset(described(modalities=DESCRIPTION["modalities"] | {"s1": s1}), folder)
-
-
-def test_files_that_are_no_description(tmp_path):
-    with pytest.raises(ValueError, match="no such description; biomassters, worldcereal"):
-        load_description(tmp_path / "a.yaml")
-    (tmp_path / "b.yaml").write_text("files: [")
-    with pytest.raises(ValueError, match=r"b.yaml: is not YAML"):
-        load_description(tmp_path / "b.yaml")
-    with pytest.raises(ValueError, match="no such folder"):
-        CubeDataset(DESCRIPTION, tmp_path / "nowhere")
 
 
 def test_biomassters(data_dir):
