@@ -202,7 +202,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits(tmp_path, stored):
             kills += 1
         process.join()
     final = start(path, 0)
-    final.join(60)
+    final.join()
     assert final.exitcode == 0
     assert kills >= 2
     assert tree(path) == wanted
@@ -213,10 +213,11 @@ def test_processes_share_one_output_and_survive_each_other(tmp_path, stored):
     path = tmp_path / "field.zarr"
     first, second = start(path, 0.3), start(path, 0.3)
     while not list(path.glob("embedding/0.0.*")):
+        assert first.is_alive() or second.is_alive()
         time.sleep(0.02)
     os.kill(first.pid, signal.SIGKILL)
     first.join()
-    second.join(60)
+    second.join()  # however long that takes on a busy machine
     assert second.exitcode == 0
     assert tree(path) == tree(stored.path)
 
