@@ -93,7 +93,7 @@ def test_counterfactual_tells_how_the_season_moves(run, tmp_path, capsys):
         rows = list(csv.DictReader(file))
     assert np.mean([float(row["change of mean"]) for row in rows]) == pytest.approx(change, abs=1e-4)
     assert "change of amplitude" in rows[0]
-    assert "Median profile" in (tmp_path / "report.html").read_text()
+    assert "the season of each place moved" in (tmp_path / "report.html").read_text()
     assert "amplitude" in capsys.readouterr().out
 
 

@@ -204,7 +204,7 @@ def test_an_external_tokenizer_takes_part():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"photo": {"kind": "jpeg"}}, "photo: no tokenizer 'jpeg' for an image; there are vq, fsq, bins, scalar"),
+        ({"photo": {"kind": "jpeg"}}, "photo: no tokenizer 'jpeg' for an image; there are vq, fsq, textons"),
         ({"weather": {"kind": "vq"}}, "weather: no tokenizer 'vq' for a series; there are bins, quantile"),
         ({"weather": {"kind": "bins", "colour": 3}}, "weather: tokenizer 'bins': .*colour.*settings are bins, margin"),
         ({"weather": {"kind": "bins", "step": 0}}, "weather: tokenizer 'bins': calendar: step=0 days"),
