@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ class Resources:
     registers: int
     stack: int
     ptx: str
+    cubin: bytes = field(repr=False)
 
     def check(self, architecture: int, *, stack: int) -> None:
         """Fails where it asks for more than there is, spills more than ``stack`` bytes, or rounds to one side."""
@@ -37,6 +38,20 @@ class Resources:
     def numbers(self) -> dict[str, int]:
         """As the committed tables have them."""
         return {"shared": self.shared, "registers": self.registers, "stack": self.stack}
+
+    def loops(self) -> list[int]:
+        """Instructions of every loop, in the order of the program; one inside another counts in both."""
+        place: dict[str, int] = {}
+        count, lengths = 0, []
+        for line in _run("nvdisasm", self.cubin, "-c").splitlines():
+            if label := re.match(r"(\.L_x_\d+):", line):
+                place[label[1]] = count
+            elif re.search(r"/\*[0-9a-f]{4,}\*/", line):
+                count += 1
+                back = re.search(r"\bBRA\b.*\((\.L_x_\d+)\)", line)
+                if back and back[1] in place and (length := count - place[back[1]]) > 1:  # the last one of 1 ends all
+                    lengths.append(length)
+        return lengths
 
     def check_recorded(self, table: Path, kernel: str) -> None:
         """Compares with the committed table, if this Triton made it."""
@@ -67,8 +82,9 @@ def compile_kernel(
     target = GPUTarget("cuda", architecture, 32)
     options = {"num_warps": warps, "num_stages": stages, "enable_fp_fusion": True}
     compiled = triton.compile(source, target=target, options=options)
-    usage = _usage(compiled.asm["cubin"])
-    return Resources(compiled.metadata.shared, usage["REG"], usage["STACK"], compiled.asm["ptx"])
+    usage = dict(re.findall(r"(REG|STACK|LOCAL):(\d+)", _run("cuobjdump", compiled.asm["cubin"], "-res-usage")))
+    numbers = compiled.metadata.shared, int(usage["REG"]), int(usage["STACK"])
+    return Resources(*numbers, compiled.asm["ptx"], compiled.asm["cubin"])
 
 
 def write(table: Path, op: str, assumed: dict[str, float], kernels: dict[str, Any]) -> None:
@@ -82,10 +98,10 @@ def write(table: Path, op: str, assumed: dict[str, float], kernels: dict[str, An
     table.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def _usage(cubin: bytes) -> dict[str, int]:
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+def _run(tool: str, cubin: bytes, option: str) -> str:
+    """What one of the tools that come with Triton prints of a compiled kernel."""
+    program = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / tool
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        printed = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True)
-    return {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", printed.stdout)}
+        return subprocess.run([program, option, file.name], capture_output=True, text=True, check=True).stdout

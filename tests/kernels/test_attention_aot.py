@@ -148,11 +148,20 @@ def _programs(one: tuple[int, str, bool], batch: int, queries: int, keys: int) -
     return {"programs": batch * HEADS * blocks, "at_once": MULTIPROCESSORS * at_once}
 
 
+def _instructions(one: tuple[int, str, bool]) -> dict[str, float]:
+    """Instructions a thread spends on one of its scores, in blocks with and without near buckets."""
+    tile = attention.tile_for(86, *one[:2], DIM, one[2])
+    scores = tile.queries * tile.keys / (32 * tile.warps)
+    mixed, far = _compiled(86, *one).loops()
+    return {"mixed": round(mixed / scores, 1), "far": round(far / scores, 1)}
+
+
 def write_table() -> None:
     kernels = {
         _title(*one): {
             "tile": vars(attention.tile_for(86, *one[:2], DIM, one[2])),
             "resources": _compiled(86, *one).numbers(),
+            "instructions_a_score": _instructions(one),
             "costs": {size: _costs(*one[:2], *numbers) | _programs(one, *numbers) for size, numbers in SIZES.items()},
         }
         for one in TABLES
