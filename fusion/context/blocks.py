@@ -31,8 +31,10 @@ class Gates(nn.Module):
         self.spatial = nn.Conv2d(2, 1, kernel, padding=kernel // 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled = self.channel(x.amax((2, 3), keepdim=True)) + self.channel(x.mean((2, 3), keepdim=True))
-        gated = x * pooled.sigmoid()
+        # One pixel each: as matrix products, because a convolution of nothing costs more than all of the window's sums.
+        squeeze, expand = (layer.weight.flatten(1) for layer in (self.channel[0], self.channel[2]))
+        hidden = F.relu(F.linear(torch.stack([x.amax((2, 3)), x.mean((2, 3))]), squeeze)).sum(0)  # (N, hidden)
+        gated = x * F.linear(hidden, expand).sigmoid()[..., None, None]
         extent = torch.cat([gated.amax(1, keepdim=True), gated.mean(1, keepdim=True)], dim=1)  # (N, 2, H, W)
         return torch.addcmul(x, gated, self.spatial(extent).sigmoid())
 

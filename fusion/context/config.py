@@ -29,6 +29,9 @@ class SensorConfig:
             sensor that comes every few days sees half a season through spaced frames, and a fortnight through others.
         smooth_days: the table of days starts as sines and cosines, so that neighbouring days are alike, instead of at
             random; a few thousand samples do not teach 201 unrelated rows.
+        norm_first: the temporal transformer normalises before its layers, not after them.
+        lively_start: convolutions and linear maps start with weights that keep a signal's variance. With PyTorch's own
+            a window moves the reconstruction by a millionth, and half of a short training goes into being heard.
     """
 
     modality: Modality
@@ -44,6 +47,8 @@ class SensorConfig:
     drop_maps: tuple[float, float] = (0.07, 0.1)
     spacing: int = 0
     smooth_days: bool = False
+    norm_first: bool = False
+    lively_start: bool = False
 
     def __post_init__(self) -> None:
         name = self.modality.name
