@@ -62,6 +62,20 @@ def test_errs_at_most_twice_as_much_as_plain_pytorch(case: str, dtype: torch.dty
         torch.testing.assert_close(got[1], want[1].float(), rtol=0, atol=2e-3)
 
 
+@pytest.mark.parametrize("temperature", [0.1, 0.01])  # one shift for all rows, and a maximum for each
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_batch_large_enough_for_half_of_the_tiles(dtype: torch.dtype, temperature: float) -> None:
+    """Without accuracy; the temperature is on the device, so that kernels of both kinds are launched."""
+    tokens = _tokens(3, 32, 36, 256).to(dtype)
+    temperature = torch.tensor(temperature, device="cuda")
+    with use_backend("triton"):
+        half, again = (patch_info_nce(tokens, temperature=temperature, reduction="none") for _ in range(2))
+        whole, _ = patch_info_nce(tokens, temperature=temperature, reduction="none", return_accuracy=True)
+    assert torch.equal(half, again)
+    torch.testing.assert_close(half, whole, rtol=1e-5, atol=1e-5)
+    assert (whole > 0).all()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_same_bits_wherever_the_temperature_lives(dtype: torch.dtype) -> None:
     tokens = _tokens(3, 20, 36, 128).to(dtype)
