@@ -23,8 +23,8 @@ __all__ = ["quantize"]
 def quantize(
     state: State,
     *,
-    pixels: int = 700,
-    draws: int = 3,
+    pixels: int = 400,
+    draws: int = 2,
     codebooks: Mapping[str, tuple[int, int]] | None = None,
     levels: int = 5,
     dates: int = 8,
