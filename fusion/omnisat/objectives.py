@@ -85,10 +85,9 @@ class PretrainingObjective(nn.Module):
         targets: ``"modality"``: values standardised per band, as the encoders see them. ``"instance"``: above.
         share_negatives: train several processes (``torch.distributed``) on the losses of their joined batch: a
             token is compared with those of all of them, and averaging the processes' gradients, as
-            DistributedDataParallel does, gives the gradient of one process with the joined batch. (But batch
-            normalisation keeps to the tiles of its process; ``torch.nn.SyncBatchNorm`` is another matter.) Every
-            process must take the same number of steps. False: each has a contrastive loss of its own. One process
-            and validation know no difference.
+            DistributedDataParallel does, gives the gradient of one process with the joined batch (but batch
+            normalisation keeps to the tiles of its process). Every process must take the same number of steps.
+            False: each has losses of its own, as in validation. With one process there is no difference.
     """
 
     def __init__(

@@ -55,15 +55,15 @@ def _piecewise(distance: Tensor) -> Tensor:
 
 def grid_of(bucket: Tensor) -> tuple[int, int, int] | None:
     """(height, width, extra) with which :func:`euclidean_buckets` gives this table; None if there are none."""
-    bucket = bucket.cpu().long()
     extra = int((bucket.diagonal() == _EXTRA_BUCKET).sum())
     patches = bucket.shape[0] - extra
+    first = bucket[extra, extra:].cpu().long() if patches else None
     for width in range(1, min(patches, _LONGEST_SIDE) + 1):
         height, rest = divmod(patches, width)
         # The first patch's own row tells almost every other width apart, so that few tables are made.
-        if rest or height > _LONGEST_SIDE or not torch.equal(bucket[extra, extra:], _first_row(height, width)):
+        if rest or height > _LONGEST_SIDE or not torch.equal(first, _first_row(height, width)):
             continue
-        if torch.equal(bucket, euclidean_buckets(height, width, extra)):
+        if torch.equal(bucket.cpu().long(), euclidean_buckets(height, width, extra)):
             return height, width, extra
     return None
 
