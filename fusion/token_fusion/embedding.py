@@ -21,8 +21,9 @@ _REST = _FIRST_DATE + _DATES
 class CodeTables(nn.Module):
     """A table (C, K, D) for every modality: embeddings of its codes, and weights of their scores at the output.
 
-    Tables of bins start as sines and cosines of the bin's number, so that neighbouring bins start alike: with
-    hundreds of bins most are seen a few times only, and what is learned of one should hold for the next.
+    Tables of bins are smooth functions of the bin's number: waves times a learned matrix. With hundreds of bins most
+    are seen a few times only; a free vector for each would tell training tiles apart by them instead of learning what
+    a value means. Other codes have a free vector each.
 
     Args:
         ordinal: by modality, (C,) bool: of which channels neighbouring codes are similar.
@@ -30,34 +31,49 @@ class CodeTables(nn.Module):
 
     def __init__(self, layout: Layout, ordinal: dict[str, Tensor], dim: int) -> None:
         super().__init__()
-        self.layout = layout
-        self.tables = nn.ParameterDict()
+        self.layout, self.ordinal = layout, ordinal
+        self.smooth, self.free = nn.ParameterDict(), nn.ParameterDict()
         for name, codes in layout.vocabulary.items():
-            smooth = torch.stack([_waves(codes, dim) for _ in ordinal[name]])  # (C, K, D)
-            rough = torch.randn_like(smooth)
-            share = torch.where(ordinal[name], 0.1, 1.0)[:, None, None]
-            self.tables[name] = nn.Parameter((1 - share) * smooth + share * rough)
+            smooth = int(ordinal[name].sum())
+            waves = _waves(codes)  # (K, F)
+            self.register_buffer(f"waves_{name}", waves, persistent=False)
+            if smooth:
+                self.smooth[name] = nn.Parameter(torch.randn(smooth, waves.shape[1], dim) * waves.shape[1] ** -0.5)
+            if smooth < len(ordinal[name]):
+                self.free[name] = nn.Parameter(torch.randn(len(ordinal[name]) - smooth, codes, dim))
+
+    def __getitem__(self, name: str) -> Tensor:
+        """The table (C, K, D) of a modality."""
+        if name not in self.smooth:
+            return self.free[name]
+        smooth = self.get_buffer(f"waves_{name}") @ self.smooth[name]
+        if name not in self.free:
+            return smooth
+        order = self.ordinal[name].int().argsort(stable=True).argsort()  # free ones first, then back
+        return torch.cat([self.free[name], smooth])[order.to(smooth.device)]
 
     def forward(self, codes: Tensor) -> Tensor:
         """Codes (B, N) -> (B, N, D); what a missing one gives means nothing."""
         parts = []
         for name, part in self.layout.slices.items():
-            table = self.tables[name]
+            table = self[name]
             channel = self.layout.channel[part].to(codes.device)
             index = channel * table.shape[1] + codes[:, part].clamp_min(0)
             parts.append(nn.functional.embedding(index, table.flatten(0, 1)))
         return torch.cat(parts, 1)
 
-    def __getitem__(self, name: str) -> Tensor:
-        return self.tables[name]
+
+_WAVES = 64  # sines and cosines that a smooth table is made of
+_SHORTEST = 16  # codes, the period of the fastest one
 
 
-def _waves(codes: int, dim: int) -> Tensor:
-    """(K, D) waves over the codes with unit mean square, from half a period over all of them to one in six codes."""
-    slow, fast = math.pi / max(codes, 2), math.pi / 3
-    frequency = torch.logspace(math.log10(slow), math.log10(fast), dim)
-    phase = torch.rand(dim) * 2 * math.pi
-    return math.sqrt(2) * torch.cos(torch.arange(codes)[:, None] * frequency + phase)
+def _waves(codes: int) -> Tensor:
+    """(K, F) sines and cosines over the codes with unit mean square, of periods from twice all codes down."""
+    slow = math.pi / codes
+    fast = max(slow, 2 * math.pi / _SHORTEST)
+    frequency = torch.logspace(math.log10(slow), math.log10(fast), _WAVES // 2)
+    angle = torch.arange(codes)[:, None] * frequency
+    return math.sqrt(2) * torch.cat([angle.cos(), angle.sin()], 1)
 
 
 class PlaceEmbedding(nn.Module):

@@ -42,7 +42,7 @@ class TokenFusionPretraining(L.LightningModule):
         inputs: Sequence[int] | None = None,
         targets: Sequence[int] | None = None,
         alphas: Sequence[float] = (0.1, 1.0, 10.0),
-        whole: float = 0.5,
+        whole: float = 0.8,
         spread: float = 1.0,
     ) -> None:
         super().__init__()

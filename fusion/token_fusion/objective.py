@@ -22,7 +22,7 @@ def draw_budgets(
     inputs: tuple[int, int],
     targets: tuple[int, int],
     alphas: Sequence[float] = (0.1, 1.0, 10.0),
-    whole: float = 0.5,
+    whole: float = 0.8,
     *,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -34,8 +34,8 @@ def draw_budgets(
     from what is not visible. So far 4M (Mizrahi et al., NeurIPS 2023).
 
     Its extremes are what generation asks for, and a Dirichlet distribution with more tokens than budget rarely meets
-    them. A share ``whole`` of the samples therefore hides whole modalities, and shows all of the others: from one up
-    to all but one are hidden, at random. This is our addition.
+    them. A share ``whole`` of the samples therefore hides whole modalities and shows all of the others: half of these
+    hide one, the other half any number up to all but one. This is our addition.
 
     Args:
         available: (B, M) tokens that were observed.
@@ -86,10 +86,11 @@ def _shared_out(
 
 
 def _conceal(rng: np.random.Generator, present: np.ndarray) -> np.ndarray:
-    """(B, M) bool: a random number of the modalities of every sample, at least one and, if it has two, not all."""
+    """(B, M) bool: one modality of every sample, or, half of the time, any number; not all, if it has two."""
     order = np.where(present, rng.random(present.shape), 2.0).argsort(1).argsort(1)
-    count = present.sum(1)
-    hidden = 1 + np.floor(rng.random(len(present)) * np.maximum(count - 1, 1))
+    most = np.maximum(present.sum(1) - 1, 1)
+    several = 1 + np.floor(rng.random(len(present)) * most)
+    hidden = np.where(rng.random(len(present)) < 0.5, 1, several)
     return (order < hidden[:, None]) & present
 
 
@@ -99,7 +100,7 @@ def draw_masks(
     inputs: tuple[int, int] | None = None,
     targets: tuple[int, int] | None = None,
     alphas: Sequence[float] = (0.1, 1.0, 10.0),
-    whole: float = 0.5,
+    whole: float = 0.8,
     *,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -152,7 +153,7 @@ class MaskedPrediction:
     inputs: tuple[int, int] | None = None
     targets: tuple[int, int] | None = None
     alphas: tuple[float, ...] = (0.1, 1.0, 10.0)
-    whole: float = 0.5
+    whole: float = 0.8
     spread: float = 1.0
 
     def __call__(

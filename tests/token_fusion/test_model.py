@@ -184,3 +184,13 @@ def test_wrong_sizes_are_named(config):
     with pytest.raises(ValueError, match="no modality given"):
         TokenFusionConfig((), (1, 1))
     assert TokenFusionConfig.from_dict(config.to_dict()) == config
+
+
+def test_tables_of_bins_are_smooth_and_others_are_free(fitted):
+    def alike(table, apart):
+        return torch.nn.functional.cosine_similarity(table[:, :-apart], table[:, apart:], dim=-1).mean().item()
+
+    heights, photos = fitted.codes["height"], fitted.codes["photo"]
+    assert heights.shape == (1, 32, 16)
+    assert alike(heights, 1) > 0.9 > alike(heights, 12)
+    assert abs(alike(photos, 1)) < 0.3
