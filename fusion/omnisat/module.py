@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..data.tiles import TileBatch
-from ..training.schedules import plateau
+from ..layers.schedules import plateau
 from .config import OmniSatConfig
 from .model import OmniSat
 from .objectives import PretrainingObjective, Targets

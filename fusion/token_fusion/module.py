@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.tiles import TileBatch
-from ..training.schedules import warmup_cosine
+from ..layers.schedules import warmup_cosine
 from .config import TokenFusionConfig
 from .model import TokenFusion
 from .objective import MaskedPrediction

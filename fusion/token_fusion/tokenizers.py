@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from ..data.dataset import TileDataset
 from ..data.modality import Modality
-from ..data.tiles import TileBatch
+from ..data.tiles import TileBatch, collate
 from ..kernels import FiniteScalarQuantizer, MeanScaleBins, SymbolicAggregate, VectorQuantizer
 from .config import TokenFusionConfig
 from .image_tokenizers import ImageBins, ImagePatches, PatchAutoencoder
@@ -325,15 +325,14 @@ class TileTokenizer(nn.Module):
 
     def _read(self, dataset: TileDataset, tiles: int) -> dict[str, Tensor]:
         """Values by modality of at most ``tiles`` tiles, on the CPU."""
-        from ..training.loading import evaluation_loader
-
         missing = [name for name in self.parts if name not in [m.name for m in dataset.modalities]]
         if missing:
             raise ValueError(f"fit: the data set has no {', '.join(missing)}, which the model tokenizes")
         chosen = torch.linspace(0, len(dataset) - 1, min(tiles, len(dataset))).round().long()
         subset = dataset.subset(chosen).with_modalities(list(self.parts))
         read: dict[str, list[Tensor]] = {name: [] for name in self.parts}
-        for batch in evaluation_loader(subset, 64):
+        for rows in torch.arange(len(subset)).split(64):
+            batch = collate([subset[i] for i in rows.tolist()], list(self.parts))
             for name in batch.values:
                 read[name].append(self.values(batch, name))
         return {name: torch.cat(values) if values else torch.empty(0) for name, values in read.items()}

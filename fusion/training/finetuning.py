@@ -14,7 +14,7 @@ from torchmetrics import classification, regression
 
 from fusion.data import TileBatch
 
-from .schedules import plateau
+from ..layers.schedules import plateau
 
 __all__ = ["Finetuning"]
 
