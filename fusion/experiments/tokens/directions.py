@@ -24,7 +24,7 @@ _DAYS = np.arange(365)
 
 @dataclass(frozen=True)
 class _Case:
-    """One edit, the tiles it is made of (numbers in the split), what becomes of them in truth, and what must hold.
+    """One edit, the tiles it is made of, what becomes of them in truth, and what must hold.
 
     Attributes:
         mean, amplitude: the sign of the change of the mean and of the amplitude, 0 where nothing is claimed.
