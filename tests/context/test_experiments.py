@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from fusion.experiments.context.crops import stripes
-from fusion.experiments.context.towers import _context, _only, open_towers
+from fusion.experiments.context.rows import Rows
+from fusion.experiments.context.towers import _only, open_towers
 from fusion.experiments.runner import experiments, load_experiment
 
 
@@ -41,7 +42,7 @@ def test_held_out_towers_and_years_are_not_in_training_cubes(data_dir):
 
 def test_the_context_of_a_row_is_of_its_own_tower(data_dir):
     towers = open_towers(data_dir("gpp_flux"))[0]["all"]
-    context = _context(towers)
+    context = Rows(towers.bands, towers.weather, towers.site, towers.day, towers.gpp).context
     row, slot = np.nonzero(context >= 0)
     assert (towers.site[context[row, slot]] == towers.site[row]).all()
     assert (context[:, 3] == np.arange(len(towers))).all()

@@ -8,15 +8,18 @@ from typing import Any
 import numpy as np
 
 from ...context.cubes import Cube, SensorCube, observed_statistics, smooth_backscatter
-from ...context.samples import ContextSamples, context_frames
-from ...data import Landscape, Modality
-from ...data.landscape.vegetation import BANDS
+from ...context.samples import ContextSamples
+from ...data import Landscape, Modality, collate
+from ...data.landscape.vegetation import BANDS, CLASSES
 from ...embed.dense import BlockEncoder
 from ...evaluation import Section
 from ..state import State
 from . import pictures
-from .regression import Rows, predict, report
-from .stages import Recipe, sensor, train_stages
+from .reconstruction import explained_variance, reconstruction_table
+from .regression import predict, report
+from .rows import Rows
+from .rows import season as season_of
+from .stages import Recipe, held_out, sensor, train_stages
 
 __all__ = ["cross_validate", "open_sites"]
 
@@ -34,8 +37,7 @@ def open_sites(
 
 
 def _cube(name: str, scene: Landscape) -> Cube:
-    first = int(np.datetime64(f"{scene.year}-01-01").astype("datetime64[D]").astype(np.int64))
-    optical = scene.optical
+    first, optical = _first(scene), scene.optical
     values = np.where(optical.values == 0, np.nan, optical.values.astype(np.float32))
     days, radar = scene.radar
     s2 = Modality("s2", "series", BANDS, 10.0, 1, "reflectance x 10000")
@@ -45,6 +47,11 @@ def _cube(name: str, scene: Landscape) -> Cube:
         "s1": SensorCube(s1, first + days - 1, smooth_backscatter(radar)),
     }
     return Cube(name, sensors, scene.geo, site=name.split("-")[0])
+
+
+def _first(scene: Landscape) -> int:
+    """The first of January in days since 1970-01-01."""
+    return int(np.datetime64(f"{scene.year}-01-01").astype("datetime64[D]").astype(np.int64))
 
 
 def cross_validate(
@@ -58,57 +65,67 @@ def cross_validate(
     pixels: int,
     regressor: Mapping[str, Any],
     repeats: int = 1,
+    season: bool = False,
 ) -> str:
     """Trains on some sites in some years, predicts production at other sites and, at the same ones, in the last year.
 
-    The representation is trained once, on the training sites in the training years alone; the regression too, for
-    each of the two splits on the rows that neither share.
+    The representation is trained once, on the training sites in the training years alone, and so is the regression:
+    none of its rows is of a held-out site or of the last year.
 
     Args:
         pixels: a cube, whose series are used.
+        regressor: settings of :func:`fusion.context.gpp.fit_regressor`; ``repeats`` seeds of it are averaged.
+        season: readers of embeddings, ``forest_all`` and ``ridge_all`` know the day of the year, as the paper's
+            regression may know the sun's radiation.
     """
     cubes: list[Cube] = state.data["all"]
     names = sorted({c.site for c in cubes})
     last = max(c.name.split("-")[1] for c in cubes)
     held = set(names[-max(1, len(names) // 3) :])
     seen = [c for c in cubes if c.site not in held and not c.name.endswith(last)]
+    unseen = [c for c in cubes if c.site in held]
     configs = [sensor(observed_statistics(seen, seen[0].sensors[n].modality), window, f) for n, f in sensors.items()]
     train, validation = (
         ContextSamples(seen, configs, stride=3, limit=n, seed=state.seed + k)
-        for k, n in enumerate((samples, max(64, samples // 8)))
+        for k, n in enumerate((samples, held_out(samples)))
     )
     model = train_stages(
         configs, train, validation, state.out / "train", Recipe.of(recipe), fusion=fusion, seed=state.seed,
         progress=state.progress,
-    )  # fmt: skip
+    ).eval()  # fmt: skip
     state.models["pretrained"] = model
+    checked = ContextSamples(unseen, configs, stride=3, limit=256, seed=state.seed)
+    batch = collate([checked[i] for i in range(len(checked))], [m.name for m in checked.modalities])
+    state.metrics["reconstruction"] = explained_variance(model, batch)
+    items: list[Any] = [reconstruction_table(state.metrics["reconstruction"], "at sites never seen")]
 
-    tables = [_rows(cube, state.data["scenes"][cube.name], model, pixels, state.seed) for cube in cubes]
-    rows, embedding = _join([t[0] for t in tables]), np.concatenate([t[1] for t in tables])
+    tables = [_rows(cube, state.data["scenes"][cube.name], model, pixels, season, state.seed) for cube in cubes]
+    rows, embedding = Rows.joined([t[0] for t in tables]), np.concatenate([t[1] for t in tables])
     cube_of = np.repeat(np.arange(len(cubes)), [len(t[0]) for t in tables])
-    in_training = np.isin(cube_of, [cubes.index(c) for c in seen])
-    tests = {
-        "by_site": np.isin(cube_of, [k for k, c in enumerate(cubes) if c.site in held]),
-        "by_year": np.isin(cube_of, [k for k, c in enumerate(cubes) if c.site not in held and c.name.endswith(last)]),
-    }
-    items: list[Any] = []
+    site, year = (np.array([c.name.split("-")[k] for c in cubes])[cube_of] for k in (0, 1))
+    elsewhere = np.isin(site, list(held))
+    learned = np.flatnonzero(~elsewhere & (year != last))
+    tests = {"by_site": elsewhere, "by_year": ~elsewhere & (year == last)}
+    asked = np.flatnonzero(np.logical_or(*tests.values()))  # both learn from the same rows
+    found = predict(rows, embedding, learned, asked, regressor, repeats=repeats, seed=state.seed)
     for key, test in tests.items():
-        where = np.flatnonzero(in_training), np.flatnonzero(test)
-        guessed = predict(rows, embedding, *where, regressor, repeats=repeats, seed=state.seed)
-        sizes = f"{len(where[1])} pixels and dates, learned from {len(where[0])}"
-        what = f"Synthetic production of {sizes} of other {key[3:]}s."
-        state.metrics[key], shown = report(rows.target[where[1]], guessed, what)
+        own = test[asked]
+        what = (
+            f"Synthetic production of {own.sum()} pixels and dates of other {key[3:]}s than the {len(learned)} learned."
+        )
+        guessed = {name: values[own] for name, values in found.items()}
+        state.metrics[key], shown = report(rows.only(asked[own]), guessed, what)
         items += shown
     state.sections.append(Section("Production of synthetic fields", "", items))
-    _maps(state, next(c for c in cubes if c.site in held), model)
+    _maps(state, unseen[0], model)
     return "; ".join(
         f"{key} R2 model {state.metrics[key]['model']['r2']:.3f}, forest {state.metrics[key]['forest']['r2']:.3f}"
         for key in tests
     )
 
 
-def _rows(cube: Cube, scene: Landscape, model: Any, pixels: int, seed: int) -> tuple[Rows, np.ndarray]:
-    """Rows of some pixels on every date they were seen, and their embeddings."""
+def _rows(cube: Cube, scene: Landscape, model: Any, pixels: int, season: bool, seed: int) -> tuple[Rows, np.ndarray]:
+    """Rows of some pixels on every date they were seen, and what the readers get of them, (N, E) or (N, E + 2)."""
     height, width = cube.shape
     chosen = np.zeros(height * width, dtype=bool)
     chosen[np.random.default_rng(seed).choice(height * width, min(pixels, height * width), replace=False)] = True
@@ -118,31 +135,22 @@ def _rows(cube: Cube, scene: Landscape, model: Any, pixels: int, seed: int) -> t
     values, _ = s2.read(slice(0, height), slice(0, width))
     backscatter, _ = s1.read(slice(0, height), slice(0, width))
     nearest = np.abs(s1.days[None, :] - s2.days[:, None]).argmin(axis=1)
-    first = int(np.datetime64(f"{scene.year}-01-01").astype("datetime64[D]").astype(np.int64))
-    truth = scene.production(s2.days - first + 1)[:, mask]  # (T, n)
     seen = np.isfinite(embedding[:, 0])  # (T, n)
-    number = np.full(seen.shape, -1)
-    number[seen] = np.arange(seen.sum())
-    context = []
-    for t, n in np.argwhere(seen):
-        near = context_frames(seen[:, n][None], s2.days, np.array([t]), 7, 120)[0]
-        context.append(np.where(near >= 0, number[np.maximum(near, 0), n], -1))
-    date, _ = np.nonzero(seen)
-    bands = values[:, :, mask].transpose(0, 2, 1)[seen]
-    more = backscatter[nearest][:, :, mask].transpose(0, 2, 1)[seen]
-    rows = Rows(bands, more, np.array(context), s2.days[date], truth[seen].astype(np.float64))
-    return rows, embedding.transpose(0, 2, 1)[seen]
-
-
-def _join(parts: Sequence[Rows]) -> Rows:
-    starts = np.cumsum([0, *(len(part) for part in parts[:-1])])
-    context = [np.where(p.context >= 0, p.context + start, -1) for p, start in zip(parts, starts, strict=True)]
-    joined = {f: np.concatenate([getattr(p, f) for p in parts]) for f in ("bands", "more", "day", "target")}
-    return Rows(context=np.concatenate(context), **joined)
+    date, pixel = np.nonzero(seen)
+    day = s2.days[date]
+    truth = scene.production(s2.days - _first(scene) + 1)[:, mask]  # (T, n)
+    bands, more, features = (
+        part.transpose(0, 2, 1)[seen] for part in (values[:, :, mask], backscatter[nearest][:, :, mask], embedding)
+    )
+    if season:
+        more, features = (np.hstack([part, season_of(day)]) for part in (more, features))
+    place = np.array([f"{cube.name}, pixel {p}" for p in np.flatnonzero(chosen)])[pixel]
+    return Rows(bands, more, place, day, truth[seen].astype(np.float64)), features
 
 
 def _maps(state: State, cube: Cube, model: Any) -> None:
-    usable = np.flatnonzero(cube.sensors["s2"].seen_share() > 0.9)[:8]
+    """Pictures of a whole cube; the seasons are those of a pixel of each of four classes."""
+    usable = np.flatnonzero(cube.sensors["s2"].seen_share() > 0.6)
     encoder = BlockEncoder(model, cube, dates=usable)
     embedding = encoder(*(slice(0, n) for n in cube.shape))
     iso = [str(np.datetime64(int(d), "D")) for d in encoder.days]
@@ -151,5 +159,14 @@ def _maps(state: State, cube: Cube, model: Any) -> None:
     items = [
         pictures.pca_maps(embedding, iso, caption),
         pictures.similarity(embedding[middle], (cube.shape[0] // 2, cube.shape[1] // 2), iso[middle], caption),
+        pictures.seasonal_curves(embedding, encoder.days, _pure(state.data["scenes"][cube.name]), caption),
     ]
     state.sections.append(Section("What the embeddings look like", "", items))
+
+
+def _pure(scene: Landscape, most: int = 4) -> dict[str, tuple[int, int]]:
+    """By class, a pixel that it covers alone, of the classes that cover most of the scene."""
+    share = scene.class_share  # (H, W, classes)
+    largest = np.argsort(-share.sum(axis=(0, 1)))[:most]
+    places = {CLASSES[k]: np.unravel_index(share[..., k].argmax(), share.shape[:2]) for k in largest}
+    return {name: (int(row), int(column)) for name, (row, column) in places.items()}

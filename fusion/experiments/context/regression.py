@@ -3,37 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from ...context.gpp import fit_regressor, nrmse
+from ...context.gpp import nrmse
 from ...evaluation import Picture, Table
 from ...evaluation.plots import COLOURS, panels, picture
+from .readers import forest, ridge, table_reader, transformer
+from .rows import Rows
 
-__all__ = ["Rows", "predict", "report", "scores"]
+__all__ = ["predict", "report", "scores"]
 
-
-@dataclass(frozen=True)
-class Rows:
-    """N pixels at dates.
-
-    Attributes:
-        bands: (N, C) observed on the date; ``more``: (N, K) what else the embedding was made of, or None.
-        context: (N, frames) rows of the same pixel before and after, the row itself in the middle, -1 where none.
-        day: (N,); target: (N,).
-    """
-
-    bands: np.ndarray
-    more: np.ndarray | None
-    context: np.ndarray
-    day: np.ndarray
-    target: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.target)
+_METHODS = {
+    "model": "mean of the next three",
+    "embedding_transformer": "temporal transformer on the embeddings of the date and its context",
+    "embedding_ridge": "ridge on the embedding of the date",
+    "embedding_forest": "random forest on the embedding of the date",
+    "forest": "random forest on the bands of the date",
+    "ridge": "ridge on the bands of the date",
+    "forest_all": "random forest on the bands and all else known of the date",
+    "ridge_all": "ridge on the same",
+}
 
 
 def predict(
@@ -48,49 +41,29 @@ def predict(
 ) -> dict[str, np.ndarray]:
     """The target of the rows ``test`` by every method, trained on the rows ``train``.
 
-    ``model`` is the temporal transformer on the embeddings (N, E), the mean of ``repeats`` seeds; ``forest`` and
-    ``ridge`` see the bands of the date, with ``_all`` what else the embedding was made of as well.
+    Three readers see the embeddings (N, E): the temporal transformer, ridge, a random forest. ``model`` is the plain
+    mean of the three: none of them is best everywhere, and choosing one would take sites that are needed for training.
+    ``forest`` and ``ridge`` see the bands of the date, with ``_all`` what else is known of it as well.
+
+    Args:
+        settings: of :func:`fusion.context.gpp.fit_regressor`; ``repeats`` seeds of it are averaged.
     """
-    from sklearn.ensemble import RandomForestRegressor
-    from sklearn.linear_model import RidgeCV
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    def forest() -> Any:
-        return RandomForestRegressor(200, min_samples_leaf=2, max_features=1 / 3, random_state=seed)
-
-    def ridge() -> Any:
-        return make_pipeline(StandardScaler(), RidgeCV(np.logspace(-2, 4, 13)))
-
-    made = {"forest": (forest(), rows.bands), "ridge": (ridge(), rows.bands)}
-    if rows.more is not None:
-        both = np.hstack([rows.bands, rows.more])
-        made |= {"forest_all": (forest(), both), "ridge_all": (ridge(), both)}
-    made |= {"embedding_ridge": (ridge(), embedding), "embedding_forest": (forest(), embedding)}
-    found = {n: m.fit(x[train], rows.target[train]).predict(x[test]) for n, (m, x) in made.items()}
-    return {"model": _temporal(rows, embedding, train, test, settings, repeats, seed)} | found
-
-
-def _temporal(
-    rows: Rows,
-    embedding: np.ndarray,
-    train: np.ndarray,
-    test: np.ndarray,
-    settings: Mapping[str, Any],
-    repeats: int,
-    seed: int,
-) -> np.ndarray:
-    scaled = (embedding - embedding[train].mean(0)) / (embedding[train].std(0) + 1e-6)
-    near = np.maximum(rows.context, 0)
-    inputs = [torch.from_numpy(part) for part in (scaled[near], rows.day[near], rows.context >= 0)]
-    mean, std = rows.target[train].mean(), rows.target[train].std()
-    target = torch.from_numpy((rows.target[train] - mean) / std).float()
-    guesses = []
-    for repeat in range(repeats):
-        fitted = fit_regressor(*(part[train] for part in inputs), target, seed=seed + repeat, **settings)
-        with torch.no_grad():
-            guesses.append(fitted(*(part[test] for part in inputs)).numpy())
-    return np.mean(guesses, axis=0) * std + mean
+    on = partial(table_reader, target=rows.target)
+    tree = partial(forest, seed)
+    readers = {
+        "embedding_transformer": transformer(embedding, rows.context, rows.day, rows.target, settings, repeats, seed),
+        "embedding_ridge": on(ridge, embedding),
+        "embedding_forest": on(tree, embedding),
+    }
+    both = np.hstack([rows.bands, rows.more])
+    baselines = {
+        "forest": on(tree, rows.bands),
+        "ridge": on(ridge, rows.bands),
+        "forest_all": on(tree, both),
+        "ridge_all": on(ridge, both),
+    }
+    found = {name: read(train, test) for name, read in (readers | baselines).items()}
+    return {"model": np.mean([found[name] for name in readers], axis=0)} | found
 
 
 def scores(target: np.ndarray, guessed: np.ndarray) -> dict[str, float]:
@@ -103,13 +76,13 @@ def scores(target: np.ndarray, guessed: np.ndarray) -> dict[str, float]:
     }
 
 
-def report(target: np.ndarray, guessed: Mapping[str, np.ndarray], what: str) -> tuple[dict[str, Any], list[Any]]:
-    """Metrics by method, and a table and a picture of them."""
-    found: dict[str, Any] = {name: scores(target, values) for name, values in guessed.items()}
-    columns = ["", "R²", "RMSE (g C m⁻² d⁻¹)", "NRMSE"]
-    rows = [[name, v["r2"], v["rmse"], v["nrmse"]] for name, v in found.items()]
-    table = Table(columns, rows, what, best=["R²"], lowest=columns[2:])
-    return found | {"conditions": what}, [table, _scatter(target, guessed, what)]
+def report(rows: Rows, guessed: Mapping[str, np.ndarray], what: str) -> tuple[dict[str, Any], list[Any]]:
+    """Metrics by method, and a table and pictures of them; ``guessed`` are predictions (N,) of all ``rows``."""
+    found: dict[str, Any] = {name: scores(rows.target, values) for name, values in guessed.items()}
+    columns = ["", "", "R²", "RMSE (g C m⁻² d⁻¹)", "NRMSE"]
+    lines = [[name, _METHODS[name], v["r2"], v["rmse"], v["nrmse"]] for name, v in found.items()]
+    table = Table(columns, lines, what, best=["R²"], lowest=columns[3:])
+    return found | {"conditions": what}, [table, _scatter(rows.target, guessed, what), _courses(rows, guessed, what)]
 
 
 def _scatter(target: np.ndarray, guessed: Mapping[str, np.ndarray], what: str) -> Picture:
@@ -121,3 +94,22 @@ def _scatter(target: np.ndarray, guessed: Mapping[str, np.ndarray], what: str) -
         axis.set_xlabel("GPP (g C m⁻² d⁻¹)")
     axes[0].set_ylabel("predicted")
     return picture(figure, what)
+
+
+def _courses(rows: Rows, guessed: Mapping[str, np.ndarray], what: str, most: int = 3) -> Picture:
+    """The places with the most dates through time: what was there, and what two methods made of it."""
+    names, count = np.unique(rows.place, return_counts=True)
+    shown = names[np.argsort(-count, kind="stable")[:most]]
+    figure, axes = panels(len(shown), height=3.2)
+    for axis, place in zip(axes, shown, strict=True):
+        own = np.flatnonzero(rows.place == place)
+        own = own[np.argsort(rows.day[own])]
+        dates = rows.day[own].astype("datetime64[D]")
+        axis.plot(dates, rows.target[own], "o", ms=3, color="black", label="truth")
+        for colour, name in zip(COLOURS, ("model", "forest"), strict=False):
+            axis.plot(dates, guessed[name][own], lw=1, color=colour, label=name)
+        axis.set_title(place, fontsize=9)
+        axis.tick_params(axis="x", rotation=30)
+    axes[0].set_ylabel("GPP (g C m⁻² d⁻¹)")
+    axes[0].legend(frameon=False, fontsize=8)
+    return picture(figure, f"The seasons of the places with the most dates. {what}")

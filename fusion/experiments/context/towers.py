@@ -18,11 +18,13 @@ import torch
 from ...context import ContextFusion, FusionConfig, SensorAutoencoder
 from ...context.cubes import Cube, SensorCube, observed_statistics
 from ...context.module import FusionPretraining, SensorPretraining
-from ...context.samples import ContextSamples, context_frames
-from ...data import Modality, TileBatch, collate
+from ...context.samples import ContextSamples
+from ...data import Modality, Tile, TileBatch, collate
 from ...evaluation import Section
 from ..state import State
-from .regression import Rows, predict, report
+from .reconstruction import explained_variance, reconstruction_table
+from .regression import predict, report
+from .rows import Rows
 from .stages import Recipe, objective, sensor
 
 __all__ = ["cross_validate", "open_towers"]
@@ -112,27 +114,28 @@ def cross_validate(
 
     Args:
         steps: of stage 1 and stage 2.
-        regressor: settings of :func:`fusion.context.gpp.fit_regressor`.
+        regressor: settings of :func:`fusion.context.gpp.fit_regressor`; ``repeats`` seeds of it are averaged.
         folds: of sites; years are left out one at a time.
     """
     from sklearn.model_selection import GroupKFold
 
     towers: Towers = state.data["all"]
-    plan = Recipe.of(recipe or {})
-    rows = Rows(towers.bands, towers.weather, _context(towers), towers.day, towers.gpp)
+    rows = Rows(towers.bands, towers.weather, towers.site, towers.day, towers.gpp)
     splits = {"by_site": (towers.site, folds), "by_year": (towers.year, len(np.unique(towers.year)))}
+    plan = Plan(sensors, fusion, tuple(steps), Recipe.of(recipe or {}), regressor, repeats, state.seed)
     items: list[Any] = []
-    run = partial(_fold, towers, rows, sensors, fusion, plan, tuple(steps), regressor, repeats, state.seed)
     for key, (groups, parts) in splits.items():
-        guessed: dict[str, np.ndarray] = {}
-        folds_ = list(GroupKFold(parts).split(towers.bands, groups=groups))
+        held_out = list(GroupKFold(parts).split(towers.bands, groups=groups))
         with ProcessPoolExecutor(min(os.cpu_count() or 1, parts), get_context("spawn")) as pool:
-            for (_, test), found in zip(folds_, pool.map(run, *zip(*folds_, strict=True)), strict=True):
-                for name, values in found.items():
-                    guessed.setdefault(name, np.full(len(towers), np.nan))[test] = values
+            run = partial(_fold, plan, towers, rows)
+            predicted, kept = zip(*pool.map(run, *zip(*held_out, strict=True)), strict=True)
+        order = np.argsort(np.concatenate([test for _, test in held_out]))
+        guessed = {name: np.concatenate([p[name] for p in predicted])[order] for name in predicted[0]}
         what = f"Each of {len(towers)} images once, predicted without its {key[3:]} ({parts} folds of {key[3:]}s)."
-        state.metrics[key], shown = report(towers.gpp, guessed, what)
-        items += shown
+        state.metrics[key], shown = report(rows, guessed, what)
+        told = {name: float(np.mean([fold[name] for fold in kept])) for name in sensors}
+        state.metrics.setdefault("reconstruction", {})[key] = told
+        items += [*shown, reconstruction_table(told, f"of images held out ({key}, mean of folds)")]
     state.sections.append(Section("Gross primary production where (or when) nothing was seen", "", items))
     return "; ".join(
         f"{key} R2 model {state.metrics[key]['model']['r2']:.3f}, forest {state.metrics[key]['forest']['r2']:.3f}"
@@ -140,66 +143,59 @@ def cross_validate(
     )
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What every fold does; fields as :func:`cross_validate` takes them."""
+
+    sensors: Mapping[str, Mapping[str, Any]]
+    fusion: Mapping[str, Any]
+    steps: tuple[int, int]
+    recipe: Recipe
+    regressor: Mapping[str, Any]
+    repeats: int
+    seed: int
+
+
 def _fold(
-    towers: Towers,
-    rows: Rows,
-    sensors: Mapping[str, Mapping[str, Any]],
-    fusion: Mapping[str, Any],
-    plan: Recipe,
-    steps: tuple[int, int],
-    regressor: Mapping[str, Any],
-    repeats: int,
-    seed: int,
-    train: np.ndarray,
-    test: np.ndarray,
-) -> dict[str, np.ndarray]:
-    """One fold, in a process of its own: the matrices are too small for several threads."""
+    plan: Plan, towers: Towers, rows: Rows, train: np.ndarray, test: np.ndarray
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Predictions of one fold and what its embedding explains of the images held out.
+
+    In a process of its own, with one thread: the matrices are too small for several.
+    """
     torch.set_num_threads(1)
-    model = _represent(towers, train, sensors, fusion, plan, steps, seed)
-    return predict(rows, _embed(towers, model), train, test, regressor, repeats=repeats, seed=seed)
+    model = _represent(towers, train, plan)
+    tiles = _tiles(towers, model)  # the neighbours in time of a row are inputs, held out or not
+    with torch.no_grad():
+        embedding = model(collate(tiles)).embedding.numpy()
+    kept = explained_variance(model, collate([tiles[i] for i in test]))
+    found = predict(rows, embedding, train, test, plan.regressor, repeats=plan.repeats, seed=plan.seed)
+    return found, kept
 
 
-def _context(towers: Towers, frames: int = 7, span: int = 120) -> np.ndarray:
-    """(N, frames) rows of the same tower before and after each row."""
-    chosen = np.full((len(towers), frames), -1)
-    for rows in towers.rows.values():
-        seen = np.ones((len(rows), len(rows)), dtype=bool)
-        near = context_frames(seen, towers.day[rows], np.arange(len(rows)), frames, span)
-        chosen[rows] = np.where(near >= 0, rows[np.maximum(near, 0)], -1)
-    return chosen
-
-
-def _represent(
-    towers: Towers,
-    train: np.ndarray,
-    sensors: Mapping[str, Mapping[str, Any]],
-    fusion: Mapping[str, Any],
-    plan: Recipe,
-    steps: tuple[int, int],
-    seed: int,
-) -> ContextFusion:
+def _represent(towers: Towers, train: np.ndarray, plan: Plan) -> ContextFusion:
     """Both stages on the rows ``train``, without their GPP."""
     cubes = _only(towers, train)
     configs = [
         sensor(observed_statistics(cubes, cubes[0].sensors[name].modality), 1, fields)
-        for name, fields in sensors.items()
+        for name, fields in plan.sensors.items()
     ]
     samples = ContextSamples(cubes, configs, stride=1)
     names = [m.name for m in samples.modalities]
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(plan.seed)
     size = min(256, len(samples))
     drawn = [rng.choice(len(samples), size, replace=False) for _ in range(12)]
     batches = [collate([samples[int(i), k] for i in rows], names) for k, rows in enumerate(drawn)]  # random views
-    torch.manual_seed(seed)
+    torch.manual_seed(plan.seed)
     encoders = {}
     for config in configs:
-        module = SensorPretraining(SensorAutoencoder(config), objective(config, plan))
-        encoders[config.modality.name] = _descend(module, batches, steps[0], plan.lr).model
-    model = ContextFusion(FusionConfig(tuple(configs), **fusion), encoders)
-    if plan.freeze:
+        module = SensorPretraining(SensorAutoencoder(config), objective(config, plan.recipe))
+        encoders[config.modality.name] = _descend(module, batches, plan.steps[0], plan.recipe.lr).model
+    model = ContextFusion(FusionConfig(tuple(configs), **plan.fusion), encoders)
+    if plan.recipe.freeze:
         model.freeze_sensors()
-    objectives = {c.modality.name: objective(c, plan) for c in configs}
-    return _descend(FusionPretraining(model, objectives), batches, steps[1], plan.lr).model.eval()
+    objectives = {c.modality.name: objective(c, plan.recipe) for c in configs}
+    return _descend(FusionPretraining(model, objectives), batches, plan.steps[1], plan.recipe.lr).model.eval()
 
 
 def _descend(module: Any, batches: list[TileBatch], steps: int, lr: float) -> Any:
@@ -230,12 +226,9 @@ def _only(towers: Towers, rows: np.ndarray) -> list[Cube]:
     return cubes
 
 
-@torch.no_grad()
-def _embed(towers: Towers, model: ContextFusion) -> np.ndarray:
-    """(N, E) of all rows; the inputs of a held-out row's neighbours in time are inputs, too."""
+def _tiles(towers: Towers, model: ContextFusion) -> list[Tile]:
+    """The context of every image, in the order of the table's rows."""
     samples = ContextSamples(towers.cubes, model.config.sensors, stride=1)
-    found = np.empty((len(towers), model.config.embedding), dtype=np.float32)
-    batch = collate([samples[i] for i in range(len(samples))], [m.name for m in samples.modalities])
-    rows = [towers.rows[site][int(date)] for site, date in (name.split("/")[:2] for name in samples.names)]
-    found[rows] = model(batch).embedding.numpy()
-    return found
+    places = [name.split("/")[:2] for name in samples.names]
+    order = np.argsort([towers.rows[site][int(date)] for site, date in places])
+    return [samples[int(i)] for i in order]
