@@ -1,0 +1,198 @@
+"""Labelled pixel series of Canada: weather from satellite series, and crop types from the joint representation."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ...data import ArrayTiles, Modality, TileDataset
+from ...evaluation import Features, Row, Section, evaluate, finetune, probe, random_encoder
+from .. import figures, scores
+from ..state import State
+from .common import score_table
+from .generation import compare, inputs, pictures
+from .learning import Recipe, learn
+
+__all__ = ["classify", "generate", "open_series"]
+
+_NODATA = 65535
+_BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B11", "B12")
+_MONTH = 30  # days from one monthly value to the next, on a calendar of equal months
+_SPLITS = ("train", "val", "test")
+
+
+def open_series(source: str | Path, *, least: int = 50) -> tuple[dict[str, TileDataset], str]:
+    """``series.npz`` and ``labels.csv`` of the folder ``source``, as tiles of one pixel.
+
+    Parts: ``train``, ``val``, ``test``, all pixels without labels, and ``labelled_train``, ... the pixels of the crop
+    types that have a name and at least ``least`` training pixels, with labels. Splits are the data's own, by cells of
+    100 km. Months stand at days 0, 30, 60, ...
+
+    Raises:
+        ValueError: one of the files is missing.
+    """
+    folder = Path(source)
+    missing = [name for name in ("series.npz", "labels.csv") if not (folder / name).is_file()]
+    if missing:
+        raise ValueError(f"{folder}: no {' and no '.join(missing)}; --data is the folder that holds them")
+    with open(folder / "labels.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    with np.load(folder / "series.npz") as arrays:
+        raw = arrays["x"]  # (N, 18, 13)
+    x = np.where(raw == _NODATA, np.nan, raw.astype(np.float32))
+    with np.errstate(divide="ignore"):
+        decibel = 20 * np.log10(x[..., 9:11]) - 83
+    values = {
+        "s2": x[..., :9],
+        "s1": np.where(np.isfinite(decibel), decibel, np.nan),
+        "temperature": x[..., 11:12] / 100 - 273.15,
+        "precipitation": x[..., 12:13] / 100,
+    }
+    modalities = [
+        Modality("s2", "series", _BANDS, 10.0, 1, "reflectance x 10000"),
+        Modality("s1", "series", ("VV", "VH"), 10.0, 1, "dB"),
+        Modality("temperature", "series", ("mean",), 10.0, 1, "degC"),
+        Modality("precipitation", "series", ("sum",), 10.0, 1, "mm"),
+    ]
+    days = dict.fromkeys(values, _MONTH * np.arange(x.shape[1]))
+    split = np.array([row["split"] for row in rows])
+    crop = np.array([row["croptype_name"] for row in rows])
+    known = np.array([row["croptype"] != "0" and bool(row["croptype_name"]) for row in rows])
+    frequent, counts = np.unique(crop[known & (split == "train")], return_counts=True)
+    classes = tuple(str(name) for name in frequent[np.argsort(-counts, kind="stable")][: int((counts >= least).sum())])
+    labels = np.array([classes.index(name) if name in classes else -1 for name in crop])
+    names = [row["sample_id"] for row in rows]
+    splits = {name: np.flatnonzero(split == name).tolist() for name in _SPLITS}
+    every = ArrayTiles(modalities, values, days, names=names, splits=splits)
+    having = np.flatnonzero(labels >= 0)
+    labelled = ArrayTiles(
+        modalities,
+        {name: array[having] for name, array in values.items()},
+        days,
+        names=[names[i] for i in having],
+        task="multiclass",
+        classes=classes,
+        labels=torch.from_numpy(labels[having]),
+        splits={name: np.flatnonzero(split[having] == name).tolist() for name in _SPLITS},
+    )
+    parts = {name: every.split(name) for name in _SPLITS}
+    parts |= {f"labelled_{name}": labelled.split(name) for name in _SPLITS}
+    sizes = ", ".join(f"{len(parts[name])} ({len(parts[f'labelled_{name}'])} labelled) {name}" for name in _SPLITS)
+    return parts | {"all": every}, f"{len(every)} pixels: {sizes}; {len(classes)} crop types"
+
+
+def generate(
+    state: State,
+    *,
+    key: str = "generation",
+    model: str = "pretrained",
+    target: str = "temperature",
+    given: Sequence[str] = ("s2", "s1"),
+    samples: int = 8,
+    how: Mapping[str, Any] | None = None,
+    others: Mapping[str, Mapping[str, Any]] | None = None,
+    unit: str = "degC",
+) -> str:
+    """``target`` of the test pixels from ``given``; scores go to ``<key>.<method>.rmse`` and so on.
+
+    Args:
+        how: arguments of :func:`fusion.token_fusion.generate.generate`.
+        others: further models by name, as arguments of :class:`~.learning.Recipe`, e.g. with other tokenizers; they
+            train on the same pixels.
+        unit: of the target, for the report.
+    """
+    train, test = state.split("train"), state.split("test")
+    main = compare(state.model(model), train, test, target, given, samples=samples, seed=state.seed, how=how)
+    for name, settings in (others or {}).items():
+        other = learn(train, Recipe.of(settings), state.seed)
+        found = compare(other, train, test, target, given, samples=samples, seed=state.seed, how=how, baselines=False)
+        main.guesses[f"model_{name}"] = found.guesses["model"]
+    rows = main.scores()
+    what = (
+        f"{target} of {len(test)} test pixels from {' and '.join(given)}; {len(train)} training pixels, none in the "
+        f"same cell of 100 km; seed {state.seed}."
+    )
+    state.metrics[key] = rows | {"conditions": what}
+    items = [score_table(rows, what, unit), *pictures(main, target, unit, what, test.names)]
+    state.sections.append(Section(f"{target.capitalize()} from {' and '.join(given)}", "", items))
+    return "RMSE " + ", ".join(f"{name} {row['rmse']:.2f}" for name, row in rows.items())
+
+
+def classify(
+    state: State,
+    *,
+    key: str = "classification",
+    model: str = "pretrained",
+    shares: Sequence[float] = (0.05, 1.0),
+    draws: int = 3,
+    rates: Mapping[str, float] | None = None,
+    training: Mapping[str, Any] | None = None,
+) -> str:
+    """Crop types of the test pixels, with few and with all labels; scores go to ``<key>.<share>.<row>.macro_f1``.
+
+    Rows: ``joint_probe``, logistic regression on the frozen pretrained model, and ``random_probe``, on one with random
+    weights; ``joint``, the pretrained model fine-tuned, and ``scratch``, the same without pretraining; ``raw`` and
+    ``raw_forest``, logistic regression and random forest on every value of every month.
+
+    Args:
+        draws: of the labels, for shares below one; all labels are used once.
+        rates, training: of fine-tuning, see :func:`fusion.evaluation.finetune`.
+    """
+    trained, known, unseen = state.model(model), state.split("labelled_train"), state.split("labelled_test")
+    names = [m.name for m in trained.config.modalities]
+    seeds = [state.seed + k for k in range(draws)]
+    shared: dict[str, Any] = {"shares": shares, "seeds": seeds}
+    frozen = shared | {"modalities": [names], "probes": ["linear"], "pool": "tokens"}
+    rows = evaluate(trained, known, unseen, name="joint", **frozen)
+    rows += evaluate(random_encoder(trained, known, state.seed), known, unseen, name="random", **frozen)
+    raw = [_raw(trained, part, names) for part in (known, unseen)]
+    rows += probe(*raw, known, probes=["linear", "forest"], name="raw", **shared)
+    settings = {"progress": state.progress, "resume": not state.fresh} | dict(training or {})
+    for share in shares:  # all labels can be drawn in one way only
+        rows += finetune(
+            trained,
+            known,
+            unseen,
+            state.out / key,
+            starts=("pretrained", "scratch"),
+            shares=[share],
+            seeds=seeds if share < 1 else seeds[:1],
+            rates=dict(rates or {}),
+            **settings,
+        )
+    state.metrics[key], items = {}, []
+    for share in shares:
+        named = _named([row for row in rows if row.share == share])
+        conditions = scores.conditions(state, named["joint"], share, draws, "labelled_train", "labelled_test")
+        state.metrics[key][f"{share:g}"] = scores.as_metrics(named) | {"conditions": conditions}
+        items += [scores.table(named, conditions), *figures.per_class({"joint": named["joint"]}, unseen, conditions)]
+    state.sections.append(Section("Crop types with few and with all labels", "", items))
+    few = _named([row for row in rows if row.share == min(shares)])
+    return f"{min(shares):.0%} of the labels, {scores.summary(few, 'macro_f1')}"
+
+
+def _named(rows: Sequence[Row]) -> scores.Named:
+    names = {
+        ("joint", "linear"): "joint_probe",
+        ("random", "linear"): "random_probe",
+        ("raw", "linear"): "raw",
+        ("raw", "forest"): "raw_forest",
+        ("pretrained", "finetune"): "joint",
+        ("scratch", "finetune"): "scratch",
+    }
+    named: scores.Named = {}
+    for row in rows:
+        named.setdefault(names[row.features, row.method], []).append(row)
+    return {name: named[name] for name in sorted(named, key=list(names.values()).index)}
+
+
+def _raw(model: nn.Module, dataset: TileDataset, names: Sequence[str]) -> Features:
+    """Every value of every month, NaN where missing: what the tokens were made of."""
+    x = inputs(model, dataset, names).astype(np.float32)
+    return Features(x, dataset.labels().numpy(), tuple(dataset.names), dataset.task, dataset.classes)

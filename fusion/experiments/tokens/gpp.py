@@ -1,0 +1,233 @@
+"""Gross primary production at flux towers: joint pretraining of bands and weather against what else one would do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...data import ArrayTiles, Modality, fraction
+from ...evaluation import Picture, Section, Spread, Table, score
+from ...evaluation.plots import observed_predicted
+from ...training.systems import reinitialised
+from ..context.towers import Towers
+from ..context.towers import open_towers as read_towers
+from ..state import State
+from .examine import sensitivity
+from .generation import inputs
+from .learning import Recipe, learn, regress, representation, tokenize
+
+__all__ = ["cross_validate", "open_towers", "sensitive"]
+
+_BEFORE, _FRAMES = 90, 4  # days of weather before an image, and at most so many dates of it
+
+
+def open_towers(source: str | Path) -> tuple[dict[str, Any], str]:
+    """``hls_merra_gpp_sites.csv`` of the folder ``source``: a tile is one image of a tower and its day's production.
+
+    The image is one pixel, the mean of its 50 x 50; weather is a series: that of the day, and of the dates with an
+    image of the same tower in the same year up to 90 days before. Day 90 is the image's own.
+
+    Parts: ``all`` tiles, and ``towers``, the table itself.
+
+    Raises:
+        ValueError: there is no such file, or a row lacks a value.
+    """
+    parts, words = read_towers(source)
+    towers: Towers = parts["all"]
+    hls, weather = (series.modality for series in towers.cubes[0].sensors.values())
+    near = _before(towers)  # (N, L)
+    seen = near >= 0
+    days = np.where(seen, towers.day[near] - towers.day[:, None] + _BEFORE, 0)
+    tiles = ArrayTiles(
+        [Modality("hls", "image", hls.bands, 30.0, 1, hls.unit), weather],
+        {"hls": towers.bands, "weather": np.where(seen[..., None], towers.weather[near], np.nan)},
+        {"weather": days},
+        names=[f"{site}/{day}" for site, day in zip(towers.site, towers.day.astype("datetime64[D]"), strict=True)],
+        task="regression",
+        classes=("GPP",),
+        labels=torch.from_numpy(towers.gpp.astype(np.float32))[:, None],
+    )
+    return {"all": tiles, "towers": towers}, words
+
+
+def _before(towers: Towers) -> np.ndarray:
+    """(N, frames) rows of the same tower and year up to each row's date, itself the last; -1 where there is none."""
+    found = np.full((len(towers), _FRAMES), -1)
+    for own in towers.rows.values():  # in the order of time
+        for k, row in enumerate(own):
+            earlier = own[max(0, k + 1 - _FRAMES) : k + 1]
+            same = (towers.day[row] - towers.day[earlier] <= _BEFORE) & (towers.year[earlier] == towers.year[row])
+            kept = earlier[same]
+            found[row, _FRAMES - len(kept) :] = kept
+    return found
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every fold does; fields as :func:`cross_validate` takes them."""
+
+    recipe: Recipe
+    tuning: Mapping[str, Any]
+    shares: tuple[float, ...]
+
+
+def cross_validate(
+    state: State,
+    *,
+    recipe: Mapping[str, Any],
+    tuning: Mapping[str, Any] | None = None,
+    shares: Sequence[float] = (0.1, 1.0),
+    repeats: int = 3,
+    folds: int = 4,
+) -> str:
+    """GPP of every image, predicted without its site (or its year); scores go to ``<split>.<share>.<row>.r2``.
+
+    Tokenizers and models are learned without the held-out sites (or years). Rows: ``joint``, pretrained on bands and
+    weather without GPP, then fine-tuned; ``scratch``, the same network and tokens without pretraining;
+    ``hls`` and ``weather``, the pretrained network fine-tuned on one of them; ``probe``, a ridge regression on the
+    pretrained representation; ``ridge`` and ``forest`` on all values before tokenization; ``mean`` of the labels.
+
+    Args:
+        recipe: of the models, as arguments of :class:`~.learning.Recipe`.
+        tuning: arguments of :func:`~.learning.regress`.
+        shares: of the labels, drawn anew in every repeat.
+        repeats: seeds; the folds of sites are drawn anew, too.
+        folds: of sites; years are left out one at a time.
+    """
+    from sklearn.model_selection import GroupKFold
+
+    tiles, towers = state.data["all"], state.data["towers"]
+    plan = Plan(Recipe.of(recipe), tuning or {}, tuple(shares))
+    target = towers.gpp
+    jobs = []
+    for split, groups in (("by_site", towers.site), ("by_year", towers.year)):
+        parts = folds if split == "by_site" else len(np.unique(groups))
+        for repeat in range(repeats):
+            cut = GroupKFold(parts, shuffle=True, random_state=state.seed + repeat)
+            jobs += [(split, repeat, *rows) for rows in cut.split(target, groups=groups)]
+    guessed: dict[tuple[str, int], dict[tuple[float, str], np.ndarray]] = {}
+    with ProcessPoolExecutor(min(os.cpu_count() or 1, len(jobs)), get_context("spawn")) as pool:
+        run = partial(_fold, plan, tiles)
+        found = pool.map(run, [j[2] for j in jobs], [j[3] for j in jobs], [state.seed + j[1] for j in jobs])
+        for (split, repeat, _, test), by_row in zip(jobs, found, strict=True):
+            rows = guessed.setdefault((split, repeat), {})
+            for key, values in by_row.items():
+                rows.setdefault(key, np.full(len(target), np.nan))[test] = values
+    told = []
+    for split in ("by_site", "by_year"):
+        state.metrics[split], items = {}, []
+        draws = [guessed[split, repeat] for repeat in range(repeats)]
+        for share in plan.shares:
+            named = {row: [(target, draw[of, row]) for draw in draws] for of, row in draws[0] if of == share}
+            scored, shown = _report(named, split[3:], share, len(target), repeats)
+            state.metrics[split][f"{share:g}"] = scored
+            items += shown
+            told.append(f"{split} {share:.0%} " + ", ".join(f"{r} {scored[r]['r2']:.2f}" for r in _TOLD))
+        title = f"Gross primary production of {split[3:]}s that were never seen"
+        state.sections.append(Section(title, "", items))
+    return "R2 " + "; ".join(told)
+
+
+_TOLD = ("joint", "scratch", "hls", "weather", "ridge", "forest")
+_ROWS = {
+    "joint": "pretrained on both, fine-tuned",
+    "scratch": "the same without pretraining",
+    "hls": "pretrained on both, fine-tuned on bands alone",
+    "weather": "pretrained on both, fine-tuned on weather alone",
+    "probe": "ridge regression on the pretrained representation",
+    "ridge": "on all values",
+    "forest": "random forest on all values",
+    "mean": "of the labels",
+}
+
+
+def _fold(
+    plan: Plan, tiles: ArrayTiles, train: np.ndarray, test: np.ndarray, seed: int
+) -> dict[tuple[float, str], np.ndarray]:
+    """Predictions of one fold by share and row, in a process of its own: the matrices are too small for threads."""
+    torch.set_num_threads(1)
+    known, unseen = tiles.subset(train), tiles.subset(test)
+    model = learn(known, plan.recipe, seed)
+    seen, hidden = tokenize(model, known), tokenize(model, unseen)
+    codes = [representation(model, tokens) for tokens in (seen, hidden)]
+    raw = [inputs(model, part, ["hls", "weather"]) for part in (known, unseen)]
+    target = known.labels().numpy()[:, 0]
+    torch.manual_seed(seed)
+    fresh = reinitialised(model)
+    found: dict[tuple[float, str], np.ndarray] = {}
+    for share in plan.shares:
+        few = torch.tensor(fraction(known, share, seed))
+        labelled, gpp = seen.rows(few), target[few]
+        tune = partial(regress, target=gpp, seed=seed, **plan.tuning)
+        found[share, "joint"] = tune(model, labelled).predict(hidden)
+        found[share, "scratch"] = tune(fresh, labelled).predict(hidden)
+        for name in ("hls", "weather"):
+            found[share, name] = tune(model, labelled.select([name])).predict(hidden.select([name]))
+        for name, made, (x, new) in (
+            ("probe", _ridge(), codes),
+            ("ridge", _ridge(), raw),
+            ("forest", _forest(seed), raw),
+        ):
+            found[share, name] = made.fit(x[few], gpp).predict(new)
+        found[share, "mean"] = np.full(len(test), gpp.mean())
+    return found
+
+
+def _ridge() -> Any:
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import RidgeCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(SimpleImputer(keep_empty_features=True), StandardScaler(), RidgeCV(np.logspace(-2, 4, 13)))
+
+
+def _forest(seed: int) -> Any:
+    from sklearn.ensemble import RandomForestRegressor
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+
+    forest = RandomForestRegressor(200, min_samples_leaf=2, max_features=1 / 3, random_state=seed)
+    return make_pipeline(SimpleImputer(keep_empty_features=True), forest)
+
+
+def _report(
+    named: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]], group: str, share: float, count: int, repeats: int
+) -> tuple[dict[str, Any], list[Table | Picture]]:
+    """Metrics, table and scatter of pairs of targets and predictions by row, one a repeat."""
+    scored: dict[str, Any] = {}
+    spreads = {}
+    for row, pairs in named.items():
+        draws = [score("regression", *pair) for pair in pairs]
+        spreads[row] = {m: Spread.of([draw[m] for draw in draws]) for m in draws[0]}
+        scored[row] = {m: s.mean for m, s in spreads[row].items()} | {f"{m}_sd": s.sd for m, s in spreads[row].items()}
+    what = (
+        f"Each of {count} images once, predicted without its {group}, from {share:.0%} of the labels of the other "
+        f"{group}s; mean and standard deviation over {repeats} seeds."
+    )
+    rows = [[name, _ROWS[name], s["r2"], s["rmse"], s["mae"]] for name, s in spreads.items()]
+    columns = ["", "", "R²", "RMSE (g C m⁻² d⁻¹)", "MAE"]
+    table = Table(columns, rows, what, best=["R²"], lowest=columns[3:])
+    target, guess = named["joint"][0]
+    shown = observed_predicted(target, guess, "GPP", "g C m⁻² d⁻¹", f"joint, first seed. {what}")
+    return scored | {"conditions": what}, [table, shown]
+
+
+def sensitive(
+    state: State, *, recipe: Mapping[str, Any], tuning: Mapping[str, Any] | None = None, key: str = "sensitivity"
+) -> str:
+    """Which modalities, bands and dates GPP hangs on, of a model that was trained on all towers."""
+    tiles, towers = state.data["all"], state.data["towers"]
+    model = learn(tiles, Recipe.of(recipe), state.seed)
+    regressor = regress(model, tokenize(model, tiles), towers.gpp, seed=state.seed, **(tuning or {}))
+    state.models["regressor"] = regressor.model
+    return sensitivity(state, head=regressor, model="regressor", tiles="all", most=None, key=key)

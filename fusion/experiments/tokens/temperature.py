@@ -1,0 +1,218 @@
+"""Daily temperature of a season from the Sentinel-2 images of the place: two places, cut into tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...data import ArrayTiles, Modality, TileDataset, block_splits
+from ...evaluation import Section
+from ..state import State
+from .common import score_table
+from .generation import Generated, compare, pictures
+from .learning import Recipe, learn
+
+__all__ = ["generate", "open_places"]
+
+_BANDS = ("B02", "B03", "B04", "B8A")
+_CLEAR = 0  # of cloud_mask
+_METRES, _PATCH = 20.0, 4  # a pixel; pixels per patch side
+
+
+def open_places(
+    source: str | Path, *, tile: int = 16, block: int = 2, window: int = 60, every: int = 10
+) -> tuple[dict[str, TileDataset], str]:
+    """Cubes of the folder ``source`` cut into tiles of ``tile`` x ``tile`` pixels, with the temperature of their place.
+
+    Every tile comes as its whole season, days counting from 1 January; and as windows of ``window`` days that begin
+    ``every`` days apart, days counting from the window's first, so that the date is not given away.
+
+    Parts ``season/...`` and ``window/...``: every place by its name (``portugal``, ``romania``), and ``train``,
+    ``val``, ``test`` by blocks of ``block`` x ``block`` tiles within both places. All tiles of a place share one series
+    of temperature, for that is what E-OBS knows of two kilometres.
+
+    Raises:
+        ValueError: no cube in the folder.
+    """
+    paths = sorted(Path(source).glob("*.npz"))
+    if not paths:
+        raise ValueError(f"{source}: no .npz here; --data is the folder with the minicubes")
+    cubes = {_place(path): _cube(path, tile) for path in paths}
+    parts: dict[str, TileDataset] = {}
+    for kind, cut in (("season", _season), ("window", lambda cube: _windows(cube, window, every))):
+        tiles = _tiles({place: cut(cube) for place, cube in cubes.items()}, tile // _PATCH, block)
+        parts |= {f"{kind}/{name}": tiles.split(name) for name in tiles.splits}
+        parts[f"{kind}/all"] = tiles
+    spans = ", ".join(f"{place} {cube['first']} to {cube['last']}" for place, cube in cubes.items())
+    words = f"{len(parts['season/all'])} tiles of {tile * _METRES:g} m, {len(parts['window/all'])} windows; {spans}"
+    return parts, words
+
+
+def generate(
+    state: State,
+    *,
+    recipes: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    target: str = "temperature",
+    given: Sequence[str] = ("s2",),
+    samples: int = 8,
+    how: Mapping[str, Any] | None = None,
+    unit: str = "degC",
+) -> str:
+    """Temperature from images where training never was; scores go to ``<kind>_by_<split>.<method>.rmse``.
+
+    By place: learned at one place and generated at the other, both ways, scored together. By block: learned and
+    generated within both places, whose weather is thus known; only the ground is new.
+
+    Args:
+        recipes: for ``season`` and ``window`` the models by name, as arguments of :class:`~.learning.Recipe`. The first
+            is ``model``, the others ``model_<name>``.
+        how: arguments of :func:`fusion.token_fusion.generate.generate`.
+        unit: of the target, for the report.
+    """
+    places = [name.partition("/")[2] for name in state.data if name.startswith("season/")]
+    places = [name for name in places if name not in ("train", "val", "test", "all")]
+    splits = {
+        "place": [(a, b) for a in places for b in places if a != b],
+        "block": [("train", "test")],
+    }
+    told = []
+    for kind, models in recipes.items():
+        plans = {name: Recipe.of(settings) for name, settings in models.items()}
+        for split, pairs in splits.items():
+            found, names = [], []
+            for train, test in pairs:
+                known, unseen = state.split(f"{kind}/{train}"), state.split(f"{kind}/{test}")
+                found.append(_one(plans, known, unseen, target, given, samples, state.seed, how))
+                names += unseen.names
+            result = _joined(found)
+            rows = result.scores()
+            what = f"{_SPLITS[split]} {len(names)} {kind}s scored; seed {state.seed}."
+            state.metrics[f"{kind}_by_{split}"] = rows | {"conditions": what}
+            items = [score_table(rows, what, unit), *pictures(result, target, unit, what, names)]
+            state.sections.append(Section(f"{target.capitalize()} of a {kind}, by {split}", "", items))
+            told.append(f"{kind} by {split} " + ", ".join(f"{n} {rows[n]['rmse']:.2f}" for n in ("model", "ridge")))
+    return f"RMSE ({unit}): " + "; ".join(told)
+
+
+_SPLITS = {
+    "place": "Learned at one place and generated at the other, both ways.",
+    "block": "Easier: other ground of the same two places, whose weather training has seen.",
+}
+
+
+def _one(
+    plans: Mapping[str, Recipe],
+    known: TileDataset,
+    unseen: TileDataset,
+    target: str,
+    given: Sequence[str],
+    samples: int,
+    seed: int,
+    how: Mapping[str, Any] | None,
+) -> Generated:
+    """All models and baselines, trained on ``known``."""
+    main: Generated | None = None
+    for name, plan in plans.items():
+        model = learn(known, plan, seed)
+        result = compare(
+            model, known, unseen, target, given, samples=samples, seed=seed, how=how, baselines=main is None
+        )
+        if main is None:
+            main = result
+        else:
+            main.guesses[f"model_{name}"] = result.guesses["model"]
+    return main
+
+
+def _joined(parts: Sequence[Generated]) -> Generated:
+    """The tiles of several as one; dates that some training never saw are left out."""
+    guesses = {name: np.concatenate([part.guesses[name] for part in parts]) for name in parts[0].guesses}
+    truth = np.concatenate([part.truth for part in parts])
+    known = np.isfinite(guesses["mean_profile"])
+    drawn = np.concatenate([part.drawn for part in parts], axis=1)
+    return Generated(np.where(known, truth, np.nan), guesses, drawn, parts[0].days)
+
+
+def _tiles(cubes: Mapping[str, Mapping[str, np.ndarray]], side: int, block: int) -> ArrayTiles:
+    """Tiles (or windows of tiles) of all places, with places and blocks as splits."""
+    s2 = Modality("s2", "series", _BANDS, _METRES, _PATCH, "reflectance x 10000")
+    temperature = Modality("temperature", "series", ("mean",), _METRES * _PATCH, 1, "degC")
+
+    def joined(key: str) -> np.ndarray:
+        return np.concatenate([cube[key] for cube in cubes.values()])
+
+    places = np.repeat(list(cubes), [len(cube["s2"]) for cube in cubes.values()])
+    # Places lie far apart, so that no block spans two.
+    position, number = joined("position"), np.unique(places, return_inverse=True)[1]
+    splits = block_splits(position + np.stack([1000 * number, 0 * number], axis=1), block=block)
+    splits |= {place: np.flatnonzero(places == place) for place in cubes}
+    names = [f"{p}/{r}-{c}/{d}" for p, (r, c), d in zip(places, position, joined("begin"), strict=True)]
+    return ArrayTiles(
+        [s2, temperature],
+        {name: joined(name) for name in ("s2", "temperature")},
+        {name: joined(f"{name}_days") for name in ("s2", "temperature")},
+        grid=(side, side),
+        names=names,
+        splits=splits,
+    )
+
+
+def _season(cube: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Tiles of the whole season."""
+    count, side = len(cube["s2"]), cube["side"]
+    air = cube["temperature"]
+    return {
+        "s2": cube["s2"],
+        "s2_days": np.broadcast_to(cube["s2_days"], (count, len(cube["s2_days"]))),
+        "temperature": np.broadcast_to(air[:, None, None, None], (count, len(air), 1, side, side)),
+        "temperature_days": np.broadcast_to(cube["temperature_days"], (count, len(air))),
+        "position": cube["position"],
+        "begin": np.zeros(count, dtype=np.int64),
+    }
+
+
+def _windows(cube: Mapping[str, np.ndarray], window: int, every: int) -> dict[str, np.ndarray]:
+    """Windows of tiles, tile after tile for each first day."""
+    season = _season(cube)
+    first, last = cube["temperature_days"][[0, -1]]
+    parts: dict[str, list[np.ndarray]] = {key: [] for key in season}
+    for begin in range(int(first), int(last) + 2 - window, every):
+        for name in ("s2", "temperature"):
+            inside = (cube[f"{name}_days"] >= begin) & (cube[f"{name}_days"] < begin + window)
+            parts[name].append(season[name][:, inside])
+            parts[f"{name}_days"].append(season[f"{name}_days"][:, inside] - begin)
+        parts["position"].append(season["position"])
+        parts["begin"].append(season["begin"] + begin)
+    return {key: np.concatenate(arrays) for key, arrays in parts.items()}
+
+
+def _place(path: Path) -> str:
+    """Of the minicubes' names, number_MGRS_latitude_longitude; the zone says the country."""
+    zone = path.stem.split("_")[1]
+    return {"29S": "portugal", "34T": "romania"}.get(zone[:3], zone)
+
+
+def _cube(path: Path, tile: int) -> dict[str, Any]:
+    """``s2`` (N, L, 4, tile, tile) of all tiles, ``temperature`` (days,), their days, and where the tiles are."""
+    with np.load(path) as cube:
+        s2, clouds = cube["s2"].astype(np.float32), cube["cloud_mask"]
+        dates, meteo_dates = (cube[name].astype("datetime64[D]") for name in ("s2_dates", "meteo_dates"))
+        temperature = cube["meteo"][:, 0].astype(np.float32)
+    seen = (clouds == _CLEAR)[:, None] & (s2 > 0)
+    s2 = np.where(seen, s2, np.nan)
+    rows, columns = (size // tile for size in s2.shape[-2:])
+    tiles = s2[..., : rows * tile, : columns * tile].reshape(*s2.shape[:2], rows, tile, columns, tile)
+    january = dates[0].astype("datetime64[Y]").astype("datetime64[D]")
+    return {
+        "s2": tiles.transpose(2, 4, 0, 1, 3, 5).reshape(rows * columns, *s2.shape[:2], tile, tile),
+        "s2_days": (dates - january).astype(np.int64),
+        "temperature": temperature,
+        "temperature_days": (meteo_dates - january).astype(np.int64),
+        "position": np.stack(np.divmod(np.arange(rows * columns), columns), axis=1),
+        "side": tile // _PATCH,
+        "first": meteo_dates[0],
+        "last": meteo_dates[-1],
+    }
