@@ -64,7 +64,7 @@ class CodeTables(nn.Module):
 
 
 _WAVES = 64  # sines and cosines that a smooth table is made of
-_SHORTEST = 16  # codes, the period of the fastest one
+_SHORTEST = 24  # codes, the period of the fastest one
 
 
 def _waves(codes: int) -> Tensor:

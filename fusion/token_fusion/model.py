@@ -139,8 +139,11 @@ class TokenFusion(nn.Module):
         return self.logits(hidden, name)
 
     def to_scores(self, hidden: Tensor) -> Tensor:
-        """States scaled so that their products with the code tables are scores of the order of one."""
-        return hidden / math.sqrt(self.config.dim)
+        """States scaled so that their products with the code tables are scores.
+
+        Of the order of three at the start: with one, a narrow distribution over hundreds of bins is hard to reach.
+        """
+        return hidden * (3 / math.sqrt(self.config.dim))
 
     # Representations.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -29,7 +29,7 @@ class TokenFusionPretraining(L.LightningModule):
         config: of the model, or its :meth:`~TokenFusionConfig.to_dict`.
         lr, weight_decay, betas: of AdamW; only the weights of linear layers decay.
         warmup: share of all steps in which the learning rate rises.
-        inputs, targets, alphas, whole, spread: see :class:`~fusion.token_fusion.objective.MaskedPrediction`.
+        inputs, targets, alphas, whole, spread, average: see :class:`~fusion.token_fusion.objective.MaskedPrediction`.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class TokenFusionPretraining(L.LightningModule):
         alphas: Sequence[float] = (0.1, 1.0, 10.0),
         whole: float = 0.8,
         spread: float = 1.0,
+        average: Literal["modality", "token"] = "modality",
     ) -> None:
         super().__init__()
         if isinstance(config, dict):
@@ -57,6 +58,7 @@ class TokenFusionPretraining(L.LightningModule):
             alphas=tuple(alphas),
             whole=whole,
             spread=spread,
+            average=average,
         )
 
     def training_step(self, batch: TileBatch, index: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -35,7 +36,8 @@ def draw_budgets(
 
     Its extremes are what generation asks for, and a Dirichlet distribution with more tokens than budget rarely meets
     them. A share ``whole`` of the samples therefore hides whole modalities and shows all of the others: half of these
-    hide one, the other half any number up to all but one. This is our addition.
+    hide one, the other half any number up to all but one, those of many tokens more often than those of few. This is
+    our addition.
 
     Args:
         available: (B, M) tokens that were observed.
@@ -59,7 +61,7 @@ def draw_budgets(
     visible = _shared_out(rng, have, inputs, alphas)
     predicted = _shared_out(rng, have - visible, targets, alphas)
     hide = rng.random(len(have)) < whole
-    concealed = _conceal(rng, have > 0)
+    concealed = _conceal(rng, have)
     visible[hide] = np.where(concealed, 0, have)[hide]
     predicted[hide] = np.where(concealed, have, 0)[hide]
     return torch.from_numpy(visible).to(available.device), torch.from_numpy(predicted).to(available.device)
@@ -85,13 +87,18 @@ def _shared_out(
     return np.minimum(given, have)
 
 
-def _conceal(rng: np.random.Generator, present: np.ndarray) -> np.ndarray:
-    """(B, M) bool: one modality of every sample, or, half of the time, any number; not all, if it has two."""
-    order = np.where(present, rng.random(present.shape), 2.0).argsort(1).argsort(1)
-    most = np.maximum(present.sum(1) - 1, 1)
-    several = 1 + np.floor(rng.random(len(present)) * most)
-    hidden = np.where(rng.random(len(present)) < 0.5, 1, several)
-    return (order < hidden[:, None]) & present
+def _conceal(rng: np.random.Generator, have: np.ndarray) -> np.ndarray:
+    """(B, M) bool: one modality of every sample, or, half of the time, any number; not all, if it has two.
+
+    One after another is drawn with a chance proportional to the root of its tokens (an exponential race).
+    """
+    with np.errstate(divide="ignore"):
+        race = rng.exponential(size=have.shape) / np.sqrt(have)  # infinite for what a sample does not have
+    order = race.argsort(1).argsort(1)
+    most = np.maximum((have > 0).sum(1) - 1, 1)
+    several = 1 + np.floor(rng.random(len(have)) * most)
+    hidden = np.where(rng.random(len(have)) < 0.5, 1, several)
+    return (order < hidden[:, None]) & (have > 0)
 
 
 def draw_masks(
@@ -127,8 +134,8 @@ class Losses:
     """Of one batch.
 
     Attributes:
-        total: (), mean over the modalities that have targets; what is minimised.
-        by_modality: mean loss of each of these.
+        total: (), what is minimised.
+        by_modality: mean loss of the targets of each modality that has any.
         accuracy: share of their targets whose code was the most likely one; empty unless asked for.
         counts: number of their targets.
     """
@@ -141,13 +148,17 @@ class Losses:
 
 @dataclass(frozen=True)
 class MaskedPrediction:
-    """Cross-entropy of hidden tokens, as the mean over modalities of each one's mean.
+    """Cross-entropy of hidden tokens.
 
     Attributes:
         inputs, targets, alphas, whole: see :func:`draw_masks`.
         spread: standard deviation of the target, in codes, where neighbouring codes mean nearly the same (bins); 0
             makes it the true code alone. With hundreds of bins and few tiles a target of one bin teaches the model
             to remember tiles; that it is nearly the next bin, too, is worth telling. Our choice.
+        average: ``"modality"``: the mean over a sample's modalities of each one's mean, and that over samples.
+            (TerraMind takes the mean over modalities last, of means over the batch; in small batches a modality of
+            which a single token is asked would then weigh as much as all tokens of another.) ``"token"``: the mean
+            over all targets, so that long series weigh more than what nobody could predict of a few tokens.
     """
 
     inputs: tuple[int, int] | None = None
@@ -155,6 +166,11 @@ class MaskedPrediction:
     alphas: tuple[float, ...] = (0.1, 1.0, 10.0)
     whole: float = 0.8
     spread: float = 1.0
+    average: Literal["modality", "token"] = "modality"
+
+    def __post_init__(self) -> None:
+        if self.average not in ("modality", "token"):
+            raise ValueError(f"MaskedPrediction: average is 'modality' or 'token', not {self.average!r}")
 
     def __call__(
         self,
@@ -178,6 +194,7 @@ class MaskedPrediction:
         slots = (visible | targets).any(0).nonzero()[:, 0]  # what no sample needs is not computed
         states = model.to_scores(model.hidden(tokens, visible, slots))  # (B, S, D)
         losses = Losses(states.sum() * 0, {}, {}, {})
+        total, weights = states.new_zeros(len(tokens)), states.new_zeros(len(tokens))  # (B,) of every sample
         for name, part in tokens.layout.slices.items():
             inside = (slots >= part.start) & (slots < part.stop)
             asked = targets[:, slots[inside]]  # (B, S_m)
@@ -189,10 +206,18 @@ class MaskedPrediction:
             ordinal = model.tokenizer.parts[name].ordinal.to(codes.device)
             table = model.codes[name]
             loss = masked_cross_entropy(rows, table, channel, codes, self.spread * ordinal[channel].float())
-            losses.by_modality[name] = loss.mean()
+            count, sample = asked.sum(1), asked.nonzero()[:, 0]  # (B,), (R,)
+            weight = torch.ones_like(loss) if self.average == "token" else 1 / count[sample].to(loss.dtype)
+            total = total.index_add(0, sample, (weight * loss).to(total.dtype))
+            weights.index_add_(0, sample, weight.to(total.dtype))
+            losses.by_modality[name] = loss.detach().mean()
             losses.counts[name] = len(codes)
             if accuracy:
                 losses.accuracy[name] = (most_likely(rows, table, channel) == codes).float().mean()
         if losses.by_modality:
-            losses.total = torch.stack(list(losses.by_modality.values())).mean()
+            if self.average == "token":
+                losses.total = total.sum() / weights.sum()
+            else:
+                asked_at_all = weights > 0.5  # the number of modalities, rounded
+                losses.total = (total[asked_at_all] / weights[asked_at_all]).mean()
         return losses

@@ -97,7 +97,7 @@ def test_predict_is_hidden_and_logits(fitted, batch):
     hidden = fitted.hidden(tokens, visible)[:, tokens.layout.slices["weather"]]
     same([fitted.logits(hidden, "weather")], [scores])
     table = fitted.codes["weather"]
-    by_hand = torch.einsum("bnd,nkd->bnk", hidden, table[tokens.layout.channel[8:]]) / 16**0.5
+    by_hand = torch.einsum("bnd,nkd->bnk", hidden, table[tokens.layout.channel[8:]]) * 3 / 16**0.5
     same([by_hand], [scores])
 
 
