@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["FrameDecoder", "FrameEncoder", "GatedConv", "MultiScaleConv", "PixelDecoder", "PixelEncoder"]
+__all__ = ["FlatDecoder", "FlatEncoder", "FrameDecoder", "FrameEncoder", "GatedConv", "MultiScaleConv"]
 
 
 class Gates(nn.Module):
@@ -31,7 +31,7 @@ class Gates(nn.Module):
         self.spatial = nn.Conv2d(2, 1, kernel, padding=kernel // 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        # One pixel each: as matrix products, because a convolution of nothing costs more than all of the window's sums.
+        # As matrix products: a convolution over one pixel costs more than the sums over the window.
         squeeze, expand = (layer.weight.flatten(1) for layer in (self.channel[0], self.channel[2]))
         hidden = F.relu(F.linear(torch.stack([x.amax((2, 3)), x.mean((2, 3))]), squeeze)).sum(0)  # (N, hidden)
         gated = x * F.linear(hidden, expand).sigmoid()[..., None, None]
@@ -120,25 +120,29 @@ class FrameDecoder(nn.Module):
         return self.out(self.scales(x))
 
 
-class PixelEncoder(nn.Module):
-    """A frame without spatial context (N, C, 1, 1) to its code (N, widths[3])."""
+class FlatEncoder(nn.Module):
+    """A frame's window as one vector, (N, C, W, W) to its code (N, widths[3]): all there is of a single pixel, and what
+    a CPU trains in minutes of a small window."""
 
-    def __init__(self, channels: int, widths: Sequence[int]) -> None:
+    def __init__(self, channels: int, widths: Sequence[int], window: int = 1) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Flatten(1), nn.Linear(channels, widths[0]), nn.SiLU(), nn.Linear(widths[0], widths[-1])
+            nn.Flatten(1), nn.Linear(channels * window**2, widths[0]), nn.SiLU(), nn.Linear(widths[0], widths[-1])
         )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
 
 
-class PixelDecoder(nn.Module):
-    """The inverse: codes (N, widths[3]) to (N, C, 1, 1)."""
+class FlatDecoder(nn.Module):
+    """The inverse: codes (N, widths[3]) to (N, C, W, W)."""
 
-    def __init__(self, channels: int, widths: Sequence[int]) -> None:
+    def __init__(self, channels: int, widths: Sequence[int], window: int = 1) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(widths[-1], widths[0]), nn.SiLU(), nn.Linear(widths[0], channels))
+        self.size = (channels, window, window)
+        self.layers = nn.Sequential(
+            nn.Linear(widths[-1], widths[0]), nn.SiLU(), nn.Linear(widths[0], channels * window**2)
+        )
 
     def forward(self, code: Tensor) -> Tensor:
-        return self.layers(code)[..., None, None]
+        return self.layers(code).unflatten(1, self.size)

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import FrameDecoder, FrameEncoder, PixelDecoder, PixelEncoder
+from .blocks import FlatDecoder, FlatEncoder, FrameDecoder, FrameEncoder
 from .config import SensorConfig
 
 __all__ = ["SensorAutoencoder"]
@@ -46,8 +46,9 @@ class SensorAutoencoder(nn.Module):
         self.day_table = nn.Embedding(config.span + 1, code)
         if config.smooth_days:
             self.day_table.weight.data.copy_(_waves(config.span + 1, code))
-        if config.window == 1:
-            self.frame_encoder, self.frame_decoder = PixelEncoder(channels, widths), PixelDecoder(channels, widths)
+        if config.flat:
+            self.frame_encoder = FlatEncoder(channels, widths, config.window)
+            self.frame_decoder = FlatDecoder(channels, widths, config.window)
         else:
             self.frame_encoder = FrameEncoder(channels, widths, config.drop_maps[0])
             self.frame_decoder = FrameDecoder(channels, widths, config.window, config.drop_maps[1])

@@ -142,11 +142,12 @@ def test_after_a_lively_start_the_decoder_hears_what_the_encoder_saw():
     assert 0.02 < told[True] < 2
 
 
-@pytest.mark.parametrize("window", [1, 5, 7, 9, 11, 13])
-def test_any_odd_window_is_rebuilt_in_its_size(window):
-    config = SensorConfig(
-        Modality("s", "series", ("a", "b", "c"), 10.0, window), frames=3, reduced=2, widths=(4, 4, 4, 4), heads=2
-    )
+@pytest.mark.parametrize(
+    ("window", "cnn"), [(1, True), (5, True), (7, True), (9, True), (13, True), (3, False), (7, False)]
+)
+def test_any_odd_window_is_rebuilt_in_its_size(window, cnn):
+    modality = Modality("s", "series", ("a", "b", "c"), 10.0, window)
+    config = SensorConfig(modality, frames=3, reduced=2, widths=(4, 4, 4, 4), heads=2, convolutional=cnn)
     values = torch.randn(2, 3, 3, window, window)
     days, valid = torch.tensor([[0, 5, 9]] * 2), torch.ones(2, 3, dtype=torch.bool)
     code, output, target = SensorAutoencoder(config)(values, days, valid, torch.ones(values.shape, dtype=torch.bool))
