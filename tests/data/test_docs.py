@@ -57,3 +57,12 @@ def test_a_reader_of_ones_own():
     exec(code, space)
     data = space["MyTiles"]("anywhere")
     assert collate([data[0], data[1]]).values["s2"].shape == (2, 5, 2, 8, 8)
+
+
+def test_arrays_in_memory():
+    code = next(block for block in blocks("python") if "ArrayTiles(" in block)
+    space: dict = {}
+    exec(code, space)
+    tile = space["tiles"].split("test")[0]
+    assert tile.values["s2"].shape == (12, 2, 1, 1)
+    assert tile.label.shape == (1,)
