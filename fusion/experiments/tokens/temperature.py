@@ -130,10 +130,12 @@ def _one(
 def _joined(parts: Sequence[Generated]) -> Generated:
     """The tiles of several as one; dates that some training never saw are left out."""
     guesses = {name: np.concatenate([part.guesses[name] for part in parts]) for name in parts[0].guesses}
-    truth = np.concatenate([part.truth for part in parts])
-    known = np.isfinite(guesses["mean_profile"])
     drawn = np.concatenate([part.drawn for part in parts], axis=1)
-    return Generated(np.where(known, truth, np.nan), guesses, drawn, parts[0].days)
+    truth = np.concatenate([part.truth for part in parts])
+    truth = np.where(np.isfinite(guesses["mean_profile"]), truth, np.nan)
+    dates = np.isfinite(truth).any((0, 1))
+    kept = {name: guess[..., dates] for name, guess in guesses.items()}
+    return Generated(truth[..., dates], kept, drawn[..., dates], parts[0].days[dates])
 
 
 def _tiles(cubes: Mapping[str, Mapping[str, np.ndarray]], side: int, block: int) -> ArrayTiles:
