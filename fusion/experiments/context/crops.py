@@ -105,12 +105,12 @@ def label(state: State, pixels: Pixels, kind: str, most: int, draws: int) -> Lab
     """Gives the pixels labels of a kind; a draw has at most ``most`` training pixels a patch."""
     maps, classes = state.data["labels"][kind]
     y, chosen = np.full(len(pixels.place), -1), np.zeros((draws, len(pixels.place)), dtype=bool)
-    rng = np.random.default_rng(state.seed)
+    generators = [np.random.default_rng((state.seed, k)) for k in range(draws)]  # more draws change none of the first
     for name, labels in maps.items():
         own = np.flatnonzero(pixels.patch == name)
         y[own] = labels.ravel()[pixels.place[own]]
         known = own[(y[own] >= 0) & ~pixels.test[own]]
-        for draw in chosen:
+        for draw, rng in zip(chosen, generators, strict=True):
             draw[rng.permutation(known)[:most]] = True
     return Labelled(pixels, y, chosen, pixels.test & (y >= 0), classes)
 

@@ -24,7 +24,7 @@ def quantize(
     state: State,
     *,
     pixels: int = 400,
-    draws: int = 2,
+    draws: int = 3,
     codebooks: Mapping[str, tuple[int, int]] | None = None,
     levels: int = 5,
     dates: int = 8,
@@ -53,11 +53,11 @@ def quantize(
         f"scalar_{levels}": _scalars(train, levels),
     } | {n: (q.bits, lambda x, q=q: q.decode(q.encode(x))) for n, q in quantizers.items()}  # fmt: skip
     found, rows = {}, []
-    spread = train.var(axis=0).sum()
     for name, (bits, through) in forms.items():
         x = np.full_like(fused, np.nan)
         x[known] = through(fused[known])
-        error = float(np.square(x[known] - fused[known]).sum(axis=1).mean() / spread)
+        wanted = unit(fused[known]) if name == "int8" else fused[known]  # bytes keep the direction, not the length
+        error = float(np.square(x[known] - wanted).sum(axis=1).mean() / wanted.var(axis=0).sum())
         found[name] = crops.summary(crops.score_months(labelled, x)) | {"bits": bits, "unexplained": error}
     for name, values in found.items():
         values["loss"] = found["float32"]["macro_f1"] - values["macro_f1"]
