@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from ...data import ArrayTiles, Modality, TileDataset
-from ...evaluation import Features, Row, Section, evaluate, finetune, probe, random_encoder
+from ...data import ArrayTiles, Modality, TileDataset, fraction
+from ...evaluation import Features, ProbeResult, Row, Section, per_class, probe, score
+from ...training.systems import reinitialised
 from .. import figures, scores
 from ..state import State
 from .common import score_table
 from .generation import compare, inputs, pictures
-from .learning import Recipe, learn
+from .learning import Recipe, learn, representation, tokenize
+from .learning import classify as tune
 
 __all__ = ["classify", "generate", "open_series"]
 
@@ -131,60 +132,61 @@ def classify(
     model: str = "pretrained",
     shares: Sequence[float] = (0.05, 1.0),
     draws: int = 3,
-    rates: Mapping[str, float] | None = None,
-    training: Mapping[str, Any] | None = None,
+    tuning: Mapping[str, Any] | None = None,
 ) -> str:
-    """Crop types of the test pixels, with few and with all labels; scores go to ``<key>.<share>.<row>.macro_f1``.
+    """Crop types of the test pixels, with few and with all labels.
 
-    Rows: ``joint_probe``, logistic regression on the frozen pretrained model, and ``random_probe``, on one with random
-    weights; ``joint``, the pretrained model fine-tuned, and ``scratch``, the same without pretraining; ``raw`` and
+    Scores go to ``<key>.labels_<percent>.<row>.macro_f1``. Rows: ``joint``, the pretrained model fine-tuned, and ``scratch``, the same without pretraining; ``joint_probe``,
+    logistic regression on the frozen pretrained model, and ``random_probe``, on one with random weights; ``raw`` and
     ``raw_forest``, logistic regression and random forest on every value of every month.
 
     Args:
         draws: of the labels, for shares below one; all labels are used once.
-        rates, training: of fine-tuning, see :func:`fusion.evaluation.finetune`.
+        tuning: arguments of :func:`fusion.experiments.tokens.learning.classify`.
     """
     trained, known, unseen = state.model(model), state.split("labelled_train"), state.split("labelled_test")
-    names = [m.name for m in trained.config.modalities]
+    names = tuple(m.name for m in trained.config.modalities)
     seeds = [state.seed + k for k in range(draws)]
-    shared: dict[str, Any] = {"shares": shares, "seeds": seeds}
-    frozen = shared | {"modalities": [names], "probes": ["linear"], "pool": "tokens"}
-    rows = evaluate(trained, known, unseen, name="joint", **frozen)
-    rows += evaluate(random_encoder(trained, known, state.seed), known, unseen, name="random", **frozen)
-    raw = [_raw(trained, part, names) for part in (known, unseen)]
+    shared: dict[str, Any] = {"shares": shares, "seeds": seeds, "modalities": names}
+    torch.manual_seed(state.seed)
+    fresh = reinitialised(trained).eval()
+    kinds = {"joint": trained, "random": fresh}
+    tokens = [tokenize(trained, part) for part in (known, unseen)]
+    rows: list[Row] = []
+    for name, network in kinds.items():
+        frozen = (_features(representation(network, t), part) for t, part in zip(tokens, (known, unseen), strict=True))
+        rows += probe(*frozen, known, probes=["linear"], name=name, **shared)
+    raw = (_features(inputs(trained, part, names), part) for part in (known, unseen))
     rows += probe(*raw, known, probes=["linear", "forest"], name="raw", **shared)
-    settings = {"progress": state.progress, "resume": not state.fresh} | dict(training or {})
-    for share in shares:  # all labels can be drawn in one way only
-        rows += finetune(
-            trained,
-            known,
-            unseen,
-            state.out / key,
-            starts=("pretrained", "scratch"),
-            shares=[share],
-            seeds=seeds if share < 1 else seeds[:1],
-            rates=dict(rates or {}),
-            **settings,
-        )
+    labels, wanted = known.labels().numpy(), unseen.labels().numpy()
+    for share in shares:
+        for seed in seeds if share < 1 else seeds[:1]:  # all labels can be drawn in one way only
+            few = fraction(known, share, seed)
+            for name, network in (("pretrained", trained), ("scratch", fresh)):
+                labelled = tokens[0].rows(torch.tensor(few))
+                tuned = tune(network, labelled, labels[few], len(known.classes), seed=seed, **(tuning or {}))
+                guess = tuned.predict(tokens[1])
+                found = score("multiclass", wanted, guess), per_class("multiclass", wanted, guess, known.classes)
+                rows.append(Row(name, names, share, seed, ProbeResult("finetune", *found, wanted, guess, len(few))))
     state.metrics[key], items = {}, []
     for share in shares:
-        named = _named([row for row in rows if row.share == share])
+        named = _rows([row for row in rows if row.share == share])
         conditions = scores.conditions(state, named["joint"], share, draws, "labelled_train", "labelled_test")
-        state.metrics[key][f"{share:g}"] = scores.as_metrics(named) | {"conditions": conditions}
+        state.metrics[key][f"labels_{share:.0%}".rstrip("%")] = scores.as_metrics(named) | {"conditions": conditions}
         items += [scores.table(named, conditions), *figures.per_class({"joint": named["joint"]}, unseen, conditions)]
     state.sections.append(Section("Crop types with few and with all labels", "", items))
-    few = _named([row for row in rows if row.share == min(shares)])
-    return f"{min(shares):.0%} of the labels, {scores.summary(few, 'macro_f1')}"
+    few_rows = _rows([row for row in rows if row.share == min(shares)])
+    return f"{min(shares):.0%} of the labels, {scores.summary(few_rows, 'macro_f1')}"
 
 
-def _named(rows: Sequence[Row]) -> scores.Named:
+def _rows(rows: Sequence[Row]) -> scores.Named:
     names = {
+        ("pretrained", "finetune"): "joint",
+        ("scratch", "finetune"): "scratch",
         ("joint", "linear"): "joint_probe",
         ("random", "linear"): "random_probe",
         ("raw", "linear"): "raw",
         ("raw", "forest"): "raw_forest",
-        ("pretrained", "finetune"): "joint",
-        ("scratch", "finetune"): "scratch",
     }
     named: scores.Named = {}
     for row in rows:
@@ -192,7 +194,6 @@ def _named(rows: Sequence[Row]) -> scores.Named:
     return {name: named[name] for name in sorted(named, key=list(names.values()).index)}
 
 
-def _raw(model: nn.Module, dataset: TileDataset, names: Sequence[str]) -> Features:
-    """Every value of every month, NaN where missing: what the tokens were made of."""
-    x = inputs(model, dataset, names).astype(np.float32)
-    return Features(x, dataset.labels().numpy(), tuple(dataset.names), dataset.task, dataset.classes)
+def _features(x: np.ndarray, part: TileDataset) -> Features:
+    """NaN where missing."""
+    return Features(x.astype(np.float32), part.labels().numpy(), tuple(part.names), part.task, part.classes)

@@ -89,7 +89,7 @@ def cross_validate(
     repeats: int = 3,
     folds: int = 4,
 ) -> str:
-    """GPP of every image, predicted without its site (or its year); scores go to ``<split>.<share>.<row>.r2``.
+    """GPP of every image, predicted without its site (or its year); scores go to ``<split>.labels_<percent>.<row>.r2``.
 
     Tokenizers and models are learned without the held-out sites (or years). Rows: ``joint``, pretrained on bands and
     weather without GPP, then fine-tuned; ``scratch``, the same network and tokens without pretraining;
@@ -129,7 +129,7 @@ def cross_validate(
         for share in plan.shares:
             named = {row: [(target, draw[of, row]) for draw in draws] for of, row in draws[0] if of == share}
             scored, shown = _report(named, split[3:], share, len(target), repeats)
-            state.metrics[split][f"{share:g}"] = scored
+            state.metrics[split][f"labels_{share:.0%}".rstrip("%")] = scored
             items += shown
             told.append(f"{split} {share:.0%} " + ", ".join(f"{r} {scored[r]['r2']:.2f}" for r in _TOLD))
         title = f"Gross primary production of {split[3:]}s that were never seen"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from ...token_fusion import TokenFusion
     from ...token_fusion.tokens import Tokens
 
-__all__ = ["Recipe", "Regressor", "learn", "regress", "representation", "tokenize"]
+__all__ = ["Classifier", "Recipe", "Regressor", "classify", "learn", "regress", "representation", "tokenize"]
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -131,18 +133,76 @@ def regress(
     regressor = Regressor(copy.deepcopy(model), target)
     wanted = torch.from_numpy((target - regressor.mean) / regressor.std).float()
 
+    def loss(seen: Tokens, rows: Tensor) -> Tensor:
+        return nn.functional.smooth_l1_loss(regressor(seen), wanted[rows])
+
+    return _tune(regressor, loss, tokens, steps, batch_size, lr, hide, seed)
+
+
+class Classifier(nn.Module):
+    """A model and a linear head on its summary of a tile, for classes that exclude each other."""
+
+    def __init__(self, model: TokenFusion, classes: int) -> None:
+        super().__init__()
+        self.model, self.head = model, nn.Linear(model.config.dim, classes)
+
+    def forward(self, tokens: Tokens) -> Tensor:
+        """(B, K) scores, from what is observed."""
+        return self.head(self.model.summarise(_states(self.model, tokens), tokens.observed).summary)
+
+    @torch.no_grad()
+    def predict(self, tokens: Tokens) -> np.ndarray:
+        """(N,) class indices."""
+        parts = [tokens.rows(rows) for rows in torch.arange(len(tokens)).split(BATCH)]
+        return torch.cat([self.eval()(some).argmax(1) for some in parts]).numpy()
+
+
+def classify(
+    model: TokenFusion,
+    tokens: Tokens,
+    target: np.ndarray,
+    classes: int,
+    *,
+    steps: int = 200,
+    batch_size: int = 64,
+    lr: float = 1e-3,
+    hide: float = 0.0,
+    seed: int = 0,
+) -> Classifier:
+    """As :func:`regress`, to the class indices ``target`` (N,) of ``classes`` classes."""
+    torch.manual_seed(seed)
+    classifier = Classifier(copy.deepcopy(model), classes)
+    wanted = torch.from_numpy(target)
+
+    def loss(seen: Tokens, rows: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(classifier(seen), wanted[rows])
+
+    return _tune(classifier, loss, tokens, steps, batch_size, lr, hide, seed)
+
+
+def _tune(
+    module: Module,
+    loss: Callable[[Tokens, Tensor], Tensor],
+    tokens: Tokens,
+    steps: int,
+    batch_size: int,
+    lr: float,
+    hide: float,
+    seed: int,
+) -> Module:
+    """Trains on tokens of which a share is hidden anew in every step, and leaves the module in evaluation mode."""
     generator = torch.Generator().manual_seed(seed)
 
-    def loss(rows: Tensor) -> Tensor:
+    def partly(rows: Tensor) -> Tensor:
         seen = tokens.rows(rows)
         if hide:
             share = 2 * hide * torch.rand(len(seen), 1, generator=generator)
             gone = torch.rand(seen.codes.shape, generator=generator) < share
             seen = replace(seen, codes=seen.codes.masked_fill(gone, -1))
-        return nn.functional.smooth_l1_loss(regressor(seen), wanted[rows])
+        return loss(seen, rows)
 
-    _descend(regressor, loss, len(tokens), batch_size, steps, lr, generator)
-    return regressor.eval()
+    _descend(module, partly, len(tokens), batch_size, steps, lr, generator)
+    return module.eval()
 
 
 @torch.no_grad()
