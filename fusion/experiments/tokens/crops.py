@@ -136,9 +136,10 @@ def classify(
 ) -> str:
     """Crop types of the test pixels, with few and with all labels.
 
-    Scores go to ``<key>.labels_<percent>.<row>.macro_f1``. Rows: ``joint``, the pretrained model fine-tuned, and ``scratch``, the same without pretraining; ``joint_probe``,
-    logistic regression on the frozen pretrained model, and ``random_probe``, on one with random weights; ``raw`` and
-    ``raw_forest``, logistic regression and random forest on every value of every month.
+    Scores go to ``<key>.labels_<percent>.<row>.macro_f1``. Rows: ``joint``, the pretrained model fine-tuned, and
+    ``scratch``, the same without pretraining; ``joint_probe``, logistic regression on the frozen pretrained model, and
+    ``random_probe``, on one with random weights; ``raw`` and ``raw_forest``, logistic regression and random forest on
+    every value of every month.
 
     Args:
         draws: of the labels, for shares below one; all labels are used once.
