@@ -125,7 +125,7 @@ def test_frozen_sensors_keep_every_bit(cube, model):
 def test_a_third_sensor_needs_only_its_autoencoder_and_the_fusion_layers(cube, model):
     """The promise of the two stages: Landsat joins, no old encoder or decoder changes, and Landsat is rebuilt."""
     torch.manual_seed(0)
-    landsat = SensorAutoencoder(small(LANDSAT, cube))
+    landsat = SensorAutoencoder(small(LANDSAT, cube, norm_first=True, lively_start=True))
     data = samples(cube, *model.config.sensors, landsat.config, longest_gap=16)
     batch = collate([data[i] for i in range(0, len(data), len(data) // 20)])
 
