@@ -376,7 +376,7 @@ def test_retrieval_accuracy_has_a_ceiling(reference):
 
 
 def test_f1(reference):
-    from fusion.omnisat.module import _metrics
+    from fusion.training.finetuning import _metrics
 
     expected = reference["metric_f1"]
     scores = _metrics("multilabel", 3)(torch.tensor(expected["logits"]).sigmoid(), torch.tensor(expected["labels"]))
