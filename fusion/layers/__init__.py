@@ -1,6 +1,7 @@
-"""What several systems share: encodings of days, masked normalisations, dropout, the transformer block."""
+"""What several systems share: encodings of tiles and days, masked normalisations, dropout, the transformer block."""
 
 from .dropout import Dropout, relu_dropout
+from .encoding import Encoding
 from .masked import MaskedBatchNorm, MaskedGroupNorm, masked_mean, masked_softmax, standardise
 from .positions import encode_days
 from .transformer import DropPath, FeedForward, TransformerBlock
@@ -8,6 +9,7 @@ from .transformer import DropPath, FeedForward, TransformerBlock
 __all__ = [
     "DropPath",
     "Dropout",
+    "Encoding",
     "FeedForward",
     "MaskedBatchNorm",
     "MaskedGroupNorm",

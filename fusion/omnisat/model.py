@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..data.modality import Modality
 from ..data.tiles import TileBatch
+from ..layers import Encoding
 from .combiner import Combiner
 from .config import OmniSatConfig
 from .image import ImageEncoder, patchify_image
 from .series import SeriesEncoder, patchify_series
 
 __all__ = ["Encoding", "OmniSat", "Tokens"]
-
-
-class Encoding(NamedTuple):
-    """What OmniSat knows of B tiles: one vector each, and one for each of their P patches (raster order)."""
-
-    summary: Tensor  # (B, D)
-    patches: Tensor  # (B, P, D)
 
 
 @dataclass

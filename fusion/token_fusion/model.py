@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..data.tiles import TileBatch
 from ..kernels import RelativeAttention
-from ..layers import TransformerBlock
+from ..layers import Encoding, TransformerBlock
 from .config import TokenFusionConfig
 from .embedding import CodeTables, PlaceEmbedding, relation_buckets
 from .tokenizers import TileTokenizer
 from .tokens import Tokens
 
 __all__ = ["Encoded", "Encoding", "TokenFusion"]
-
-
-class Encoding(NamedTuple):
-    """What the model knows of B tiles: one vector each, and one for each of their P patches (raster order)."""
-
-    summary: Tensor  # (B, D)
-    patches: Tensor  # (B, P, D)
 
 
 @dataclass
