@@ -23,6 +23,8 @@ from typing import Any
 
 import torch
 
+from ._triton.device import interpreting
+
 __all__ = ["BackendError", "backends", "choose", "chosen", "implement", "requested_backend", "use_backend"]
 
 logger = logging.getLogger("fusion")
@@ -30,6 +32,7 @@ logger = logging.getLogger("fusion")
 NAMES = ("cpp", "triton", "cuda", "eager")
 # Tried in this order when nothing is requested.
 _AUTOMATIC = {"cpu": ("cpp", "eager"), "cuda": ("triton", "cuda", "eager")}
+TRITON_TESTED = (3, 6), (3, 9)  # the oldest that has what the kernels use, and the newest they were compiled with
 
 Reason = str | None  # why not; None where nothing stands in the way
 
@@ -118,20 +121,40 @@ def unavailable(backend: str) -> Reason:
             return str(error)
     elif backend == "triton":
         try:
-            import triton  # noqa: F401
+            import triton
         except ImportError as error:
             return f"triton cannot be imported ({error}); it comes with CUDA builds of torch"
-        if not (torch.cuda.is_available() or _interpreting()):
+        if not (torch.cuda.is_available() or interpreting()):
             return "no CUDA device is visible to torch"
+        if _version(triton.__version__) < TRITON_TESTED[0]:
+            oldest = ".".join(map(str, TRITON_TESTED[0]))
+            return f"triton {triton.__version__} is older than {oldest}, which comes with torch 2.11; upgrade torch"
     return None
 
 
-def _interpreting() -> bool:
-    return os.environ.get("TRITON_INTERPRET") == "1"
+@functools.cache
+def untested(backend: str) -> Reason:
+    """Why the automatic choice passes ``backend`` over though it may well run: a Triton newer than any tested."""
+    if backend != "triton" or unavailable("triton"):
+        return None
+    import triton
+
+    if _version(triton.__version__) <= TRITON_TESTED[1]:
+        return None
+    newest = ".".join(map(str, TRITON_TESTED[1]))
+    return (
+        f"triton {triton.__version__} is newer than {newest}, the newest these kernels were tested with; "
+        "FUSION_BACKEND=triton runs them all the same"
+    )
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """Major and minor number."""
+    return tuple(int(part) for part in text.split(".")[:2])
 
 
 def _wrong_device(backend: str, device: str) -> Reason:
-    if backend == "eager" or (backend == "triton" and _interpreting()):
+    if backend == "eager" or (backend == "triton" and interpreting()):
         return None
     serves = "cpu" if backend == "cpp" else "cuda"
     return None if device == serves else f"runs on {serves} tensors"
@@ -164,7 +187,7 @@ def choose(op: str, *args: Any) -> Callable[..., Any]:
         implementation = _implementations[op][backend]
         if implementation.declines(*args):
             continue
-        reason = _obstacle(op, backend, device, args)
+        reason = _obstacle(op, backend, device, args) or untested(backend)
         if reason is None:
             _chosen[op] = backend
             return implementation.run

@@ -26,11 +26,24 @@ def define(schema: str, *, fake: Callable[..., Any]) -> torch._ops.OpOverload:
     torch.library.define(f"fusion::{name}", schema.removeprefix(name), tags=torch.Tag.pt2_compliant_tag)
 
     def run(*args: Any) -> Any:
-        return choose(name, *args)(*args)
+        device = _other_gpu(args)
+        if device is None:
+            return choose(name, *args)(*args)
+        with torch.cuda.device(device):  # Triton and CUDA C++ launch on the current one, whatever the tensors' is
+            return choose(name, *args)(*args)
 
     torch.library.impl(f"fusion::{name}", ("cpu", "cuda"), run)
     torch.library.register_fake(f"fusion::{name}", fake)
     return getattr(torch.ops.fusion, name).default
+
+
+def _other_gpu(args: tuple[Any, ...]) -> int | None:
+    """The GPU of the first tensor that is on one, unless it is the current one."""
+    for a in args:
+        if isinstance(a, torch.Tensor) and a.is_cuda:
+            index = a.get_device()
+            return None if index == torch.cuda.current_device() else index
+    return None
 
 
 def declare_native(schema: str) -> None:

@@ -1,0 +1,55 @@
+"""Constants and arithmetic of the kernels: base-2 logarithms, float32 products on tensor cores."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .device import interpreting
+
+if interpreting():
+    from . import interpreter  # noqa: F401  (bfloat16 there is wrong without)
+
+__all__ = ["LN_2", "LOG2_E", "power_of_two", "product", "split"]
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+LN_2 = tl.constexpr(0.6931471805599453)
+
+
+@triton.jit
+def split(b_x):
+    """float32 as two float16: x = high + low to 22 bits, where 2^-3 <= |x| < 65504; see ``power_of_two``.
+
+    high takes the first 11 bits and low the next 11. Below 2^-3 low loses the bits under 2^-24, which is absolute:
+    against a row's largest value scaled to 2^15 the error stays under 2^-40.
+    """
+    b_high = b_x.to(tl.float16)
+    return b_high, (b_x - b_high.to(tl.float32)).to(tl.float16)
+
+
+@triton.jit
+def power_of_two(b_largest, EXPONENT: tl.constexpr):
+    """Powers of two that bring numbers up to b_largest >= 0 below 2^EXPONENT (above half of it), and their inverses.
+
+    Found from the bits, so that scaling is exact. 0 gives the largest power there is.
+    """
+    b_exponent = (b_largest.to(tl.uint32, bitcast=True) >> 23).to(tl.int32)  # biased by 127
+    b_factor = tl.minimum(tl.maximum(EXPONENT + 253 - b_exponent, 1), 253)
+    b_scale = (b_factor << 23).to(tl.float32, bitcast=True)
+    return b_scale, ((254 - b_factor) << 23).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def product(b_a, b_a_low, b_b, b_b_low, b_sum, SPLIT: tl.constexpr):
+    """b_sum + a b on tensor cores with float32 sums. SPLIT: operands are split, and the products three.
+
+    What is left out, low times low, is 2^-22 of the product: 8 times float32's rounding of one term at the most, in
+    the mean of many terms less. The small products come first.
+
+    Ootomo and Yokota, "Recovering single precision accuracy from Tensor Cores while surpassing the FP32 theoretical
+    peak performance", 2022.
+    """
+    if SPLIT:
+        b_sum = tl.dot(b_a_low, b_b, b_sum)
+        b_sum = tl.dot(b_a, b_b_low, b_sum)
+    return tl.dot(b_a, b_b, b_sum, input_precision="ieee")
