@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._triton.device import refuses_device
 from ..backends import implement
 from ..operators import define, under_autocast
 from . import eager, native
@@ -78,6 +79,8 @@ def _triton_refuses(query: Tensor, key: Tensor, value: Tensor, table: Tensor, *r
         return f"holds a row of at most 128 features in registers, not {query.shape[-1]}"
     if rest[0].shape[0] > 46_340:
         return f"counts entries of the bucket table in 32 bits, which {rest[0].shape[0]} positions exceed"
+    if reason := refuses_device(query):
+        return reason
     check_indices(*rest[:3], table.shape[-1])
     live = live_buckets(rest[0], table.shape[-1]).numel()
     if live > 16:
@@ -93,16 +96,16 @@ def _triton_refuses_backward(
 
 @implement("relative_attention", "triton", refuses=_triton_refuses)
 def _triton_forward(*args: Any) -> Any:
-    from . import triton
+    from .triton import launch
 
-    return triton.forward(*args)
+    return launch.forward(*args)
 
 
 @implement("relative_attention_backward", "triton", refuses=_triton_refuses_backward)
 def _triton_backward(*args: Any) -> Any:
-    from . import triton
+    from .triton import launch
 
-    return triton.backward(*args)
+    return launch.backward(*args)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

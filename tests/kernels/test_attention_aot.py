@@ -13,6 +13,7 @@ import pytest
 triton = pytest.importorskip("triton")
 
 from fusion.kernels.attention import triton as attention  # noqa: E402
+from fusion.kernels.attention.triton import launch  # noqa: E402
 
 from .aot import SM_86, Resources, compile_kernel, write  # noqa: E402
 
@@ -36,7 +37,7 @@ PASSES = {
 KINDS = {2: "*bf16", 4: "*fp32"}
 # Width of an operand, pass, and whether buckets come from coordinates.
 TABLES = [(width, name, False) for width in KINDS for name in PASSES]
-TABLES += [(width, name, True) for architecture, width, name in attention.EUCLIDEAN_TILES if architecture == 86]
+TABLES += [(width, name, True) for architecture, width, name in launch.EUCLIDEAN_TILES if architecture == 86]
 # B, Lq, Lk of the combiner's blocks with 16 heads: TreeSatAI and FLAIR at the paper's batch, PASTIS-HD at 4 tiles.
 SIZES = {
     "treesatai self": (128, 109, 109),
@@ -54,10 +55,10 @@ MULTIPROCESSORS, REGISTERS, WARPS, SHARED = 84, 65_536, 48, 102_400  # of it, an
 def _compiled(
     architecture: int, width: int, name: str, euclidean: bool = False, masked: bool = False, dim: int = DIM
 ) -> Resources:
-    euclidean = euclidean and (architecture, width, name) in attention.EUCLIDEAN_TILES
-    tile = attention.tile_for(architecture, width, name, dim, euclidean)
+    euclidean = euclidean and (architecture, width, name) in launch.EUCLIDEAN_TILES
+    tile = launch.tile_for(architecture, width, name, dim, euclidean)
     constants = {
-        **{"D": dim, "BLOCK_D": max(16, triton.next_power_of_2(dim)), "QUERIES": tile.queries, "KEYS": tile.keys},
+        **{"D": dim, "BLOCK_D": max(16, triton.next_power_of_2(dim)), "QUERIES": tile.rows, "KEYS": tile.columns},
         **{"NEAR": NEAR, "VALID": masked, "DROPOUT": masked, "PRECISION": "ieee"},
     }
     if name != "keys":
@@ -141,8 +142,8 @@ def _costs(width: int, name: str, batch: int, queries: int, keys: int) -> dict[s
 def _programs(one: tuple[int, str, bool], batch: int, queries: int, keys: int) -> dict[str, int]:
     """Programs of a launch, and how many run at once on an RTX A6000."""
     width, name, euclidean = one
-    tile, resources = attention.tile_for(86, width, name, DIM, euclidean), _compiled(86, *one)
-    blocks = triton.cdiv(keys, tile.keys) if name == "keys" else triton.cdiv(queries, tile.queries)
+    tile, resources = launch.tile_for(86, width, name, DIM, euclidean), _compiled(86, *one)
+    blocks = triton.cdiv(keys, tile.columns) if name == "keys" else triton.cdiv(queries, tile.rows)
     registers = triton.cdiv(resources.registers, 8) * 8 * 32 * tile.warps
     at_once = min(REGISTERS // registers, WARPS // tile.warps, SHARED // (resources.shared + 1024))
     return {"programs": batch * HEADS * blocks, "at_once": MULTIPROCESSORS * at_once}
@@ -150,8 +151,8 @@ def _programs(one: tuple[int, str, bool], batch: int, queries: int, keys: int) -
 
 def _instructions(one: tuple[int, str, bool]) -> dict[str, float]:
     """Instructions a thread spends on one of its scores, in blocks with and without near buckets."""
-    tile = attention.tile_for(86, *one[:2], DIM, one[2])
-    scores = tile.queries * tile.keys / (32 * tile.warps)
+    tile = launch.tile_for(86, *one[:2], DIM, one[2])
+    scores = tile.rows * tile.columns / (32 * tile.warps)
     mixed, far = _compiled(86, *one).loops()
     return {"mixed": round(mixed / scores, 1), "far": round(far / scores, 1)}
 
@@ -159,7 +160,7 @@ def _instructions(one: tuple[int, str, bool]) -> dict[str, float]:
 def write_table() -> None:
     kernels = {
         _title(*one): {
-            "tile": vars(attention.tile_for(86, *one[:2], DIM, one[2])),
+            "tile": vars(launch.tile_for(86, *one[:2], DIM, one[2])),
             "resources": _compiled(86, *one).numbers(),
             "instructions_a_score": _instructions(one),
             "costs": {size: _costs(*one[:2], *numbers) | _programs(one, *numbers) for size, numbers in SIZES.items()},

@@ -5,6 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from ..._triton.language import LOG2_E
+
 
 @triton.jit
 def row_keys(seed, o_row):
@@ -96,9 +98,9 @@ def _live_bias(b_query, p_table, p_live, n, scale, o_d, buckets, D: tl.constexpr
     k = tl.load(p_live + n)
     if CONTEXTUAL:
         b_entry = tl.load(p_table + o_d * buckets + k, mask=o_d < D, other=0.0).to(tl.float32)
-        b_bias = tl.sum(b_query * b_entry[None, :], 1) * (scale * 1.4426950408889634)
+        b_bias = tl.sum(b_query * b_entry[None, :], 1) * (scale * LOG2_E)
     else:
-        b_bias = tl.zeros([b_query.shape[0]], tl.float32) + tl.load(p_table + k).to(tl.float32) * 1.4426950408889634
+        b_bias = tl.zeros([b_query.shape[0]], tl.float32) + tl.load(p_table + k).to(tl.float32) * LOG2_E
     return b_bias
 
 

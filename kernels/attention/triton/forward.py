@@ -1,11 +1,12 @@
-"""The forward kernel of attention; triton.py says what it computes."""
+"""The forward kernel of attention; launch.py says what it computes."""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
-from .triton_common import keep, load_rows, pair_places, row_keys, store_bias, stored_bias
+from ..._triton.language import LOG2_E
+from .primitives import keep, load_rows, pair_places, row_keys, store_bias, stored_bias
 
 
 @triton.jit
@@ -19,7 +20,7 @@ def _forward_block(
     o_d = tl.arange(0, BLOCK_D)
     m_k = o_k < keys
     b_k = load_rows(p_key, o_k, o_d, key_stride, m_k, D)
-    b_s = tl.dot(b_q, tl.trans(b_k), input_precision=PRECISION) * (scale * 1.4426950408889634)
+    b_s = tl.dot(b_q, tl.trans(b_k), input_precision=PRECISION) * (scale * LOG2_E)
     if MIXED:
         b_place = pair_places(p_index, p_query_place, p_key_place, o_q, m_q, o_k, m_k, positions, EUCLIDEAN, 1)
         b_s += stored_bias(b_place, p_bias, o_row, m_q, rows, NEAR, EUCLIDEAN, 1)

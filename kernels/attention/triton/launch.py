@@ -15,36 +15,25 @@ that costs less (``EUCLIDEAN_TILES``).
 
 from __future__ import annotations
 
-import functools
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 import triton
 from torch import Tensor
 
-from .dropout import threshold
-from .eager import empty_like_heads
-from .layout import Layout
-from .triton_backward import keys_kernel, queries_kernel, rows_kernel
-from .triton_common import block_kernel
-from .triton_forward import forward_kernel
+from ..._triton.device import Tile, architecture, row, tiles_of
+from ..dropout import threshold
+from ..eager import empty_like_heads
+from ..layout import Layout
+from .backward import keys_kernel, queries_kernel, rows_kernel
+from .forward import forward_kernel
+from .primitives import block_kernel
 
-__all__ = ["EUCLIDEAN_TILES", "TILES", "Tile", "backward", "forward", "tile_for"]
+__all__ = ["EUCLIDEAN_TILES", "TILES", "backward", "forward", "tile_for"]
 
-
-@dataclass(frozen=True)
-class Tile:
-    """Queries and keys of a block, warps and pipeline stages of a program."""
-
-    queries: int
-    keys: int
-    warps: int
-    stages: int
-
-
-# By architecture, width of an operand in bytes, and pass; for head dimensions up to 32. Chosen by what they compile
-# to (registers, spills, shared memory: tests/kernels/test_attention_aot.py; instructions a score:
-# benchmarks/README.md), not yet by time on a GPU.
+# By compute capability, width of an operand in bytes, and pass; rows are queries, columns keys; for head dimensions up
+# to 32. sm_90's by kernel time on an H100 (1 or 2 warps: with 4, Triton takes Hopper's wgmma, whose 64 rows cost
+# more registers than it saves), sm_86's by what they compile to (benchmarks/README.md).
 TILES = {
     (86, 2, "forward"): Tile(64, 32, 4, 2),
     (86, 2, "queries"): Tile(64, 32, 4, 2),
@@ -52,9 +41,9 @@ TILES = {
     (86, 4, "forward"): Tile(32, 32, 4, 2),
     (86, 4, "queries"): Tile(32, 32, 4, 2),
     (86, 4, "keys"): Tile(32, 32, 4, 2),
-    (90, 2, "forward"): Tile(64, 32, 4, 2),
-    (90, 2, "queries"): Tile(64, 32, 4, 2),
-    (90, 2, "keys"): Tile(64, 64, 4, 2),
+    (90, 2, "forward"): Tile(64, 32, 2, 2),
+    (90, 2, "queries"): Tile(64, 32, 2, 2),
+    (90, 2, "keys"): Tile(64, 32, 2, 2),
     (90, 4, "forward"): Tile(32, 32, 4, 2),
     (90, 4, "queries"): Tile(32, 32, 4, 2),
     (90, 4, "keys"): Tile(32, 32, 4, 2),
@@ -64,7 +53,8 @@ EUCLIDEAN_TILES = {
     (86, 2, "forward"): Tile(64, 64, 4, 2),
     (86, 4, "forward"): Tile(32, 32, 4, 2),
     (86, 4, "queries"): Tile(32, 32, 4, 2),
-    (90, 2, "forward"): Tile(64, 64, 4, 2),
+    (90, 2, "forward"): Tile(32, 64, 2, 2),
+    (90, 2, "queries"): Tile(64, 32, 2, 2),
     (90, 4, "forward"): Tile(32, 32, 4, 2),
     (90, 4, "queries"): Tile(32, 32, 4, 2),
 }
@@ -72,26 +62,18 @@ _PRECISION = "ieee"  # of float32 products: tf32 would be rounded by truncation 
 _ROWS = 64  # rows of a program of rows_kernel and block_kernel
 
 
-@functools.cache
-def _architecture(device: torch.device) -> int:
-    if device.type != "cuda":
-        return 86  # the interpreter
-    major, minor = torch.cuda.get_device_capability(device)
-    return 90 if (major, minor) >= (9, 0) else 86
-
-
 def tile_for(architecture: int, width: int, name: str, dim: int, euclidean: bool = False) -> Tile:
     """The tile of pass ``name`` for operands of ``width`` bytes; smaller ones for wide heads."""
-    tile = (EUCLIDEAN_TILES if euclidean else TILES)[architecture, width, name]
+    tile = row(EUCLIDEAN_TILES if euclidean else TILES, architecture, width, name)
     own = max(16, 4096 // triton.next_power_of_2(dim))  # rows that a program keeps, and those that it walks through
     walked = max(16, own // 2)
-    queries, keys = (walked, own) if name == "keys" else (own, walked)
-    return replace(tile, queries=min(tile.queries, queries), keys=min(tile.keys, keys))
+    rows, columns = (walked, own) if name == "keys" else (own, walked)
+    return replace(tile, rows=min(tile.rows, rows), columns=min(tile.columns, columns))
 
 
 def _tile(query: Tensor, name: str, layout: Layout) -> tuple[Tile, tuple[Tensor, ...], dict[str, int]]:
     """The tile, and what the kernel finds buckets by: arguments (table, of queries, of keys) and its form."""
-    at = _architecture(query.device), query.element_size(), name
+    at = tiles_of(architecture(query.device)), query.element_size(), name
     euclidean = layout.euclidean >= 0 and at in EUCLIDEAN_TILES
     tile = tile_for(*at, query.shape[-1], euclidean)
     if euclidean:
@@ -103,17 +85,17 @@ def _order(layout: Layout, tile: Tile, by_key: bool) -> tuple[Tensor, Tensor]:
     """For each block of queries (or of keys) the blocks of the other, mixed ones first, and their number."""
 
     def make() -> tuple[Tensor, Tensor]:
-        blocks = triton.cdiv(layout.queries, tile.queries), triton.cdiv(layout.keys, tile.keys)
+        blocks = triton.cdiv(layout.queries, tile.rows), triton.cdiv(layout.keys, tile.columns)
         mixed = torch.empty(blocks, dtype=torch.int8, device=layout.index.device)
         block_kernel[blocks](
             layout.index, layout.query_position, layout.key_position, mixed,
-            layout.positions, layout.queries, layout.keys, tile.queries, tile.keys,
+            layout.positions, layout.queries, layout.keys, tile.rows, tile.columns,
         )  # fmt: skip
         mixed = mixed.T if by_key else mixed
         order = mixed.argsort(dim=1, descending=True, stable=True)
         return order.int().contiguous(), mixed.sum(1, dtype=torch.int32)
 
-    return layout.remember(("order", tile.queries, tile.keys, by_key), make)
+    return layout.remember(("order", tile.rows, tile.columns, by_key), make)
 
 
 def _strides(tensor: Tensor) -> tuple[int, int, int]:
@@ -159,14 +141,14 @@ def forward(
     tile, places, form = _tile(query, "forward", layout)
     rows = batch * heads * queries
     bias = query.new_empty((layout.live.numel() - 1, rows), dtype=torch.float32)
-    forward_kernel[(triton.cdiv(queries, tile.queries) * batch * heads,)](
+    forward_kernel[(triton.cdiv(queries, tile.rows) * batch * heads,)](
         query, key, value, table.contiguous(), layout.live, *places,
         *_order(layout, tile, by_key=False), query if key_valid is None else key_valid.contiguous().view(torch.uint8),
         query if seed is None else seed, bias, output, largest, weight,
         *_strides(query), *_strides(key), *_strides(value),
         heads, queries, key.shape[2], layout.positions, table.shape[-1], rows, scale, threshold(dropout_p),
         1 / (1 - dropout_p),
-        QUERIES=tile.queries, KEYS=tile.keys, CONTEXTUAL=table.dim() == 3, SHARED=table.shape[0] == 1,
+        QUERIES=tile.rows, KEYS=tile.columns, CONTEXTUAL=table.dim() == 3, SHARED=table.shape[0] == 1,
         num_warps=tile.warps, num_stages=tile.stages, **form,
         **_options(query, layout, key_valid, dropout_p),
     )  # fmt: skip
@@ -213,22 +195,22 @@ def backward(
     )  # fmt: skip
 
     tile, places, form = _tile(query, "queries", layout)
-    blocks = triton.cdiv(queries, tile.queries)
+    blocks = triton.cdiv(queries, tile.rows)
     partial = query.new_empty((batch, heads, blocks, near, *((dim,) if contextual else ())), dtype=torch.float32)
     queries_kernel[(blocks * batch * heads,)](
         query, key, value, grad_output, table, layout.live, *places,
         *_order(layout, tile, by_key=False), valid, seed, by_row, gradients[0], partial,
         *strides, heads, *numbers, table.shape[-1], rows, scale, threshold(dropout_p), 1 / (1 - dropout_p),
-        QUERIES=tile.queries, KEYS=tile.keys, BLOCK_N=triton.next_power_of_2(max(near, 1)), **of_table,
+        QUERIES=tile.rows, KEYS=tile.columns, BLOCK_N=triton.next_power_of_2(max(near, 1)), **of_table,
         num_warps=tile.warps, num_stages=tile.stages, **form, **options,
     )  # fmt: skip
 
     tile, places, _ = _tile(query, "keys", layout)
-    keys_kernel[(triton.cdiv(key.shape[2], tile.keys) * batch * heads,)](
+    keys_kernel[(triton.cdiv(key.shape[2], tile.columns) * batch * heads,)](
         query, key, value, grad_output, *places, *_order(layout, tile, by_key=True), valid, seed, by_row,
         *gradients[1:],
         *strides, heads, *numbers, rows, scale, threshold(dropout_p), 1 / (1 - dropout_p),
-        QUERIES=tile.queries, KEYS=tile.keys, num_warps=tile.warps, num_stages=tile.stages, **options,
+        QUERIES=tile.rows, KEYS=tile.columns, num_warps=tile.warps, num_stages=tile.stages, **options,
     )  # fmt: skip
     return *gradients, _grad_table(partial, table, layout.live)
 

@@ -1,11 +1,12 @@
-"""The backward kernels of attention; triton.py says what they compute."""
+"""The backward kernels of attention; launch.py says what they compute."""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
-from .triton_common import (
+from ..._triton.language import LOG2_E
+from .primitives import (
     entry,
     keep,
     load_rows,
@@ -67,7 +68,7 @@ def _queries_block(
     m_k = o_k < keys
     b_k = load_rows(p_key, o_k, o_d, key_stride, m_k, D)
     b_v = load_rows(p_value, o_k, o_d, value_stride, m_k, D)
-    b_s = tl.dot(b_q, tl.trans(b_k), input_precision=PRECISION) * (scale * 1.4426950408889634)
+    b_s = tl.dot(b_q, tl.trans(b_k), input_precision=PRECISION) * (scale * LOG2_E)
     if MIXED:
         b_place = pair_places(p_index, p_query_place, p_key_place, o_q, m_q, o_k, m_k, positions, EUCLIDEAN, 1)
         b_s += stored_bias(b_place, p_bias, o_row, m_q, rows, NEAR, EUCLIDEAN, 1)
@@ -176,7 +177,7 @@ def _keys_block(
     b_top = tl.load(p_rows + o_row, mask=m_q, other=0.0)
     b_factor = tl.load(p_rows + rows + o_row, mask=m_q, other=0.0)
     b_delta = tl.load(p_rows + 2 * rows + o_row, mask=m_q, other=0.0)
-    b_s = tl.dot(b_k, tl.trans(b_q), input_precision=PRECISION) * (scale * 1.4426950408889634)  # (keys, queries)
+    b_s = tl.dot(b_k, tl.trans(b_q), input_precision=PRECISION) * (scale * LOG2_E)  # (keys, queries)
     if MIXED:
         b_place = pair_places(p_index, p_query_position, p_key_position, o_q, m_q, o_k, m_k, positions, -1, 0)
         b_s += stored_bias(b_place, p_rows + 3 * rows, o_row, m_q, rows, NEAR, -1, 0)
