@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..memory import remember
 from .op import bin_decode, bin_encode, code_statistics
 
 __all__ = ["Encoded", "MeanScaleBins", "MuLaw", "QuantileBins", "SymbolicAggregate", "Tokenizer", "UniformBins"]
@@ -38,7 +39,7 @@ def apart(codes: Tensor | Encoded, scale: Tensor | None) -> Encoded:
 class Tokenizer(nn.Module):
     """What all tokenizers of series share: ``decode(encode(values))`` is what encoding leaves of ``values``.
 
-    ``state_dict`` holds what ``fit`` found.
+    ``state_dict`` holds what ``fit`` found, on the device of the series it was given.
     """
 
     codebook_size: int
@@ -98,7 +99,7 @@ class _Bins(Tokenizer):
     @property
     def sizes(self) -> list[int]:
         """Number of bins of every variable."""
-        return (~self.centres.isnan()).sum(1).tolist()
+        return [centres.numel() for _, centres in self._variables()]
 
     @property
     def codebook_size(self) -> int:
@@ -117,18 +118,24 @@ class _Bins(Tokenizer):
         return sum(math.log2(size) for size in self.sizes) / len(self.sizes)
 
     def _each_channel(self, series: Tensor, function: Any) -> Tensor:
-        name = type(self).__name__
-        if not self.sizes:
+        name, variables = type(self).__name__, self._variables()
+        if not variables:
             raise RuntimeError(f"{name}: not fitted yet; call fit(values) or load a state dict")
         whole = series.reshape((1,) * (3 - series.ndim) + series.shape)  # (B, C, T)
-        if len(self.sizes) not in (1, whole.shape[1]):
-            raise ValueError(f"{name}: fitted on {len(self.sizes)} variables, got series {tuple(series.shape)}")
-        done = []
-        for c, channel in enumerate(whole.unbind(1)):
-            c = min(c, len(self.sizes) - 1)
-            size = self.sizes[c]
-            done.append(function(channel, self.edges[c, : size + 1], self.centres[c, :size]))
+        if len(variables) not in (1, whole.shape[1]):
+            raise ValueError(f"{name}: fitted on {len(variables)} variables, got series {tuple(series.shape)}")
+        done = [function(channel, *variables[c % len(variables)]) for c, channel in enumerate(whole.unbind(1))]
         return torch.stack(done, 1).reshape(series.shape)
+
+    def _variables(self) -> list[tuple[Tensor, Tensor]]:
+        """Edges (K+1,) and centres (K,) of every variable, remembered: counting bins waits for a GPU."""
+
+        def make() -> list[tuple[Tensor, Tensor]]:
+            sizes = (~self.centres.isnan()).sum(1).tolist()
+            edges, centres = self.edges, self.centres
+            return [(edges[c, : size + 1].clone(), centres[c, :size].clone()) for c, size in enumerate(sizes)]
+
+        return remember((self.edges, self.centres), "variables", make)
 
     def _set(self, edges: list[Tensor], centres: list[Tensor]) -> None:
         self.edges = nn.utils.rnn.pad_sequence(edges, batch_first=True, padding_value=math.nan)
@@ -151,24 +158,27 @@ class UniformBins(_Bins):
             raise ValueError(f"UniformBins: give low < high, or neither; got low={low}, high={high}")
         self.bins, self.fixed = bins, low is not None
         if low is not None:
-            self._set_ranges([(low, high)])
+            self._set_ranges([(low, high)], torch.get_default_device())
 
     def fit(self, values: Tensor) -> UniformBins:
         """Takes each variable's range in series (B, C, T), unless ``low`` and ``high`` were given.
 
         Raises ValueError if a variable has no finite value.
         """
-        if not self.fixed:
-            self._set_ranges([(float(v.min()), float(v.max())) for v in _observed("UniformBins.fit", values)])
+        if self.fixed:
+            return self.to(values.device)
+        ranges = [(float(v.min()), float(v.max())) for v in _observed("UniformBins.fit", values)]
+        self._set_ranges(ranges, values.device)
         return self
 
-    def _set_ranges(self, ranges: list[tuple[float, float]]) -> None:
+    def _set_ranges(self, ranges: list[tuple[float, float]], device: torch.device) -> None:
         edges = []
         for low, high in ranges:
             # A constant variable, too, needs bins of some width: the least that keeps its value to seven digits.
             least = self.bins * 2.0**-22 * max(abs(low), abs(high), 1e-30)
             widen = max(0.0, least - (high - low)) / 2
-            edges.append(torch.linspace(low - widen, high + widen, self.bins + 1, dtype=torch.float64))
+            ends = low - widen, high + widen  # computed on the CPU, so that a bin is the same on every device
+            edges.append(torch.linspace(*ends, self.bins + 1, dtype=torch.float64, device="cpu").to(device))
         self._set(edges, [(e[1:] + e[:-1]) / 2 for e in edges])
 
 

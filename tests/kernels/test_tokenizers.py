@@ -250,3 +250,22 @@ def test_real_temperatures_cost_more_bits_for_less_error(data_dir):
 def test_bad_arguments_are_named(call, error, says):
     with pytest.raises(error, match=says):
         call()
+
+
+@pytest.mark.parametrize("make", POINTWISE)
+def test_what_was_fitted_lies_where_the_series_are(make):
+    series = walks()
+    tokenizer = make().to("meta").fit(series)  # a device that holds no numbers: nothing may be left there
+    assert {buffer.device.type for buffer in tokenizer.buffers()} == {"cpu"}
+    again = make()
+    again.load_state_dict(tokenizer.state_dict())
+    assert torch.equal(tokenizer.encode(series), again.encode(series))
+
+
+def test_a_tokenizer_fitted_again_forgets_its_first_bins():
+    tokenizer = UniformBins(8).fit(torch.tensor([0.0, 1.0]))
+    assert tokenizer.encode(torch.tensor([0.9])).tolist() == [7]
+    tokenizer.fit(torch.tensor([0.0, 8.0]))
+    assert tokenizer.encode(torch.tensor([0.9])).tolist() == [0]
+    tokenizer.edges.mul_(0.1)
+    assert tokenizer.encode(torch.tensor([0.75])).tolist() == [7]
