@@ -1,10 +1,10 @@
-# make demo | test | lint | bench: each makes the environment in .venv if it is missing or its description changed.
+# make demo | test | lint | bench | gpu: each makes the environment in .venv if it is missing or its description changed.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench gpu clean
 
 demo: $(READY)
 	$(BIN)/fusion demo
@@ -18,6 +18,11 @@ lint: $(READY)
 
 bench: $(VENV)/ready-bench
 	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only
+
+# Everything there is to measure on a GPU, in BUDGET seconds: benchmarks/README.md.
+BUDGET ?= 460
+gpu: $(READY)
+	$(BIN)/python benchmarks/gpu_run.py --budget $(BUDGET)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["Build", "compare", "device_name", "save"]
+__all__ = ["Build", "compare", "conditions", "device_name", "save"]
 
 RESULTS = Path(__file__).parent / "results"
 _M_MMAP_THRESHOLD = -3  # of malloc.h
@@ -152,7 +152,7 @@ def _read(path: str) -> str:
     return Path(path).read_text() if Path(path).exists() else ""
 
 
-def _conditions() -> dict[str, Any]:
+def conditions() -> dict[str, Any]:
     try:
         import triton
 
@@ -183,7 +183,7 @@ def save() -> list[Path]:
         rows = json.loads(json.dumps(rows))  # tuples become lists, as in the file
         measured = {_identity(row) for row in rows}
         rows = [row for row in known if _identity(row) not in measured] + rows
-        path.write_text(json.dumps({"op": op, **_conditions(), "rows": rows}, indent=1) + "\n")
+        path.write_text(json.dumps({"op": op, **conditions(), "rows": rows}, indent=1) + "\n")
         paths.append(path)
     return paths
 

@@ -1,0 +1,1 @@
+"""Measures the ops against what a user would write otherwise. Not installed with the package."""
