@@ -173,7 +173,7 @@ def _timing(content: dict[str, Any]) -> Iterator[str]:
 
 
 def _sweep(content: dict[str, Any]) -> Iterator[str]:
-    rows = [row for row in content["rows"] if "key" in row]
+    rows = [row for row in content["rows"] if "table" in row]
     yield from ("| table | key | tile now | µs | best tile | µs | tried |", "|---|---|---|--:|---|--:|--:|")
     for table_, key in dict.fromkeys((row["table"], row["key"]) for row in rows):
         own = [row for row in rows if (row["table"], row["key"]) == (table_, key)]

@@ -60,8 +60,10 @@ def _row(job: Job, dry: bool) -> dict[str, Any]:
     row: dict[str, Any] = {"key": job.key, "op": job.op, "contender": job.contender, **job.case}
     began = time.monotonic()
     try:
+        # A backward pass alone runs where its forward pass did, outside any graph.
+        graphed = job.op in GRAPHED and job.case.get("pass") != "backward"
         long = job.op == "training_step"
-        row |= measure(job.build(), with_graph=job.op in GRAPHED, seconds=0.5 if long else 0.06)
+        row |= measure(job.build(), with_graph=graphed, seconds=0.5 if long else 0.06)
     except Exception as error:
         row["refused"] = f"{type(error).__name__}: {error}".splitlines()[0][:300]
         if "CUDA error" in str(error) or "illegal memory" in str(error):
