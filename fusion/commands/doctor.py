@@ -58,15 +58,47 @@ def _show_hardware() -> None:
     print(f"compiler: {compiler}")
     if torch.cuda.is_available():
         for i in range(torch.cuda.device_count()):
-            gpu = torch.cuda.get_device_properties(i)
-            print(f"GPU {i}:    {gpu.name}, sm_{gpu.major}{gpu.minor}, {gpu.total_memory / 2**30:.0f} GiB")
+            print(textwrap.fill(f"GPU {i}:    {_describe_gpu(i)}", 118, subsequent_indent=10 * " "))
     else:
         print(
             f"GPU:      none visible (torch {torch.__version__}, built for CUDA {torch.version.cuda or 'no version'})"
         )
+    print(textwrap.fill(f"triton:   {_describe_triton()}", 118, subsequent_indent=10 * " "))
     settings = {k: v for k, v in sorted(os.environ.items()) if k.startswith("FUSION_")}
     print("settings: " + (", ".join(f"{k}={v}" for k, v in settings.items()) or "no FUSION_* variable is set"))
     print(f"compiled: kept in {build.cache_folder()}")
+
+
+def _describe_gpu(index: int) -> str:
+    """What it is, whether Triton's kernels run on it, by whose tiles, and whether they were timed there."""
+    import torch
+
+    from fusion.kernels._triton.device import MEASURED, OLDEST, SHARED_MEMORY, nearest, tiles_of
+
+    gpu = torch.cuda.get_device_properties(index)
+    own = 10 * gpu.major + gpu.minor
+    text = f"{gpu.name}, sm_{own}, {gpu.total_memory / 2**30:.0f} GiB"
+    if (gpu.major, gpu.minor) < OLDEST:
+        return f"{text}; the Triton kernels need sm_{OLDEST[0]}{OLDEST[1]} or above and do not run on it"
+    alike = nearest((gpu.major, gpu.minor), gpu.shared_memory_per_block_optin)
+    if own not in SHARED_MEMORY:
+        text += f"; sm_{own}: not listed, takes the tiles of sm_{alike}"
+    elif tiles_of(own) != own:
+        text += f"; takes the tiles of sm_{tiles_of(own)} where it has none of its own"
+    if gpu.name in MEASURED:
+        return f"{text}; kernels were measured on this GPU"
+    return f"{text}; kernels were measured on {', '.join(MEASURED)}, not on this GPU"
+
+
+def _describe_triton() -> str:
+    """Its version, and what stands against its use."""
+    from fusion.kernels.backends import unavailable, untested
+
+    try:
+        import triton
+    except ImportError:
+        return "not installed; it comes with CUDA builds of torch"
+    return triton.__version__ + "".join(f"; {why}" for why in (unavailable("triton") or untested("triton"),) if why)
 
 
 def _show_backends() -> list[str]:

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "MEASURED",
+    "OLDEST",
     "SHARED_MEMORY",
     "Tile",
     "architecture",
@@ -29,9 +31,11 @@ __all__ = [
 # Bytes of shared memory that one program may have, by compute capability. Tiles are checked against these ahead of
 # time (tests/kernels/aot.py).
 SHARED_MEMORY = {80: 166_912, 86: 101_376, 89: 101_376, 90: 232_448, 100: 232_448, 120: 101_376}
+# GPUs that the kernels' times were measured on and their tiles chosen by, as torch names them.
+MEASURED = ("NVIDIA H100 80GB HBM3",)
 # Whose tiles an architecture takes where a table has none of its own: the same shared memory and tensor cores alike.
 _ALIKE = {80: 86, 89: 86, 120: 86, 100: 90}
-_OLDEST = (8, 0)  # bfloat16 products and asynchronous copies
+OLDEST = (8, 0)  # bfloat16 products and asynchronous copies
 
 T = TypeVar("T")
 
@@ -107,7 +111,7 @@ def refuses_device(x: Tensor) -> str | None:
 @functools.cache
 def _refuses(index: int) -> str | None:
     major, minor = torch.cuda.get_device_capability(index)
-    if (major, minor) >= _OLDEST:
+    if (major, minor) >= OLDEST:
         return None
     name = torch.cuda.get_device_name(index)
     return f"needs a GPU of compute capability 8.0 or above; {name} has {major}.{minor}"

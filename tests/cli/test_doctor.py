@@ -1,12 +1,15 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from fusion import selftest
 from fusion.cli import main
-from fusion.commands import versions
+from fusion.commands import doctor, versions
 from fusion.kernels import backends
+from fusion.kernels._triton.device import MEASURED
+from fusion.kernels.backends import unavailable, untested
 
 
 def pretend(folder, name, version, *requires):
@@ -78,3 +81,41 @@ def test_build_prints_where_everything_is(monkeypatch, capsys):
     assert "/cache/cpu.so" in capsys.readouterr().out
     monkeypatch.setattr("fusion.kernels.build.compile_all", lambda: {"cpu": "not built: no g++"})
     assert main(["build"]) == 1
+
+
+def gpu(name, major, minor, shared):
+    properties = SimpleNamespace(name=name, major=major, minor=minor, total_memory=2**35)
+    properties.shared_memory_per_block_optin = shared
+    return properties
+
+
+@pytest.mark.parametrize(
+    ("properties", "sentences"),
+    [
+        (gpu("Orin", 8, 7, 166_912), ["sm_87: not listed, takes the tiles of sm_80", "not on this GPU"]),
+        (gpu("NVIDIA RTX A6000", 8, 6, 101_376), ["sm_86, 32 GiB;", f"measured on {MEASURED[0]}, not on this GPU"]),
+        (gpu("NVIDIA L4", 8, 9, 101_376), ["takes the tiles of sm_86 where it has none of its own"]),
+        (gpu(MEASURED[0], 9, 0, 232_448), ["kernels were measured on this GPU"]),
+        (gpu("Tesla T4", 7, 5, 65_536), ["sm_75", "need sm_80 or above and do not run on it"]),
+        (gpu("Future", 13, 0, 300_000), ["sm_130: not listed, takes the tiles of sm_100"]),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_it_says_by_whose_tiles_a_gpu_runs(properties, sentences, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties)
+    text = doctor._describe_gpu(0)
+    assert all(sentence in text for sentence in sentences), text
+
+
+@pytest.mark.parametrize(("version", "sentence"), [("3.5.1", "is older than 3.6"), ("3.10.0", "is newer than 3.9")])
+def test_it_says_what_is_wrong_with_a_triton(version, sentence, monkeypatch):
+    triton = pytest.importorskip("triton")
+    monkeypatch.setattr(triton, "__version__", version)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for reason in (unavailable, untested):
+        reason.cache_clear()
+    try:
+        assert doctor._describe_triton().startswith(f"{version}; triton {version} {sentence}")
+    finally:
+        for reason in (unavailable, untested):
+            reason.cache_clear()

@@ -1,7 +1,7 @@
 """The CUDA sources compile against the headers of every torch that is supported, not only of the one installed.
 
-Headers come out of torch's wheel for macOS, the smallest (80 MB; they are the same on every system), and are kept in the
-user's cache folder.
+Headers come out of torch's wheel for macOS, the smallest (80 MB; they are the same on every system), and are kept in
+the user's cache folder.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fusion.kernels import build, toolchain
 SOURCES = sorted((build.CSRC / "cuda").glob("*.cu"))
 VERSIONS = ("2.10.0", "2.11.0", "2.13.0")
 GPUS = (80, 86, 90)
-WHEEL = "--platform macosx_15_0_arm64 --python-version 3.12 --implementation cp --only-binary=:all: --no-deps".split()
+WHEEL = ("--platform=macosx_15_0_arm64", "--python-version=3.12", "--implementation=cp", "--only-binary=:all:")
 
 
 def headers(version: str, work: Path) -> Path:
@@ -27,7 +27,18 @@ def headers(version: str, work: Path) -> Path:
     folder = build.cache_folder() / "headers" / f"torch-{version}"
     if folder.is_dir():
         return folder
-    command = [sys.executable, "-m", "pip", "download", "--quiet", *WHEEL, "--dest", str(work), f"torch=={version}"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        *WHEEL,
+        "--dest",
+        str(work),
+        f"torch=={version}",
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         pytest.skip(f"torch {version} cannot be downloaded: {done.stderr.strip()[-300:]}")
