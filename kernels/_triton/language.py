@@ -10,10 +10,16 @@ from .device import interpreting
 if interpreting():
     from . import interpreter  # noqa: F401  (bfloat16 there is wrong without)
 
-__all__ = ["LN_2", "LOG2_E", "power_of_two", "product", "split"]
+__all__ = ["LN_2", "LOG2_E", "constant", "power_of_two", "product", "split"]
 
-LOG2_E = tl.constexpr(1.4426950408889634)
-LN_2 = tl.constexpr(0.6931471805599453)
+
+def constant(value: float) -> float | tl.constexpr:
+    """A number that kernels may take from their module; the interpreter cannot have a constexpr left of an operator."""
+    return value if interpreting() else tl.constexpr(value)
+
+
+LOG2_E = constant(1.4426950408889634)
+LN_2 = constant(0.6931471805599453)
 
 
 @triton.jit

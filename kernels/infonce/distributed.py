@@ -31,7 +31,8 @@ def joined_rows(
     tile: Tensor,
     patch: Tensor,
     valid: Tensor | None,
-    temperature: Tensor,
+    temperature: Tensor | None,
+    value: float,
     exclude: str,
     normalize: bool,
     accuracy: bool,
@@ -50,17 +51,17 @@ def joined_rows(
     place = order.argsort()  # (N,) where each token of the joined batch went
     start = sum(sizes[: dist.get_rank(group)])
     anchor = place[start : start + len(tokens)]
-    return _Rows.apply(tokens, temperature, (layout, order, anchor, sizes, normalize, accuracy, group))
+    return _Rows.apply(tokens, temperature, (layout, order, anchor, sizes, value, normalize, accuracy, group))
 
 
 class _Rows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, tokens: Tensor, temperature: Tensor, setting: tuple[Any, ...]) -> tuple[Tensor, ...]:
-        layout, order, anchor, sizes, normalize, accuracy, group = setting
+    def forward(ctx: Any, tokens: Tensor, temperature: Tensor | None, setting: tuple[Any, ...]) -> tuple[Tensor, ...]:
+        layout, order, anchor, sizes, value, normalize, accuracy, group = setting
         joined = _gather(tokens, sizes, group)[order]  # (N, D)
         with torch.autocast(tokens.device.type, enabled=False):
             loss, log_z, log_y, inverse, hits = torch.ops.fusion.patch_info_nce_forward(
-                joined, *layout, anchor, temperature, normalize, accuracy
+                joined, *layout, anchor, temperature, value, normalize, accuracy
             )
         ctx.setting = setting
         ctx.save_for_backward(joined, temperature, log_z, log_y, inverse)
@@ -70,15 +71,16 @@ class _Rows(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, None]:
-        layout, order, anchor, sizes, normalize, _, group = ctx.setting
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        layout, order, anchor, sizes, value, normalize, _, group = ctx.setting
         joined, temperature, log_z, log_y, inverse = ctx.saved_tensors
         rows = torch.stack([grad, log_z, log_y], 1)  # (R, 3)
         grad, log_z, log_y = _gather(rows, sizes, group)[order].T.contiguous()
         d_tokens, d_temperature = torch.ops.fusion.patch_info_nce_backward(
-            grad, joined, *layout, anchor, temperature, log_z, log_y, inverse, normalize, ctx.needs_input_grad[1]
+            *(grad, joined, *layout, anchor, temperature, value, log_z, log_y, inverse, normalize),
+            ctx.needs_input_grad[1],
         )
-        return d_tokens, d_temperature, None
+        return d_tokens, d_temperature if ctx.needs_input_grad[1] else None, None
 
 
 class _JoinedSum(torch.autograd.Function):

@@ -23,13 +23,14 @@ def forward(
     block: Tensor,
     ring: Tensor,
     anchor: Tensor | None,
-    temperature: Tensor,
+    temperature: Tensor | None,
+    value: float,
     normalize: bool,
     accuracy: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Row losses and what the backward pass needs; see ``op.py`` for the meaning of every argument."""
     f, inverse = directions(tokens, modality, normalize)  # (N, D), (N,)
-    scale = 1 / temperature.to(f)
+    scale = 1 / (value if temperature is None else temperature.to(f))
     rows_total = len(f) if anchor is None else len(anchor)
     loss, log_z, log_y = (f.new_empty(rows_total) for _ in range(3))
     hit = torch.empty(rows_total if accuracy else 0, dtype=torch.bool, device=f.device)
@@ -64,7 +65,8 @@ def backward(
     block: Tensor,
     ring: Tensor,
     anchor: Tensor | None,
-    temperature: Tensor,
+    temperature: Tensor | None,
+    value: float,
     log_z: Tensor,
     log_y: Tensor,
     inverse: Tensor,
@@ -73,7 +75,7 @@ def backward(
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the anchors' tokens, (R, D), and their share of the gradient of the temperature, ()."""
     f, _ = directions(tokens, modality, normalize)
-    scale = 1 / temperature.to(f)
+    scale = 1 / (value if temperature is None else temperature.to(f))
     d_tokens = tokens.new_empty(len(f) if anchor is None else len(anchor), f.shape[1])
     slope = f.new_zeros(())  # sum over anchors of f . dL/df
 
@@ -96,9 +98,7 @@ def backward(
         if normalize:
             d_f = (d_f - along * f_rows) * inverse[rows, None]
         d_tokens[here] = d_f.to(tokens.dtype)
-    if not needs_temperature:
-        return d_tokens, torch.zeros_like(temperature)
-    return d_tokens, (-0.5 * scale * slope).to(temperature)
+    return d_tokens, (-0.5 * scale * slope).to(tokens if temperature is None else temperature)
 
 
 def directions(tokens: Tensor, modality: Tensor, normalize: bool) -> tuple[Tensor, Tensor]:

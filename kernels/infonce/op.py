@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._triton.device import refuses_device
 from ..backends import implement
 from ..operators import declare_native, define, under_autocast
 from . import eager
@@ -25,7 +26,7 @@ from .layout import EXCLUDE, Layout, dense_layout, ragged_layout
 __all__ = ["patch_info_nce", "patch_info_nce_ragged"]
 
 
-def _fake_forward(tokens, modality, block, ring, anchor, temperature, normalize, accuracy):  # type: ignore[no-untyped-def]
+def _fake_forward(tokens, modality, block, ring, anchor, temperature, value, normalize, accuracy):  # type: ignore[no-untyped-def]
     dtype = eager.statistics_dtype(tokens.dtype)
     rows = len(tokens) if anchor is None else len(anchor)
     loss, log_z, log_y = (tokens.new_empty(rows, dtype=dtype) for _ in range(3))
@@ -35,23 +36,23 @@ def _fake_forward(tokens, modality, block, ring, anchor, temperature, normalize,
 
 def _fake_backward(grad, tokens, modality, block, ring, anchor, temperature, *saved):  # type: ignore[no-untyped-def]
     rows = len(tokens) if anchor is None else len(anchor)
-    return tokens.new_empty(rows, tokens.shape[1]), torch.empty_like(temperature)
+    return tokens.new_empty(rows, tokens.shape[1]), (tokens if temperature is None else temperature).new_empty(())
 
 
 # tokens (N, D), contiguous. modality, block, ring (N,) int32: see layout.py. anchor (R,) int64: the rows wanted;
-# None: all. temperature (): on any device, so that a Python float never waits for the GPU. Returns loss, log_z
-# and log_y (R,), 0, +inf and +inf in rows without a positive; the inverse norms (N,); and whether the nearest
-# admissible token is a positive, (R,), empty unless asked for.
+# None: all. temperature (), or None: then it is the number ``value``, which no GPU waits for and no graph copies.
+# Returns loss, log_z and log_y (R,), 0, +inf and +inf in rows without a positive; the inverse norms (N,); and whether
+# the nearest admissible token is a positive, (R,), empty unless asked for.
 define(
     "patch_info_nce_forward(Tensor tokens, Tensor modality, Tensor block, Tensor ring, Tensor? anchor, "
-    "Tensor temperature, bool normalize, bool accuracy) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "Tensor? temperature, float value, bool normalize, bool accuracy) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     fake=_fake_forward,
 )
 # grad, log_z, log_y (N,) of all tokens, whichever rows are wanted. needs_temperature=False: its gradient may be
-# anything, and no GPU need be waited for where the temperature is a number.
+# anything.
 define(
     "patch_info_nce_backward(Tensor grad, Tensor tokens, Tensor modality, Tensor block, Tensor ring, "
-    "Tensor? anchor, Tensor temperature, Tensor log_z, Tensor log_y, Tensor inverse, bool normalize, "
+    "Tensor? anchor, Tensor? temperature, float value, Tensor log_z, Tensor log_y, Tensor inverse, bool normalize, "
     "bool needs_temperature) -> (Tensor, Tensor)",
     fake=_fake_backward,
 )
@@ -78,14 +79,12 @@ def _triton_refuses(*args: Any) -> str | None:
         return "has no float64 arithmetic"
     if tokens.shape[1] > 4096:
         return f"keeps a token's features in registers: at most 4096, got {tokens.shape[1]}"
-    if tokens.is_cuda and torch.cuda.get_device_capability(tokens.device) < (8, 0):
-        return "needs a GPU of compute capability 8.0 or above"
-    return None
+    return refuses_device(tokens)
 
 
-def _check_value(temperature: Tensor) -> None:
+def _check_value(temperature: Tensor | None) -> None:
     """Where it costs nothing: a temperature on the GPU would have to be waited for."""
-    if temperature.device.type == "cpu" and not temperature > 0:
+    if temperature is not None and temperature.device.type == "cpu" and not temperature > 0:
         raise ValueError(f"patch_info_nce: temperature must be positive, got a tensor of {temperature.item()}")
 
 
@@ -97,39 +96,51 @@ def _forward_eager(*args: Any) -> tuple[Tensor, ...]:
 
 @implement("patch_info_nce_forward", "triton", refuses=_triton_refuses)
 def _forward_triton(*args: Any) -> tuple[Tensor, ...]:
-    from . import triton
+    from .triton import launch
 
     _check_value(args[5])
-    return triton.forward(*args)
+    return launch.forward(*_where_tokens_are(args, 5))
 
 
 @implement("patch_info_nce_backward", "triton", refuses=_triton_refuses)
 def _backward_triton(*args: Any) -> tuple[Tensor, ...]:
-    from . import triton
+    from .triton import launch
 
-    return triton.backward(*args)
+    d_tokens, d_temperature = launch.backward(*_where_tokens_are(args, 6))
+    return d_tokens, d_temperature if args[6] is None else d_temperature.to(args[6].device)
+
+
+def _where_tokens_are(args: tuple[Any, ...], at: int) -> tuple[Any, ...]:
+    """The arguments with the temperature, argument ``at``, on the device of the tokens."""
+    if args[at] is None or args[at].device == args[0].device:
+        return args
+    return *args[:at], args[at].to(args[0].device, non_blocking=True), *args[at + 1 :]
 
 
 @implement("patch_info_nce_forward", "cpp", refuses=_cpp_refuses)
-def _forward_cpp(tokens, modality, block, ring, anchor, temperature, normalize, accuracy):  # type: ignore[no-untyped-def]
+def _forward_cpp(  # type: ignore[no-untyped-def]
+    tokens, modality, block, ring, anchor, temperature, value, normalize, accuracy
+):
     _check_value(temperature)
+    value = value if temperature is None else temperature.item()
     return torch.ops.fusion.patch_info_nce_forward_cpp(
-        tokens, modality, block, ring, anchor, temperature.item(), normalize, accuracy
+        tokens, modality, block, ring, anchor, value, normalize, accuracy
     )
 
 
 @implement("patch_info_nce_backward", "cpp", refuses=_cpp_refuses)
 def _backward_cpp(  # type: ignore[no-untyped-def]
-    grad, tokens, modality, block, ring, anchor, temperature, log_z, log_y, inverse, normalize, needs_temperature
+    grad, tokens, modality, block, ring, anchor, temperature, value, log_z, log_y, inverse, normalize, needs_temperature
 ):
+    value = value if temperature is None else temperature.item()
     d_tokens, d_temperature = torch.ops.fusion.patch_info_nce_backward_cpp(
-        grad, tokens, modality, block, ring, anchor, temperature.item(), log_z, log_y, normalize
+        grad, tokens, modality, block, ring, anchor, value, log_z, log_y, normalize
     )
-    return d_tokens, torch.full_like(temperature, d_temperature)
+    return d_tokens, (tokens if temperature is None else temperature).new_full((), d_temperature)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    tokens, modality, block, ring, anchor, temperature, ctx.normalize, _ = inputs
+    tokens, modality, block, ring, anchor, temperature, ctx.value, ctx.normalize, _ = inputs
     if anchor is not None:
         raise RuntimeError("patch_info_nce_forward: autograd needs all rows; pass group= to the public function")
     _, log_z, log_y, inverse, _ = output
@@ -139,13 +150,14 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 def _gradients(ctx: Any, grad: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
     if grad is None:
-        return (None,) * 8
+        return (None,) * 9
     tokens, modality, block, ring, temperature, log_z, log_y, inverse = ctx.saved_tensors
     flags = ctx.normalize, ctx.needs_input_grad[5]
     d_tokens, d_temperature = torch.ops.fusion.patch_info_nce_backward(
-        grad.contiguous(), tokens, modality, block, ring, None, temperature, log_z, log_y, inverse, *flags
+        grad.contiguous(), tokens, modality, block, ring, None, temperature, ctx.value, log_z, log_y, inverse, *flags
     )
-    return d_tokens, None, None, None, None, d_temperature, None, None
+    d_temperature = d_temperature if flags[1] else None
+    return d_tokens, None, None, None, None, d_temperature, None, None, None
 
 
 def _no_second_order(ctx: Any, *_: Tensor | None) -> None:
@@ -218,7 +230,7 @@ def patch_info_nce(
             f"patch_info_nce: tokens must be (M, B, P, D) = (modalities, tiles, patches, features), got "
             f"{tuple(tokens.shape)}; for another mix of tokens use patch_info_nce_ragged"
         )
-    temperature = check_options("patch_info_nce", tokens, temperature, exclude, reduction)
+    temperature = check_options("patch_info_nce", tokens, temperature, exclude, reduction)  # tensor or None, number
     shape = tokens.shape[:3]
     if valid is not None:
         valid = _dense_mask(valid, tokens)
@@ -227,11 +239,11 @@ def patch_info_nce(
         from .distributed import dense_labels, joined_rows
 
         labels = dense_labels(shape, tokens.device, group)
-        options = (temperature, exclude, normalize, return_accuracy, group)
+        options = (*temperature, exclude, normalize, return_accuracy, group)
         loss, anchors, hits = joined_rows(rows, *labels, valid, *options)
     else:
         layout = dense_layout(shape, exclude, valid, tokens.device)
-        loss, anchors, hits = _rows(rows, layout, temperature, normalize, return_accuracy)
+        loss, anchors, hits = _rows(rows, layout, *temperature, normalize, return_accuracy)
     return _reduce(loss, anchors, hits, shape, reduction, group, return_accuracy)
 
 
@@ -279,22 +291,22 @@ def patch_info_nce_ragged(
     if group is not None:
         from .distributed import joined_rows
 
-        options = (temperature, exclude, normalize, return_accuracy, group)
+        options = (*temperature, exclude, normalize, return_accuracy, group)
         loss, anchors, hits = joined_rows(tokens, modality, tile, patch, valid, *options)
     else:
         order, layout = ragged_layout(modality, tile, patch, exclude, valid)
-        results = _rows(tokens[order], layout, temperature, normalize, return_accuracy)
+        results = _rows(tokens[order], layout, *temperature, normalize, return_accuracy)
         place = order.argsort()
         loss, anchors, hits = (x[place] if len(x) else x for x in results)
     return _reduce(loss, anchors, hits, shape, reduction, group, return_accuracy)
 
 
 def _rows(
-    tokens: Tensor, layout: Layout, temperature: Tensor, normalize: bool, accuracy: bool
+    tokens: Tensor, layout: Layout, temperature: Tensor | None, value: float, normalize: bool, accuracy: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Row losses (N,), which rows count (N,) and which found their positive (N,) or (0,)."""
     loss, log_z, _, _, hits = torch.ops.fusion.patch_info_nce_forward(
-        tokens.contiguous(), *layout, None, temperature, normalize, accuracy
+        tokens.contiguous(), *layout, None, temperature, value, normalize, accuracy
     )
     return loss, log_z != torch.inf, hits
 
@@ -321,8 +333,10 @@ def _reduce(
     return (result, found.to(loss.dtype) / count) if return_accuracy else result
 
 
-def check_options(op: str, tokens: Tensor, temperature: float | Tensor, exclude: str, reduction: str) -> Tensor:
-    """The temperature as a tensor of shape ()."""
+def check_options(
+    op: str, tokens: Tensor, temperature: float | Tensor, exclude: str, reduction: str
+) -> tuple[Tensor | None, float]:
+    """The temperature as a tensor of shape (), or None and a number."""
     if not tokens.is_floating_point():
         raise TypeError(f"{op}: tokens must be floating point, got {tokens.dtype}; convert with tokens.float()")
     if exclude not in EXCLUDE:
@@ -335,10 +349,10 @@ def check_options(op: str, tokens: Tensor, temperature: float | Tensor, exclude:
                 f"{op}: temperature must be a number or a floating-point tensor with one element, got "
                 f"{tuple(temperature.shape)} {temperature.dtype}"
             )
-        return temperature.reshape(())
+        return temperature.reshape(()), 0.0
     if not 0 < temperature < math.inf:
         raise ValueError(f"{op}: temperature must be a positive number, got {temperature}")
-    return torch.full((), temperature, dtype=torch.float64)
+    return None, float(temperature)
 
 
 def _check_device(op: str, name: str, x: Tensor, tokens: Tensor) -> None:

@@ -230,9 +230,9 @@ def test_opcheck(backend: str, dtype: torch.dtype) -> None:
     tokens = _tokens(2, 3, 4, 8, dtype=dtype).flatten(0, 2)
     layout = dense_layout((2, 3, 4), "tile", None, tokens.device)
     op = torch.ops.fusion.patch_info_nce_forward
-    for temperature in (torch.tensor(0.1), torch.tensor(0.1, requires_grad=True)):
-        torch.library.opcheck(op, (tokens.requires_grad_(), *layout, None, temperature, True, True))
-    torch.library.opcheck(op, (tokens.detach(), *layout, torch.arange(3), torch.tensor(0.1), False, False))
+    for temperature in ((torch.tensor(0.1), 0.0), (torch.tensor(0.1, requires_grad=True), 0.0), (None, 0.1)):
+        torch.library.opcheck(op, (tokens.requires_grad_(), *layout, None, *temperature, True, True))
+    torch.library.opcheck(op, (tokens.detach(), *layout, torch.arange(3), None, 0.1, False, False))
 
 
 def test_compiles_in_one_graph(backend: str) -> None:

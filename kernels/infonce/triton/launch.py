@@ -1,0 +1,318 @@
+"""Launches the kernels of patch InfoNCE: tiles by architecture, column splits, work space."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from ..._triton.device import Tile, architecture, interpreting, multiprocessors, row
+from ..reference import NO_DIRECTION, TIE
+from .backward import backward_kernel
+from .forward import forward_kernel, halved_kernel
+from .prepare import prepare_kernel
+from .primitives import COLDEST_NUMBER
+from .rows import gradients_kernel, losses_kernel
+
+__all__ = ["ROW_ELEMENTS", "TILES", "Plan", "backward", "forward", "plan_for"]
+
+_MOST_SPLITS = 8
+# Products of tokens by features from which half of the tiles save more than their zeroed column sums cost.
+_HALVED_FROM = 1_500_000_000
+_KEPT = 256  # features that a program keeps of its rows; wider tokens are read again for every tile
+_FLUSHED = 1024  # columns that a tensor core adds up where operands are split; see backward_kernel
+_ALL = 1 << 30
+ROW_ELEMENTS = 4096  # entries of the tile of the kernels that go row by row
+
+# By architecture, operands ("half": 16 bits, "split": float32 in two) and pass ("halved" forward has square tiles);
+# "wide": more than 256 features. sm_90 measured on an H100, sm_86 counted: benchmarks/README.md.
+TILES: dict[tuple[Any, ...], Tile] = {
+    (86, "half", "halved"): Tile(64, 64, 4, 3),
+    (86, "half", "forward"): Tile(128, 32, 8, 3),
+    (86, "half", "backward"): Tile(64, 64, 8, 2),
+    (86, "half", "halved wide"): Tile(128, 128, 8, 3, 32),
+    (86, "half", "forward wide"): Tile(128, 64, 8, 3, 32),
+    (86, "half", "backward wide"): Tile(64, 64, 8, 2, 32),
+    (86, "split", "halved"): Tile(32, 32, 2, 2),
+    (86, "split", "forward"): Tile(32, 32, 2, 2),
+    (86, "split", "backward"): Tile(32, 32, 4, 2),
+    (86, "split", "halved wide"): Tile(64, 64, 4, 3, 32),
+    (86, "split", "forward wide"): Tile(64, 64, 4, 3, 32),
+    (86, "split", "backward wide"): Tile(32, 32, 4, 2, 32),
+    (90, "half", "halved"): Tile(128, 128, 4, 2),
+    (90, "half", "forward"): Tile(256, 64, 8, 3),
+    (90, "half", "backward"): Tile(128, 64, 8, 3),
+    (90, "half", "halved wide"): Tile(128, 128, 8, 3, 64),
+    (90, "half", "forward wide"): Tile(128, 128, 8, 3, 64),
+    (90, "half", "backward wide"): Tile(128, 64, 8, 2, 64),
+    (90, "split", "halved"): Tile(64, 64, 4, 2),
+    (90, "split", "forward"): Tile(128, 64, 8, 1),
+    (90, "split", "backward"): Tile(128, 32, 8, 2),
+    (90, "split", "halved wide"): Tile(128, 128, 8, 2, 64),
+    (90, "split", "forward wide"): Tile(128, 128, 8, 2, 64),
+    (90, "split", "backward wide"): Tile(128, 32, 8, 2, 64),
+}
+_TILES_OF = {"square": "halved"}
+_INTERPRETED = Tile(32, 32, 4, 1)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one pass over tokens of one shape is launched: all that follows from numbers alone."""
+
+    tile: Tile
+    halved: bool
+    row_blocks: int
+    splits: int
+    padded: int  # tokens, with padding
+    stride: int  # features, with padding
+    of_tiles: dict[str, Any]  # constants of the kernels that work by tiles
+    row_grid: tuple[int]
+    of_rows: dict[str, Any]  # of those that go by rows
+    prepare_grid: tuple[int]
+
+
+@functools.lru_cache(maxsize=256)
+def plan_for(
+    device: torch.device,
+    interpreted: bool,
+    dtype: torch.dtype,
+    tokens: int,
+    rows: int,
+    dim: int,
+    anchored: bool,
+    name: str,
+) -> Plan:
+    """The launch of pass ``name``: ``halved``, ``forward``, ``square`` (forward by halved's tiles) or ``backward``."""
+    split = dtype == torch.float32
+    wide = dim > _KEPT
+    stride = triton.cdiv(dim, _KEPT) * _KEPT if wide else max(16, triton.next_power_of_2(dim))
+    if interpreted:
+        tile = _INTERPRETED
+    else:
+        tile = row(
+            TILES, architecture(device), "split" if split else "half", _TILES_OF.get(name, name) + wide * " wide"
+        )
+    out = min(64, stride) if split else min(stride, _KEPT)  # features of a product; see primitives._add_product
+    chunk = tile.depth or 64 if wide else out
+    row_blocks = triton.cdiv(rows, tile.rows)
+    halved = name == "halved"
+    most = row_blocks // 2 + 1 if halved else triton.cdiv(tokens, tile.columns)
+    of_tiles = {
+        **{"ROWS": tile.rows, "STRIDE": stride, "CHUNK": chunk, "SPLIT": split, "WIDE": wide},
+        **{"num_warps": tile.warps, "num_stages": tile.stages},
+    }
+    if not halved:
+        of_tiles |= {"COLUMNS": tile.columns, "ANCHORED": anchored}
+    if name == "backward":
+        of_tiles |= {"BLOCK_D": min(stride, _KEPT), "OUT": out}
+        of_tiles |= {"FLUSH": max(1, _FLUSHED // tile.columns) if split else _ALL}
+    padded_dim = triton.next_power_of_2(stride)
+    row_tile = max(1, min(32, ROW_ELEMENTS // padded_dim))
+    padded = triton.cdiv(tokens, 256) * 256
+    of_rows = {"D": dim, "STRIDE": stride, "PADDED_D": padded_dim, "ROWS": row_tile, "SPLIT": split}
+    return Plan(
+        tile=tile,
+        halved=halved,
+        row_blocks=row_blocks,
+        splits=_splits(row_blocks, most, multiprocessors(device)),
+        padded=padded,
+        stride=stride,
+        of_tiles=of_tiles,
+        row_grid=(triton.cdiv(rows, row_tile),),
+        of_rows=of_rows,
+        prepare_grid=(triton.cdiv(padded, row_tile),),
+    )
+
+
+def _splits(row_blocks: int, most: int, slots: int) -> int:
+    """Column splits that leave few multiprocessors idle in the last wave."""
+    choices = range(1, min(_MOST_SPLITS, max(most, 1)) + 1)
+    busy = {s: row_blocks * s / (slots * triton.cdiv(row_blocks * s, slots)) for s in choices}
+    return next(s for s in choices if busy[s] >= 0.95 * max(busy.values()))
+
+
+def _halves(rows: int, dim: int, row_blocks: int) -> bool:
+    """Whether half of the tiles serve rows and columns.
+
+    That is where the work is worth it, the column sums are no larger than N x D, and 32 bits number them.
+    """
+    return rows**2 * dim >= _HALVED_FROM and row_blocks <= 2 * dim and rows * row_blocks < 1 << 32
+
+
+def _kinds(temperature: Tensor | None, value: float, normalize: bool) -> tuple[bool, ...]:
+    """Which kinds of tile kernel to launch, with one shift for all rows or not: both where the host knows not."""
+    if temperature is None:
+        return (normalize and ctypes.c_float(value).value >= COLDEST_NUMBER,)  # as the kernels round it
+    return (True, False) if normalize else (False,)
+
+
+class _Tokens:
+    """The tokens prepared for the tiles of one pass: directions, shifts, edges and, for backward, weights."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        tokens: Tensor,
+        modality: Tensor,
+        block: Tensor,
+        anchored: bool,
+        temperature: Tensor | None,
+        value: float,
+        normalize: bool,
+        inverse: Tensor,
+        grad: Tensor | None = None,
+        log_z: Tensor | None = None,
+    ) -> None:
+        split = plan.of_tiles["SPLIT"]
+        rows, device = len(tokens), tokens.device
+        self.learned = {"LEARNED": temperature is not None}
+        self.temperature = tokens if temperature is None else temperature
+        self.value = value
+        dtype = torch.float16 if split else tokens.dtype
+        stored = torch.empty((1 + split, plan.padded, plan.stride), dtype=dtype, device=device)
+        self.high, self.low = stored.unbind(0) if split else (stored[0],) * 2
+        backward = grad is not None
+        numbers = torch.empty((3 if backward else 1, plan.padded), dtype=torch.float32, device=device)
+        self.shift, self.weight, self.log_z = numbers.unbind(0) if backward else (numbers,) * 3
+        self.edges = torch.empty((plan.row_blocks, 4), dtype=torch.int32, device=device)
+        self.factor = torch.empty((), dtype=torch.float32, device=device) if split else self.shift
+        largest = torch.linalg.vector_norm(tokens, float("inf")) if split and not normalize else self.shift
+        prepare_kernel[plan.prepare_grid](
+            *(tokens, modality, block, self.temperature, largest),
+            *((grad, log_z) if backward else (self.shift,) * 2),
+            *(self.weight, self.log_z, self.high, self.low, inverse, self.shift, self.edges, self.factor),
+            *(rows, plan.padded, 0 if anchored else plan.row_blocks, value),
+            BLOCK_ROWS=plan.tile.rows,
+            NORMALIZE=normalize,
+            BACKWARD=backward,
+            NO_DIRECTION=NO_DIRECTION,
+            **plan.of_rows,
+            **self.learned,
+        )
+
+
+def forward(
+    tokens: Tensor,
+    modality: Tensor,
+    block: Tensor,
+    ring: Tensor,
+    anchor: Tensor | None,
+    temperature: Tensor | None,
+    value: float,
+    normalize: bool,
+    accuracy: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Row losses and what the backward pass needs; see ``op.py`` for the meaning of every argument."""
+    count, dim = tokens.shape
+    anchored = anchor is not None
+    rows = len(anchor) if anchored else count
+    loss, log_z, log_y = (torch.empty(rows, dtype=torch.float32, device=tokens.device) for _ in range(3))
+    inverse = torch.empty(count, dtype=torch.float32, device=tokens.device)
+    hit = torch.empty(rows if accuracy else 0, dtype=torch.bool, device=tokens.device)
+    if rows == 0:
+        return loss, log_z, log_y, inverse, hit
+    kinds = _kinds(temperature, value, normalize)
+    shape = (tokens.device, interpreting(), tokens.dtype, count, rows, dim, anchored)
+    plan = plan_for(*shape, "halved")
+    if anchored or accuracy or not kinds[0] or not _halves(rows, dim, plan.row_blocks):
+        plan = plan_for(*shape, "forward")
+    x = _Tokens(plan, tokens, modality, block, anchored, temperature, value, normalize, inverse)
+    anchor = anchor if anchored else block
+    column_sums = plan.row_blocks // 2 if plan.halved else 0
+    splits = plan.splits
+    z = torch.empty((splits, rows), dtype=torch.float32, device=tokens.device)
+    m = z if kinds == (True,) else torch.empty_like(z)
+    rival = torch.empty_like(z) if accuracy else z
+    columns = z
+    if plan.halved:
+        columns = torch.zeros((column_sums, rows), dtype=torch.float32, device=tokens.device)
+        halved_kernel[plan.row_blocks, splits](
+            *(x.high, x.low, x.shift, block, x.edges, x.temperature, x.factor, z, columns, rows, splits, value),
+            **plan.of_tiles,
+            **x.learned,
+        )
+        kinds = kinds[1:]
+    of_tiles = plan_for(*shape, "square").of_tiles if plan.halved and kinds else plan.of_tiles  # the same edges serve
+    for fixed in kinds:
+        forward_kernel[plan.row_blocks, splits](
+            *(x.high, x.low, x.shift, block, ring, modality, x.edges, anchor, x.temperature, x.factor, m, z, rival),
+            *(rows, count, splits, value),
+            FIXED=fixed,
+            NORMALIZE=normalize,
+            ACCURACY=accuracy,
+            **of_tiles,
+            **x.learned,
+        )
+    losses_kernel[plan.row_grid](
+        *(tokens, x.high, inverse, ring, modality, anchor, x.temperature, m, z, columns, rival, loss, log_z, log_y),
+        *(hit.view(torch.int8) if accuracy else loss, rows, splits, column_sums, value),
+        NORMALIZE=normalize,
+        ANCHORED=anchored,
+        ACCURACY=accuracy,
+        TIE=TIE,
+        **plan.of_rows,
+        **x.learned,
+    )
+    return loss, log_z, log_y, inverse, hit
+
+
+def backward(
+    grad: Tensor,
+    tokens: Tensor,
+    modality: Tensor,
+    block: Tensor,
+    ring: Tensor,
+    anchor: Tensor | None,
+    temperature: Tensor | None,
+    value: float,
+    log_z: Tensor,
+    log_y: Tensor,
+    inverse: Tensor,
+    normalize: bool,
+    needs_temperature: bool,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the anchors' tokens, (R, D), and their share of the gradient of the temperature, ()."""
+    count, dim = tokens.shape
+    anchored = anchor is not None
+    rows = len(anchor) if anchored else count
+    d_tokens = torch.empty((rows, dim), dtype=tokens.dtype, device=tokens.device)
+    of_temperature = tokens if temperature is None else temperature
+    if rows == 0:
+        return d_tokens, of_temperature.new_zeros(())
+    plan = plan_for(tokens.device, interpreting(), tokens.dtype, count, rows, dim, anchored, "backward")
+    split = plan.of_tiles["SPLIT"]
+    x = _Tokens(plan, tokens, modality, block, anchored, temperature, value, normalize, inverse, grad, log_z)
+    anchor = anchor if anchored else block
+    scaled = {"SCALED": split or tokens.dtype == torch.float16}
+    largest = torch.linalg.vector_norm(grad, float("inf")) if scaled["SCALED"] else x.shift
+    d = torch.empty((plan.splits, rows, plan.stride), dtype=torch.float32, device=tokens.device)
+    for fixed in _kinds(temperature, value, normalize):
+        backward_kernel[plan.row_blocks, plan.splits, plan.stride // plan.of_tiles["BLOCK_D"]](
+            *(x.high, x.low, x.shift, block, x.edges, anchor, x.temperature, x.factor, largest, x.weight, x.log_z, d),
+            *(rows, count, plan.splits, value),
+            FIXED=fixed,
+            NORMALIZE=normalize,
+            **plan.of_tiles,
+            **x.learned,
+            **scaled,
+        )
+    slope = torch.empty(rows, dtype=torch.float32, device=tokens.device) if needs_temperature else x.shift
+    gradients_kernel[plan.row_grid](
+        *(d, tokens, x.high, inverse, ring, modality, block, anchor, x.temperature, x.factor, largest),
+        *(grad, log_z, log_y, d_tokens, slope, rows, plan.splits, value),
+        NORMALIZE=normalize,
+        ANCHORED=anchored,
+        SLOPE=needs_temperature,
+        **plan.of_rows,
+        **x.learned,
+        **scaled,
+    )
+    if not needs_temperature:
+        return d_tokens, of_temperature.new_empty(())
+    return d_tokens, slope.sum().to(of_temperature)

@@ -1,0 +1,201 @@
+"""The O(N D) work behind the tiles, some rows a program: partial sums, and the positives row by row."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from ..._triton.language import LN_2, LOG2_E
+from .backward import weight_unit
+from .primitives import one_shift, positive, program_rows, row_weights, temperature_of, weights
+
+
+@triton.jit
+def _directions(
+    p_tokens, p_high, p_inverse, o_r, m_r, D: tl.constexpr, STRIDE: tl.constexpr, PADDED_D: tl.constexpr,
+    SPLIT: tl.constexpr,
+):  # fmt: skip
+    """Rows o_r of f, (rows, PADDED_D) float32: those that the tiles multiplied or, SPLIT, the tokens' own."""
+    o_d = tl.arange(0, PADDED_D)
+    m_x = m_r[:, None] & (o_d < D)[None, :]
+    if SPLIT:
+        b_f = tl.load(p_tokens + o_r.to(tl.int64)[:, None] * D + o_d[None, :], mask=m_x, other=0.0)
+        b_f *= tl.load(p_inverse + o_r, mask=m_r, other=0.0)[:, None]
+    else:
+        b_f = tl.load(p_high + o_r.to(tl.int64)[:, None] * STRIDE + o_d[None, :], mask=m_x, other=0.0).to(tl.float32)
+    return b_f
+
+
+@triton.jit
+def losses_kernel(
+    p_tokens,  # (N, D)
+    p_high,  # (N + padding, STRIDE)
+    p_inverse,  # (N,)
+    p_ring,  # (N,)
+    p_modality,  # (N,)
+    p_anchor,  # (R,)
+    p_temperature,  # ()
+    p_m,  # (splits, R)
+    p_z,  # (splits, R)
+    p_columns,  # (column sums, N) of halved_kernel
+    p_rival,  # (splits, R)
+    p_loss,  # (R,)
+    p_log_z,  # (R,)
+    p_log_y,  # (R,)
+    p_hit,  # (R,) int8
+    rows,
+    splits,
+    column_sums,  # 0 where all tiles were used
+    temperature,
+    D: tl.constexpr,
+    STRIDE: tl.constexpr,
+    PADDED_D: tl.constexpr,
+    ROWS: tl.constexpr,
+    SPLIT: tl.constexpr,
+    NORMALIZE: tl.constexpr,
+    LEARNED: tl.constexpr,
+    ANCHORED: tl.constexpr,
+    ACCURACY: tl.constexpr,
+    TIE: tl.constexpr,
+):
+    """loss_i = log Z_i - log Y_i, Z from its partial sums, Y from the positives; reads f of a row and its positives."""
+    temperature = temperature_of(p_temperature, temperature, LEARNED)
+    fixed = one_shift(temperature, NORMALIZE)
+    scale = LOG2_E / temperature
+    shift = tl.where(fixed, scale, 0.0)
+    o_out, m_r, o_r = program_rows(p_anchor, rows, ANCHORED, ROWS)
+    b_m = tl.full([ROWS], float("-inf"), tl.float32)
+    b_z = tl.zeros([ROWS], tl.float32)
+    b_rival = tl.full([ROWS], float("-inf"), tl.float32)
+    for split in range(splits):
+        o_z = split * rows + o_out
+        b_part = tl.load(p_z + o_z, mask=m_r, other=0.0)
+        b_part_m = shift + tl.zeros([ROWS], tl.float32)
+        if not fixed:
+            b_part_m = tl.load(p_m + o_z, mask=m_r, other=0.0)
+        b_top = tl.maximum(b_m, b_part_m)
+        b_base = tl.where(b_top == float("-inf"), 0.0, b_top)
+        b_z = b_z * tl.exp2(b_m - b_base) + b_part * tl.exp2(b_part_m - b_base)
+        b_m = b_top
+        if ACCURACY:
+            b_rival = tl.maximum(b_rival, tl.load(p_rival + o_z, mask=m_r, other=0.0) + shift)
+    for block in range(column_sums):  # there is one shift for all
+        b_z += tl.load(p_columns + block * rows + o_out, mask=m_r, other=0.0)
+    b_log_z = b_m + tl.log2(b_z)
+
+    b_kind = tl.load(p_modality + o_r, mask=m_r, other=-1)
+    b_f = _directions(p_tokens, p_high, p_inverse, o_r, m_r & (b_kind >= 0), D, STRIDE, PADDED_D, SPLIT)
+    b_best = tl.full([ROWS], float("-inf"), tl.float32)
+    b_y = tl.zeros([ROWS], tl.float32)
+    o_j = tl.load(p_ring + o_r, mask=m_r, other=0)
+    while tl.max((m_r & (o_j != o_r)).to(tl.int32), 0) > 0:
+        m_p = positive(o_r, o_j, b_kind, m_r, p_modality)
+        b_other = _directions(p_tokens, p_high, p_inverse, o_j, m_p, D, STRIDE, PADDED_D, SPLIT)
+        b_s = tl.where(m_p, tl.sum(b_f * b_other, 1) * scale, float("-inf"))
+        b_top = tl.maximum(b_best, b_s)
+        b_base = tl.where(b_top == float("-inf"), 0.0, b_top)
+        b_y = b_y * tl.exp2(b_best - b_base) + tl.exp2(b_s - b_base)
+        b_best = b_top
+        o_j = tl.where(o_j == o_r, o_j, tl.load(p_ring + o_j, mask=m_r, other=0))
+    b_log_y = b_best + tl.log2(b_y)
+
+    m_anchor = b_best > float("-inf")
+    # Never below 0: the positives are among the denominator, formed there by another sum.
+    b_loss = (b_log_z - b_log_y) * LN_2
+    b_loss = tl.where(b_loss < 0.0, 0.0, b_loss)  # what is not a number stays none
+    tl.store(p_loss + o_out, tl.where(m_anchor, b_loss, 0.0), mask=m_r)
+    tl.store(p_log_z + o_out, tl.where(m_anchor, b_log_z * LN_2, float("inf")), mask=m_r)
+    tl.store(p_log_y + o_out, tl.where(m_anchor, b_log_y * LN_2, float("inf")), mask=m_r)
+    if ACCURACY:
+        b_margin = TIE * tl.maximum(tl.abs(b_best), tl.abs(b_rival))
+        m_hit = (b_rival == float("-inf")) | (b_best - b_rival > b_margin)
+        tl.store(p_hit + o_out, (m_hit & m_anchor).to(tl.int8), mask=m_r)
+
+
+@triton.jit
+def gradients_kernel(
+    p_d,  # (splits, R, STRIDE) from backward_kernel
+    p_tokens,  # (N, D)
+    p_high,  # (N + padding, STRIDE)
+    p_inverse,  # (N,)
+    p_ring,  # (N,)
+    p_modality,  # (N,)
+    p_block,  # (N,)
+    p_anchor,  # (R,)
+    p_temperature,  # ()
+    p_factor,  # ()
+    p_largest_grad,  # ()
+    p_grad,  # (N,)
+    p_log_z,  # (N,)
+    p_log_y,  # (N,)
+    p_out,  # (R, D) gradient of the tokens
+    p_slope,  # (R,) the rows' shares of the temperature's gradient
+    rows,
+    splits,
+    temperature,
+    D: tl.constexpr,
+    STRIDE: tl.constexpr,
+    PADDED_D: tl.constexpr,
+    ROWS: tl.constexpr,
+    SPLIT: tl.constexpr,
+    SCALED: tl.constexpr,
+    NORMALIZE: tl.constexpr,
+    LEARNED: tl.constexpr,
+    ANCHORED: tl.constexpr,
+    SLOPE: tl.constexpr,
+):
+    """dL/df_i = sum_j W_ij f_j / t with the positives' terms set right, then dL/dx_i = (dL/df - (f . dL/df) f) / |x|.
+
+    Reads ``splits`` rows of d, f of a row and its positives; writes a row of gradients.
+    """
+    temperature = temperature_of(p_temperature, temperature, LEARNED)
+    fixed = one_shift(temperature, NORMALIZE)
+    scale = LOG2_E / temperature
+    unit = weight_unit(p_largest_grad, SCALED)
+    of_tiles = 1.0 / unit
+    if SPLIT:
+        of_tiles *= tl.load(p_factor)
+    o_out, m_r, o_r = program_rows(p_anchor, rows, ANCHORED, ROWS)
+    o_d = tl.arange(0, PADDED_D)
+    m_d = m_r[:, None] & (o_d < D)[None, :]
+    b_d = tl.zeros([ROWS, PADDED_D], tl.float32)
+    for split in range(splits):
+        o_x = (split * rows + o_out).to(tl.int64)[:, None] * STRIDE + o_d[None, :]
+        b_d += tl.load(p_d + o_x, mask=m_d, other=0.0)
+    b_kind = tl.load(p_modality + o_r, mask=m_r, other=-1)
+    b_f = _directions(p_tokens, p_high, p_inverse, o_r, m_r & (b_kind >= 0), D, STRIDE, PADDED_D, SPLIT)
+    b_grad = tl.load(p_grad + o_r)
+    b_log_z, b_log_y = tl.load(p_log_z + o_r) * LOG2_E, tl.load(p_log_y + o_r) * LOG2_E
+    b_weight = row_weights(b_grad, b_log_z, temperature, fixed)
+    shift = tl.where(fixed, -scale, 0.0)
+    b_positives = tl.zeros([ROWS, PADDED_D], tl.float32)
+    o_j = tl.load(p_ring + o_r, mask=m_r, other=0)
+    while tl.max((m_r & (o_j != o_r)).to(tl.int32), 0) > 0:
+        m_p = positive(o_r, o_j, b_kind, m_r, p_modality)
+        b_other = _directions(p_tokens, p_high, p_inverse, o_j, m_p, D, STRIDE, PADDED_D, SPLIT)
+        b_s = tl.sum(b_f * b_other, 1) * scale
+        b_other_grad = tl.load(p_grad + o_j, mask=m_p, other=0.0)
+        b_other_log_z = tl.load(p_log_z + o_j, mask=m_p, other=0.0) * LOG2_E
+        b_other_log_y = tl.load(p_log_y + o_j, mask=m_p, other=0.0) * LOG2_E
+        b_other_weight = row_weights(b_other_grad, b_other_log_z, temperature, fixed)
+        # The tile has added these tokens' part of Z in the dtype of its operands. Take that back, so that what
+        # nearly cancels, e^s / Z - e^s / Y, is formed here in float32.
+        b_one = weights(b_s, b_weight, b_other_weight, b_log_z, b_other_log_z, shift, True)
+        b_two = weights(b_s, b_weight, b_other_weight, b_log_z, b_other_log_z, 0.0, False)
+        b_tile = tl.where(fixed, b_one, b_two)
+        b_tile = tl.where(tl.load(p_block + o_r) == tl.load(p_block + o_j, mask=m_p, other=-1), 0.0, b_tile)
+        if not SPLIT:
+            b_tile = (b_tile * unit).to(p_high.dtype.element_ty).to(tl.float32) / unit
+        b_pull = b_grad * (tl.exp2(b_s - b_log_z) - tl.exp2(b_s - b_log_y))
+        b_pull += b_other_grad * (tl.exp2(b_s - b_other_log_z) - tl.exp2(b_s - b_other_log_y))
+        b_positives += tl.where(m_p, b_pull - b_tile, 0.0)[:, None] * b_other
+        o_j = tl.where(o_j == o_r, o_j, tl.load(p_ring + o_j, mask=m_r, other=0))
+    b_d = (b_d * of_tiles + b_positives) / temperature
+    b_along = tl.sum(b_d * b_f, 1)
+    if SLOPE:
+        tl.store(p_slope + o_out, b_along * (-0.5 / temperature), mask=m_r)
+    if NORMALIZE:
+        b_d = (b_d - b_along[:, None] * b_f) * tl.load(p_inverse + o_r)[:, None]
+    b_d = tl.where((b_kind >= 0)[:, None], b_d, 0.0)
+    o_x = o_out.to(tl.int64)[:, None] * D + o_d[None, :]
+    tl.store(p_out + o_x, b_d.to(p_out.dtype.element_ty), mask=m_d)
