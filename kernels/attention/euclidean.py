@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["BUCKETS", "euclidean_buckets", "grid_of", "places"]
+__all__ = ["BUCKETS", "coordinates", "euclidean_buckets", "grid_of"]
 
 # iRPE's piecewise index function (Wu et al., ICCV 2021, Eq. 18) with the ratio 1.9 used for images:
 # linear up to ALPHA, logarithmic up to GAMMA, never beyond BETA.
@@ -15,8 +15,7 @@ _ALPHA, _BETA, _GAMMA = 1.9, 2 * 1.9, 8 * 1.9
 _EXTRA_BUCKET = 7
 BUCKETS = (3, 4, 5, 6, _EXTRA_BUCKET)  # in the order of their squared distances: from 0, 1, 3 and 13, and beyond a grid
 
-_LONGEST_SIDE = 4096  # of a grid in closed form: squared distances stay below 2 ** 26
-_AWAY = 1 << 14  # row of an extra position: (2 ** 14 - 4095) ** 2 is above 2 ** 26
+_LONGEST_SIDE = 1024  # of a grid in closed form: squared distances stay below 2 ** 21
 
 
 def euclidean_buckets(height: int, width: int, extra: int = 1) -> Tensor:
@@ -73,14 +72,23 @@ def _first_row(height: int, width: int) -> Tensor:  # (P,) int64
     return _piecewise((rows**2 + columns**2).double().sqrt().round()).flatten()
 
 
-def places(grid: tuple[int, int, int], position: Tensor, away: int) -> Tensor:
-    """Row and column of each position, as ``row * 2 ** 16 + column`` in int32.
+def coordinates(grid: tuple[int, int, int], keys: bool) -> Tensor:
+    """(S, 16) float16: the product of a query's row and a key's is their squared distance, in whole numbers.
 
-    Extra positions lie in row ``away`` times ``2 ** 14``. With 1 for queries and -1 for keys, every pair that
-    touches one is further apart than any two patches.
+    ``|q - k|^2 = |q|^2 + |k|^2 - 2 q k``, squares in two parts of 10 bits, so that products and sums are exact in
+    float32. Extra positions have 4096 in column 6 (queries) or 7 (keys): any pair that touches one is ``2 ** 24`` or
+    more apart, and patches less than ``2 ** 22``.
     """
-    _, width, extra = grid
-    patch = position.long() - extra
-    row = torch.where(patch < 0, away * _AWAY, patch.div(width, rounding_mode="floor"))
-    column = torch.where(patch < 0, 0, patch.remainder(width))
-    return (row * (1 << 16) + column).int()
+    height, width, extra = grid
+    patch = torch.arange(height * width)
+    row, column = patch.div(width, rounding_mode="floor"), patch.remainder(width)
+    square = row**2 + column**2
+    high, low, one = square.div(1024, rounding_mode="floor"), square.remainder(1024), torch.ones_like(square)
+    if keys:
+        features = [-2 * row, -2 * column, 1024 * one, one, high, low, 4096 * one, 0 * one]
+    else:
+        features = [row, column, high, low, 1024 * one, one, 0 * one, 4096 * one]
+    at = torch.zeros(extra + height * width, 16)
+    at[extra:, :8] = torch.stack(features, 1).float()
+    at[:extra, 2:8] = torch.tensor([1024, 1, 0, 0, 4096, 4096] if keys else [0, 0, 1024, 1, 4096, 4096]).float()
+    return at.half()

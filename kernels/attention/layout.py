@@ -1,4 +1,8 @@
-"""What depends on positions alone, worked out once for a layer and remembered while its tensors live."""
+"""What depends on the bucket table and on positions alone, worked out once and remembered while their tensors live.
+
+Positions made anew in every call, as inside ``torch.compile``, find everything that follows from the bucket table; what
+follows from their values is worked out on their device, without waiting for it.
+"""
 
 from __future__ import annotations
 
@@ -10,25 +14,55 @@ import torch
 from torch import Tensor
 
 from ..memory import remember
-from .euclidean import BUCKETS, grid_of, places
+from .euclidean import BUCKETS, coordinates, grid_of
 
-__all__ = ["Layout", "live_buckets", "remember"]
+__all__ = ["Layout", "Table", "live_buckets"]
+
+
+@dataclass
+class Table:
+    """A bucket table as the GPU kernels take it."""
+
+    index: Tensor  # (S, S) uint8: 0 for the most frequent bucket, n for the n-th other that occurs
+    live: Tensor  # (1 + near,) int32: the most frequent bucket, then the others that occur
+    near: int
+    positions: int  # S
+    euclidean: int  # which of euclidean.BUCKETS is the far one, the others following in their order; -1: another table
+    extra: int  # leading positions that are in one bucket with all others; 0 of another table
+    places: tuple[Tensor, Tensor] | None  # of a Euclidean table: (S, 16) float16 for queries and for keys
+    numbers: Tensor  # (S,) int32: 0, 1, ...
+
+    @classmethod
+    def of(cls, bucket: Tensor, buckets: int) -> Table:
+        return remember((bucket,), ("table", buckets), lambda: cls._make(bucket, buckets))
+
+    @classmethod
+    def _make(cls, bucket: Tensor, buckets: int) -> Table:
+        live, euclidean, extra, both = live_buckets(bucket, buckets), -1, 0, None
+        grid = grid_of(bucket) if buckets > max(BUCKETS) else None
+        if grid is not None:
+            far = int(live[0])
+            euclidean, extra = BUCKETS.index(far), grid[2]
+            live = torch.tensor([far, *(k for k in BUCKETS if k != far)], dtype=torch.int32, device=bucket.device)
+            both = tuple(coordinates(grid, keys).to(bucket.device) for keys in (False, True))
+        rank = torch.zeros(buckets, dtype=torch.uint8, device=bucket.device)
+        rank[live.long()] = torch.arange(live.numel(), dtype=torch.uint8, device=bucket.device)
+        numbers = torch.arange(bucket.shape[0], dtype=torch.int32, device=bucket.device)
+        index = rank[bucket.long()]
+        return cls(index, live, live.numel() - 1, bucket.shape[0], euclidean, extra, both, numbers)
 
 
 @dataclass
 class Layout:
-    """Buckets and positions as the GPU kernels take them."""
+    """Bucket table and positions as the GPU kernels take them."""
 
-    index: Tensor  # (S, S) uint8: 0 for the most frequent bucket, n for the n-th other that occurs
-    live: Tensor  # (1 + near,) int32: the most frequent bucket, then the others that occur
+    table: Table
     query_position: Tensor  # (Lq,) int32
     key_position: Tensor  # (Lk,) int32
-    euclidean: int  # which of euclidean.BUCKETS is the far one, the others following in their order; -1: another table
-    query_place: Tensor | None  # (Lq,) int32, with a Euclidean table: euclidean.places
-    key_place: Tensor | None  # (Lk,) int32
+    query_place: Tensor  # (Lq, 16) float16 with a Euclidean table, else query_position
+    key_place: Tensor
     queries: int
     keys: int
-    positions: int
     _memory: dict = field(default_factory=dict)
 
     @classmethod
@@ -42,27 +76,28 @@ class Layout:
         buckets: int,
     ) -> Layout:
         def make() -> Layout:
-            live, euclidean, grid = live_buckets(bucket, buckets), -1, grid_of(bucket)
-            at = [
-                (torch.arange(tokens, device=bucket.device) if given is None else given).to(torch.int32).contiguous()
-                for given, tokens in ((query_position, queries), (key_position, keys))
-            ]
-            place = (None, None)
-            if grid is not None and buckets > max(BUCKETS):
-                far = int(live[0])
-                euclidean, near = BUCKETS.index(far), [k for k in BUCKETS if k != far]
-                live = torch.tensor([far, *near], dtype=torch.int32, device=bucket.device)
-                place = [places(grid, position, away) for position, away in zip(at, (1, -1), strict=True)]
-            rank = torch.zeros(buckets, dtype=torch.uint8, device=bucket.device)
-            rank[live.long()] = torch.arange(live.numel(), dtype=torch.uint8, device=bucket.device)
-            return cls(rank[bucket.long()], live, *at, euclidean, *place, queries, keys, bucket.shape[0])
+            table = Table.of(bucket, buckets)
+            given = (query_position, queries), (key_position, keys)
+            places = table.places or (table.numbers, table.numbers)
+            positions = [_taken(table.numbers, *one) for one in given]
+            if table.places is not None:
+                places = [_taken(of_all, *one) for of_all, one in zip(table.places, given, strict=True)]
+            else:
+                places = positions
+            return cls(table, *positions, *places, queries, keys)
 
         return remember((bucket, query_position, key_position), ("layout", queries, keys, buckets), make)
 
     def remember(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        if key not in self._memory:
-            self._memory[key] = make()
-        return self._memory[key]
+        known = self._memory.get(key)
+        if known is None:
+            known = self._memory[key] = make()
+        return known
+
+
+def _taken(of_all: Tensor, position: Tensor | None, tokens: int) -> Tensor:
+    """Rows of a tensor over all positions; checks positions on their device, as index_select does."""
+    return of_all[:tokens] if position is None else of_all.index_select(0, position.long())
 
 
 def live_buckets(bucket: Tensor, buckets: int) -> Tensor:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..memory import remember
 from ..operators import declare_native
 from .eager import empty_like_heads
-from .layout import live_buckets, remember
+from .layout import live_buckets
 
 __all__ = ["backward", "forward", "refuses", "refuses_backward"]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fusion.kernels import euclidean_buckets
-from fusion.kernels.attention.euclidean import BUCKETS, grid_of, places
+from fusion.kernels.attention.euclidean import BUCKETS, coordinates, grid_of
 
 
 def test_buckets_are_those_of_the_original(golden):
@@ -30,15 +30,20 @@ def test_buckets_have_their_closed_form(size):
 
 
 @pytest.mark.parametrize("grid", [(1, 1, 0), (3, 3, 1), (2, 8, 0), (8, 2, 2), (6, 6, 1), (1, 40, 3)])
-def test_a_euclidean_table_is_recognised_and_follows_from_places(grid):
+def test_a_euclidean_table_is_recognised_and_follows_from_coordinates(grid):
     bucket = euclidean_buckets(*grid)
     assert euclidean_buckets(*grid_of(bucket.int())).equal(bucket)
-    position = torch.arange(len(bucket))
-    query, key = (places(grid_of(bucket), position, away).long() for away in (1, -1))
-    rows, columns = (query >> 16)[:, None] - (key >> 16), (query & 0xFFFF)[:, None] - (key & 0xFFFF)
-    squared = rows**2 + columns**2
-    beyond = sum((squared >= bound).long() for bound in (1, 3, 13, 1 << 26))
+    query, key = (coordinates(grid_of(bucket), keys).float() for keys in (False, True))
+    squared = query @ key.T
+    beyond = sum((squared >= bound).long() for bound in (1, 3, 13, 1 << 23))
     assert torch.tensor(BUCKETS)[beyond].equal(bucket)
+
+
+def test_coordinates_of_the_longest_sides_are_exact():
+    query, key = (coordinates((1024, 1, 0), keys) for keys in (False, True))
+    row = torch.arange(1024)
+    assert torch.equal((query.float() @ key.float().T).long(), (row[:, None] - row) ** 2)
+    assert (query.float() @ key.float().T).max() < 1 << 23
 
 
 def test_another_table_is_not_taken_for_a_euclidean_one():

@@ -1,8 +1,17 @@
-"""Relative-position attention in Triton: ``launch`` starts the kernels of ``forward`` and ``backward``."""
+"""Relative-position attention in Triton: ``launch`` starts the kernels of ``blocks``, ``forward`` and ``backward``."""
 
 from . import launch
-from .backward import keys_kernel, queries_kernel, rows_kernel
+from .backward import keys_kernel, queries_kernel, rows_kernel, table_kernel
+from .blocks import kinds_kernel, order_kernel
 from .forward import forward_kernel
-from .primitives import block_kernel
 
-__all__ = ["block_kernel", "forward_kernel", "keys_kernel", "launch", "queries_kernel", "rows_kernel"]
+__all__ = [
+    "forward_kernel",
+    "keys_kernel",
+    "kinds_kernel",
+    "launch",
+    "order_kernel",
+    "queries_kernel",
+    "rows_kernel",
+    "table_kernel",
+]

@@ -1,4 +1,4 @@
-"""What the attention kernels share: rows, buckets and their biases, the dropout mask, far and mixed blocks."""
+"""What the attention kernels share: rows, buckets and their biases, the dropout mask, kinds of blocks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import triton
 import triton.language as tl
 
 from ..._triton.language import LOG2_E
+
+# Kinds of (query block, key block) pairs.
+FAR = tl.constexpr(0)  # all pairs are in their row's far bucket
+MIXED = tl.constexpr(1)  # some are in near ones
+EDGE = tl.constexpr(2)  # besides, the walked side ends, or some keys are at extra positions (class tokens)
 
 
 @triton.jit
@@ -36,60 +41,130 @@ def load_rows(p, o_l, o_d, stride, m_l, D: tl.constexpr):
 
 
 @triton.jit
-def pair_places(
-    p_index, p_query_place, p_key_place, o_q, m_q, o_k, m_k, positions, EUCLIDEAN: tl.constexpr, ALONG: tl.constexpr
-):  # fmt: skip
+def load_block(p, block, o_l, o_d, stride, m_l, D: tl.constexpr, MASKED: tl.constexpr):
+    """Rows o_l of block ``block`` of a (L, D) matrix, zeros beyond its edges; inside, masks only cost instructions."""
+    p += (block * o_l.shape[0]).to(tl.int64) * stride
+    p_rows = p + o_l.to(tl.int64)[:, None] * stride + o_d[None, :]
+    if MASKED:
+        return tl.load(p_rows, mask=m_l[:, None] & (o_d < D)[None, :], other=0.0)
+    elif o_d.shape[0] > D:
+        return tl.load(p_rows, mask=(o_d < D)[None, :], other=0.0)
+    else:
+        return tl.load(p_rows)
+
+
+@triton.jit
+def load_vector(p, o_l, m_l, MASKED: tl.constexpr):
+    """Entries o_l of a vector, zeros beyond its end."""
+    if MASKED:
+        return tl.load(p + o_l, mask=m_l, other=0)
+    else:
+        return tl.load(p + o_l)
+
+
+@triton.jit
+def load_places(p_place, o_l, m_l, MASKED: tl.constexpr, EUCLIDEAN: tl.constexpr):
+    """What buckets of tokens o_l follow from: positions (L,), or coordinates (L, 16) of euclidean.coordinates."""
+    if EUCLIDEAN < 0:
+        return load_vector(p_place, o_l, m_l, MASKED)
+    else:
+        p_rows = p_place + o_l[:, None] * 16 + tl.arange(0, 16)[None, :]
+        if MASKED:
+            return tl.load(p_rows, mask=m_l[:, None], other=0.0)
+        else:
+            return tl.load(p_rows)
+
+
+@triton.jit
+def pair_places(p_index, b_q, b_k, positions, EUCLIDEAN: tl.constexpr, ALONG: tl.constexpr):
     """What tells a pair's bucket: its squared distance (EUCLIDEAN >= 0), else its index: 0 far, n the n-th near one.
 
-    Keys lie along axis ALONG. The distance takes four instructions and no load, so scores keep the layout that the
-    product gave them; a look-up spends registers and, where rows are reduced, shuffles on the load's layout.
+    Keys lie along axis ALONG. The squared distance is a product of coordinates: on tensor cores it costs a quarter of
+    an instruction a pair, and comes in the layout of the scores.
     """
-    b_q = tl.load(p_query_place + o_q, mask=m_q, other=0)
-    b_k = tl.load(p_key_place + o_k, mask=m_k, other=0)
     if EUCLIDEAN < 0:
         return tl.load(p_index + tl.expand_dims(b_q * positions, ALONG) + tl.expand_dims(b_k, 1 - ALONG))
+    elif ALONG == 1:
+        return tl.dot(b_q, tl.trans(b_k))
     else:
-        b_rows = tl.expand_dims((b_q >> 16).to(tl.float32), ALONG)
-        b_rows -= tl.expand_dims((b_k >> 16).to(tl.float32), 1 - ALONG)
-        b_columns = tl.expand_dims((b_q & 0xFFFF).to(tl.float32), ALONG)
-        b_columns -= tl.expand_dims((b_k & 0xFFFF).to(tl.float32), 1 - ALONG)
-        return b_rows * b_rows + b_columns * b_columns
+        return tl.dot(b_k, tl.trans(b_q))
 
 
 @triton.jit
-def _from(b_place, k: tl.constexpr):
-    """Whether squared distances are those of euclidean.BUCKETS[k] or larger, 0 < k."""
-    return b_place >= (1.0 if k == 1 else 3.0 if k == 2 else 13.0 if k == 3 else 67108864.0)
+def bound(k: tl.constexpr):
+    """The squared distance from which on a pair is in euclidean.BUCKETS[k] or a later one, 0 < k."""
+    return 1.0 if k == 1 else 3.0 if k == 2 else 13.0 if k == 3 else 8388608.0  # 2^23
 
 
 @triton.jit
-def select_bias(b_bias, b_place, b_near, n: tl.constexpr, EUCLIDEAN: tl.constexpr):
-    """b_bias with b_near where a pair is in near bucket n; for n = 0, 1, ... in turn, from zeros."""
+def near_biases(p_bias, o_row, m_row, rows, MASKED: tl.constexpr, EUCLIDEAN: tl.constexpr):
+    """The four near biases of each row in closed form; look-ups, of any number, load theirs when they need them."""
     if EUCLIDEAN < 0:
-        b_bias = tl.where(b_place == n + 1, b_near, b_bias)
-    else:  # one comparison a bucket: a larger distance replaces what smaller ones said
-        k: tl.constexpr = n if n < EUCLIDEAN else n + 1
-        if k == 0:
-            b_bias += b_near
-        else:
-            b_bias = tl.where(_from(b_place, k), b_near, b_bias)
-        if k + 1 == EUCLIDEAN:
-            b_bias = tl.where(_from(b_place, k + 1), 0.0, b_bias)
+        return o_row, o_row, o_row, o_row
+    else:
+        b_0 = load_vector(p_bias, o_row, m_row, MASKED)
+        b_1 = load_vector(p_bias + rows, o_row, m_row, MASKED)
+        b_2 = load_vector(p_bias + 2 * rows, o_row, m_row, MASKED)
+        b_3 = load_vector(p_bias + 3 * rows, o_row, m_row, MASKED)
+        return b_0, b_1, b_2, b_3
+
+
+@triton.jit
+def pair_bias(
+    b_place, b_0, b_1, b_2, b_3, p_bias, o_row, m_row, rows,
+    NEAR: tl.constexpr, KIND: tl.constexpr, EUCLIDEAN: tl.constexpr, ALONG: tl.constexpr,
+):  # fmt: skip
+    """The bias of each pair less its row's far one, from p_bias (NEAR, rows); keys lie along axis ALONG.
+
+    In closed form one comparison a bucket: going away from the far one, upwards and downwards, a distance replaces
+    what was said before. Extra keys occur at edges only.
+    """
+    b_bias = tl.zeros(b_place.shape, tl.float32)
+    if EUCLIDEAN < 0:
+        for n in tl.static_range(NEAR):
+            b_near = load_vector(p_bias + n * rows, o_row, m_row, True)
+            b_bias = tl.where(b_place == n + 1, tl.expand_dims(b_near, ALONG), b_bias)
+    else:
+        for i in tl.static_range(4):
+            b_bias = _replace(
+                b_bias, b_place, b_0, b_1, b_2, b_3, EUCLIDEAN - 1 - i if i < EUCLIDEAN else i, KIND, EUCLIDEAN, ALONG
+            )
     return b_bias
 
 
 @triton.jit
-def where_near(b_x, b_place, n: tl.constexpr, NEAR: tl.constexpr, EUCLIDEAN: tl.constexpr):
-    """b_x where a pair is in near bucket n, else 0."""
+def _replace(
+    b_bias, b_place, b_0, b_1, b_2, b_3,
+    n: tl.constexpr, KIND: tl.constexpr, EUCLIDEAN: tl.constexpr, ALONG: tl.constexpr,
+):  # fmt: skip
+    if n < 3 or KIND == EDGE:
+        b_near = tl.expand_dims(b_0 if n == 0 else b_1 if n == 1 else b_2 if n == 2 else b_3, ALONG)
+        b_bias = tl.where(beyond(b_place, n, EUCLIDEAN, 0.0), b_near, b_bias)
+    return b_bias
+
+
+@triton.jit
+def beyond(b_place, n: tl.constexpr, EUCLIDEAN: tl.constexpr, LESS: tl.constexpr):
+    """Whether a pair is in near bucket n, or in closed form in that one or one still further from the far bucket.
+
+    Distances being whole, bounds may be LESS, below 1, smaller. Another LESS makes the compiler compare again, where it
+    would otherwise keep a bit for every pair and bucket, which costs three times as much.
+    """
     if EUCLIDEAN < 0:
-        b_x = tl.where(b_place == n + 1, b_x, 0.0)
+        return b_place == n + 1
+    elif n < EUCLIDEAN:
+        return b_place < bound(n + 1) - LESS
     else:
-        k: tl.constexpr = n if n < EUCLIDEAN else n + 1
-        if k < NEAR:
-            b_x = tl.where(_from(b_place, k + 1), 0.0, b_x)
-        if k > 0:
-            b_x = tl.where(_from(b_place, k), b_x, 0.0)
-    return b_x
+        return b_place >= bound(n + 1) - LESS
+
+
+@triton.jit
+def at_extra(p_place, o_l, m_l, EUCLIDEAN: tl.constexpr):
+    """Which tokens are at extra positions, all of whose pairs are in one bucket."""
+    if EUCLIDEAN < 0:
+        return m_l & (o_l < 0)
+    else:
+        return tl.load(p_place + o_l * 16 + 6, mask=m_l, other=0.0) != 0.0
 
 
 @triton.jit
@@ -106,27 +181,19 @@ def _live_bias(b_query, p_table, p_live, n, scale, o_d, buckets, D: tl.constexpr
 
 @triton.jit
 def store_bias(
-    p_bias, b_query, p_table, p_live, o_row, m_row, rows, scale, o_d, buckets,
+    p_bias, b_query, m_extra, p_table, p_live, o_row, m_row, rows, scale, o_d, buckets,
     D: tl.constexpr, NEAR: tl.constexpr, CONTEXTUAL: tl.constexpr,
 ):  # fmt: skip
-    """p_bias (NEAR, rows) = near biases less the far bias, which is returned."""
+    """p_bias (NEAR, rows) = near biases less the far bias, which is returned.
+
+    A query at an extra position has all keys in the last bucket (m_extra): for its row that is the far one.
+    """
     b_far = _live_bias(b_query, p_table, p_live, 0, scale, o_d, buckets, D, CONTEXTUAL)
+    b_near = b_far
     for n in tl.static_range(NEAR):
         b_near = _live_bias(b_query, p_table, p_live, n + 1, scale, o_d, buckets, D, CONTEXTUAL)
-        tl.store(p_bias + n * rows + o_row, b_near - b_far, mask=m_row)
-    return b_far
-
-
-@triton.jit
-def stored_bias(
-    b_place, p_bias, o_row, m_row, rows, NEAR: tl.constexpr, EUCLIDEAN: tl.constexpr, ALONG: tl.constexpr
-):  # fmt: skip
-    """The bias of each score less its row's far bias, from store_bias; keys lie along axis ALONG."""
-    b_bias = tl.zeros(b_place.shape, tl.float32)
-    for n in tl.static_range(NEAR):
-        b_near = tl.load(p_bias + n * rows + o_row, mask=m_row, other=0.0)
-        b_bias = select_bias(b_bias, b_place, tl.expand_dims(b_near, ALONG), n, EUCLIDEAN)
-    return b_bias
+        tl.store(p_bias + n * rows + o_row, tl.where(m_extra, 0.0, b_near - b_far), mask=m_row)
+    return tl.where(m_extra, b_near, b_far)
 
 
 @triton.jit
@@ -135,27 +202,3 @@ def entry(p_table, p_live, n, o_d, buckets, D: tl.constexpr):
     b_far = tl.load(p_table + o_d * buckets + tl.load(p_live), mask=o_d < D, other=0.0)
     b_near = tl.load(p_table + o_d * buckets + tl.load(p_live + n + 1), mask=o_d < D, other=0.0)
     return b_near.to(tl.float32) - b_far.to(tl.float32)
-
-
-@triton.jit
-def block_kernel(
-    p_index,  # (S, S) uint8
-    p_query_position,  # (Lq,)
-    p_key_position,  # (Lk,)
-    p_mixed,  # (query blocks, key blocks) int8
-    positions,
-    queries,
-    keys,
-    QUERIES: tl.constexpr,
-    KEYS: tl.constexpr,
-):
-    """Marks blocks that hold a near bucket or the end of the keys."""
-    o_q = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
-    o_k = tl.program_id(1) * KEYS + tl.arange(0, KEYS)
-    b_q = tl.load(p_query_position + o_q, mask=o_q < queries, other=0).to(tl.int64)
-    b_k = tl.load(p_key_position + o_k, mask=o_k < keys, other=0)
-    m = (o_q < queries)[:, None] & (o_k < keys)[None, :]
-    b_index = tl.load(p_index + b_q[:, None] * positions + b_k[None, :], mask=m, other=0)
-    mixed = tl.max(tl.max(b_index.to(tl.int32), 1), 0) > 0
-    mixed = mixed | (tl.program_id(1) * KEYS + KEYS > keys)
-    tl.store(p_mixed + tl.program_id(0) * tl.num_programs(1) + tl.program_id(1), mixed.to(tl.int8))
