@@ -5,6 +5,7 @@ around them. Here Triton's launches do nothing and tensors are small ones of a C
 thread, medians. ``--write`` puts the table into README.md.
 """
 
+# ruff: noqa: E402  (the checkout comes into the path first)
 from __future__ import annotations
 
 import argparse
@@ -17,6 +18,10 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.gpu import checkout
+
+sys.path[:0] = checkout.path()
 
 import torch
 from torch.profiler import ProfilerActivity, profile

@@ -19,7 +19,7 @@ from fusion.kernels import euclidean_buckets, relative_attention
 
 from .common import DEVICE, Step, compiled, ours
 
-__all__ = ["BUCKETS", "DIM", "HEADS", "PEERS", "SIZES", "Inputs", "lengths", "operations", "step"]
+__all__ = ["BUCKETS", "DIM", "HEADS", "PEERS", "SIZES", "Inputs", "heads", "lengths", "operations", "step"]
 
 HEADS, DIM, BUCKETS = 16, 16, 8
 # B, modalities, grid side, whether the queries are learned (one for each position, shared by the tiles).
@@ -42,6 +42,10 @@ def lengths(size: str) -> tuple[int, int, int]:
     return batch, 1 + side * side if learned else keys, keys
 
 
+def heads(size: str) -> int:
+    return 1 if "tiny" in size else HEADS
+
+
 @dataclass
 class Inputs:
     query: Tensor  # (1|B, H, Lq, D)
@@ -56,25 +60,31 @@ class Inputs:
     dropout: float
 
     @classmethod
-    def of(cls, size: str, dtype: torch.dtype, masked: bool = False, dropout: float = 0.0) -> Inputs:
+    def of(
+        cls, size: str, dtype: torch.dtype, masked: bool = False, dropout: float = 0.0, euclidean: bool = True
+    ) -> Inputs:
+        """``euclidean=False``: a table with one odd entry, whose buckets no formula gives."""
         batch, modalities, side, learned = SIZES[size]
         torch.manual_seed(0)
         patches = 1 + torch.arange(side * side)
         key_position = torch.cat([torch.zeros(1, dtype=torch.long), patches.repeat(modalities)])
         query_position = key_position[: 1 + side * side] if learned else key_position
         bucket = euclidean_buckets(side, side)
+        bucket[1, 2] = bucket[1, 2] if euclidean else bucket[1, 1]
 
-        def heads(batch: int, length: int) -> Tensor:  # as a projection leaves them: tokens, then heads, in memory
-            return torch.randn(batch, length, HEADS, DIM, device=DEVICE).to(dtype).transpose(1, 2).requires_grad_()
+        def operand(batch: int, length: int) -> Tensor:  # as a projection leaves it: tokens, then heads, in memory
+            return (
+                torch.randn(batch, length, heads(size), DIM, device=DEVICE).to(dtype).transpose(1, 2).requires_grad_()
+            )
 
         index = bucket[query_position[:, None], key_position]
         valid = torch.rand(batch, len(key_position), device=DEVICE) > 0.3 if masked else None
         if valid is not None:
             valid[:, 0] = True
         return cls(
-            heads(1 if learned else batch, len(query_position)),
-            heads(batch, len(key_position)),
-            heads(batch, len(key_position)),
+            operand(1 if learned else batch, len(query_position)),
+            operand(batch, len(key_position)),
+            operand(batch, len(key_position)),
             torch.randn(1, DIM, BUCKETS, device=DEVICE).requires_grad_(),
             *(t.to(DEVICE) for t in (bucket, query_position, key_position, index)),
             valid,
@@ -142,9 +152,9 @@ ATTENTIONS: dict[str, Callable[[Inputs], Tensor]] = {
 }
 
 
-def step(contender: str, size: str, dtype: torch.dtype, what: str, masked: bool = False, dropout: float = 0.0) -> Step:
-    """One forward pass, one backward pass, or both."""
-    inputs = Inputs.of(size, dtype, masked, dropout)
+def step(contender: str, size: str, dtype: torch.dtype, what: str, **options: Any) -> Step:
+    """One forward pass, one backward pass, or both. ``options`` of :meth:`Inputs.of`."""
+    inputs = Inputs.of(size, dtype, **options)
     attention = ATTENTIONS.get(contender, fused)
     if what == "forward":
         return ours(contender, torch.no_grad()(lambda: attention(inputs)))
@@ -159,4 +169,4 @@ def step(contender: str, size: str, dtype: torch.dtype, what: str, masked: bool 
 def operations(size: str, what: str) -> float:
     """Two products of Lq x Lk x D a head forward, five backward."""
     batch, queries, keys = lengths(size)
-    return 2 * {"forward": 2, "backward": 5, "both": 7}[what] * batch * HEADS * queries * keys * DIM
+    return 2 * {"forward": 2, "backward": 5, "both": 7}[what] * batch * heads(size) * queries * keys * DIM

@@ -114,21 +114,22 @@ def _attention(tiny: bool) -> Iterator[Job]:
     tiny_cases = [("tiny self", BF16, False, 0.0, 0), ("tiny cross", FP32, True, 0.2, 2)]
     for size, dtype, masked, dropout, rank in tiny_cases if tiny else ATTENTIONS:
         batch, queries, keys = attention.lengths(size)
-        shape = [batch, attention.HEADS, queries, keys, attention.DIM]
+        shape = [batch, attention.heads(size), queries, keys, attention.DIM]
         for what in ("both", "forward", "backward"):
             peers = [p for p in attention.PEERS if not (masked and p in ("flex", "sdpa without bias"))]
             if what != "both":
                 peers = [p for p in peers if p == "sdpa without bias" or (p == "sdpa with mask" and what == "forward")]
-            case = {"size": size, "shape": shape, "masked": masked, "dropout": dropout, "dtype": _name(dtype)}
+            options = {"masked": masked, "dropout": dropout}
+            case = {"size": size, "shape": shape, **options, "dtype": _name(dtype)}
             for contender in ("fusion", *peers):
                 yield Job(
                     "relative_attention",
                     case | {"pass": what},
                     contender,
                     rank + (0 if what == "both" else 0.4),
-                    functools.partial(attention.step, contender, size, dtype, what, masked, dropout),
+                    functools.partial(attention.step, contender, size, dtype, what, **options),
                     attention.operations(size, what),
-                    batch * attention.HEADS * attention.DIM * _width(dtype) * _lengths_moved(what, queries, keys),
+                    batch * attention.heads(size) * attention.DIM * _width(dtype) * _lengths_moved(what, queries, keys),
                 )
 
 

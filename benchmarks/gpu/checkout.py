@@ -13,19 +13,24 @@ import os
 import tempfile
 from pathlib import Path
 
-__all__ = ["ROOT", "environment"]
+__all__ = ["ROOT", "environment", "path"]
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def environment(*, dry: bool = False) -> dict[str, str]:
     """The variables of a child process: this checkout first on the path, and the interpreter where there is no GPU."""
-    path = [str(_linked()), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONSAFEPATH": "1"}
+    given = filter(None, [os.environ.get("PYTHONPATH")])
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join([*path(), *given]), "PYTHONSAFEPATH": "1"}
     if dry:
         variables |= {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
         variables["FUSION_DISABLE_JIT"] = "1"  # Triton is what is interpreted; C++ would be compiled for a minute
     return variables
+
+
+def path() -> list[str]:
+    """What must come first in ``sys.path``."""
+    return [str(_linked()), str(ROOT)]
 
 
 def _linked() -> Path:

@@ -26,6 +26,8 @@ from .child import Child
 
 Tensors = list[Tensor]
 RUNS = 20
+DTYPES = torch.bfloat16, torch.float32
+FAST = (torch.float32,)  # in the interpreter
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,10 @@ def _random(*shapes: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Cal
 
 def trials(tiny: bool) -> list[Trial]:
     """Sizes of a batch in training; tiny ones for the interpreter."""
-    side, batch = (2, 2) if tiny else (10, 32)
+    side, batch, dtypes = (2, 1, FAST) if tiny else (10, 32, DTYPES)
     place = torch.cat([torch.zeros(1, dtype=torch.long), 1 + torch.arange(side * side).repeat(2)]).to(DEVICE)
     layout = {"bucket": euclidean_buckets(side, side).to(DEVICE), "query_position": place, "key_position": place}
-    heads = (batch, 4, len(place), 16)
+    heads = (batch, 1 if tiny else 16, len(place), 16)
     rows, size, dim = (40, 9, 8) if tiny else (100_000, 512, 64)
 
     def attention(query: Tensor, key: Tensor, value: Tensor, table: Tensor) -> tuple[Tensor, ...]:
@@ -83,11 +85,9 @@ def trials(tiny: bool) -> list[Trial]:
         return code_statistics(x, nearest_code(x, codebook), len(codebook))
 
     tokens = (3, 2, 5, 16) if tiny else (3, 64, 36, 256)
-    made = [Trial("patch_info_nce", _random(tokens, dtype=dtype), loss, 1) for dtype in (torch.bfloat16, torch.float32)]
-    made += [
-        Trial("relative_attention", _random(heads, heads, heads, (1, 16, 8), dtype=dtype), attention, 4)
-        for dtype in (torch.bfloat16, torch.float32)
-    ]
+    made = [Trial("patch_info_nce", _random(tokens, dtype=dtype), loss, 1) for dtype in dtypes]
+    operands = heads, heads, heads, (1, 16, 8)
+    made += [Trial("relative_attention", _random(*operands, dtype=dtype), attention, 4) for dtype in dtypes]
     return [
         *made,
         Trial("nearest_code", _random((rows, dim), (size, dim)), lambda x, c: (nearest_code(x, c),)),
@@ -174,7 +174,7 @@ def compiles(trial: Trial) -> str:
 def dropout(tiny: bool) -> str:
     """Even weights, values of one: the share of keys kept, whose mean and variance are known."""
     share, keys = 0.2, 16 if tiny else 512
-    shape = (2, 4, keys, 16) if tiny else (16, 16, keys, 16)
+    shape = (1, 4, keys, 16) if tiny else (16, 16, keys, 16)
     zeros, ones = torch.zeros(shape, device=DEVICE), torch.ones(shape, device=DEVICE)
     side = 4 if tiny else 23
     options = {"bucket": euclidean_buckets(side, side).to(DEVICE), "dropout_p": share}

@@ -31,7 +31,7 @@ def candidates(tiny: bool) -> list[tuple[Sweep, Tile]]:
     """The table's tile of every sweep, then the first candidate of every sweep, and so on."""
     by_sweep = [[(sweep, tile) for tile in sweep.tiles()] for sweep in sweeps(tiny)]
     every = [pair for row in zip_longest(*by_sweep) for pair in row if pair is not None]
-    return every[:6] if tiny else every
+    return every[:4] if tiny else every
 
 
 def identity(sweep: Sweep, tile: Tile) -> dict[str, Any]:

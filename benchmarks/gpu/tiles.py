@@ -6,7 +6,7 @@ import contextlib
 import functools
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ Table = dict[tuple[Any, ...], Tile]
 
 @dataclass(frozen=True)
 class Sweep:
-    """``key`` without its architecture. ``without``: tables whose entry would be taken before this one's."""
+    """One entry of a table, on one kind of inputs. ``key`` is without its architecture."""
 
     name: str  # of the table
     table: Table
@@ -37,7 +37,6 @@ class Sweep:
     kernel: str  # a regular expression: names of the kernels whose time counts
     build: Callable[[], Step]
     candidates: tuple[Tile, ...]
-    without: tuple[Table, ...] = field(default=())
 
     @property
     def keys(self) -> list[tuple[Any, ...]]:
@@ -56,18 +55,14 @@ class Sweep:
     @contextlib.contextmanager
     def trying(self, tile: Tile) -> Iterator[None]:
         """``tile`` instead of the table's."""
-        kept = [(table, dict(table)) for table in (self.table, *self.without)]
+        kept = dict(self.table)
         try:
-            for key in self.keys:
-                self.table[key] = tile
-                for table in self.without:
-                    table.pop(key, None)
+            self.table.update(dict.fromkeys(self.keys, tile))
             _forget()
             yield
         finally:
-            for table, content in kept:
-                table.clear()
-                table.update(content)
+            self.table.clear()
+            self.table.update(kept)
             _forget()
 
 
@@ -87,8 +82,8 @@ def _tiles(text: str) -> tuple[Tile, ...]:
 
 def sweeps(tiny: bool) -> list[Sweep]:
     """Most important first."""
-    made = [*_infonce(tiny), *_attention(tiny), *_nearest(tiny)]
-    return made[::4] if tiny else made
+    made = [list(source(tiny)) for source in (_infonce, _attention, _nearest)]
+    return [sweep for own in made for sweep in (own[:1] if tiny else own)]
 
 
 # ------------------------------------------------------------------------------------------------------ InfoNCE
@@ -145,8 +140,9 @@ def _infonce(tiny: bool) -> Iterator[Sweep]:
 # ---------------------------------------------------------------------------------------------------- attention
 
 
-def _attend(size: str, dtype: torch.dtype, backward: bool) -> Step:
-    return attention_steps.step("fusion triton", size, dtype, "both" if backward else "forward")
+def _attend(size: str, dtype: torch.dtype, backward: bool, euclidean: bool) -> Step:
+    what = "both" if backward else "forward"
+    return attention_steps.step("fusion triton", size, dtype, what, euclidean=euclidean)
 
 
 _ATTENTION_TILES = {
@@ -161,12 +157,12 @@ def _attention(tiny: bool) -> Iterator[Sweep]:
     for width, dtype in ((2, torch.bfloat16), (4, torch.float32)):
         for name, candidates in _ATTENTION_TILES.items():
             for size in sizes:
-                build = functools.partial(_attend, size, dtype, name != "forward")
-                what = f"{size} {dtype}", f"^{name}_kernel", build, _tiles(candidates)
-                euclidean = attention.EUCLIDEAN_TILES
-                yield Sweep("attention", attention.TILES, (width, name), *what, (euclidean,))
-                if name != "keys":
-                    yield Sweep("attention, closed form", euclidean, (width, name), *what)
+                for euclidean in (True, False):
+                    table = attention.EUCLIDEAN_TILES if euclidean else attention.TILES
+                    title = "attention, closed form" if euclidean else "attention, looked up"
+                    build = functools.partial(_attend, size, dtype, name != "forward", euclidean)
+                    what = f"{size} {dtype}", f"^{name}_kernel", build, _tiles(candidates)
+                    yield Sweep(title, table, (width, name), *what)
 
 
 # -------------------------------------------------------------------------------------------------- nearest code
