@@ -28,6 +28,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.gpu.merge import merge
 from benchmarks.gpu.parts import PARTS, Plan
 from benchmarks.gpu.summary import summarise
 
@@ -41,7 +42,11 @@ def main() -> int:
     parser.add_argument("--budget", type=float, default=460, help="seconds for everything (default: 460)")
     parser.add_argument("--parts", default=",".join(names), help=f"which of {', '.join(names)}, summary")
     parser.add_argument("--dry-run", action="store_true", help="tiny sizes in Triton's interpreter, without a GPU")
+    parser.add_argument("--add", type=Path, metavar="RUN", help="add a folder written elsewhere to the results; no run")
     given = parser.parse_args()
+    if given.add:
+        print(f"added to {merge(given.add)}; python benchmarks/tables.py writes the tables")
+        return 0
     wanted = [name for name in given.parts.split(",") if name]
     if unknown := set(wanted) - {*names, "summary"}:
         parser.error(f"unknown part: {', '.join(sorted(unknown))}")

@@ -49,6 +49,8 @@ def _complete(parts: dict[str, Any]) -> None:
     ours = {_case(row): row for row in rows if row["contender"] == "fusion" and "median_ms" in row}
     wrong = _wrong(_rows(parts, "correctness"))
     for row in rows:
+        if "correctness" in parts:
+            row.pop("invalid", None)
         if "median_ms" not in row:
             continue
         if base := ours.get(_case(row)):
