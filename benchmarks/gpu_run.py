@@ -68,7 +68,7 @@ def main() -> int:
             if part.name == "setup" and "timing" in wanted and not given.dry_run:
                 warming = plan.start("warm", time.monotonic() + given.budget / 2)  # while tests run
     finally:
-        plan.stop_all()
+        plan.close()
         summarise(folder)
     print((folder / "summary.md").read_text())
     failed = _failures(folder) if "correctness" in wanted else 0

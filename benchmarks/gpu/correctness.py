@@ -20,7 +20,17 @@ TESTS = ROOT / "tests" / "gpu"
 
 def run_tests(child: Child, run: str, *options: str, **variables: str) -> None:
     """pytest over tests/gpu until the deadline; ``run`` names this one in the rows."""
-    common = ["-q", "-p", "no:cacheprovider", "-p", "benchmarks.gpu.reporting", "--tb=short", "--no-header", *options]
+    common = [
+        "-q",
+        "--continue-on-collection-errors",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "benchmarks.gpu.reporting",
+        "--tb=short",
+        "--no-header",
+        *options,
+    ]
     environment = {**os.environ, **variables, "FUSION_TEST_ROWS": str(child.rows.path), "FUSION_TEST_RUN": run}
     workers = max(1, min(12, (os.cpu_count() or 2) - 4))
     if child.dry:

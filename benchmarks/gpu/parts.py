@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,9 +38,9 @@ class Part:
 
 PARTS = (
     Part("setup", 0.3, 75),
-    Part("correctness", 0.4, 150),
-    Part("conditions", 0.25, 60),
-    Part("timing", 0.75, again=True),
+    Part("correctness", 0.35, 150),
+    Part("conditions", 0.2, 60),
+    Part("timing", 0.8, again=True),
     Part("sweep", 0.95, again=True),
 )
 
@@ -71,10 +72,12 @@ class Plan:
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()
 
-    def stop_all(self) -> None:
+    def close(self) -> None:
         for child in self.running:
             if child.poll() is None:
                 self.stop(child)
+        self.log.close()
+        shutil.rmtree(self.work, ignore_errors=True)
 
     def run(self, part: Part) -> str:
         """Runs a part to its end or its limit; returns what became of it."""

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from fusion.kernels import backends, build
+
 from ..harness import conditions
 from .child import Child
 from .measure import quantiles, times
@@ -26,14 +28,14 @@ def main() -> None:
         child.rows.add(rate="float32", flops=_product(64, torch.float32))
         child.rows.add(rate="copy", bytes=_copy(64))
         return
-    build = threading.Thread(target=_build, args=(child,))
-    build.start()  # nvcc takes CPUs; what follows takes the GPU
+    builds = [threading.Thread(target=_build, args=(child, kind)) for kind in ("cuda", "cpu")]
+    for thread in builds:
+        thread.start()  # compilers take CPUs; what follows takes the GPU
     for dtype in (torch.bfloat16, torch.float16, torch.float32):
         child.rows.add(rate=str(dtype).removeprefix("torch."), flops=_product(SIDE, dtype))
     child.rows.add(rate="copy", bytes=_copy(SIDE))
-    build.join()
-    from fusion.kernels import backends
-
+    for thread in builds:
+        thread.join()
     child.rows.add(backends=backends())
 
 
@@ -54,18 +56,14 @@ def _clocks() -> str:
         return ""
 
 
-def _build(child: Child) -> None:
-    """Compiles what the machine can compile."""
-    from fusion.kernels import build
-
-    for kind in ("cuda", "cpu"):
-        began = time.monotonic()
-        try:
-            build.load(kind)
-            outcome = "loaded"
-        except build.BuildError as error:
-            outcome = f"not built: {error}"
-        child.rows.add(build=kind, outcome=outcome, seconds=round(time.monotonic() - began, 1))
+def _build(child: Child, kind: str) -> None:
+    began = time.monotonic()
+    try:
+        build.load(kind)
+        outcome = "loaded"
+    except build.BuildError as error:
+        outcome = f"not built: {error}"
+    child.rows.add(build=kind, outcome=outcome, seconds=round(time.monotonic() - began, 1))
 
 
 def _product(side: int, dtype: torch.dtype) -> float:
