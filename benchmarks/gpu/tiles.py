@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from fusion.kernels import patch_info_nce, use_backend
+from fusion.kernels import memory, patch_info_nce, use_backend
 from fusion.kernels._triton.device import Tile, architecture, tiles_of
 from fusion.kernels.attention.triton import launch as attention
 from fusion.kernels.infonce.triton import launch as infonce
@@ -67,7 +67,8 @@ class Sweep:
 
 
 def _forget() -> None:
-    """What launches have worked out of a tile before."""
+    """What launches have worked out of a tile before, by shape and by tensor."""
+    memory._memory.clear()
     for name, module in list(sys.modules.items()):
         if name.startswith("fusion.kernels.") and name.endswith(".triton.launch"):
             for value in vars(module).values():
