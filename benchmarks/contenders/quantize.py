@@ -33,7 +33,7 @@ def vectors(rows: int, size: int, dim: int, dtype: torch.dtype = torch.float32) 
 
 
 def plain_look_up(x: Tensor, codebook: Tensor) -> Tensor:
-    return torch.cdist(x, codebook).argmin(1)
+    return torch.cdist(x.float(), codebook.float()).argmin(1)  # it takes no 16-bit types on a GPU
 
 
 def by_products(x: Tensor, codebook: Tensor) -> Tensor:
