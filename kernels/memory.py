@@ -12,7 +12,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 __all__ = ["remember"]
 
-# first tensor -> [(weak references to the others, versions of all, key, value)]
+# first tensor -> {(key, others by id, versions of all): (weak references to the others, value)}
 _memory: WeakIdKeyDictionary = WeakIdKeyDictionary()
 _LONGEST = 32  # entries kept for one tensor, so that tensors made anew in every call do not pile up
 
@@ -23,19 +23,27 @@ def _nothing() -> None:
 
 def remember(tensors: tuple[Tensor | None, ...], key: Hashable, make: Callable[[], Any]) -> Any:
     """``make()``, or what it returned when last called for these very tensors, unchanged since, and this key."""
-    if any(t is not None and t.is_inference() for t in tensors):  # without a version, a change goes unnoticed
-        return make()
-    entries = _memory.setdefault(tensors[0], [])
-    versions = tuple(-1 if t is None else t._version for t in tensors)
-    for references, known_versions, known_key, value in entries:
-        if known_key != key or known_versions != versions:
-            continue
-        if all(reference() is t for reference, t in zip(references, tensors[1:], strict=True)):
+    first, *others = tensors
+    ids = [key]
+    for t in tensors:
+        if t is None:
+            ids.append(None)
+        elif t.is_inference():  # without a version, a change goes unnoticed
+            return make()
+        else:
+            ids.append((id(t), t._version))
+    found = tuple(ids)
+    entries = _memory.get(first)
+    if entries is None:
+        entries = _memory[first] = {}
+    if (known := entries.get(found)) is not None:
+        references, value = known
+        if all(reference() is t for reference, t in zip(references, others, strict=True)):  # ids are used again
             return value
     with torch.inference_mode(False):  # what an evaluation makes, training may use later
         value = make()
     # The first tensor is the dictionary's key; a strong reference to it here would keep it alive for ever.
-    references = tuple(_nothing if t is None else weakref.ref(t) for t in tensors[1:])
-    entries.append((references, versions, key, value))
-    del entries[:-_LONGEST]
+    entries[found] = tuple(_nothing if t is None else weakref.ref(t) for t in others), value
+    if len(entries) > _LONGEST:
+        del entries[next(iter(entries))]
     return value

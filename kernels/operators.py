@@ -14,7 +14,9 @@ import torch
 
 from .backends import choose
 
-__all__ = ["declare_native", "define", "under_autocast"]
+__all__ = ["declare_native", "define", "differentiable", "under_autocast"]
+
+_library = torch.library.Library("fusion", "FRAGMENT")
 
 
 def define(schema: str, *, fake: Callable[..., Any]) -> torch._ops.OpOverload:
@@ -50,6 +52,37 @@ def declare_native(schema: str) -> None:
     """Declares ``fusion::<schema>``, which a compiled library implements."""
     name = schema.partition("(")[0]
     torch.library.define(f"fusion::{name}", schema.removeprefix(name))
+
+
+def differentiable(
+    operator: torch._ops.OpOverload, *, save: Callable[..., None], gradients: Callable[..., tuple[Any, ...]]
+) -> None:
+    """Gives an operator its gradient: ``save(ctx, inputs, output)`` and ``gradients(ctx, *grads)``, one an argument.
+
+    What ``torch.library.register_autograd`` does, but for the filling-in of default arguments (there are none), which
+    costs the host more in every call than the launches.
+    """
+
+    def forward(ctx: Any, *args: Any) -> Any:
+        *inputs, keyset = args
+        with torch._C._AutoDispatchBelowAutograd():
+            output = operator.redispatch(keyset & torch._C._after_autograd_keyset, *inputs)
+        save(ctx, inputs, output)
+        return output
+
+    def backward(ctx: Any, *grads: torch.Tensor | None) -> tuple[Any, ...]:
+        return *gradients(ctx, *grads), None
+
+    members = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    function: Any = type(f"{operator._opname}_with_gradient", (torch.autograd.Function,), members)
+
+    def run(keyset: torch._C.DispatchKeySet, *args: Any) -> Any:
+        if torch.is_grad_enabled() and torch._C._any_requires_grad(*args):
+            return function.apply(*args, keyset)
+        with torch._C._AutoDispatchBelowAutograd():
+            return operator.redispatch(keyset & torch._C._after_autograd_keyset, *args)
+
+    _library.impl(operator._opname, run, "Autograd", with_keyset=True)
 
 
 def under_autocast(operator: torch._ops.OpOverload, *, casts: int) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .._triton.device import refuses_device
 from ..backends import implement
-from ..operators import declare_native, define, under_autocast
+from ..operators import declare_native, define, differentiable, under_autocast
 from . import eager
 from .layout import EXCLUDE, Layout, dense_layout, ragged_layout
 
@@ -167,7 +167,7 @@ def _no_second_order(ctx: Any, *_: Tensor | None) -> None:
     )
 
 
-torch.library.register_autograd("fusion::patch_info_nce_forward", _gradients, setup_context=_save)
+differentiable(torch.ops.fusion.patch_info_nce_forward.default, save=_save, gradients=_gradients)
 torch.library.register_autograd("fusion::patch_info_nce_backward", _no_second_order)
 
 
@@ -321,7 +321,7 @@ def _reduce(
     return_accuracy: bool,
 ) -> Tensor | tuple[Tensor, Tensor]:
     count = anchors.sum()
-    total, found = loss.sum(), hits.sum()
+    total, found = loss.sum(), hits.sum() if return_accuracy else count
     if group is not None:
         from .distributed import joined_sum
 

@@ -6,158 +6,148 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import pytest
 
 triton = pytest.importorskip("triton")
 
-from fusion.kernels.infonce import triton as infonce  # noqa: E402
+from fusion.kernels._triton.device import tiles_of  # noqa: E402
+from fusion.kernels.infonce.triton import backward, forward, launch, prepare, rows  # noqa: E402
 
-from .aot import SM_86, Resources, compile_kernel, write  # noqa: E402
+from .aot import ARCHITECTURES, SM_86, Resources, compile_kernel, write  # noqa: E402
 
 TABLE = SM_86 / "infonce.json"
-STACK_LIMIT = 128  # bytes a thread: registers spilled before or after the loop, not in it
-FEATURES = 256
-
-_FLOATS = "columns scale inverse shift m z rival loss log_z log_y d unit weight grad slope"
-_INTEGERS = "modality block ring edges anchor"
-SIGNATURE = {
-    **{f"p_{name}": "*fp32" for name in _FLOATS.split()},
-    **{f"p_{name}": "*i32" for name in _INTEGERS.split()},
-    **{f"p_{name}": "*bf16" for name in ("tokens", "high", "low", "out")},
-    **dict.fromkeys(("tokens", "padded", "rows", "columns", "splits"), "i32"),
-    "p_hit": "*i8",
-}
-# (kind of product, pass, one shift for all rows, accuracy)
-PASSES = [
-    (kind, name, fixed, accuracy)
-    for kind in ("half", "split")
-    for name, fixed, accuracy in (
-        ("forward", True, False),
-        ("forward", True, True),
-        ("forward", False, False),
-        ("backward", True, False),
-        ("backward", False, False),
-    )
-]
-# N of the paper's batches: TreeSatAI (3, 128, 36), FLAIR (2, 64, 100), PASTIS-HD (3, 4, 1024).
-SIZES = {"treesatai": 13_824, "flair": 12_800, "pastis": 12_288}
+# Bytes a thread that are spilled, before or after the loop over columns rather than in it. A gradient of 256 features
+# of 128 rows takes half of the registers there are.
+STACK_LIMIT = {"halved": 0, "forward": 0, "backward": 256}
+FEATURES, WIDE = 256, 768
+N = {"treesatai": 13_824, "flair": 12_800, "pastis": 12_288}  # (3, 128, 36), (2, 64, 100), (3, 4, 1024) tokens
 A6000 = {"bf16 FLOP/s": 154.8e12, "bytes/s": 768e9}
+KERNELS = {
+    "halved": forward.halved_kernel,
+    "forward": forward.forward_kernel,
+    "backward": backward.backward_kernel,
+}
+
+_FLOATS = "columns inverse shift m z rival loss log_z log_y log2_z d weight grad slope temperature factor "
+_FLOATS += "largest largest_grad"
+_INTEGERS = "modality block ring edges anchor"
+_COUNTS = {"tokens": N["treesatai"], "rows": N["treesatai"], "columns": N["treesatai"], "padded": N["treesatai"]}
+_COUNTS |= {"splits": 2, "row_blocks": 108, "column_sums": 54}
 
 
-@functools.cache
-def _tiles(architecture: int, kind: str, name: str, fixed: bool, accuracy: bool) -> Resources:
-    tile = infonce.TILES[architecture, kind, name]
-    constants = {
-        **{"ROWS": tile.rows, "COLUMNS": tile.columns, "PADDED_D": FEATURES, "BLOCK_D": FEATURES},
-        **{"SPLIT": kind == "split", "FIXED": fixed, "ANCHORED": False},
+def _signature(kind: str) -> dict[str, str]:
+    tokens, operand = ("*bf16", "*bf16") if kind == "half" else ("*fp32", "*fp16")
+    return {
+        **{f"p_{name}": "*fp32" for name in _FLOATS.split()},
+        **{f"p_{name}": "*i32" for name in _INTEGERS.split()},
+        **{"p_tokens": tokens, "p_out": tokens, "p_high": operand, "p_low": operand, "p_hit": "*i8"},
+        **dict.fromkeys(_COUNTS, "i32"),
+        "temperature": "fp32",
     }
-    if name == "forward":
-        constants["ACCURACY"] = accuracy
-    kernel = {"forward": infonce.forward_kernel, "backward": infonce.backward_kernel}[name]
-    return compile_kernel(kernel, SIGNATURE, constants, architecture=architecture, warps=tile.warps, stages=tile.stages)
 
 
 @functools.cache
-def _half(architecture: int, kind: str) -> Resources:
-    tile = infonce.TILES[architecture, kind, "forward"]
-    constants = {"ROWS": tile.rows, "PADDED_D": FEATURES, "BLOCK_D": FEATURES, "SPLIT": kind == "split"}
-    kernel = infonce.half_forward_kernel
-    return compile_kernel(kernel, SIGNATURE, constants, architecture=architecture, warps=tile.warps, stages=tile.stages)
+def _compiled(architecture: int, kind: str, name: str, fixed: bool = True, accuracy: bool = False) -> Resources:
+    """A kernel of tiles as the launcher launches it, ``name`` as in its table."""
+    launched, _, wide = name.partition(" ")
+    tile = launch.TILES[tiles_of(architecture), kind, name]
+    of_tiles = launch.tile_constants(tile, WIDE if wide else FEATURES, kind == "split", launched, False)
+    constants: dict[str, Any] = {**of_tiles, "LEARNED": False, "NORMALIZE": True, "FIXED": fixed}
+    constants |= {"ACCURACY": accuracy, "SCALED": kind == "split"}
+    kernel = KERNELS[launched]
+    constants = {key: value for key, value in constants.items() if key in kernel.arg_names}
+    return compile_kernel(
+        kernel,
+        _signature(kind),
+        constants,
+        architecture=architecture,
+        warps=tile.warps,
+        stages=tile.stages,
+        values=_COUNTS,
+    )
 
 
 @functools.cache
-def _rows(architecture: int, name: str) -> Resources:
-    shared = {"PADDED_D": FEATURES, "ROWS": infonce.ROW_ELEMENTS // FEATURES, "SPLIT": True}
-    kernel, constants = {
-        "directions": (infonce.directions_kernel, {"D": FEATURES, "NORMALIZE": True, "NO_DIRECTION": 1e-8}),
-        "row losses": (infonce.row_losses_kernel, {"ANCHORED": False, "ACCURACY": True, "TIE": 1e-5}),
-        "row gradients": (infonce.row_gradients_kernel, {"D": FEATURES, "ANCHORED": False, "NORMALIZE": True}),
+def _rows(name: str) -> Resources:
+    of_rows = launch.row_constants(FEATURES, True)
+    flags = {"NORMALIZE": True, "LEARNED": False, "ANCHORED": False, "ACCURACY": True, "SLOPE": True, "SCALED": True}
+    flags |= {"TIE": 1e-5, "NO_DIRECTION": 1e-8, "BACKWARD": True, "BLOCK_ROWS": 64}
+    kernel = {
+        "prepare": prepare.prepare_kernel,
+        "losses": rows.losses_kernel,
+        "gradients": rows.gradients_kernel,
     }[name]
-    return compile_kernel(kernel, SIGNATURE, {**shared, **constants}, architecture=architecture, warps=4, stages=2)
+    constants = {key: value for key, value in (of_rows | flags).items() if key in kernel.arg_names}
+    return compile_kernel(
+        kernel, _signature("split"), constants, architecture=86, warps=4, stages=3, values=_COUNTS | {"splits": 2}
+    )
 
 
-@pytest.mark.parametrize("one", PASSES, ids=str)
-def test_sm_86_has_room_for_the_tiles(one: tuple) -> None:
-    resources = _tiles(86, *one)
-    resources.check(86, stack=STACK_LIMIT)
-    assert "mma.sync" in resources.ptx
-    assert "bf16" in resources.ptx
-    resources.check_recorded(TABLE, _name(one))
+@pytest.mark.parametrize("one", launch.TILES, ids=str)
+def test_tiles_fit_and_repeat_no_product(one: tuple[int, str, str]) -> None:
+    architecture, kind, name = one
+    resources = _compiled(*one)
+    resources.check(architecture, stack=STACK_LIMIT[name.split()[0]])
+    if "wide" not in name:  # there the loop over features is unrolled or not, as the compiler likes
+        assert resources.products() == _arithmetic(*one)
+    if architecture == 86:
+        resources.check_recorded(TABLE, f"{name}, {kind}")
 
 
-@pytest.mark.parametrize("one", [p for p in PASSES if p[2] and not p[3]], ids=str)
-def test_sm_90_has_room_for_the_tiles(one: tuple) -> None:
-    resources = _tiles(90, *one)
-    resources.check(90, stack=STACK_LIMIT)
-    assert "wgmma" in resources.ptx
+def _arithmetic(architecture: int, kind: str, name: str) -> int:
+    """Multiply-adds of one tile of each of the two loops, with labels compared and without."""
+    tile = launch.TILES[architecture, kind, name]
+    products = (2 if name == "backward" else 1) * (3 if kind == "split" else 1)
+    return 2 * products * tile.rows * tile.columns * FEATURES
 
 
+@pytest.mark.extra
+@pytest.mark.parametrize("architecture", [a for a in ARCHITECTURES if tiles_of(a) != a])
 @pytest.mark.parametrize("kind", ["half", "split"])
-def test_sm_86_has_room_for_half_of_the_tiles(kind: str) -> None:
-    resources = _half(86, kind)
-    resources.check(86, stack=STACK_LIMIT)
-    resources.check_recorded(TABLE, f"half of the tiles, {kind}")
+@pytest.mark.parametrize("name", ["halved", "forward", "backward", "halved wide", "backward wide"])
+def test_other_architectures_have_room_for_the_tiles_they_take(architecture: int, kind: str, name: str) -> None:
+    _compiled(architecture, kind, name).check(architecture, stack=4 * STACK_LIMIT[name.split()[0]])
 
 
-def test_sm_90_has_room_for_half_of_the_tiles() -> None:
-    _half(90, "half").check(90, stack=STACK_LIMIT)
+@pytest.mark.parametrize("architecture", [86, 90])
+@pytest.mark.parametrize("kind", ["half", "split"])
+def test_a_running_maximum_and_accuracy_fit_too(architecture: int, kind: str) -> None:
+    _compiled(architecture, kind, "forward", False, True).check(architecture, stack=128)
+    _compiled(architecture, kind, "backward", False).check(architecture, stack=2 * STACK_LIMIT["backward"])
 
 
-@pytest.mark.parametrize("name", ["directions", "row losses", "row gradients"])
-def test_row_kernels_fit(name: str) -> None:
-    _rows(86, name).check(86, stack=STACK_LIMIT)
+@pytest.mark.parametrize("name", ["prepare", "losses", "gradients"])
+def test_kernels_of_rows_fit(name: str) -> None:
+    _rows(name).check(86, stack=0)
 
 
-def _name(one: tuple) -> str:
-    kind, name, fixed, accuracy = one
-    return f"{name}, {kind}, {'one shift' if fixed else 'running maximum'}{', accuracy' if accuracy else ''}"
-
-
-def _costs(kind: str, name: str, tokens: int, half: bool = False) -> dict[str, float]:
+def _costs(kind: str, name: str, tokens: int) -> dict[str, float]:
     """Operations, bytes that must move, and the least time of both on an RTX A6000.
 
-    From half of the tiles S costs half, and each column gets a partial sum (forward) or gradient (backward) from
-    every second block of rows, which is written and read.
+    From half of the tiles S costs half, and each column gets a partial sum from every second block of rows, which is
+    written and read.
     """
-    similarities, sums = (0.5 if half else 1, 0 if name == "forward" else 1)
+    similarities, sums = (0.5 if name == "halved" else 1, 1 if name == "backward" else 0)
     operations = int(2 * tokens**2 * FEATURES * (similarities + sums) * (3 if kind == "split" else 1))
-    operand = tokens * FEATURES * (4 if kind == "split" else 2)
-    of_row = 4 * tokens * (1 if name == "forward" else FEATURES)
-    moved = operand + of_row
-    if half:
-        moved += 2 * of_row * (triton.cdiv(tokens, infonce.TILES[86, kind, name].rows) // 2)
+    moved = tokens * FEATURES * (4 if kind == "split" else 2) + 4 * tokens * (FEATURES if sums else 1)
+    if name == "halved":
+        moved += 8 * tokens * (triton.cdiv(tokens, launch.TILES[86, kind, name].rows) // 2)
     floor = max(operations / A6000["bf16 FLOP/s"], moved / A6000["bytes/s"])
     return {"operations": operations, "bytes": moved, "floor_ms": round(1e3 * floor, 3)}
 
 
 def write_table() -> None:
-    def costs(kind: str, name: str, half: bool = False) -> dict[str, dict[str, float]]:
-        return {size: _costs(kind, name, tokens, half) for size, tokens in SIZES.items()}
-
-    kernels = {
-        _name(one): {
-            "tile": vars(infonce.TILES[86, one[0], one[1]]),
-            "resources": _tiles(86, *one).numbers(),
-            "costs": costs(one[0], one[1]),
-        }
-        for one in PASSES
-    }
-    kernels |= {
-        f"half of the tiles, {kind}": {
-            "tile": vars(infonce.TILES[86, kind, "forward"]),
-            "resources": _half(86, kind).numbers(),
-            "costs": costs(kind, "forward", half=True),
-        }
-        for kind in ("half", "split")
-    }
-    kernels |= {
-        name: {"resources": _rows(86, name).numbers()} for name in ("directions", "row losses", "row gradients")
-    }
-    kernels |= {
-        f"backward from half of the tiles, {kind}: counted, not built": {"costs": costs(kind, "backward", half=True)}
-        for kind in ("half", "split")
-    }
+    kernels: dict[str, Any] = {}
+    for architecture, kind, name in launch.TILES:
+        if architecture == 86:
+            resources = _compiled(architecture, kind, name).numbers()
+            kernels[f"{name}, {kind}"] = {"tile": vars(launch.TILES[86, kind, name]), "resources": resources}
+            if "wide" not in name:
+                costs = {size: _costs(kind, name, tokens) for size, tokens in N.items()}
+                kernels[f"{name}, {kind}"]["costs"] = costs
+    kernels |= {name: {"resources": _rows(name).numbers()} for name in ("prepare", "losses", "gradients")}
     write(TABLE, "patch_info_nce", A6000, kernels)
 
 

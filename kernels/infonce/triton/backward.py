@@ -5,10 +5,19 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ..._triton.language import constant, product
+from ..._triton.language import LOG2_E, constant, product
 from ..._triton.language import split as split_float32
-from .forward import plan, product_factor, walk
-from .primitives import all_features, features, one_shift, program_rows, similarities, temperature_of, weights
+from .forward import plan, walk
+from .primitives import (
+    all_features,
+    features,
+    one_shift,
+    product_unscale,
+    program_rows,
+    similarities,
+    temperature_of,
+    weights,
+)
 
 UNIT = constant(16384.0)  # the largest row weight in W, whatever the reduction: float16 would lose weights of 1 / N
 TINY = constant(1e-30)
@@ -25,7 +34,7 @@ def weight_unit(p_largest_grad, SCALED: tl.constexpr):
 
 @triton.jit
 def _tile(
-    b_d, b_q, b_q_low, b_block, b_weight, b_log_z, o_r, tile, factor, unit, columns,
+    b_d, b_q, b_q_low, b_block, b_weight, b_log_z, o_r, tile, factor, unscale, unit, columns,
     p_high, p_low, p_shift, p_block, p_weight, p_log_z,
     STRIDE: tl.constexpr, CHUNK: tl.constexpr, BLOCK_D: tl.constexpr, OUT: tl.constexpr, COLUMNS: tl.constexpr,
     FIXED: tl.constexpr, SPLIT: tl.constexpr, WIDE: tl.constexpr, COMPARE: tl.constexpr,
@@ -34,7 +43,7 @@ def _tile(
     b_k, b_k_low = b_q, b_q_low
     if not WIDE:
         b_k, b_k_low = all_features(p_high, p_low, o_n, STRIDE, CHUNK, SPLIT)
-    b_s = similarities(b_q, b_q_low, b_k, b_k_low, o_r, o_n, p_high, p_low, STRIDE, CHUNK, SPLIT, WIDE)
+    b_s = similarities(b_q, b_q_low, b_k, b_k_low, o_r, o_n, p_high, p_low, unscale, STRIDE, CHUNK, SPLIT, WIDE)
     b_column_log_z = b_log_z
     if not FIXED:
         b_column_log_z = tl.load(p_log_z + o_n)
@@ -121,7 +130,7 @@ def backward_kernel(
     temperature = temperature_of(p_temperature, temperature, LEARNED)
     if one_shift(temperature, NORMALIZE) == FIXED:
         split = tl.program_id(1)
-        factor = product_factor(p_factor, temperature, SPLIT)
+        factor, unscale = LOG2_E / temperature, product_unscale(p_factor, SPLIT)
         unit = weight_unit(p_largest_grad, SCALED)
         o_out, m_r, o_r = program_rows(p_anchor, rows, ANCHORED, ROWS)
         b_block = tl.load(p_block + o_r)
@@ -140,7 +149,7 @@ def backward_kernel(
             for t in range(first, tl.minimum(first + FLUSH, compared)):
                 b_d = _tile(
                     b_d, b_q, b_q_low, b_block, b_weight, b_log_z, o_r,
-                    walk(t, edge, inside - edge, outside), factor, unit, columns,
+                    walk(t, edge, inside - edge, outside), factor, unscale, unit, columns,
                     p_high, p_low, p_shift, p_block, p_weight, p_log_z,
                     STRIDE, CHUNK, BLOCK_D, OUT, COLUMNS, FIXED, SPLIT, WIDE, True,
                 )  # fmt: skip
@@ -151,7 +160,7 @@ def backward_kernel(
             for t in range(first, tl.minimum(first + FLUSH, free)):
                 b_d = _tile(
                     b_d, b_q, b_q_low, b_block, b_weight, b_log_z, o_r,
-                    walk(t, begin, edge - begin, after), factor, unit, columns,
+                    walk(t, begin, edge - begin, after), factor, unscale, unit, columns,
                     p_high, p_low, p_shift, p_block, p_weight, p_log_z,
                     STRIDE, CHUNK, BLOCK_D, OUT, COLUMNS, FIXED, SPLIT, WIDE, False,
                 )  # fmt: skip

@@ -6,17 +6,15 @@ import triton
 import triton.language as tl
 
 from ..._triton.language import LOG2_E
-from .primitives import all_features, one_shift, positive, program_rows, similarities, temperature_of
-
-
-@triton.jit
-def product_factor(p_factor, temperature, SPLIT: tl.constexpr):
-    """What a product of stored directions is multiplied with to be a similarity over the temperature, times log2 e."""
-    factor = LOG2_E / temperature
-    if SPLIT:
-        unscale = tl.load(p_factor)
-        factor = factor * unscale * unscale
-    return factor
+from .primitives import (
+    all_features,
+    one_shift,
+    positive,
+    product_unscale,
+    program_rows,
+    similarities,
+    temperature_of,
+)
 
 
 @triton.jit
@@ -47,7 +45,7 @@ def walk(t, first, count, second):
 
 @triton.jit
 def _tile(
-    b_m, b_z, b_rival, b_q, b_q_low, b_block, b_kind, o_r, m_r, tile, factor, columns,
+    b_m, b_z, b_rival, b_q, b_q_low, b_block, b_kind, o_r, m_r, tile, factor, unscale, columns,
     p_high, p_low, p_shift, p_block, p_ring, p_modality,
     STRIDE: tl.constexpr, CHUNK: tl.constexpr, COLUMNS: tl.constexpr, FIXED: tl.constexpr, SPLIT: tl.constexpr,
     WIDE: tl.constexpr, COMPARE: tl.constexpr, ACCURACY: tl.constexpr,
@@ -56,7 +54,7 @@ def _tile(
     b_k, b_k_low = b_q, b_q_low
     if not WIDE:
         b_k, b_k_low = all_features(p_high, p_low, o_n, STRIDE, CHUNK, SPLIT)
-    b_s = similarities(b_q, b_q_low, b_k, b_k_low, o_r, o_n, p_high, p_low, STRIDE, CHUNK, SPLIT, WIDE)
+    b_s = similarities(b_q, b_q_low, b_k, b_k_low, o_r, o_n, p_high, p_low, unscale, STRIDE, CHUNK, SPLIT, WIDE)
     b_s = b_s * factor + tl.load(p_shift + o_n)[None, :]
     if COMPARE:
         b_other = tl.load(p_block + o_n, mask=o_n < columns, other=-1)
@@ -118,7 +116,7 @@ def forward_kernel(
     # Where only the device knows the temperature, both kinds are launched and one does the work.
     if one_shift(temperature, NORMALIZE) == FIXED:
         split = tl.program_id(1)
-        factor = product_factor(p_factor, temperature, SPLIT)
+        factor, unscale = LOG2_E / temperature, product_unscale(p_factor, SPLIT)
         o_out, m_r, o_r = program_rows(p_anchor, rows, ANCHORED, ROWS)
         b_block = tl.load(p_block + o_r)
         b_kind = tl.load(p_modality + o_r)
@@ -132,14 +130,14 @@ def forward_kernel(
         for t in range(0, (inside - edge) + (after - outside)):
             b_m, b_z, b_rival = _tile(
                 b_m, b_z, b_rival, b_q, b_q_low, b_block, b_kind, o_r, m_r,
-                walk(t, edge, inside - edge, outside), factor, columns,
+                walk(t, edge, inside - edge, outside), factor, unscale, columns,
                 p_high, p_low, p_shift, p_block, p_ring, p_modality,
                 STRIDE, CHUNK, COLUMNS, FIXED, SPLIT, WIDE, True, ACCURACY,
             )  # fmt: skip
         for t in range(0, (edge - begin) + (end - after)):
             b_m, b_z, b_rival = _tile(
                 b_m, b_z, b_rival, b_q, b_q_low, b_block, b_kind, o_r, m_r,
-                walk(t, begin, edge - begin, after), factor, columns,
+                walk(t, begin, edge - begin, after), factor, unscale, columns,
                 p_high, p_low, p_shift, p_block, p_ring, p_modality,
                 STRIDE, CHUNK, COLUMNS, FIXED, SPLIT, WIDE, False, ACCURACY,
             )  # fmt: skip
@@ -153,7 +151,7 @@ def forward_kernel(
 
 @triton.jit
 def _halved_tile(
-    b_z, b_q, b_q_low, b_block, b_observed, o_r, i, t, blocks, factor, tokens,
+    b_z, b_q, b_q_low, b_block, b_observed, o_r, i, t, blocks, factor, unscale, tokens,
     p_high, p_low, p_shift, p_block, p_columns,
     STRIDE: tl.constexpr, CHUNK: tl.constexpr, ROWS: tl.constexpr, SPLIT: tl.constexpr, WIDE: tl.constexpr,
     COMPARE: tl.constexpr,
@@ -163,7 +161,7 @@ def _halved_tile(
     b_k, b_k_low = b_q, b_q_low
     if not WIDE:
         b_k, b_k_low = all_features(p_high, p_low, o_n, STRIDE, CHUNK, SPLIT)
-    b_s = similarities(b_q, b_q_low, b_k, b_k_low, o_r, o_n, p_high, p_low, STRIDE, CHUNK, SPLIT, WIDE)
+    b_s = similarities(b_q, b_q_low, b_k, b_k_low, o_r, o_n, p_high, p_low, unscale, STRIDE, CHUNK, SPLIT, WIDE)
     b_e = tl.exp2(b_s * factor + (tl.load(p_shift + o_n)[None, :] + b_observed[:, None]))
     if COMPARE:
         b_other = tl.load(p_block + o_n, mask=o_n < tokens, other=-1)
@@ -201,7 +199,7 @@ def halved_kernel(
     """
     temperature = temperature_of(p_temperature, temperature, LEARNED)
     if one_shift(temperature, True):
-        factor = product_factor(p_factor, temperature, SPLIT)
+        factor, unscale = LOG2_E / temperature, product_unscale(p_factor, SPLIT)
         i = tl.program_id(0)
         blocks = tl.num_programs(0)
         o_r = i * ROWS + tl.arange(0, ROWS)
@@ -231,12 +229,12 @@ def halved_kernel(
         for t in range(0, (head - first) + (last - tail)):
             b_z = _halved_tile(
                 b_z, b_q, b_q_low, b_block, b_observed, o_r, i,
-                walk(t, first, head - first, tail), blocks, factor, tokens,
+                walk(t, first, head - first, tail), blocks, factor, unscale, tokens,
                 p_high, p_low, p_shift, p_block, p_columns, STRIDE, CHUNK, ROWS, SPLIT, WIDE, True,
             )  # fmt: skip
         for t in range(head, tail):
             b_z = _halved_tile(
-                b_z, b_q, b_q_low, b_block, b_observed, o_r, i, t, blocks, factor, tokens,
+                b_z, b_q, b_q_low, b_block, b_observed, o_r, i, t, blocks, factor, unscale, tokens,
                 p_high, p_low, p_shift, p_block, p_columns, STRIDE, CHUNK, ROWS, SPLIT, WIDE, False,
             )  # fmt: skip
         tl.store(p_z + split * tokens + o_r, b_z, mask=m_r)

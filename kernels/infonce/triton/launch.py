@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
-from dataclasses import dataclass
+import struct
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from .prepare import prepare_kernel
 from .primitives import COLDEST_NUMBER
 from .rows import gradients_kernel, losses_kernel
 
-__all__ = ["ROW_ELEMENTS", "TILES", "Plan", "backward", "forward", "plan_for"]
+__all__ = ["TILES", "Plan", "backward", "forward", "plan_for", "row_constants", "tile_constants"]
 
 _MOST_SPLITS = 8
 # Products of tokens by features from which half of the tiles save more than their zeroed column sums cost.
@@ -47,15 +47,15 @@ TILES: dict[tuple[Any, ...], Tile] = {
     (90, "half", "halved"): Tile(128, 128, 4, 2),
     (90, "half", "forward"): Tile(256, 64, 8, 3),
     (90, "half", "backward"): Tile(128, 64, 8, 3),
-    (90, "half", "halved wide"): Tile(128, 128, 8, 3, 64),
-    (90, "half", "forward wide"): Tile(128, 128, 8, 3, 64),
-    (90, "half", "backward wide"): Tile(128, 64, 8, 2, 64),
+    (90, "half", "halved wide"): Tile(128, 128, 4, 3, 64),
+    (90, "half", "forward wide"): Tile(128, 128, 4, 3, 64),
+    (90, "half", "backward wide"): Tile(128, 128, 8, 3, 64),
     (90, "split", "halved"): Tile(64, 64, 4, 2),
     (90, "split", "forward"): Tile(128, 64, 8, 1),
     (90, "split", "backward"): Tile(128, 32, 8, 2),
-    (90, "split", "halved wide"): Tile(128, 128, 8, 2, 64),
-    (90, "split", "forward wide"): Tile(128, 128, 8, 2, 64),
-    (90, "split", "backward wide"): Tile(128, 32, 8, 2, 64),
+    (90, "split", "halved wide"): Tile(128, 128, 8, 3, 32),
+    (90, "split", "forward wide"): Tile(128, 128, 8, 3, 32),
+    (90, "split", "backward wide"): Tile(128, 64, 8, 1, 64),
 }
 _TILES_OF = {"square": "halved"}
 _INTERPRETED = Tile(32, 32, 4, 1)
@@ -71,10 +71,20 @@ class Plan:
     splits: int
     padded: int  # tokens, with padding
     stride: int  # features, with padding
+    feature_blocks: int  # programs that share the features of a gradient
+    split: bool
     of_tiles: dict[str, Any]  # constants of the kernels that work by tiles
     row_grid: tuple[int]
     of_rows: dict[str, Any]  # of those that go by rows
     prepare_grid: tuple[int]
+    _known: dict[tuple[Any, ...], dict[str, Any]] = field(default_factory=dict)
+
+    def constants(self, by_rows: bool, **flags: bool) -> dict[str, Any]:
+        """All constants of one launch: those of the plan with flags of the call; put together once."""
+        key = (by_rows, *flags.items())
+        if key not in self._known:
+            self._known[key] = (self.of_rows if by_rows else self.of_tiles) | flags
+        return self._known[key]
 
 
 @functools.lru_cache(maxsize=256)
@@ -89,52 +99,72 @@ def plan_for(
     name: str,
 ) -> Plan:
     """The launch of pass ``name``: ``halved``, ``forward``, ``square`` (forward by halved's tiles) or ``backward``."""
-    split = dtype == torch.float32
-    wide = dim > _KEPT
-    stride = triton.cdiv(dim, _KEPT) * _KEPT if wide else max(16, triton.next_power_of_2(dim))
+    split, wide = dtype == torch.float32, dim > _KEPT
     if interpreted:
         tile = _INTERPRETED
     else:
-        tile = row(
-            TILES, architecture(device), "split" if split else "half", _TILES_OF.get(name, name) + wide * " wide"
-        )
-    out = min(64, stride) if split else min(stride, _KEPT)  # features of a product; see primitives._add_product
-    chunk = tile.depth or 64 if wide else out
+        kind = "split" if split else "half"
+        tile = row(TILES, architecture(device), kind, _TILES_OF.get(name, name) + wide * " wide")
     row_blocks = triton.cdiv(rows, tile.rows)
     halved = name == "halved"
     most = row_blocks // 2 + 1 if halved else triton.cdiv(tokens, tile.columns)
-    of_tiles = {
-        **{"ROWS": tile.rows, "STRIDE": stride, "CHUNK": chunk, "SPLIT": split, "WIDE": wide},
-        **{"num_warps": tile.warps, "num_stages": tile.stages},
-    }
-    if not halved:
-        of_tiles |= {"COLUMNS": tile.columns, "ANCHORED": anchored}
-    if name == "backward":
-        of_tiles |= {"BLOCK_D": min(stride, _KEPT), "OUT": out}
-        of_tiles |= {"FLUSH": max(1, _FLUSHED // tile.columns) if split else _ALL}
-    padded_dim = triton.next_power_of_2(stride)
-    row_tile = max(1, min(32, ROW_ELEMENTS // padded_dim))
+    of_tiles = tile_constants(tile, dim, split, name, anchored)
+    of_rows = row_constants(dim, split)
     padded = triton.cdiv(tokens, 256) * 256
-    of_rows = {"D": dim, "STRIDE": stride, "PADDED_D": padded_dim, "ROWS": row_tile, "SPLIT": split}
     return Plan(
         tile=tile,
         halved=halved,
         row_blocks=row_blocks,
-        splits=_splits(row_blocks, most, multiprocessors(device)),
+        splits=_splits(row_blocks, most, multiprocessors(device), tokens, name == "backward"),
         padded=padded,
-        stride=stride,
-        of_tiles=of_tiles,
-        row_grid=(triton.cdiv(rows, row_tile),),
+        stride=of_tiles["STRIDE"],
+        feature_blocks=triton.cdiv(of_tiles["STRIDE"], _KEPT),
+        split=split,
+        of_tiles=of_tiles | {"num_warps": tile.warps, "num_stages": tile.stages},
+        row_grid=(triton.cdiv(rows, of_rows["ROWS"]),),
         of_rows=of_rows,
-        prepare_grid=(triton.cdiv(padded, row_tile),),
+        prepare_grid=(triton.cdiv(padded, of_rows["ROWS"]),),
     )
 
 
-def _splits(row_blocks: int, most: int, slots: int) -> int:
-    """Column splits that leave few multiprocessors idle in the last wave."""
+def tile_constants(tile: Tile, dim: int, split: bool, name: str, anchored: bool) -> dict[str, Any]:
+    """Constants of the kernel of tiles of pass ``name``, but for the flags of a call."""
+    wide = dim > _KEPT
+    stride = _stride(dim)
+    out = min(64, stride) if split else min(stride, _KEPT)  # features of a product; see primitives._add_product
+    chunk = tile.depth or 64 if wide else out
+    constants = {"ROWS": tile.rows, "STRIDE": stride, "CHUNK": chunk, "SPLIT": split, "WIDE": wide}
+    if name != "halved":
+        constants |= {"COLUMNS": tile.columns, "ANCHORED": anchored}
+    if name == "backward":
+        constants |= {"BLOCK_D": min(stride, _KEPT), "OUT": out}
+        constants |= {"FLUSH": max(1, _FLUSHED // tile.columns) if split else _ALL}
+    return constants
+
+
+def row_constants(dim: int, split: bool) -> dict[str, Any]:
+    """Constants of the kernels that go row by row, but for the flags of a call."""
+    padded = triton.next_power_of_2(_stride(dim))
+    rows = max(1, min(32, ROW_ELEMENTS // padded))
+    return {"D": dim, "STRIDE": _stride(dim), "PADDED_D": padded, "ROWS": rows, "SPLIT": split}
+
+
+def _stride(dim: int) -> int:
+    """Features with padding."""
+    return triton.cdiv(dim, _KEPT) * _KEPT if dim > _KEPT else max(16, triton.next_power_of_2(dim))
+
+
+def _splits(row_blocks: int, most: int, slots: int, columns: int, stored: bool) -> int:
+    """Column splits: the fewest that are nearly the fastest.
+
+    The time is that of ``columns`` columns over the share of multiprocessors that the last wave keeps busy and, where
+    a gradient is ``stored`` for every split, of writing and reading it: as long as the products with 500 columns, at
+    250 operations a byte.
+    """
     choices = range(1, min(_MOST_SPLITS, max(most, 1)) + 1)
     busy = {s: row_blocks * s / (slots * triton.cdiv(row_blocks * s, slots)) for s in choices}
-    return next(s for s in choices if busy[s] >= 0.95 * max(busy.values()))
+    cost = {s: columns / busy[s] + 500 * s * stored for s in choices}
+    return next(s for s in choices if cost[s] <= 1.05 * min(cost.values()))
 
 
 def _halves(rows: int, dim: int, row_blocks: int) -> bool:
@@ -148,12 +178,16 @@ def _halves(rows: int, dim: int, row_blocks: int) -> bool:
 def _kinds(temperature: Tensor | None, value: float, normalize: bool) -> tuple[bool, ...]:
     """Which kinds of tile kernel to launch, with one shift for all rows or not: both where the host knows not."""
     if temperature is None:
-        return (normalize and ctypes.c_float(value).value >= COLDEST_NUMBER,)  # as the kernels round it
+        return (
+            normalize and struct.unpack("f", struct.pack("f", value))[0] >= COLDEST_NUMBER,
+        )  # as the kernels round it
     return (True, False) if normalize else (False,)
 
 
 class _Tokens:
     """The tokens prepared for the tiles of one pass: directions, shifts, edges and, for backward, weights."""
+
+    __slots__ = ("edges", "factor", "high", "log_z", "low", "shift", "temperature", "weight")
 
     def __init__(
         self,
@@ -169,31 +203,24 @@ class _Tokens:
         grad: Tensor | None = None,
         log_z: Tensor | None = None,
     ) -> None:
-        split = plan.of_tiles["SPLIT"]
-        rows, device = len(tokens), tokens.device
-        self.learned = {"LEARNED": temperature is not None}
+        device, split, backward = tokens.device, plan.split, grad is not None
         self.temperature = tokens if temperature is None else temperature
-        self.value = value
-        dtype = torch.float16 if split else tokens.dtype
-        stored = torch.empty((1 + split, plan.padded, plan.stride), dtype=dtype, device=device)
-        self.high, self.low = stored.unbind(0) if split else (stored[0],) * 2
-        backward = grad is not None
-        numbers = torch.empty((3 if backward else 1, plan.padded), dtype=torch.float32, device=device)
-        self.shift, self.weight, self.log_z = numbers.unbind(0) if backward else (numbers,) * 3
+        shape = plan.padded, plan.stride
+        self.high = torch.empty(shape, dtype=torch.float16 if split else tokens.dtype, device=device)
+        self.low = torch.empty_like(self.high) if split else self.high
+        self.shift = self.weight = self.log_z = torch.empty(plan.padded, dtype=torch.float32, device=device)
+        if backward:
+            self.weight, self.log_z = torch.empty_like(self.shift), torch.empty_like(self.shift)
         self.edges = torch.empty((plan.row_blocks, 4), dtype=torch.int32, device=device)
         self.factor = torch.empty((), dtype=torch.float32, device=device) if split else self.shift
         largest = torch.linalg.vector_norm(tokens, float("inf")) if split and not normalize else self.shift
         prepare_kernel[plan.prepare_grid](
             *(tokens, modality, block, self.temperature, largest),
-            *((grad, log_z) if backward else (self.shift,) * 2),
+            *((grad, log_z) if backward else (self.shift, self.shift)),
             *(self.weight, self.log_z, self.high, self.low, inverse, self.shift, self.edges, self.factor),
-            *(rows, plan.padded, 0 if anchored else plan.row_blocks, value),
-            BLOCK_ROWS=plan.tile.rows,
-            NORMALIZE=normalize,
-            BACKWARD=backward,
+            *(len(tokens), plan.padded, 0 if anchored else plan.row_blocks, value, plan.tile.rows),
+            **plan.constants(True, NORMALIZE=normalize, BACKWARD=backward, LEARNED=temperature is not None),
             NO_DIRECTION=NO_DIRECTION,
-            **plan.of_rows,
-            **self.learned,
         )
 
 
@@ -224,6 +251,7 @@ def forward(
         plan = plan_for(*shape, "forward")
     x = _Tokens(plan, tokens, modality, block, anchored, temperature, value, normalize, inverse)
     anchor = anchor if anchored else block
+    learned = temperature is not None
     column_sums = plan.row_blocks // 2 if plan.halved else 0
     splits = plan.splits
     z = torch.empty((splits, rows), dtype=torch.float32, device=tokens.device)
@@ -234,30 +262,24 @@ def forward(
         columns = torch.zeros((column_sums, rows), dtype=torch.float32, device=tokens.device)
         halved_kernel[plan.row_blocks, splits](
             *(x.high, x.low, x.shift, block, x.edges, x.temperature, x.factor, z, columns, rows, splits, value),
-            **plan.of_tiles,
-            **x.learned,
+            **plan.constants(False, LEARNED=learned),
         )
         kinds = kinds[1:]
-    of_tiles = plan_for(*shape, "square").of_tiles if plan.halved and kinds else plan.of_tiles  # the same edges serve
+        tiles = plan_for(*shape, "square") if kinds else plan  # whose edges are the same
+    else:
+        tiles = plan
     for fixed in kinds:
         forward_kernel[plan.row_blocks, splits](
             *(x.high, x.low, x.shift, block, ring, modality, x.edges, anchor, x.temperature, x.factor, m, z, rival),
             *(rows, count, splits, value),
-            FIXED=fixed,
-            NORMALIZE=normalize,
-            ACCURACY=accuracy,
-            **of_tiles,
-            **x.learned,
+            **tiles.constants(False, FIXED=fixed, NORMALIZE=normalize, ACCURACY=accuracy, LEARNED=learned),
         )
+    flags = {"NORMALIZE": normalize, "ANCHORED": anchored, "ACCURACY": accuracy, "LEARNED": learned}
     losses_kernel[plan.row_grid](
         *(tokens, x.high, inverse, ring, modality, anchor, x.temperature, m, z, columns, rival, loss, log_z, log_y),
         *(hit.view(torch.int8) if accuracy else loss, rows, splits, column_sums, value),
-        NORMALIZE=normalize,
-        ANCHORED=anchored,
-        ACCURACY=accuracy,
+        **plan.constants(True, **flags),
         TIE=TIE,
-        **plan.of_rows,
-        **x.learned,
     )
     return loss, log_z, log_y, inverse, hit
 
@@ -286,32 +308,24 @@ def backward(
     if rows == 0:
         return d_tokens, of_temperature.new_zeros(())
     plan = plan_for(tokens.device, interpreting(), tokens.dtype, count, rows, dim, anchored, "backward")
-    split = plan.of_tiles["SPLIT"]
     x = _Tokens(plan, tokens, modality, block, anchored, temperature, value, normalize, inverse, grad, log_z)
     anchor = anchor if anchored else block
-    scaled = {"SCALED": split or tokens.dtype == torch.float16}
-    largest = torch.linalg.vector_norm(grad, float("inf")) if scaled["SCALED"] else x.shift
+    learned = temperature is not None
+    scaled = plan.split or tokens.dtype == torch.float16
+    largest = torch.linalg.vector_norm(grad, float("inf")) if scaled else x.shift
     d = torch.empty((plan.splits, rows, plan.stride), dtype=torch.float32, device=tokens.device)
     for fixed in _kinds(temperature, value, normalize):
-        backward_kernel[plan.row_blocks, plan.splits, plan.stride // plan.of_tiles["BLOCK_D"]](
+        backward_kernel[plan.row_blocks, plan.splits, plan.feature_blocks](
             *(x.high, x.low, x.shift, block, x.edges, anchor, x.temperature, x.factor, largest, x.weight, x.log_z, d),
             *(rows, count, plan.splits, value),
-            FIXED=fixed,
-            NORMALIZE=normalize,
-            **plan.of_tiles,
-            **x.learned,
-            **scaled,
+            **plan.constants(False, FIXED=fixed, NORMALIZE=normalize, LEARNED=learned, SCALED=scaled),
         )
     slope = torch.empty(rows, dtype=torch.float32, device=tokens.device) if needs_temperature else x.shift
+    flags = {"NORMALIZE": normalize, "ANCHORED": anchored, "LEARNED": learned, "SCALED": scaled}
     gradients_kernel[plan.row_grid](
         *(d, tokens, x.high, inverse, ring, modality, block, anchor, x.temperature, x.factor, largest),
         *(grad, log_z, log_y, d_tokens, slope, rows, plan.splits, value),
-        NORMALIZE=normalize,
-        ANCHORED=anchored,
-        SLOPE=needs_temperature,
-        **plan.of_rows,
-        **x.learned,
-        **scaled,
+        **plan.constants(True, **flags, SLOPE=needs_temperature),
     )
     if not needs_temperature:
         return d_tokens, of_temperature.new_empty(())

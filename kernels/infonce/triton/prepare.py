@@ -32,11 +32,11 @@ def prepare_kernel(
     padded,
     row_blocks,  # for which edges are wanted; 0: none
     temperature,
+    BLOCK_ROWS: tl.constexpr,  # rows of a block that edges are for
     D: tl.constexpr,
     STRIDE: tl.constexpr,
     PADDED_D: tl.constexpr,  # a power of two
     ROWS: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr,  # rows of a block that edges are for
     NORMALIZE: tl.constexpr,
     SPLIT: tl.constexpr,
     LEARNED: tl.constexpr,
