@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -11,104 +13,169 @@ if not torch.cuda.is_available():
 
 from fusion.compat.irpe import rpe_index
 from fusion.kernels import RelativeAttention, euclidean_buckets, relative_attention, use_backend
-from fusion.kernels.attention import reference
 
-HALF = (torch.bfloat16, torch.float16)
-# B, H, Lq, Lk, D, grid side, modalities and options.
-CASES = {
-    "treesatai": (4, 16, 109, 109, 16, 6, {}),
-    "treesatai cross": (4, 16, 37, 109, 16, 6, {"broadcast": True}),
-    "flair": (2, 16, 201, 201, 16, 10, {"masked": True}),
-    "pastis": (1, 4, 3073, 3073, 16, 32, {}),
-    "pastis cross": (1, 4, 1025, 3073, 16, 32, {"masked": True, "broadcast": True}),
-    "dropout": (3, 4, 201, 109, 16, 10, {"dropout": 0.2, "masked": True}),
-    "bias": (2, 4, 101, 201, 32, 10, {"mode": "bias", "shared": False}),
-    "odd head": (2, 3, 37, 73, 13, 6, {"shared": False}),
-    "wide head": (1, 2, 101, 101, 64, 10, {"dropout": 0.1}),
-    "widest head": (1, 2, 37, 37, 128, 6, {}),
-    "one token": (2, 2, 1, 1, 8, 1, {}),
-}
+from ..kernels.attention_cases import CASES, DTYPES, Inputs, check, results
 
 
-def _inputs(name: str) -> tuple[list[Tensor], Tensor, dict, dict]:
-    """query, key, value, table in float64, the gradient of the output, and the options of op and definition."""
-    batch, heads, queries, keys, dim, side, options = CASES[name]
-    generator = torch.Generator("cuda").manual_seed(0)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator, device="cuda", dtype=torch.float64)
-
-    table = (1 if options.get("shared", True) else heads, dim, 8)
-    mode = options.get("mode", "contextual")
-    tensors = [
-        normal(1 if options.get("broadcast") else batch, heads, queries, dim),
-        *(normal(batch, heads, keys, dim) for _ in range(2)),
-        normal(*(table if mode == "contextual" else table[::2])),
-    ]
-    patches = torch.arange(max(queries, keys) - 1, device="cuda") % (side * side)
-    position = torch.cat([torch.zeros(1, dtype=torch.long, device="cuda"), 1 + patches])
-    common = {
-        "bucket": euclidean_buckets(side, side).cuda(),
-        "query_position": position[:queries],
-        "key_position": position[:keys],
-        "key_valid": None,
-        "dropout_p": options.get("dropout", 0.0),
-    }
-    if options.get("masked"):
-        common["key_valid"] = torch.rand(batch, keys, generator=generator, device="cuda") > 0.3
-        common["key_valid"][-1] = False
-    return tensors, normal(batch, heads, queries, dim), common, {"mode": mode}
-
-
-def _results(attention, tensors: list[Tensor], gradient: Tensor, dtype: torch.dtype, **options) -> list[Tensor]:
-    *operands, table = tensors
-    operands = [t.to(dtype).requires_grad_() for t in (t.detach() for t in operands)]
-    table = table.detach().to(torch.float32 if dtype in HALF else dtype).requires_grad_()
-    torch.manual_seed(0)
-    if attention is reference.relative_attention:
-        seed = torch.randint(0, 2**62, (1,), device="cuda", dtype=torch.int64)
-        options |= {"seed": seed, "scale": operands[0].shape[-1] ** -0.5}
-    output = attention(*operands, table=table, **options)
-    output.backward(gradient.to(dtype))
-    return [output.detach(), *(t.grad for t in operands), table.grad]
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, *HALF], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", CASES)
 def test_errs_at_most_twice_as_much_as_plain_pytorch(case: str, dtype: torch.dtype) -> None:
-    tensors, gradient, common, mode = _inputs(case)
-    want = _results(reference.relative_attention, tensors, gradient, torch.float64, **common)
-    plain = _results(reference.relative_attention, tensors, gradient, dtype, **common)
-    for backend in ("triton", "eager"):
-        with use_backend(backend):
-            got = _results(relative_attention, tensors, gradient, dtype, **common, **mode)
-            again = _results(relative_attention, tensors, gradient, dtype, **common, **mode)
-        for name, g, a, p, w in zip(("output", "query", "key", "value", "table"), got, again, plain, want, strict=True):
-            assert torch.equal(g, a), f"{backend} {name}: other bits the second time"
-            ours, theirs = (float((x.double() - w).square().mean().sqrt()) for x in (g, p))
-            if w.abs().max() < 1e-6:  # zero because terms cancel: plain PyTorch may hit it exactly
-                theirs = 2 * torch.finfo(dtype).eps
-            assert ours <= 2 * theirs, f"{backend} {name}: {ours:.2e}, plain PyTorch {theirs:.2e}"
+    check(case, dtype, "cuda", small=False, backends=("triton", "eager"))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("case", ["treesatai", "dropout", "looked up"])
+def test_same_bits_twenty_times(case: str, dtype: torch.dtype) -> None:
+    inputs = Inputs.of(CASES[case], "cuda", small=False)
+    with use_backend("triton"):
+        first = results(relative_attention, inputs, dtype)
+        for _ in range(19):
+            assert all(map(torch.equal, results(relative_attention, inputs, dtype), first))
 
 
 def test_masked_tile_gives_zeros_and_no_gradient() -> None:
-    tensors, gradient, common, _ = _inputs("flair")
+    inputs = Inputs.of(CASES["flair"], "cuda", small=False)
     with use_backend("triton"):
-        output, *gradients, _ = _results(relative_attention, tensors, gradient, torch.float32, **common)
+        output, *gradients, _ = results(relative_attention, inputs, torch.float32)
     for tensor in (output, *gradients):
         assert tensor[-1].abs().max() == 0
         assert torch.isfinite(tensor).all()
 
 
+def _call(inputs: Inputs, dropout: float = 0.0) -> tuple[list[Tensor], Tensor, Callable[[], list[Tensor]]]:
+    """Operands with the table in float32, the gradient of the output, and a call that gives output and gradients."""
+    operands = [t.float().requires_grad_() for t in inputs.tensors]
+    gradient = inputs.gradient.float()
+    options = inputs.common | {"mode": inputs.mode, "dropout_p": dropout}
+
+    def run() -> list[Tensor]:
+        *three, table = operands
+        output = relative_attention(*three, table=table, **options)
+        return [output.detach(), *torch.autograd.grad(output, operands, gradient)]
+
+    return operands, gradient, run
+
+
+def _captured(run: Callable[[], list[Tensor]]) -> tuple[torch.cuda.CUDAGraph, list[Tensor]]:
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        run()  # compiles, and remembers what follows from buckets and positions
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        results = run()
+    return graph, results
+
+
+@pytest.mark.parametrize("case", ["treesatai", "flair", "looked up"])
+def test_graph_replays_with_new_inputs(case: str) -> None:
+    with use_backend("triton"):
+        operands, gradient, run = _call(Inputs.of(CASES[case], "cuda", small=False))
+        graph, got = _captured(run)
+        with torch.no_grad():
+            for tensor in (*operands, gradient):
+                tensor.copy_(torch.randn_like(tensor))
+        graph.replay()
+        torch.cuda.synchronize()
+        assert all(map(torch.equal, got, run()))
+
+
+def test_dropout_in_a_graph_differs_from_replay_to_replay() -> None:
+    with use_backend("triton"):
+        _, _, run = _call(Inputs.of(CASES["treesatai"], "cuda", small=False), dropout=0.3)
+        graph, got = _captured(run)
+        graph.replay()
+        first = got[0].clone()
+        graph.replay()
+        torch.cuda.synchronize()
+    assert not torch.equal(got[0], first)
+
+
+def test_positions_made_anew_are_not_waited_for() -> None:
+    inputs = Inputs.of(CASES["pastis"], "cuda", small=False)
+    operands = [t.float() for t in inputs.tensors]
+    bucket, *positions = (inputs.common[name] for name in ("bucket", "query_position", "key_position"))
+
+    def run(fresh: list[Tensor]) -> Tensor:
+        query_position, key_position = fresh
+        options = {"query_position": query_position, "key_position": key_position}
+        return relative_attention(*operands[:3], table=operands[3], bucket=bucket, **options)
+
+    with use_backend("triton"):
+        expected = run(positions)
+        anew = [position.clone() for position in positions]
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            got = run(anew)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(got, expected)
+
+
+def test_two_streams_do_not_disturb_each_other() -> None:
+    with use_backend("triton"):
+        calls = [_call(Inputs.of(CASES[case], "cuda", small=False))[2] for case in ("treesatai", "flair")]
+        expected = [run() for run in calls]
+        streams = [torch.cuda.Stream() for _ in calls]
+        torch.cuda.synchronize()
+        for _ in range(10):
+            got = []
+            for stream, run in zip(streams, calls, strict=True):
+                with torch.cuda.stream(stream):
+                    got.append(run())
+            torch.cuda.synchronize()
+            for ours, want in zip(got, expected, strict=True):
+                assert all(map(torch.equal, ours, want))
+
+
+def test_a_learned_table_finds_the_bias_that_made_the_targets() -> None:
+    """A few steps of gradient descent on the table alone: its gradient points the right way for every bucket."""
+    inputs = Inputs.of(CASES["treesatai"], "cuda", small=False)
+    query, key, value, wanted = (t.float() for t in inputs.tensors)
+    options = {name: inputs.common[name] for name in ("bucket", "query_position", "key_position")}
+    table = torch.zeros_like(wanted, requires_grad=True)
+    optimizer = torch.optim.Adam([table], lr=0.1)
+    with use_backend("triton"):
+        target = relative_attention(query, key, value, table=wanted, **options)
+        losses = []
+        for _ in range(150):
+            optimizer.zero_grad()
+            loss = (relative_attention(query, key, value, table=table, **options) - target).square().mean()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.detach())
+    assert losses[-1] < 0.02 * losses[0]
+    unused = [bucket for bucket in range(8) if not (options["bucket"] == bucket).any()]
+    assert table.detach()[:, :, unused].abs().max() == 0
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5])
+def test_dropout_keeps_the_mean_and_has_its_variance(p: float) -> None:
+    """Equal scores and unit values: an output is the kept share over 1 - p, binomial over the keys."""
+    batch, heads, length = 64, 16, 128
+    query, value = (
+        torch.zeros(batch, heads, length, 16, device="cuda"),
+        torch.ones(batch, heads, length, 16, device="cuda"),
+    )
+    bucket, table = torch.zeros(length, length, dtype=torch.long, device="cuda"), torch.zeros(1, 16, 1, device="cuda")
+    torch.manual_seed(0)
+    with use_backend("triton"):
+        output = relative_attention(query, query, value, table=table, bucket=bucket, dropout_p=p)[..., 0].double()
+    variance = p / (1 - p) / length
+    assert abs(output.mean() - 1) < 5 * (variance / output.numel()) ** 0.5
+    assert abs(output.var() / variance - 1) < 0.02
+    assert abs(output.mean((0, 1)).var() * batch * heads / variance - 1) < 0.7  # rows do not know of each other
+
+
 def test_dropout_is_the_same_mask_on_every_device() -> None:
-    tensors, _, common, _ = _inputs("dropout")
-    seed = torch.tensor([12345])
-    position = common["query_position"], common["key_position"], common["key_valid"]
-    arguments = [t.float() for t in tensors] + [common["bucket"], *position]
-    outputs = []
-    for device in ("cpu", "cuda"):
-        moved = [t.to(device) for t in (*arguments, seed)]
-        outputs.append(torch.ops.fusion.relative_attention(*moved, 0.2, 0.25)[0].cpu())
+    inputs = Inputs.of(CASES["dropout"], "cpu", small=False)
+    indices = [inputs.common[name] for name in ("bucket", "query_position", "key_position", "key_valid")]
+    arguments = [*(t.float() for t in inputs.tensors), *indices, torch.tensor([12345])]
+    outputs = [
+        torch.ops.fusion.relative_attention(*(t.to(device) for t in arguments), 0.2, 0.25)[0].cpu()
+        for device in ("cpu", "cuda")
+    ]
     torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-4, atol=1e-5)
 
 

@@ -15,14 +15,13 @@ from fusion.kernels import RelativeAttention, backends, euclidean_buckets, relat
 from fusion.kernels.attention import op, reference
 from fusion.kernels.attention.dropout import keep_mask
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 HALF = (torch.bfloat16, torch.float16)
 
 
 def _backends() -> list[str]:
-    known = ("triton",) if INTERPRETED else ("cpp", "eager")
+    """Those for the CPU; test_attention_interpreted.py has the GPU kernels."""
     rows = [row for row in backends() if row["op"] == "relative_attention"]
-    return [row["backend"] for row in rows if row["available"] == "yes" and row["backend"] in known]
+    return [row["backend"] for row in rows if row["available"] == "yes" and row["backend"] in ("cpp", "eager")]
 
 
 @pytest.fixture(params=_backends())
@@ -129,22 +128,14 @@ LONG = {
 }
 
 
-def _supported(backend: str, dtype: torch.dtype) -> bool:
-    """The interpreter is wrong for bfloat16, and the CPU kernels do not take float16."""
-    return dtype != {"triton": torch.bfloat16, "cpp": torch.float16}.get(backend)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("name", CASES)
 def test_agrees_with_the_definition(backend, name, dtype):
-    if not _supported(backend, dtype):
-        pytest.skip(f"{backend} does not compute {dtype} here")
-    if INTERPRETED and dtype == torch.float16 and name not in ("self", "dropout"):
-        pytest.skip("the interpreter is slow, and the arithmetic the same but for the rounding")
+    if backend == "cpp" and dtype == torch.float16:
+        pytest.skip("the CPU kernels do not take float16")
     CASES[name].check(dtype)
 
 
-@pytest.mark.skipif(INTERPRETED, reason="too long for the interpreter")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", LONG)
 def test_agrees_with_the_definition_at_length(backend, name, dtype):
@@ -161,19 +152,6 @@ def test_agrees_on_a_grid(backend, grid):
     position = torch.cat([torch.zeros(1, dtype=torch.long), 1 + torch.arange(2 * patches) % patches])
     case.positions = {"query_position": position, "key_position": position}
     case.check(torch.float32)
-
-
-def test_interpreted_triton_agrees_with_the_definition():
-    """The GPU kernels' arithmetic, without a GPU; in a process of its own since Triton decides at import."""
-    pytest.importorskip("triton")
-    if INTERPRETED:
-        pytest.skip("already interpreting")
-    command = [sys.executable, "-m", "pytest", "-x", __file__, "-p", "no:cacheprovider"]
-    command += ["-k", "agrees_with_the_definition or agrees_on_a_grid or no_valid_key"]
-    environment = os.environ | {"TRITON_INTERPRET": "1", "FUSION_BACKEND": "auto"}
-    run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-    assert run.returncode == 0, run.stdout[-4000:]
-    assert "passed" in run.stdout
 
 
 def test_row_without_a_valid_key_gives_zeros_and_no_gradient(backend):
@@ -439,7 +417,7 @@ def test_module_is_its_parts():
         RelativeAttention(24, 5, bucket)
 
 
-@pytest.mark.skipif(INTERPRETED or not os.path.exists("/proc/self/clear_refs"), reason="Linux measures it")
+@pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="Linux measures it")
 def test_memory_stays_within_its_bound(backend):
     """Forward and backward at the size of a PASTIS-HD tile: 64 MiB beyond inputs, output and gradients, where one
     map of the logits has 576 MiB."""

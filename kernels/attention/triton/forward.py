@@ -113,7 +113,7 @@ def forward_kernel(
     if DROPOUT:
         b_low, b_high = row_keys(tl.load(p_seed), o_row)
     if scale < 0:
-        b_q = -b_q
+        b_q = (-b_q.to(tl.float32)).to(b_q.dtype)
     scale = tl.maximum(tl.abs(scale), 1e-30) * LOG2_E  # 0 * -inf would be none
 
     b_top = tl.full([QUERIES], -1e30, tl.float32)  # finite, so that b_top - b_now is a number

@@ -35,7 +35,7 @@ __all__ = ["EUCLIDEAN_TILES", "TILES", "backward", "forward", "tile_for"]
 # to 32. Chosen by instructions a score and warps in flight under Triton 3.6 (benchmarks/README.md). One or two warps:
 # with four, Triton takes Hopper's wgmma on sm_90, which an H100 runs slower than mma.sync at these sizes.
 TILES = {
-    (86, 2, "forward"): Tile(32, 64, 2, 2),
+    (86, 2, "forward"): Tile(64, 32, 2, 2),
     (86, 2, "queries"): Tile(32, 64, 2, 2),
     (86, 2, "keys"): Tile(32, 32, 1, 2),
     (86, 4, "forward"): Tile(32, 32, 4, 2),

@@ -1,0 +1,93 @@
+"""The Triton kernels of attention in Triton's interpreter: what a GPU runs, in every dtype, against float64.
+
+Triton decides when it is imported whether to interpret: outside the interpreter this file runs itself again in another
+process.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
+if not INTERPRETED:
+
+    def test_kernels_in_the_interpreter() -> None:
+        environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "FUSION_BACKEND": "auto"}
+        command = [sys.executable, "-m", "pytest", "-q", "-x", __file__, "-p", "no:cacheprovider"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+
+else:
+    from fusion.kernels import relative_attention, use_backend
+    from fusion.kernels.attention.dropout import keep_mask
+    from fusion.kernels.attention.triton import launch
+
+    from .attention_cases import CASES, DTYPES, Inputs, check, results
+
+    # NumPy's, where a row has no valid key or a product is not a number
+    pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    @pytest.mark.parametrize("case", CASES)
+    def test_errs_at_most_twice_as_much_as_plain_pytorch(case: str, dtype: torch.dtype) -> None:
+        check(case, dtype, "cpu", small=True)
+
+    def test_one_valid_key_has_all_the_weight() -> None:
+        """Its value's gradient is that of the output, bit by bit, whatever bias its bucket has."""
+        inputs = Inputs.of(CASES["one token"], "cpu", small=True)
+        with use_backend("triton"):
+            _, query, key, value, _ = results(relative_attention, inputs, torch.float32)
+        torch.testing.assert_close(value, inputs.gradient.float(), rtol=2e-7, atol=0)
+        assert max(query.abs().max(), key.abs().max()) < 1e-6
+
+    def test_row_without_a_valid_key_gives_zeros_and_no_gradient() -> None:
+        inputs = Inputs.of(CASES["flair"], "cpu", small=True)
+        with use_backend("triton"):
+            *of_tiles, table = results(relative_attention, inputs, torch.float32)
+        assert all(tensor[-1].abs().max() == 0 for tensor in of_tiles)
+        assert all(torch.isfinite(tensor).all() for tensor in (*of_tiles, table))
+
+    def test_not_a_number_is_not_hidden() -> None:
+        inputs = Inputs.of(CASES["strided"], "cpu", small=True)
+        inputs.tensors[0][0, 0, 1, 0] = float("nan")
+        with use_backend("triton"):
+            output = results(relative_attention, inputs, torch.float32)[0][0, 0]
+        assert output[1].isnan().all()
+        assert torch.isfinite(output[[0, 2, 3]]).all()
+
+    def test_dropped_weights_are_those_of_the_mask() -> None:
+        """With equal scores and unit values an output is the kept share over 1 - p."""
+        query, value = torch.zeros(1, 1, 40, 16), torch.ones(1, 1, 70, 16)
+        seed, nothing, table = torch.tensor([7]), torch.zeros(70, 70, dtype=torch.long), torch.zeros(1, 16, 1)
+        arguments = query, value * 0, value, table, nothing, None, None, None, seed, 0.4, 1.0
+        with use_backend("triton"):
+            output = torch.ops.fusion.relative_attention(*arguments)[0]
+        kept = keep_mask(seed, torch.arange(40), 70, 0.4).float().mean(1) / 0.6
+        torch.testing.assert_close(output[0, 0], kept[:, None].expand(-1, 16))
+
+    @pytest.mark.parametrize("case", ["treesatai", "looked up"])
+    def test_order_of_blocks_does_not_depend_on_who_owns_them(case: str) -> None:
+        inputs = Inputs.of(CASES[case], "cpu", small=True).common
+        positions = inputs["query_position"], inputs["key_position"]
+        queries, keys = (len(position) for position in positions)
+        layout = launch.Layout.of(inputs["bucket"], *positions, queries, keys, 8)
+        for by_key in (False, True):
+            order, counts = launch._order(layout, launch.Tile(16, 32, 1, 1), by_key)
+            index = layout.table.index[positions[0].long()[:, None], positions[1].long()]
+            for own, (walked, (edges, mixed)) in enumerate(zip(order.tolist(), counts.tolist(), strict=True)):
+                assert sorted(walked) == list(range(len(walked)))
+                for place, other in enumerate(walked):
+                    q, k = (other, own) if by_key else (own, other)
+                    block = index[16 * q : 16 * q + 16, 32 * k : 32 * k + 32].clone()
+                    block[positions[0][16 * q : 16 * q + 16] < layout.table.extra] = 0
+                    ends = 16 * q + 16 > queries if by_key else 32 * k + 32 > keys
+                    edge = ends or bool((positions[1][32 * k : 32 * k + 32] < layout.table.extra).any())
+                    assert (place < edges) == edge
+                    assert edge or (place < mixed) == bool(block.any())
