@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .._triton.device import refuses_device
 from ..backends import implement
 from ..operators import define, under_autocast
 from . import eager, native  # noqa: F401  (native registers its implementations)
@@ -27,6 +28,7 @@ __all__ = [
 METRICS = ("l2", "cosine")
 GRADIENTS = ("straight-through", "rotation")
 FORMS = ("tanh", "sigmoid")
+LONGEST_ROW = 8192  # values, of kernels in Triton that keep rows whole
 
 # ------------------------------------------------------------------------------------------------- operators
 
@@ -91,17 +93,61 @@ for _operator in (
     under_autocast(_operator, casts=0)  # indices and statistics are computed from the inputs as they are
 
 
-def _refuses_triton(x: Tensor, codebook: Tensor, metric: str) -> str | None:
-    if torch.float64 in (x.dtype, codebook.dtype):
+def _refuses_triton(*args: Any) -> str | None:
+    """Look-ups on a GPU compute in float32, and keep rows in registers."""
+    tensors = [a for a in args if isinstance(a, Tensor)]
+    if any(a.dtype == torch.float64 for a in tensors):
         return "computes in float32, and float64 was given"
-    return None
+    return refuses_device(tensors[0])
 
 
-@implement("nearest_code", "triton", refuses=_refuses_triton)
-def _nearest_code_triton(x: Tensor, codebook: Tensor, metric: str) -> Tensor:
-    from .triton import nearest_code
+def _refuses_long_rows(*args: Any) -> str | None:
+    longest = max(a.shape[-1] for a in args if isinstance(a, Tensor) and a.is_floating_point() and a.ndim > 1)
+    if longest > LONGEST_ROW:
+        return f"keeps a row in registers: at most {LONGEST_ROW} values, got {longest}"
+    return _refuses_triton(*args)
 
-    return nearest_code(x, codebook, metric)
+
+def _refuses_scalars(*args: Any) -> str | None:
+    levels = next(a for a in args if isinstance(a, (list, tuple)))
+    if max(levels) >= 2**22:
+        return f"rounds to less than 2^22 levels of a dimension, got {max(levels)}"
+    return _refuses_triton(*args)
+
+
+def _refuses_large_codebook(x: Tensor, codebook: Tensor, metric: str) -> str | None:
+    if codebook.numel() > 2**29:
+        return f"addresses a codebook by 32 bits, got {tuple(codebook.shape)}"
+    return _refuses_triton(x, codebook)
+
+
+def _refuses_bins(values: Tensor, edges: Tensor) -> str | None:
+    return _refuses_triton(values)  # float64 edges separate float32 values as float32 edges do, once rounded up
+
+
+def _refuses_decode(codes: Tensor, centres: Tensor) -> str | None:
+    return refuses_device(codes)  # copies, in any dtype
+
+
+def _implement_in_triton(name: str, refuses: Callable[..., str | None]) -> None:
+    @implement(name, "triton", refuses=refuses)
+    def run(*args: Any) -> Any:
+        from .triton import launch
+
+        return getattr(launch, name)(*args)
+
+
+for _name, _refuses in (
+    ("nearest_code", _refuses_large_codebook),
+    ("quantize_rows", _refuses_long_rows),
+    ("quantize_rows_backward", _refuses_long_rows),
+    ("code_statistics", _refuses_long_rows),
+    ("finite_scalar_quantize", _refuses_scalars),
+    ("finite_scalar_quantize_backward", _refuses_scalars),
+    ("bin_encode", _refuses_bins),
+    ("bin_decode", _refuses_decode),
+):
+    _implement_in_triton(_name, _refuses)
 
 
 def _save_rows(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -163,8 +209,11 @@ def nearest_code(x: Tensor, codebook: Tensor, *, metric: str = "l2") -> Tensor:
         TypeError: a tensor is not floating point. ValueError: shapes do not fit, or the metric is unknown.
     """
     _check_vectors("nearest_code", x, codebook, metric)
-    rows = x.detach().reshape(math.prod(x.shape[:-1]), x.shape[-1])
-    return _nearest_code(rows, codebook.detach(), metric).reshape(x.shape[:-1])
+    x = _plain(x)
+    if x.ndim == 2:
+        return _nearest_code(x, _plain(codebook), metric)
+    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    return _nearest_code(rows, _plain(codebook), metric).reshape(x.shape[:-1])
 
 
 def vector_quantize(
@@ -267,7 +316,7 @@ def bin_encode(values: Tensor, edges: Tensor) -> Tensor:
     _check_float("bin_encode", values=values, edges=edges)
     if edges.ndim != 1 or edges.shape[0] < 2:
         raise ValueError(f"bin_encode: edges must be (K+1,) with K >= 1, got {tuple(edges.shape)}")
-    return _bin_encode(values.detach(), edges.detach())
+    return _bin_encode(_plain(values), _plain(edges))
 
 
 def bin_decode(codes: Tensor, centres: Tensor) -> Tensor:
@@ -313,6 +362,11 @@ def _check_float(op: str, **tensors: Tensor) -> None:
     devices = {str(t.device) for t in tensors.values()}
     if len(devices) > 1:
         raise ValueError(f"{op}: {', '.join(tensors)} must be on one device, got {', '.join(sorted(devices))}")
+
+
+def _plain(x: Tensor) -> Tensor:
+    """Without a gradient; the very tensor where it needs none, so that what is remembered of it is found again."""
+    return x.detach() if x.requires_grad and torch.is_grad_enabled() else x
 
 
 def _integer(op: str, codes: Tensor) -> Tensor:
