@@ -18,7 +18,8 @@ from torch import Tensor
 
 from .._triton.device import refuses_device
 from ..backends import implement
-from ..operators import define, under_autocast
+from ..memory import remember
+from ..operators import define, differentiable, under_autocast
 from . import eager, native
 from .buckets import check_indices
 from .eager import empty_like_heads, statistics_dtype
@@ -79,13 +80,14 @@ def _triton_refuses(query: Tensor, key: Tensor, value: Tensor, table: Tensor, *r
         return f"holds a row of at most 128 features in registers, not {query.shape[-1]}"
     if rest[0].shape[0] > 46_340:
         return f"counts entries of the bucket table in 32 bits, which {rest[0].shape[0]} positions exceed"
-    if reason := refuses_device(query):
-        return reason
-    check_indices(*rest[:3], table.shape[-1])
-    live = live_buckets(rest[0], table.shape[-1]).numel()
-    if live > 16:
-        return f"adds gradients up for at most 16 buckets that occur, not {live}"
-    return None
+    bucket, query_position, key_position = rest[:3]
+
+    def look() -> str | None:
+        check_indices(bucket, query_position, key_position, table.shape[-1])
+        live = live_buckets(bucket, table.shape[-1]).numel()
+        return f"adds gradients up for at most 16 buckets that occur, not {live}" if live > 16 else None
+
+    return refuses_device(query) or remember((bucket, query_position, key_position), ("refused", table.shape[-1]), look)
 
 
 def _triton_refuses_backward(
@@ -121,14 +123,18 @@ def _differentiate(ctx: Any, grad_output: Tensor | None, *grad_statistics: None)
     return *gradients, *(None,) * 7
 
 
+def _save_nothing(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    pass
+
+
 def _no_second_derivative(ctx: Any, *gradients: Any) -> None:
     raise RuntimeError(
         "relative_attention: second derivatives are not implemented; use kernels.attention.reference for them"
     )
 
 
-torch.library.register_autograd("fusion::relative_attention", _differentiate, setup_context=_save)
-torch.library.register_autograd("fusion::relative_attention_backward", _no_second_derivative)
+differentiable(_forward, save=_save, gradients=_differentiate)
+differentiable(_backward, save=_save_nothing, gradients=_no_second_derivative)
 
 
 # Query, key and value take autocast's dtype, as in torch's own attention; the table keeps its precision, and
