@@ -12,23 +12,17 @@ from ..backends import implement
 from ..operators import declare_native
 from .eager import check_codes, check_edges, working_dtype
 
-_BOTH = (
-    ("code_statistics", "(Tensor x, Tensor codes, int size) -> (Tensor, Tensor)"),
-    ("finite_scalar_quantize", "(Tensor z, int[] levels, bool sigmoid) -> (Tensor, Tensor)"),
-    ("finite_scalar_quantize_backward", "(Tensor grad, Tensor z, int[] levels, bool sigmoid) -> Tensor"),
-    ("bin_encode", "(Tensor values, Tensor edges) -> Tensor"),
-)
-for _name, _arguments in _BOTH:
-    for _backend in ("cpp", "cuda"):
-        declare_native(f"{_name}_{_backend}{_arguments}")
+declare_native("code_statistics_cpp(Tensor x, Tensor codes, int size) -> (Tensor, Tensor)")
+declare_native("finite_scalar_quantize_cpp(Tensor z, int[] levels, bool sigmoid) -> (Tensor, Tensor)")
+declare_native("finite_scalar_quantize_backward_cpp(Tensor grad, Tensor z, int[] levels, bool sigmoid) -> Tensor")
+declare_native("bin_encode_cpp(Tensor values, Tensor edges) -> Tensor")
+declare_native("bin_encode_cuda(Tensor values, Tensor edges) -> Tensor")
 declare_native("nearest_code_cpp(Tensor x, Tensor codebook, bool cosine) -> Tensor")
 declare_native("quantize_rows_cpp(Tensor x, Tensor codebook, Tensor codes) -> (Tensor, float, int)")
 declare_native("quantize_rows_backward_cpp(Tensor grad, Tensor x, Tensor quantized, bool rotate, float pull) -> Tensor")
 declare_native("bin_decode_cpp(Tensor codes, Tensor centres) -> (Tensor, int, int)")
 
 ALL = (torch.float32, torch.float64, torch.bfloat16)
-SINGLE = (torch.float32, torch.bfloat16)
-CUDA_DIMENSIONS = 32  # kDimensions in csrc/cuda/quantize.cu
 
 
 def _takes(*dtypes: torch.dtype) -> Callable[..., str | None]:
@@ -39,13 +33,6 @@ def _takes(*dtypes: torch.dtype) -> Callable[..., str | None]:
         return None if dtype in dtypes else f"takes {', '.join(map(str, dtypes))}, not {dtype}"
 
     return refuses
-
-
-def _refuses_scalars_on_cuda(*args: Any) -> str | None:
-    levels = next(a for a in args if isinstance(a, (list, tuple)))
-    if len(levels) > CUDA_DIMENSIONS:
-        return f"takes at most {CUDA_DIMENSIONS} dimensions, not {len(levels)}"
-    return _takes(*SINGLE)(*args)
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -86,40 +73,38 @@ def bin_decode(codes: Tensor, centres: Tensor) -> Tensor:
     return values.view(codes.shape + centres.shape[1:])
 
 
-def _implement_on_both(backend: str) -> None:
-    def native(name: str) -> Callable[..., Any]:
-        return getattr(torch.ops.fusion, f"{name}_{backend}")
-
-    values = _takes(*ALL)
-    vectors = values if backend == "cpp" else _takes(*SINGLE)
-    scalars = values if backend == "cpp" else _refuses_scalars_on_cuda
-
-    @implement("code_statistics", backend, refuses=vectors)
-    def code_statistics(x: Tensor, codes: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        rows = _rows(x) if backend == "cpp" else x.contiguous()
-        return native("code_statistics")(rows, codes.contiguous(), size)
-
-    @implement("finite_scalar_quantize", backend, refuses=scalars)
-    def finite_scalar_quantize(z: Tensor, levels: Sequence[int], form: str) -> tuple[Tensor, Tensor]:
-        rows = z.contiguous().view(-1, len(levels))
-        quantized, codes = native("finite_scalar_quantize")(rows, levels, form == "sigmoid")
-        return quantized.view(z.shape), codes.view(z.shape[:-1])
-
-    @implement("finite_scalar_quantize_backward", backend, refuses=scalars)
-    def finite_scalar_quantize_backward(grad: Tensor, z: Tensor, levels: Sequence[int], form: str) -> Tensor:
-        rows = z.contiguous().view(-1, len(levels))
-        grad = grad.to(z.dtype).contiguous().view(rows.shape)
-        return native("finite_scalar_quantize_backward")(grad, rows, levels, form == "sigmoid").view(z.shape)
-
-    @implement("bin_encode", backend, refuses=values)
-    def bin_encode(values: Tensor, edges: Tensor) -> Tensor:
-        check_edges(edges)
-        if edges.dtype != torch.float64:
-            edges = edges.to(torch.float64 if values.dtype == torch.float64 else torch.float32)
-        elif values.dtype == torch.bfloat16:
-            values = values.float()
-        return native("bin_encode")(values.contiguous(), edges.contiguous()).view(values.shape)
+@implement("code_statistics", "cpp", refuses=_takes(*ALL))
+def code_statistics(x: Tensor, codes: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    return torch.ops.fusion.code_statistics_cpp(_rows(x), codes.contiguous(), size)
 
 
-_implement_on_both("cpp")
-_implement_on_both("cuda")
+@implement("finite_scalar_quantize", "cpp", refuses=_takes(*ALL))
+def finite_scalar_quantize(z: Tensor, levels: Sequence[int], form: str) -> tuple[Tensor, Tensor]:
+    rows = z.contiguous().view(-1, len(levels))
+    quantized, codes = torch.ops.fusion.finite_scalar_quantize_cpp(rows, levels, form == "sigmoid")
+    return quantized.view(z.shape), codes.view(z.shape[:-1])
+
+
+@implement("finite_scalar_quantize_backward", "cpp", refuses=_takes(*ALL))
+def finite_scalar_quantize_backward(grad: Tensor, z: Tensor, levels: Sequence[int], form: str) -> Tensor:
+    rows = z.contiguous().view(-1, len(levels))
+    grad = grad.to(z.dtype).contiguous().view(rows.shape)
+    return torch.ops.fusion.finite_scalar_quantize_backward_cpp(grad, rows, levels, form == "sigmoid").view(z.shape)
+
+
+@implement("bin_encode", "cpp", refuses=_takes(*ALL))
+def bin_encode(values: Tensor, edges: Tensor) -> Tensor:
+    check_edges(edges)
+    if edges.dtype == torch.float64 and values.dtype == torch.bfloat16:
+        values = values.float()
+    return torch.ops.fusion.bin_encode_cpp(values.contiguous(), _edges(values, edges)).view(values.shape)
+
+
+@implement("bin_encode", "cuda", refuses=_takes(*ALL))
+def bin_encode_cuda(values: Tensor, edges: Tensor) -> Tensor:
+    return torch.ops.fusion.bin_encode_cuda(values.contiguous(), _edges(values, edges)).view(values.shape)
+
+
+def _edges(values: Tensor, edges: Tensor) -> Tensor:
+    """In float64 where either is, else in float32."""
+    return edges.to(torch.float64 if torch.float64 in (values.dtype, edges.dtype) else torch.float32).contiguous()

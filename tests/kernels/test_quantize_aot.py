@@ -258,7 +258,7 @@ def test_cuda_sources_compile_without_spills(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
     spills = [int(n) for n in re.findall(r"(\d+) bytes spill", done.stderr)]
-    assert len(spills) >= 40  # loads and stores of every kernel, for both GPUs
+    assert len(spills) >= 24  # loads and stores of every kernel, for both GPUs
     assert not any(spills)
 
 
