@@ -16,7 +16,7 @@ from .cases import LATE, jobs
 from .child import Child
 
 WORKERS = 6
-SHARE = 0.12  # of the GPU's memory for each: tests need the rest
+SHARE = 0.1  # of the GPU's memory for each: tests need the rest
 
 
 def _compile(key: str) -> str:

@@ -55,18 +55,21 @@ class Resources:
         return [end - start for start, end in self.code.loops]
 
     def products(self) -> int:
-        """Multiply-adds on tensor cores that all warps of a program do together, every instruction taken once.
-
-        For sm_100, whose instructions take their shape from a descriptor, see :meth:`count`.
-        """
-        return self._products(0, len(self.code.opcodes))
+        """Multiply-adds on tensor cores that all warps of a program do together, every instruction taken once."""
+        return sum(self._multiply_adds)
 
     def products_by_loop(self) -> list[int]:
         """:meth:`products` of one pass through each loop of :meth:`loops`."""
-        return [self._products(start, end) for start, end in self.code.loops]
+        return [sum(self._multiply_adds[start:end]) for start, end in self.code.loops]
 
-    def _products(self, start: int, end: int) -> int:
-        return sum(_multiply_adds(opcode, self.warps) for opcode in self.code.opcodes[start:end])
+    @functools.cached_property
+    def _multiply_adds(self) -> list[int]:
+        """Of every instruction. Those of sm_100 take their shape from a descriptor, which is in the PTX alone."""
+        described = iter(_described(self.ptx))
+        return [
+            next(described) if re.match(r"UTC\w*MMA", opcode) else _multiply_adds(opcode, self.warps)
+            for opcode in self.code.opcodes
+        ]
 
     def count(self, instruction: str) -> int:
         """How often the machine code has an instruction whose name begins so: HMMA, HGMMA, UTCHMMA (sm_100), FFMA."""
@@ -105,6 +108,17 @@ class Code:
 # HMMA.16816: 16 x 8 results of 16 products, a warp; .1688, .1684 likewise. HGMMA.64x128x16: named in full, a warpgroup.
 _MMA = re.compile(r"[HIQ]MMA\.(?:SP\.)?(16)(8)(16|32|8|4)\b")
 _WGMMA = re.compile(r"[HIQ]GMMA\.(?:SP\.)?(\d+)x(\d+)x(\d+)\b")
+
+
+_TCGEN05 = re.compile(r"tcgen05\.mma\.\S*kind::(\w+)\S*\s+\[[^\]]*\],\s*\S+,\s*\S+,\s*(%\w+),")
+_DEPTH = {"f16": 16, "tf32": 8, "f8f6f4": 32, "i8": 32}  # of one tcgen05.mma, by its kind
+
+
+def _described(ptx: str) -> list[int]:
+    """Multiply-adds of each tcgen05.mma: bits 17-22 of its descriptor have columns / 8, bits 24-28 rows / 16."""
+    constants = {name: int(value) for name, value in re.findall(r"mov\.b32\s+(%\w+), (\d+);", ptx)}
+    shapes = [(_DEPTH[kind], constants[name]) for kind, name in _TCGEN05.findall(ptx)]
+    return [8 * (number >> 17 & 0x3F) * 16 * (number >> 24 & 0x1F) * depth for depth, number in shapes]
 
 
 def _multiply_adds(opcode: str, warps: int) -> int:
