@@ -19,7 +19,7 @@ from torch import Tensor
 from .._triton.device import refuses_device
 from ..backends import implement
 from ..memory import remember
-from ..operators import define, differentiable, under_autocast
+from ..operators import call, define, differentiable, under_autocast
 from . import eager, native
 from .buckets import check_indices
 from .eager import empty_like_heads, statistics_dtype
@@ -119,7 +119,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 def _differentiate(ctx: Any, grad_output: Tensor | None, *grad_statistics: None) -> tuple[Tensor | None, ...]:
     if grad_output is None:
         return (None,) * 11
-    gradients = _backward(grad_output, *ctx.saved_tensors, ctx.dropout_p, ctx.scale)
+    gradients = call(_backward, grad_output, *ctx.saved_tensors, ctx.dropout_p, ctx.scale)
     return *gradients, *(None,) * 7
 
 
@@ -198,7 +198,7 @@ def relative_attention(
     if dropout_p > 0:
         seed = torch.randint(0, 2**62, (1,), device=query.device, dtype=torch.int64)
     indices = bucket, query_position, key_position
-    return _forward(query, key, value, table, *indices, key_valid, seed, float(dropout_p), float(scale))[0]
+    return call(_forward, query, key, value, table, *indices, key_valid, seed, float(dropout_p), float(scale))[0]
 
 
 def _check(

@@ -39,10 +39,10 @@ class Case:
 
 
 CASES = {
-    "treesatai": Case((4, 16, 109, 109, 16, 6), (1, 1, 73, 73, 16, 6)),
+    "treesatai": Case((4, 16, 109, 109, 16, 6), (1, 1, 73, 70, 16, 6)),
     "treesatai cross": Case((4, 16, 37, 109, 16, 6), (2, 1, 20, 37, 16, 6), broadcast=True),
     "flair": Case((2, 16, 201, 201, 16, 10), (2, 1, 51, 51, 16, 5), masked="some"),
-    "pastis": Case((1, 4, 3073, 3073, 16, 32), (1, 1, 129, 129, 16, 128), line=True),
+    "pastis": Case((1, 4, 3073, 3073, 16, 32), (1, 1, 97, 129, 16, 128), line=True),
     "pastis cross": Case(
         (1, 4, 1025, 3073, 16, 32), (1, 1, 33, 129, 16, 128), line=True, masked="modality", broadcast=True
     ),

@@ -134,7 +134,7 @@ def test_other_architectures_have_room_for_the_tiles_they_take(name: str, archit
 def test_small_kernels_fit(name: str) -> None:
     of_rows = {"D": DIM, "BLOCK_D": DIM, "QUERIES": 64, "NEAR": NEAR, "CONTEXTUAL": True, "SHARED": True}
     kernel, constants = {
-        "rows": (attention.rows_kernel, of_rows | {"EUCLIDEAN": EUCLIDEAN}),
+        "rows": (attention.rows_kernel, of_rows | {"EUCLIDEAN": EUCLIDEAN, "DROPOUT": True}),
         "table": (attention.table_kernel, {"NEAR": NEAR, "BLOCK_D": DIM, "BUCKETS": 8}),
         "kinds": (attention.kinds_kernel, {"QUERIES": 32, "KEYS": 64, "BY_KEY": False}),
         "order": (attention.order_kernel, {"WALKED": 128}),

@@ -30,17 +30,17 @@ from .primitives import (
 def rows_kernel(
     p_query,
     p_output, p_grad_output,  # by strides
-    p_table, p_live, p_query_place, p_largest, p_weight,
-    p_rows,  # (3 + NEAR, B H Lq): number to subtract from scores, factor of weights, sum(dO O), near biases
+    p_table, p_live, p_query_place, p_largest, p_weight, p_seed,
+    p_rows,  # (5 + NEAR, B H Lq): number to subtract from scores, factor of weights, sum(dO O), near biases, row keys
     qb, qh, ql, ob, oh, ol, gb, gh, gl,
     heads, queries, buckets, rows, scale,
     D: tl.constexpr, BLOCK_D: tl.constexpr, QUERIES: tl.constexpr, NEAR: tl.constexpr,
-    CONTEXTUAL: tl.constexpr, SHARED: tl.constexpr, EUCLIDEAN: tl.constexpr,
+    CONTEXTUAL: tl.constexpr, SHARED: tl.constexpr, EUCLIDEAN: tl.constexpr, DROPOUT: tl.constexpr,
 ):  # fmt: skip
-    """What the backward passes need of a row, once: c and f with P = f 2^(x - c), sum(dO O), the near biases.
+    """What the backward passes need of a row, once: c and f with P = f 2^(x - c), sum(dO O), near biases, row keys.
 
     float32 keeps f = 1 / weight apart; for half precisions c = largest + log2(weight), whose rounding is far below
-    theirs, and f is 1.
+    theirs, and f is 1. Reads queries, O and dO, writes 7 to 9 numbers a row.
     """
     query_blocks = tl.cdiv(queries, QUERIES)
     pair = tl.program_id(0) // query_blocks
@@ -71,6 +71,11 @@ def rows_kernel(
     b_do = load_rows(p_grad_output + tile * gb + head * gh, o_q, o_d, gl, m_q, D).to(tl.float32)
     tl.store(p_rows + o_row, b_top, mask=m_q)
     tl.store(p_rows + 2 * rows + o_row, tl.sum(b_o * b_do, 1), mask=m_q)
+    if DROPOUT:
+        b_low, b_high = row_keys(tl.load(p_seed), o_row)
+        p_keys = p_rows + (3 + NEAR) * rows + o_row
+        tl.store(p_keys, b_low.to(tl.float32, bitcast=True), mask=m_q)
+        tl.store(p_keys + rows, b_high.to(tl.float32, bitcast=True), mask=m_q)
 
 
 @triton.jit
@@ -220,7 +225,7 @@ def queries_kernel(
 @triton.jit
 def _keys_block(
     b_dk, b_dv, b_k, b_v, b_k_at, o_k, block, pair, queries, rows, positions, scale, p_query, p_grad_output, p_index,
-    p_query_place, p_rows, p_seed, query_stride, grad_stride, drop_below, kept,
+    p_query_place, p_rows, query_stride, grad_stride, drop_below, kept,
     D: tl.constexpr, BLOCK_D: tl.constexpr, QUERIES: tl.constexpr, NEAR: tl.constexpr, KIND: tl.constexpr,
     DROPOUT: tl.constexpr, PRECISION: tl.constexpr, EUCLIDEAN: tl.constexpr,
 ):  # fmt: skip
@@ -246,10 +251,12 @@ def _keys_block(
     b_dp = tl.dot(b_v, tl.trans(b_do), input_precision=PRECISION)
     b_kept = b_p
     if DROPOUT:
-        b_low, b_high = row_keys(tl.load(p_seed), o_row)
+        p_keys = p_rows + (3 + NEAR) * rows
+        b_low = load_vector(p_keys, o_row, m_q, KIND == EDGE).to(tl.uint32, bitcast=True)
+        b_high = load_vector(p_keys + rows, o_row, m_q, KIND == EDGE).to(tl.uint32, bitcast=True)
         m_keep = keep(b_low[None, :], b_high[None, :], o_k[:, None], drop_below)
-        b_kept = tl.where(m_keep, b_p * kept, 0.0)
         b_dp = tl.where(m_keep, b_dp * kept, 0.0)
+        b_kept = tl.where(m_keep, b_p * kept, 0.0)
     b_dv = tl.dot(b_kept.to(b_do.dtype), b_do, b_dv, input_precision=PRECISION)
     b_ds = b_p * (b_dp - b_delta[None, :])
     b_dk = tl.dot(b_ds.to(b_q.dtype), b_q, b_dk, input_precision=PRECISION)
@@ -261,7 +268,7 @@ def keys_kernel(
     p_query, p_key, p_value, p_grad_output, p_index, p_query_place, p_key_place,
     p_order,  # (key blocks, query blocks) edges first, then mixed ones
     p_counts,  # (key blocks, 2)
-    p_valid, p_seed, p_rows,
+    p_valid, p_rows,
     p_grad_key, p_grad_value,  # (B, Lk, H, D)
     qb, qh, ql, kb, kh, kl, vb, vh, vl, gb, gh, gl,
     heads, queries, keys, positions, rows, scale, drop_below, kept,
@@ -296,19 +303,19 @@ def keys_kernel(
     for t in range(0, edges):
         b_dk, b_dv = _keys_block(
             b_dk, b_dv, b_k, b_v, b_k_at, o_k, tl.load(p_order + t), pair, queries, rows, positions, scale * LOG2_E,
-            p_query, p_grad_output, p_index, p_query_place, p_rows, p_seed, ql, gl, drop_below, kept,
+            p_query, p_grad_output, p_index, p_query_place, p_rows, ql, gl, drop_below, kept,
             D, BLOCK_D, QUERIES, NEAR, EDGE, DROPOUT, PRECISION, EUCLIDEAN,
         )  # fmt: skip
     for t in range(edges, mixed):
         b_dk, b_dv = _keys_block(
             b_dk, b_dv, b_k, b_v, b_k_at, o_k, tl.load(p_order + t), pair, queries, rows, positions, scale * LOG2_E,
-            p_query, p_grad_output, p_index, p_query_place, p_rows, p_seed, ql, gl, drop_below, kept,
+            p_query, p_grad_output, p_index, p_query_place, p_rows, ql, gl, drop_below, kept,
             D, BLOCK_D, QUERIES, NEAR, MIXED, DROPOUT, PRECISION, EUCLIDEAN,
         )  # fmt: skip
     for t in range(mixed, query_blocks):
         b_dk, b_dv = _keys_block(
             b_dk, b_dv, b_k, b_v, b_k_at, o_k, tl.load(p_order + t), pair, queries, rows, positions, scale * LOG2_E,
-            p_query, p_grad_output, p_index, p_query_place, p_rows, p_seed, ql, gl, drop_below, kept,
+            p_query, p_grad_output, p_index, p_query_place, p_rows, ql, gl, drop_below, kept,
             D, BLOCK_D, QUERIES, NEAR, FAR, DROPOUT, PRECISION, EUCLIDEAN,
         )  # fmt: skip
     if VALID:

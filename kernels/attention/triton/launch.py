@@ -53,15 +53,15 @@ EUCLIDEAN_TILES = {
     (86, 2, "forward"): Tile(32, 64, 2, 2),
     (86, 2, "queries"): Tile(32, 64, 2, 2),
     (86, 2, "keys"): Tile(64, 32, 2, 2),
-    (86, 4, "forward"): Tile(32, 32, 4, 2),
-    (86, 4, "queries"): Tile(32, 32, 4, 2),
-    (86, 4, "keys"): Tile(32, 32, 4, 2),
+    (86, 4, "forward"): Tile(64, 64, 4, 2),
+    (86, 4, "queries"): Tile(64, 32, 4, 2),
+    (86, 4, "keys"): Tile(32, 64, 4, 2),
     (90, 2, "forward"): Tile(32, 64, 2, 2),
     (90, 2, "queries"): Tile(32, 64, 2, 2),
     (90, 2, "keys"): Tile(64, 32, 2, 2),
-    (90, 4, "forward"): Tile(32, 32, 4, 2),
-    (90, 4, "queries"): Tile(32, 32, 4, 2),
-    (90, 4, "keys"): Tile(32, 32, 4, 2),
+    (90, 4, "forward"): Tile(64, 64, 4, 2),
+    (90, 4, "queries"): Tile(64, 32, 4, 2),
+    (90, 4, "keys"): Tile(32, 64, 4, 2),
 }
 _PRECISION = "ieee"  # of float32 products: tf32 would be rounded by truncation on sm_86
 _ROWS = 64  # rows of a program of rows_kernel
@@ -218,12 +218,12 @@ def backward(
     strides = *of_query, *key.stride()[:3], *value.stride()[:3], *of_grad
     buckets = table.shape[-1]
 
-    by_row = torch.empty((3 + near, rows), dtype=torch.float32, device=query.device)
+    by_row = torch.empty((5 + near if dropout_p > 0 else 3 + near, rows), dtype=torch.float32, device=query.device)
     rows_kernel[plan.rows_grid](
         query, output, grad_output, table, layout.table.live, layout.query_place, largest.contiguous(),
-        weight.contiguous(), by_row,
+        weight.contiguous(), seed, by_row,
         *of_query, *output.stride()[:3], *of_grad, plan.heads, plan.queries, buckets, rows, scale,
-        QUERIES=_ROWS, **plan.of_table, **plan.of_rows,
+        QUERIES=_ROWS, DROPOUT=dropout_p > 0, **plan.of_table, **plan.of_rows,
     )  # fmt: skip
     numbers = plan.heads, plan.queries, layout.keys, layout.table.positions
     partial = torch.empty((plan.pairs, of_queries.blocks, near, plan.columns), dtype=torch.float32, device=query.device)
@@ -233,7 +233,7 @@ def backward(
         *strides, *numbers, buckets, rows, scale, *plan.dropout, **of_queries.options,
     )  # fmt: skip
     keys_kernel[of_keys.grid](
-        query, key, value, grad_output, *of_keys.tensors, valid, seed, by_row, *gradients[1:],
+        query, key, value, grad_output, *of_keys.tensors, valid, by_row, *gradients[1:],
         *strides, *numbers, rows, scale, *plan.dropout, **of_keys.options,
     )  # fmt: skip
     return *gradients, _grad_table(partial, table, plan)
