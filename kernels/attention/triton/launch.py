@@ -15,6 +15,7 @@ bucket a pair is in is looked up, or follows from coordinates where the table is
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -128,12 +129,17 @@ class _Plan:
             **{"EUCLIDEAN": layout.table.euclidean},
         }
         self.common = self.of_rows | {"VALID": valid, "DROPOUT": dropout_p > 0, "PRECISION": _PRECISION}
-        of_queries = self.common | self.of_table
-        self.forward = self._pass("forward", of_queries)
-        near = {"BLOCK_N": triton.next_power_of_2(max(self.near, 1))}
-        self.backward = self._pass("queries", of_queries | near), self._pass("keys", self.common)
         self.rows_grid = (triton.cdiv(self.queries, _ROWS) * self.pairs,)
         self.columns = dim if table.dim() == 3 else 1  # numbers of a bucket
+
+    @functools.cached_property
+    def forward(self) -> _Pass:
+        return self._pass("forward", self.common | self.of_table)
+
+    @functools.cached_property
+    def backward(self) -> tuple[_Pass, _Pass]:
+        near = {"BLOCK_N": triton.next_power_of_2(max(self.near, 1))}
+        return self._pass("queries", self.common | self.of_table | near), self._pass("keys", self.common)
 
     def _pass(self, name: str, options: dict[str, Any]) -> _Pass:
         layout, by_key = self.layout, name == "keys"
