@@ -56,7 +56,7 @@ CASES = {
     "small grid": Case((4, 4, 10, 19, 16, 3), (2, 2, 10, 19, 16, 3)),  # other buckets are the most frequent
     "no class token": Case((2, 4, 300, 300, 16, 10), (1, 1, 75, 75, 16, 5), extra=0),
     "two class tokens": Case((2, 4, 202, 102, 16, 10), (1, 1, 52, 27, 16, 5), extra=2),
-    "looked up": Case((2, 4, 201, 201, 16, 10), (1, 2, 40, 70, 16, 5), looked_up=True),
+    "looked up": Case((2, 4, 201, 201, 16, 10), (1, 1, 40, 70, 16, 5), looked_up=True),
     "looked up, bias": Case(
         (2, 4, 201, 201, 16, 10), (2, 1, 26, 40, 16, 5), looked_up=True, mode="bias", masked="some"
     ),
