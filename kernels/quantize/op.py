@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._triton.device import refuses_device
 from ..backends import implement
-from ..operators import define, under_autocast
+from ..operators import call, define, differentiable, under_autocast
 from . import eager, native  # noqa: F401  (native registers its implementations)
 from .reference import rotate
 
@@ -158,7 +158,7 @@ def _save_rows(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, 
 
 def _rows_backward(ctx: Any, grad: Tensor, grad_commitment: Tensor, _: Any) -> tuple[Tensor, None, None, None]:
     x, quantized, finite = ctx.saved_tensors
-    return _quantize_rows_backward(grad, grad_commitment, x, quantized, finite, ctx.gradient), None, None, None
+    return call(_quantize_rows_backward, grad, grad_commitment, x, quantized, finite, ctx.gradient), None, None, None
 
 
 def _save_scalar(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -168,7 +168,7 @@ def _save_scalar(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 def _scalar_backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor, None, None]:
     (z,) = ctx.saved_tensors
-    return _finite_scalar_quantize_backward(grad.contiguous(), z, ctx.levels, ctx.form), None, None
+    return call(_finite_scalar_quantize_backward, grad.contiguous(), z, ctx.levels, ctx.form), None, None
 
 
 def _save_decode(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -180,13 +180,13 @@ def _save_decode(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 def _decode_backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
     (codes,) = ctx.saved_tensors
     rows = grad.reshape(codes.numel(), ctx.shape[1] if len(ctx.shape) > 1 else 1)
-    _, sums = _code_statistics(rows, codes.reshape(-1), ctx.shape[0])
+    _, sums = call(_code_statistics, rows, codes.reshape(-1), ctx.shape[0])
     return None, sums.reshape(ctx.shape).to(ctx.dtype)
 
 
-torch.library.register_autograd("fusion::quantize_rows", _rows_backward, setup_context=_save_rows)
-torch.library.register_autograd("fusion::finite_scalar_quantize", _scalar_backward, setup_context=_save_scalar)
-torch.library.register_autograd("fusion::bin_decode", _decode_backward, setup_context=_save_decode)
+differentiable(_quantize_rows, save=_save_rows, gradients=_rows_backward)
+differentiable(_finite_scalar_quantize, save=_save_scalar, gradients=_scalar_backward)
+differentiable(_bin_decode, save=_save_decode, gradients=_decode_backward)
 
 # ------------------------------------------------------------------------------------------- public functions
 
@@ -211,9 +211,9 @@ def nearest_code(x: Tensor, codebook: Tensor, *, metric: str = "l2") -> Tensor:
     _check_vectors("nearest_code", x, codebook, metric)
     x = _plain(x)
     if x.ndim == 2:
-        return _nearest_code(x, _plain(codebook), metric)
+        return call(_nearest_code, x, _plain(codebook), metric)
     rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-    return _nearest_code(rows, _plain(codebook), metric).reshape(x.shape[:-1])
+    return call(_nearest_code, rows, _plain(codebook), metric).reshape(x.shape[:-1])
 
 
 def vector_quantize(
@@ -243,7 +243,7 @@ def vector_quantize(
     _check_choice("vector_quantize", "gradient", gradient, GRADIENTS)
     codes = nearest_code(x, codebook, metric=metric)  # (...)
     rows = x.reshape(codes.numel(), x.shape[-1])
-    quantized, commitment, _ = _quantize_rows(rows, codebook.detach(), codes.reshape(-1), gradient)
+    quantized, commitment, _ = call(_quantize_rows, rows, codebook.detach(), codes.reshape(-1), gradient)
     return quantized.reshape(x.shape), codes, commitment
 
 
@@ -269,7 +269,7 @@ def code_statistics(x: Tensor, codes: Tensor, size: int) -> tuple[Tensor, Tensor
             f"code_statistics: x {tuple(x.shape)} needs codes {tuple(x.shape[:-1])}, got {tuple(codes.shape)}"
         )
     rows = codes.numel()
-    return _code_statistics(x.detach().reshape(rows, x.shape[-1]), codes.reshape(rows), size)
+    return call(_code_statistics, x.detach().reshape(rows, x.shape[-1]), codes.reshape(rows), size)
 
 
 def finite_scalar_quantize(z: Tensor, levels: Sequence[int], *, form: str = "tanh") -> tuple[Tensor, Tensor]:
@@ -296,7 +296,7 @@ def finite_scalar_quantize(z: Tensor, levels: Sequence[int], *, form: str = "tan
             f"finite_scalar_quantize: z {tuple(z.shape)} needs one level count per value of its last dimension, "
             f"got levels={levels}"
         )
-    return _finite_scalar_quantize(z, levels, form)
+    return call(_finite_scalar_quantize, z, levels, form)
 
 
 def bin_encode(values: Tensor, edges: Tensor) -> Tensor:
@@ -316,7 +316,7 @@ def bin_encode(values: Tensor, edges: Tensor) -> Tensor:
     _check_float("bin_encode", values=values, edges=edges)
     if edges.ndim != 1 or edges.shape[0] < 2:
         raise ValueError(f"bin_encode: edges must be (K+1,) with K >= 1, got {tuple(edges.shape)}")
-    return _bin_encode(_plain(values), _plain(edges))
+    return call(_bin_encode, _plain(values), _plain(edges))
 
 
 def bin_decode(codes: Tensor, centres: Tensor) -> Tensor:
@@ -336,7 +336,7 @@ def bin_decode(codes: Tensor, centres: Tensor) -> Tensor:
     _check_float("bin_decode", centres=centres)
     if centres.ndim != 1 or centres.shape[0] < 1:
         raise ValueError(f"bin_decode: centres must be (K,) with K >= 1, got {tuple(centres.shape)}")
-    return _bin_decode(_integer("bin_decode", codes), centres)
+    return call(_bin_decode, _integer("bin_decode", codes), centres)
 
 
 def code_decode(codes: Tensor, codebook: Tensor) -> Tensor:
@@ -347,7 +347,7 @@ def code_decode(codes: Tensor, codebook: Tensor) -> Tensor:
     _check_float("code_decode", codebook=codebook)
     if codebook.ndim != 2 or 0 in codebook.shape:
         raise ValueError(f"code_decode: codebook must be (K, D) with K, D >= 1, got {tuple(codebook.shape)}")
-    return _bin_decode(_integer("code_decode", codes), codebook)
+    return call(_bin_decode, _integer("code_decode", codes), codebook)
 
 
 # ---------------------------------------------------------------------------------------------------- checks

@@ -15,7 +15,7 @@ from torch import Tensor
 from fusion.kernels import bin_decode, bin_encode, finite_scalar_quantize, nearest_code, vector_quantize
 from fusion.kernels.quantize import code_decode, code_statistics, reference
 
-__all__ = ["CASES", "DTYPES", "check_any_order", "check_nearest", "normal"]
+__all__ = ["CASES", "DTYPES", "check_any_order", "check_any_unit", "check_nearest", "normal"]
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 CASES: dict[str, Callable[[str, torch.dtype], None]] = {}
@@ -107,6 +107,15 @@ def _(device: str, dtype: torch.dtype) -> None:
     codebook = normal(50, 8, seed=2)
     codebook[7] *= 1e4
     check_nearest(normal(40, 8).to(device, dtype), codebook.to(device, dtype))
+
+
+def check_any_unit(device: str, dtype: torch.dtype) -> None:
+    """The search does not depend on the unit, also where squares of distances leave float32."""
+    x, codebook = normal(40, 8).to(device, dtype), normal(70, 8, seed=1).to(device, dtype)
+    for metric in ("l2", "cosine"):
+        expected = nearest_code(x, codebook, metric=metric)
+        for unit in (2.0**-10,) if dtype == torch.float16 else (2.0**-100, 2.0**-70, 2.0**90):
+            assert torch.equal(nearest_code(x * unit, codebook * unit, metric=metric), expected), (metric, unit)
 
 
 @case("nearest, ties")

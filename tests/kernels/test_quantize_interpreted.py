@@ -28,7 +28,7 @@ else:
     from fusion.kernels.quantize import code_statistics
     from fusion.kernels.quantize.triton import launch
 
-    from .quantize_cases import CASES, DTYPES, check_any_order, normal
+    from .quantize_cases import CASES, DTYPES, check_any_order, check_any_unit, normal
 
     pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, for inf - inf behind a mask
 
@@ -45,6 +45,10 @@ else:
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
     def test_sums_do_not_depend_on_the_order(dtype: torch.dtype) -> None:
         check_any_order("cpu", dtype)
+
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_the_search_does_not_depend_on_the_unit(dtype: torch.dtype) -> None:
+        check_any_unit("cpu", dtype)
 
     def test_a_second_search_prepares_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         x, codebook = normal(5, 4), normal(6, 4)

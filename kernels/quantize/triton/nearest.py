@@ -134,7 +134,10 @@ def split_kernel(
     PARTS: tl.constexpr,
     COSINE: tl.constexpr,
 ):
-    """Centre, ``c - centre`` (of unit codes for COSINE) as two float16, and the bias ``-|c - centre|^2 / 2``."""
+    """Centre, ``c - centre`` (of unit codes for COSINE) as two float16, and the bias ``-|c - centre|^2 / 2``.
+
+    Biases and lengths are of scaled codes: squares of neither small nor large ones leave float32.
+    """
     PADDED: tl.constexpr = (D + DEPTH - 1) // DEPTH * DEPTH
     o_k = tl.program_id(0) * CODES + tl.arange(0, CODES)
     m_k = o_k < size
@@ -157,8 +160,9 @@ def split_kernel(
         m_d = o_d < D
         b_centre = _centre(p_sums, o_d, m_d, size, D, PARTS)
         b_c = _centred(p_codebook, b_unit, b_centre, o_k, o_d, m_k, m_d, stride, COSINE)
-        b_square += tl.sum(b_c.to(tl.float64) * b_c.to(tl.float64), 1)
-        b_high, b_low = split(b_c * scale)
+        b_scaled = b_c * scale
+        b_square += tl.sum(b_scaled.to(tl.float64) * b_scaled.to(tl.float64), 1)
+        b_high, b_low = split(b_scaled)
         o_c = o_k[:, None].to(tl.int64) * PADDED + o_d[None, :]
         tl.store(p_high + o_c, b_high)
         tl.store(p_low + o_c, b_low)
@@ -185,44 +189,43 @@ def _vectors(p_x, p_centre, o_n, m_n, o_d, stride, D: tl.constexpr, COSINE: tl.c
 
 
 @triton.jit
-def _scale(b_largest, longest):
-    """The power of two that brings vectors with largest values b_largest below 2^15.
+def _scale(b_largest, least):
+    """The power of two that brings vectors with largest values b_largest below 2^15, as if none were under least.
 
-    One much shorter than the longest code is scaled as if it were not, so that biases stay finite. One that is
-    infinitely far from all codes gets any.
+    One that is infinitely far from all codes gets any.
     """
-    b_finite = tl.where(b_largest < float("inf"), tl.maximum(b_largest, longest * 2.0**-24), 0)
+    b_finite = tl.where(b_largest < float("inf"), tl.maximum(b_largest, least), 0)
     b_scale, _ = power_of_two(b_finite, _EXPONENT)
     return b_scale
 
 
 @triton.jit
-def _margin(b_top, b_scale, longest, unit, D: tl.constexpr, COSINE: tl.constexpr):
+def _margin(b_top, b_ratio, longest, D: tl.constexpr, COSINE: tl.constexpr):
     """How far the scores of two codes that may be nearest can be apart by error alone; (ROWS,).
 
     Products of 22 bits of each factor leave out low times low and are cut off, not rounded, after every 8: an error
     relative to |x||c|. A code that is no farther from x than the best is no longer than |x| + |x - c|, so outliers
-    in the codebook count only in what their common scale costs. Lengths here are scaled as their factors are,
-    b_top and b_scale by both.
+    in the codebook count only in what their common scale costs. Lengths are of scaled codes; b_ratio is how much more
+    vectors are scaled than codes.
     """
     ERROR: tl.constexpr = 2.0**-21 + D * 2.0**-27
-    LENGTH: tl.constexpr = 2.0**15 * D**0.5  # no vector is longer
-    b_longest = tl.zeros_like(b_top) + longest * unit
+    LENGTH: tl.constexpr = 2.0**15 * D**0.5  # no scaled vector is longer
+    b_longest = tl.zeros_like(b_top) + longest
     b_margin = b_longest * (LENGTH * 2.0**-38)
     if not COSINE:
-        b_ratio = unit / b_scale * unit
-        b_x = LENGTH * b_ratio
-        b_away = tl.sqrt(tl.maximum(b_x * b_x - 2 * b_top * b_ratio, 0))
+        b_inverse = 1 / b_ratio
+        b_x = LENGTH * b_inverse
+        b_away = tl.sqrt(tl.maximum(b_x * b_x - 2 * b_top * b_inverse, 0))
         b_longest = tl.minimum(b_longest, 1.001 * (b_x + b_away))
-        b_margin += ERROR * b_longest * b_longest / b_ratio
+        b_margin += ERROR * b_longest * b_longest * b_ratio
     return b_margin + ERROR * LENGTH * b_longest
 
 
 @triton.jit
 def _exact_score(
-    p_x, p_exact, o_n, m_n, b_code, dim, stride, exact_stride, ROWS: tl.constexpr, COSINE: tl.constexpr
+    p_x, p_exact, o_n, m_n, b_code, b_scale, dim, stride, exact_stride, ROWS: tl.constexpr, COSINE: tl.constexpr
 ):  # fmt: skip
-    """``-|x - c|^2``, or ``x.c`` for COSINE, in float32 for one code a vector; (ROWS,)."""
+    """``-|x - c|^2``, scaled, or ``x.c`` for COSINE, in float32 for one code a vector; (ROWS,)."""
     DEPTH: tl.constexpr = 16  # few values at once: this is rare, and must not cost the search registers
     b_sum = tl.zeros([ROWS], tl.float32)
     for start in range(0, dim, DEPTH):
@@ -234,7 +237,8 @@ def _exact_score(
         if COSINE:
             b_sum += tl.sum(b_x * b_c, 1)
         else:
-            b_sum -= tl.sum((b_x - b_c) * (b_x - b_c), 1)
+            b_away = (b_x - b_c) * b_scale[:, None]
+            b_sum -= tl.sum(b_away * b_away, 1)
     return b_sum
 
 
@@ -276,6 +280,8 @@ def nearest_kernel(
         b_longest = tl.maximum(b_longest, tl.load(p_norm + 1 + o_part, mask=o_part < parts, other=0))
     longest = tl.max(b_longest, 0)
     unit = tl.load(p_norm)
+    # A vector much shorter than the codes is scaled as if it were not, so that biases stay finite beside products.
+    least = 0.0 if COSINE else longest / unit * 2.0**-24
 
     b_nan = tl.zeros([ROWS], tl.int32)
     b_largest = tl.zeros([ROWS], tl.float32)
@@ -283,17 +289,18 @@ def nearest_kernel(
         b_x, b_given = _vectors(p_x, p_centre, o_n, m_n, tl.arange(0, DEPTH), stride, D, COSINE)
         b_nan = tl.max((b_given != b_given).to(tl.int32), 1)
         b_largest = tl.max(tl.abs(b_x), 1)
-        b_scale = _scale(b_largest, longest)
+        b_scale = _scale(b_largest, least)
         b_high, b_low = split(b_x * b_scale[:, None])
     else:
         for start in range(0, PADDED, DEPTH):
             b_x, b_given = _vectors(p_x, p_centre, o_n, m_n, start + tl.arange(0, DEPTH), stride, D, COSINE)
             b_nan |= tl.max((b_given != b_given).to(tl.int32), 1)
             b_largest = tl.maximum(b_largest, tl.max(tl.abs(b_x), 1))
-        b_scale = _scale(b_largest, longest)
-    # Of a score; also says which vectors are missing, and which are infinitely far from all codes: those tie.
-    b_both = tl.where(b_largest < float("inf"), b_scale * unit, -1)
-    b_both = tl.where(b_nan > 0, float("nan"), b_both)
+        b_scale = _scale(b_largest, least)
+    # Of biases; also says which vectors are missing, and which are infinitely far from all codes: those tie.
+    b_ratio = tl.zeros_like(b_scale) + 1 if COSINE else b_scale / unit
+    b_ratio = tl.where(b_largest < float("inf"), b_ratio, -1)
+    b_ratio = tl.where(b_nan > 0, float("nan"), b_ratio)
 
     b_best = tl.full([ROWS, CODES], float("-inf"), tl.float32)
     b_block = tl.zeros([ROWS, CODES], tl.int32)
@@ -311,7 +318,7 @@ def nearest_kernel(
                 b_first, b_second = split(b_x * b_scale[:, None])
                 o_c = o_k[None, :] * PADDED + o_d[:, None]
                 b_dot = product(b_first, b_second, tl.load(p_high + o_c), tl.load(p_low + o_c), b_dot, True)
-        b_score = tl.load(p_bias + o_k)[None, :] * b_both[:, None] + b_dot
+        b_score = tl.load(p_bias + o_k)[None, :] * b_ratio[:, None] + b_dot
         b_block = tl.where(b_score > b_best, first, b_block)  # strictly: of equals the lower code stays
         b_best = tl.maximum(b_best, b_score)
 
@@ -321,11 +328,12 @@ def nearest_kernel(
     b_best = tl.where(b_at == b_code[:, None], float("-inf"), b_best)
     b_next = tl.max(b_best, 1)
     b_second = tl.min(tl.where(b_best == b_next[:, None], b_at, size - 1), 1)
-    m_close = m_n & (b_next >= b_top - _margin(b_top, b_both, longest, unit, D, COSINE))
+    m_close = m_n & (b_next >= b_top - _margin(b_top, b_ratio, longest, D, COSINE))
     if tl.max(m_close.to(tl.int32), 0) > 0:
-        b_one = _exact_score(p_x, p_exact, o_n, m_n, b_code, dim, stride, exact_stride, ROWS, COSINE)
-        b_two = _exact_score(p_x, p_exact, o_n, m_n, b_second, dim, stride, exact_stride, ROWS, COSINE)
+        b_least = tl.minimum(b_ratio, 1) * unit  # the lesser scale, in which neither x nor c overflows
+        b_one = _exact_score(p_x, p_exact, o_n, m_n, b_code, b_least, dim, stride, exact_stride, ROWS, COSINE)
+        b_two = _exact_score(p_x, p_exact, o_n, m_n, b_second, b_least, dim, stride, exact_stride, ROWS, COSINE)
         m_wins = (b_two > b_one) | ((b_two == b_one) & (b_second < b_code))
         b_code = tl.where(m_close & m_wins, b_second, b_code)
-    b_code = tl.where(b_both < 0, 0, tl.where(b_both != b_both, -1, b_code))
+    b_code = tl.where(b_ratio < 0, 0, tl.where(b_ratio != b_ratio, -1, b_code))
     tl.store(p_nearest + o_n, b_code.to(tl.int64), mask=m_n)
