@@ -14,9 +14,11 @@ import torch
 
 from .backends import choose
 
-__all__ = ["declare_native", "define", "differentiable", "under_autocast"]
+__all__ = ["call", "declare_native", "define", "differentiable", "under_autocast"]
 
 _library = torch.library.Library("fusion", "FRAGMENT")
+_runs: dict[torch._ops.OpOverload, Callable[..., Any]] = {}
+_functions: dict[torch._ops.OpOverload, Any] = {}  # by operator its torch.autograd.Function, if it has a gradient
 
 
 def define(schema: str, *, fake: Callable[..., Any]) -> torch._ops.OpOverload:
@@ -36,7 +38,40 @@ def define(schema: str, *, fake: Callable[..., Any]) -> torch._ops.OpOverload:
 
     torch.library.impl(f"fusion::{name}", ("cpu", "cuda"), run)
     torch.library.register_fake(f"fusion::{name}", fake)
-    return getattr(torch.ops.fusion, name).default
+    operator = getattr(torch.ops.fusion, name).default
+    _runs[operator] = run
+    return operator
+
+
+def call(operator: torch._ops.OpOverload, *args: Any) -> Any:
+    """What ``operator(*args)`` returns, without torch's dispatcher where it has nothing to add.
+
+    Every pass through the dispatcher converts all arguments to C++ and back, which costs the host as much as several
+    launches. A compiler, autocast, a mode, a transform or a tensor of another class get the operator itself.
+    """
+    if not _plain(args):
+        return operator(*args)
+    if torch.is_grad_enabled() and torch._C._any_requires_grad(*args):
+        function = _functions.get(operator)
+        return operator(*args) if function is None else function.apply(*args, None)
+    return _runs[operator](*args)
+
+
+def _plain(args: tuple[Any, ...]) -> bool:
+    if (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._len_torch_function_stack()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+    ):
+        return False
+    device = ""
+    for a in args:
+        if isinstance(a, torch.Tensor):
+            if type(a) is not torch.Tensor and type(a) is not torch.nn.Parameter:
+                return False
+            device = device or a.device.type
+    return device in ("cpu", "cuda") and not torch.is_autocast_enabled(device)
 
 
 def _other_gpu(args: tuple[Any, ...]) -> int | None:
@@ -65,8 +100,11 @@ def differentiable(
 
     def forward(ctx: Any, *args: Any) -> Any:
         *inputs, keyset = args
-        with torch._C._AutoDispatchBelowAutograd():
-            output = operator.redispatch(keyset & torch._C._after_autograd_keyset, *inputs)
+        if keyset is None:  # called past the dispatcher
+            output = _runs[operator](*inputs)
+        else:
+            with torch._C._AutoDispatchBelowAutograd():
+                output = operator.redispatch(keyset & torch._C._after_autograd_keyset, *inputs)
         save(ctx, inputs, output)
         return output
 
@@ -82,6 +120,7 @@ def differentiable(
         with torch._C._AutoDispatchBelowAutograd():
             return operator.redispatch(keyset & torch._C._after_autograd_keyset, *args)
 
+    _functions[operator] = function
     _library.impl(operator._opname, run, "Autograd", with_keyset=True)
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .._triton.device import refuses_device
 from ..backends import implement
-from ..operators import declare_native, define, differentiable, under_autocast
+from ..operators import call, declare_native, define, differentiable, under_autocast
 from . import eager
 from .layout import EXCLUDE, Layout, dense_layout, ragged_layout
 
@@ -153,8 +153,9 @@ def _gradients(ctx: Any, grad: Tensor | None, *_: Tensor | None) -> tuple[Tensor
         return (None,) * 9
     tokens, modality, block, ring, temperature, log_z, log_y, inverse = ctx.saved_tensors
     flags = ctx.normalize, ctx.needs_input_grad[5]
-    d_tokens, d_temperature = torch.ops.fusion.patch_info_nce_backward(
-        grad.contiguous(), tokens, modality, block, ring, None, temperature, ctx.value, log_z, log_y, inverse, *flags
+    d_tokens, d_temperature = call(
+        *(torch.ops.fusion.patch_info_nce_backward.default, grad.contiguous(), tokens, modality, block, ring, None),
+        *(temperature, ctx.value, log_z, log_y, inverse, *flags),
     )
     d_temperature = d_temperature if flags[1] else None
     return d_tokens, None, None, None, None, d_temperature, None, None, None
@@ -305,8 +306,9 @@ def _rows(
     tokens: Tensor, layout: Layout, temperature: Tensor | None, value: float, normalize: bool, accuracy: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Row losses (N,), which rows count (N,) and which found their positive (N,) or (0,)."""
-    loss, log_z, _, _, hits = torch.ops.fusion.patch_info_nce_forward(
-        tokens.contiguous(), *layout, None, temperature, value, normalize, accuracy
+    loss, log_z, _, _, hits = call(
+        torch.ops.fusion.patch_info_nce_forward.default,
+        *(tokens.contiguous(), *layout, None, temperature, value, normalize, accuracy),
     )
     return loss, log_z != torch.inf, hits
 

@@ -18,9 +18,12 @@ from fusion.kernels.infonce.triton import backward, forward, launch, prepare, ro
 from .aot import ARCHITECTURES, SM_86, Resources, compile_kernel, write  # noqa: E402
 
 TABLE = SM_86 / "infonce.json"
-# Bytes a thread that are spilled, before or after the loop over columns rather than in it. A gradient of 256 features
-# of 128 rows takes half of the registers there are.
-STACK_LIMIT = {"halved": 0, "forward": 0, "backward": 256}
+# Bytes a thread that may be spilled, by the architecture whose tiles they are. Tiles of sm_90 were timed on an H100, and
+# for wide tokens and gradients those that spill outside of the innermost loop were the fastest.
+STACK_LIMIT = {
+    86: dict.fromkeys(("halved", "forward", "backward", "halved wide", "forward wide", "backward wide"), 0),
+    90: {"halved": 0, "forward": 0, "backward": 320, "halved wide": 128, "forward wide": 128, "backward wide": 512},
+}
 FEATURES, WIDE = 256, 768
 N = {"treesatai": 13_824, "flair": 12_800, "pastis": 12_288}  # (3, 128, 36), (2, 64, 100), (3, 4, 1024) tokens
 A6000 = {"bf16 FLOP/s": 154.8e12, "bytes/s": 768e9}
@@ -89,7 +92,7 @@ def _rows(name: str) -> Resources:
 def test_tiles_fit_and_repeat_no_product(one: tuple[int, str, str]) -> None:
     architecture, kind, name = one
     resources = _compiled(*one)
-    resources.check(architecture, stack=STACK_LIMIT[name.split()[0]])
+    resources.check(architecture, stack=STACK_LIMIT[architecture][name])
     if "wide" not in name:  # there the loop over features is unrolled or not, as the compiler likes
         assert resources.products() == _arithmetic(*one)
     if architecture == 86:
@@ -108,14 +111,14 @@ def _arithmetic(architecture: int, kind: str, name: str) -> int:
 @pytest.mark.parametrize("kind", ["half", "split"])
 @pytest.mark.parametrize("name", ["halved", "forward", "backward", "halved wide", "backward wide"])
 def test_other_architectures_have_room_for_the_tiles_they_take(architecture: int, kind: str, name: str) -> None:
-    _compiled(architecture, kind, name).check(architecture, stack=4 * STACK_LIMIT[name.split()[0]])
+    _compiled(architecture, kind, name).check(architecture, stack=256 + STACK_LIMIT[tiles_of(architecture)][name])
 
 
 @pytest.mark.parametrize("architecture", [86, 90])
 @pytest.mark.parametrize("kind", ["half", "split"])
 def test_a_running_maximum_and_accuracy_fit_too(architecture: int, kind: str) -> None:
-    _compiled(architecture, kind, "forward", False, True).check(architecture, stack=128)
-    _compiled(architecture, kind, "backward", False).check(architecture, stack=2 * STACK_LIMIT["backward"])
+    _compiled(architecture, kind, "forward", False, True).check(architecture, stack=256)
+    _compiled(architecture, kind, "backward", False).check(architecture, stack=512)
 
 
 @pytest.mark.parametrize("name", ["prepare", "losses", "gradients"])
