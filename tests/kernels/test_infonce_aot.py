@@ -18,8 +18,8 @@ from fusion.kernels.infonce.triton import backward, forward, launch, prepare, ro
 from .aot import ARCHITECTURES, SM_86, Resources, compile_kernel, write  # noqa: E402
 
 TABLE = SM_86 / "infonce.json"
-# Bytes a thread that may be spilled, by the architecture whose tiles they are. Tiles of sm_90 were timed on an H100, and
-# for wide tokens and gradients those that spill outside of the innermost loop were the fastest.
+# Bytes a thread that may be spilled, by whose tiles they are. Those of sm_90 were timed on an H100: for gradients and
+# wide tokens, some that spill outside of the innermost loop were the fastest.
 STACK_LIMIT = {
     86: dict.fromkeys(("halved", "forward", "backward", "halved wide", "forward wide", "backward wide"), 0),
     90: {"halved": 0, "forward": 0, "backward": 320, "halved wide": 128, "forward wide": 128, "backward wide": 512},
