@@ -12,10 +12,11 @@ import numpy as np
 import triton.language as tl
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
-__all__: list[str] = []
+__all__ = ["to_float32"]
 
 
-def _to_float32(bits: np.ndarray) -> np.ndarray:
+def to_float32(bits: np.ndarray) -> np.ndarray:
+    """The values of bfloat16 that the interpreter keeps as bits."""
     return (np.ascontiguousarray(bits, dtype=np.uint16).astype(np.uint32) << 16).view(np.float32)
 
 
@@ -35,12 +36,12 @@ def _mend(builder: type) -> None:
         if given == wanted or tl.bfloat16 not in (given, wanted):
             return cast(self, source, target)
         if given == tl.bfloat16:
-            wide = TensorHandle(_to_float32(source.data), tl.float32)
+            wide = TensorHandle(to_float32(source.data), tl.float32)
             return wide if wanted == tl.float32 else cast(self, wide, target)
         return TensorHandle(_to_bfloat16(source.data), wanted)
 
     def create_dot(self: Any, a: TensorHandle, b: TensorHandle, c: TensorHandle, *options: Any) -> TensorHandle:
-        a, b = (TensorHandle(_to_float32(x.data), tl.float32) if x.dtype.scalar == tl.bfloat16 else x for x in (a, b))
+        a, b = (TensorHandle(to_float32(x.data), tl.float32) if x.dtype.scalar == tl.bfloat16 else x for x in (a, b))
         return dot(self, a, b, c, *options)
 
     builder.cast_impl, builder.create_dot = cast_impl, create_dot

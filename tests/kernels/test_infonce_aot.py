@@ -21,8 +21,8 @@ TABLE = SM_86 / "infonce.json"
 # Bytes a thread that may be spilled, by whose tiles they are. Those of sm_90 were timed on an H100: for gradients and
 # wide tokens, some that spill outside of the innermost loop were the fastest.
 STACK_LIMIT = {
-    86: dict.fromkeys(("halved", "forward", "backward", "halved wide", "forward wide", "backward wide"), 0),
-    90: {"halved": 0, "forward": 0, "backward": 320, "halved wide": 128, "forward wide": 128, "backward wide": 512},
+    86: {"halved": 0, "forward": 0, "backward": 16, "halved wide": 0, "forward wide": 0, "backward wide": 16},
+    90: {"halved": 0, "forward": 0, "backward": 320, "halved wide": 128, "forward wide": 128, "backward wide": 640},
 }
 FEATURES, WIDE = 256, 768
 N = {"treesatai": 13_824, "flair": 12_800, "pastis": 12_288}  # (3, 128, 36), (2, 64, 100), (3, 4, 1024) tokens
@@ -33,7 +33,7 @@ KERNELS = {
     "backward": backward.backward_kernel,
 }
 
-_FLOATS = "columns inverse shift m z rival loss log_z log_y log2_z d weight grad slope temperature factor "
+_FLOATS = "columns inverse shift m z rival loss log_z log_y log2_z d weight grad slope slopes temperature unit "
 _FLOATS += "largest largest_grad"
 _INTEGERS = "modality block ring edges anchor"
 _COUNTS = {"tokens": N["treesatai"], "rows": N["treesatai"], "columns": N["treesatai"], "padded": N["treesatai"]}
@@ -58,7 +58,7 @@ def _compiled(architecture: int, kind: str, name: str, fixed: bool = True, accur
     tile = launch.TILES[tiles_of(architecture), kind, name]
     of_tiles = launch.tile_constants(tile, WIDE if wide else FEATURES, kind == "split", launched, False)
     constants: dict[str, Any] = {**of_tiles, "LEARNED": False, "NORMALIZE": True, "FIXED": fixed}
-    constants |= {"ACCURACY": accuracy, "SCALED": kind == "split"}
+    constants |= {"ACCURACY": accuracy, "SCALED": kind == "split", "SLOPE": False}
     kernel = KERNELS[launched]
     constants = {key: value for key, value in constants.items() if key in kernel.arg_names}
     return compile_kernel(
@@ -102,7 +102,8 @@ def test_tiles_fit_and_repeat_no_product(one: tuple[int, str, str]) -> None:
 def _arithmetic(architecture: int, kind: str, name: str) -> int:
     """Multiply-adds of one tile of each of the two loops, with labels compared and without."""
     tile = launch.TILES[architecture, kind, name]
-    products = (2 if name == "backward" else 1) * (3 if kind == "split" else 1)
+    similarities, sums = (4, 3) if kind == "split" else (1, 1)
+    products = similarities + (sums if name == "backward" else 0)
     return 2 * products * tile.rows * tile.columns * FEATURES
 
 
@@ -133,7 +134,9 @@ def _costs(kind: str, name: str, tokens: int) -> dict[str, float]:
     written and read.
     """
     similarities, sums = (0.5 if name == "halved" else 1, 1 if name == "backward" else 0)
-    operations = int(2 * tokens**2 * FEATURES * (similarities + sums) * (3 if kind == "split" else 1))
+    if kind == "split":
+        similarities, sums = 4 * similarities, 3 * sums
+    operations = int(2 * tokens**2 * FEATURES * (similarities + sums))
     moved = tokens * FEATURES * (4 if kind == "split" else 2) + 4 * tokens * (FEATURES if sums else 1)
     if name == "halved":
         moved += 8 * tokens * (triton.cdiv(tokens, launch.TILES[86, kind, name].rows) // 2)

@@ -32,6 +32,7 @@ else:
     from fusion.kernels.infonce.triton import launch
 
     from .infonce_cases import CASES, DTYPES, check, tokens_of
+    from .tensor_cores import truncating
 
     pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, for inf - inf behind a mask
 
@@ -39,6 +40,11 @@ else:
     @pytest.mark.parametrize("case", CASES)
     def test_errs_at_most_twice_as_much_as_plain_pytorch(case: str, dtype: torch.dtype) -> None:
         check(case, dtype, "cpu", small=True)
+
+    @pytest.mark.parametrize("case", ["alike", "dot products", "one direction", "running maximum", "wide tokens"])
+    def test_float32_is_as_exact_on_tensor_cores_which_cut_off_what_they_add(case: str) -> None:
+        with truncating():
+            check(case, torch.float32, "cpu", small=True)
 
     def _forward(case: str, temperature: Tensor | None, value: float) -> tuple[Tensor, ...]:
         """Without accuracy, by the launcher itself."""

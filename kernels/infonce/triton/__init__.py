@@ -14,7 +14,8 @@ S is symmetric. In the forward pass a tile can serve its rows and its columns fo
 of the tiles do (``forward.halved_kernel``, where ``launch`` finds it worth it). In the backward pass it would cost a
 partial gradient a column, D numbers instead of one, whose traffic takes several times as long as the products saved.
 
-float32 tokens are multiplied on tensor cores too, each as two float16 (``_triton.language.split``).
+float32 tokens are multiplied on tensor cores too, each as a whole number and the rest, in two float16
+(``_triton.language.split_whole``): four products for S, three for W f.
 
 Entered through ``launch``: ``forward``, ``backward`` and the tile table.
 """

@@ -5,13 +5,13 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ..._triton.language import LOG2_E
 from .primitives import (
     all_features,
+    logits,
     one_shift,
     positive,
-    product_unscale,
     program_rows,
+    row_factor,
     similarities,
     temperature_of,
 )
@@ -45,8 +45,8 @@ def walk(t, first, count, second):
 
 @triton.jit
 def _tile(
-    b_m, b_z, b_rival, b_q, b_q_low, b_block, b_kind, o_r, m_r, tile, factor, unscale, columns,
-    p_high, p_low, p_shift, p_block, p_ring, p_modality,
+    b_m, b_z, b_rival, b_q, b_q_low, b_block, b_kind, o_r, m_r, tile, b_factor, columns,
+    p_high, p_low, p_unit, p_shift, p_block, p_ring, p_modality,
     STRIDE: tl.constexpr, CHUNK: tl.constexpr, COLUMNS: tl.constexpr, FIXED: tl.constexpr, SPLIT: tl.constexpr,
     WIDE: tl.constexpr, COMPARE: tl.constexpr, ACCURACY: tl.constexpr,
 ):  # fmt: skip
@@ -54,8 +54,8 @@ def _tile(
     b_k, b_k_low = b_q, b_q_low
     if not WIDE:
         b_k, b_k_low = all_features(p_high, p_low, o_n, STRIDE, CHUNK, SPLIT)
-    b_s = similarities(b_q, b_q_low, b_k, b_k_low, o_r, o_n, p_high, p_low, unscale, STRIDE, CHUNK, SPLIT, WIDE)
-    b_s = b_s * factor + tl.load(p_shift + o_n)[None, :]
+    b_s = similarities(b_q, b_q_low, b_k, b_k_low, o_r, o_n, p_high, p_low, STRIDE, CHUNK, SPLIT, WIDE)
+    b_s = logits(b_s, b_factor, p_unit, o_n, SPLIT) + tl.load(p_shift + o_n)[None, :]
     if COMPARE:
         b_other = tl.load(p_block + o_n, mask=o_n < columns, other=-1)
         b_s = tl.where(b_block[:, None] == b_other[None, :], float("-inf"), b_s)
@@ -81,6 +81,7 @@ def _tile(
 def forward_kernel(
     p_high,  # (N + padding, STRIDE)
     p_low,
+    p_unit,  # (N + padding,) see prepare_kernel
     p_shift,  # (N + padding,)
     p_block,  # (N,)
     p_ring,  # (N,)
@@ -88,7 +89,6 @@ def forward_kernel(
     p_edges,  # (row blocks, 4) see primitives.block_edges
     p_anchor,  # (R,)
     p_temperature,  # ()
-    p_factor,  # ()
     p_m,  # (splits, R) running maximum of s log2 e; unused with one shift
     p_z,  # (splits, R) sum of 2^(s log2 e - maximum)
     p_rival,  # (splits, R) largest s log2 e + shift among negatives
@@ -110,14 +110,14 @@ def forward_kernel(
 ):
     """Z_i = sum_j 2^(s_ij + shift_j) over this program's columns.
 
-    2 R N D operations (3 times that where SPLIT), R N powers of two; reads N D numbers for every ROWS rows.
+    2 R N D operations (4 times that where SPLIT), R N powers of two; reads N D numbers for every ROWS rows.
     """
     temperature = temperature_of(p_temperature, temperature, LEARNED)
     # Where only the device knows the temperature, both kinds are launched and one does the work.
     if one_shift(temperature, NORMALIZE) == FIXED:
         split = tl.program_id(1)
-        factor, unscale = LOG2_E / temperature, product_unscale(p_factor, SPLIT)
         o_out, m_r, o_r = program_rows(p_anchor, rows, ANCHORED, ROWS)
+        b_factor = row_factor(p_unit, o_r, temperature, SPLIT)
         b_block = tl.load(p_block + o_r)
         b_kind = tl.load(p_modality + o_r)
         b_q, b_q_low = (), ()
@@ -130,15 +130,15 @@ def forward_kernel(
         for t in range(0, (inside - edge) + (after - outside)):
             b_m, b_z, b_rival = _tile(
                 b_m, b_z, b_rival, b_q, b_q_low, b_block, b_kind, o_r, m_r,
-                walk(t, edge, inside - edge, outside), factor, unscale, columns,
-                p_high, p_low, p_shift, p_block, p_ring, p_modality,
+                walk(t, edge, inside - edge, outside), b_factor, columns,
+                p_high, p_low, p_unit, p_shift, p_block, p_ring, p_modality,
                 STRIDE, CHUNK, COLUMNS, FIXED, SPLIT, WIDE, True, ACCURACY,
             )  # fmt: skip
         for t in range(0, (edge - begin) + (end - after)):
             b_m, b_z, b_rival = _tile(
                 b_m, b_z, b_rival, b_q, b_q_low, b_block, b_kind, o_r, m_r,
-                walk(t, begin, edge - begin, after), factor, unscale, columns,
-                p_high, p_low, p_shift, p_block, p_ring, p_modality,
+                walk(t, begin, edge - begin, after), b_factor, columns,
+                p_high, p_low, p_unit, p_shift, p_block, p_ring, p_modality,
                 STRIDE, CHUNK, COLUMNS, FIXED, SPLIT, WIDE, False, ACCURACY,
             )  # fmt: skip
         o_z = split * rows + o_out
@@ -151,8 +151,8 @@ def forward_kernel(
 
 @triton.jit
 def _halved_tile(
-    b_z, b_q, b_q_low, b_block, b_observed, o_r, i, t, blocks, factor, unscale, tokens,
-    p_high, p_low, p_shift, p_block, p_columns,
+    b_z, b_q, b_q_low, b_block, b_observed, o_r, i, t, blocks, b_factor, tokens,
+    p_high, p_low, p_unit, p_shift, p_block, p_columns,
     STRIDE: tl.constexpr, CHUNK: tl.constexpr, ROWS: tl.constexpr, SPLIT: tl.constexpr, WIDE: tl.constexpr,
     COMPARE: tl.constexpr,
 ):  # fmt: skip
@@ -161,8 +161,8 @@ def _halved_tile(
     b_k, b_k_low = b_q, b_q_low
     if not WIDE:
         b_k, b_k_low = all_features(p_high, p_low, o_n, STRIDE, CHUNK, SPLIT)
-    b_s = similarities(b_q, b_q_low, b_k, b_k_low, o_r, o_n, p_high, p_low, unscale, STRIDE, CHUNK, SPLIT, WIDE)
-    b_e = tl.exp2(b_s * factor + (tl.load(p_shift + o_n)[None, :] + b_observed[:, None]))
+    b_s = similarities(b_q, b_q_low, b_k, b_k_low, o_r, o_n, p_high, p_low, STRIDE, CHUNK, SPLIT, WIDE)
+    b_e = tl.exp2(logits(b_s, b_factor, p_unit, o_n, SPLIT) + (tl.load(p_shift + o_n)[None, :] + b_observed[:, None]))
     if COMPARE:
         b_other = tl.load(p_block + o_n, mask=o_n < tokens, other=-1)
         b_e = tl.where(b_block[:, None] == b_other[None, :], 0.0, b_e)
@@ -175,11 +175,11 @@ def _halved_tile(
 def halved_kernel(
     p_high,  # (N + padding, STRIDE)
     p_low,
+    p_unit,  # (N + padding,) see prepare_kernel
     p_shift,  # (N + padding,)
     p_block,  # (N,)
     p_edges,  # (row blocks, 4) see primitives.block_edges
     p_temperature,  # ()
-    p_factor,  # ()
     p_z,  # (splits, N) sums along rows
     p_columns,  # (row blocks // 2, N) sums along the columns of the tiles t + 1 blocks ahead of their rows; zeros
     tokens,
@@ -195,15 +195,15 @@ def halved_kernel(
     """Z from half of the tiles, with one shift: row block i meets column blocks i, i + 1, ... halfway round the circle.
 
     So every pair of blocks meets once, all programs have the same work, and each sum has one place and one writer.
-    N^2 D operations (3 times that where SPLIT), N^2 / 2 powers of two.
+    N^2 D operations (4 times that where SPLIT), N^2 / 2 powers of two.
     """
     temperature = temperature_of(p_temperature, temperature, LEARNED)
     if one_shift(temperature, True):
-        factor, unscale = LOG2_E / temperature, product_unscale(p_factor, SPLIT)
         i = tl.program_id(0)
         blocks = tl.num_programs(0)
         o_r = i * ROWS + tl.arange(0, ROWS)
         m_r = o_r < tokens
+        b_factor = row_factor(p_unit, o_r, temperature, SPLIT)
         b_block = tl.load(p_block + o_r, mask=m_r, other=-1)
         b_observed = tl.where(tl.load(p_shift + o_r) == float("-inf"), float("-inf"), 0.0)
         b_q, b_q_low = (), ()
@@ -229,12 +229,12 @@ def halved_kernel(
         for t in range(0, (head - first) + (last - tail)):
             b_z = _halved_tile(
                 b_z, b_q, b_q_low, b_block, b_observed, o_r, i,
-                walk(t, first, head - first, tail), blocks, factor, unscale, tokens,
-                p_high, p_low, p_shift, p_block, p_columns, STRIDE, CHUNK, ROWS, SPLIT, WIDE, True,
+                walk(t, first, head - first, tail), blocks, b_factor, tokens,
+                p_high, p_low, p_unit, p_shift, p_block, p_columns, STRIDE, CHUNK, ROWS, SPLIT, WIDE, True,
             )  # fmt: skip
         for t in range(head, tail):
             b_z = _halved_tile(
-                b_z, b_q, b_q_low, b_block, b_observed, o_r, i, t, blocks, factor, unscale, tokens,
-                p_high, p_low, p_shift, p_block, p_columns, STRIDE, CHUNK, ROWS, SPLIT, WIDE, False,
+                b_z, b_q, b_q_low, b_block, b_observed, o_r, i, t, blocks, b_factor, tokens,
+                p_high, p_low, p_unit, p_shift, p_block, p_columns, STRIDE, CHUNK, ROWS, SPLIT, WIDE, False,
             )  # fmt: skip
         tl.store(p_z + split * tokens + o_r, b_z, mask=m_r)

@@ -187,7 +187,7 @@ def _kinds(temperature: Tensor | None, value: float, normalize: bool) -> tuple[b
 class _Tokens:
     """The tokens prepared for the tiles of one pass: directions, shifts, edges and, for backward, weights."""
 
-    __slots__ = ("edges", "factor", "high", "log_z", "low", "shift", "temperature", "weight")
+    __slots__ = ("edges", "high", "log_z", "low", "shift", "temperature", "unit", "weight")
 
     def __init__(
         self,
@@ -212,12 +212,11 @@ class _Tokens:
         if backward:
             self.weight, self.log_z = torch.empty_like(self.shift), torch.empty_like(self.shift)
         self.edges = torch.empty((plan.row_blocks, 4), dtype=torch.int32, device=device)
-        self.factor = torch.empty((), dtype=torch.float32, device=device) if split else self.shift
-        largest = torch.linalg.vector_norm(tokens, float("inf")) if split and not normalize else self.shift
+        self.unit = torch.empty_like(self.shift) if split else self.shift
         prepare_kernel[plan.prepare_grid](
-            *(tokens, modality, block, self.temperature, largest),
+            *(tokens, modality, block, self.temperature),
             *((grad, log_z) if backward else (self.shift, self.shift)),
-            *(self.weight, self.log_z, self.high, self.low, inverse, self.shift, self.edges, self.factor),
+            *(self.weight, self.log_z, self.high, self.low, self.unit, inverse, self.shift, self.edges),
             *(len(tokens), plan.padded, 0 if anchored else plan.row_blocks, value, plan.tile.rows),
             **plan.constants(True, NORMALIZE=normalize, BACKWARD=backward, LEARNED=temperature is not None),
             NO_DIRECTION=NO_DIRECTION,
@@ -261,7 +260,7 @@ def forward(
     if plan.halved:
         columns = torch.zeros((column_sums, rows), dtype=torch.float32, device=tokens.device)
         halved_kernel[plan.row_blocks, splits](
-            *(x.high, x.low, x.shift, block, x.edges, x.temperature, x.factor, z, columns, rows, splits, value),
+            *(x.high, x.low, x.unit, x.shift, block, x.edges, x.temperature, z, columns, rows, splits, value),
             **plan.constants(False, LEARNED=learned),
         )
         kinds = kinds[1:]
@@ -270,7 +269,7 @@ def forward(
         tiles = plan
     for fixed in kinds:
         forward_kernel[plan.row_blocks, splits](
-            *(x.high, x.low, x.shift, block, ring, modality, x.edges, anchor, x.temperature, x.factor, m, z, rival),
+            *(x.high, x.low, x.unit, x.shift, block, ring, modality, x.edges, anchor, x.temperature, m, z, rival),
             *(rows, count, splits, value),
             **tiles.constants(False, FIXED=fixed, NORMALIZE=normalize, ACCURACY=accuracy, LEARNED=learned),
         )
@@ -312,19 +311,27 @@ def backward(
     anchor = anchor if anchored else block
     learned = temperature is not None
     scaled = plan.split or tokens.dtype == torch.float16
-    largest = torch.linalg.vector_norm(grad, float("inf")) if scaled else x.shift
+    largest_grad = torch.linalg.vector_norm(grad, float("inf")) if scaled else x.shift
+    largest = x.shift
+    if plan.split and not normalize:
+        largest = torch.linalg.vector_norm(tokens, dim=1).amax()
     d = torch.empty((plan.splits, rows, plan.stride), dtype=torch.float32, device=tokens.device)
+    slopes = slope = x.shift
+    if needs_temperature:
+        slopes = torch.empty((plan.splits, rows), dtype=torch.float32, device=tokens.device)
+        slope = torch.empty(rows, dtype=torch.float32, device=tokens.device)
     for fixed in _kinds(temperature, value, normalize):
         backward_kernel[plan.row_blocks, plan.splits, plan.feature_blocks](
-            *(x.high, x.low, x.shift, block, x.edges, anchor, x.temperature, x.factor, largest, x.weight, x.log_z, d),
-            *(rows, count, plan.splits, value),
-            **plan.constants(False, FIXED=fixed, NORMALIZE=normalize, LEARNED=learned, SCALED=scaled),
+            *(x.high, x.low, x.unit, x.shift, block, x.edges, anchor, x.temperature, largest, largest_grad, x.weight),
+            *(x.log_z, d, slopes, rows, count, plan.splits, value),
+            **plan.constants(
+                False, FIXED=fixed, NORMALIZE=normalize, LEARNED=learned, SCALED=scaled, SLOPE=needs_temperature
+            ),
         )
-    slope = torch.empty(rows, dtype=torch.float32, device=tokens.device) if needs_temperature else x.shift
     flags = {"NORMALIZE": normalize, "ANCHORED": anchored, "LEARNED": learned, "SCALED": scaled}
     gradients_kernel[plan.row_grid](
-        *(d, tokens, x.high, inverse, ring, modality, block, anchor, x.temperature, x.factor, largest),
-        *(grad, log_z, log_y, d_tokens, slope, rows, plan.splits, value),
+        *(d, slopes, tokens, x.high, inverse, ring, modality, block, anchor, x.temperature, largest),
+        *(largest_grad, grad, log_z, log_y, d_tokens, slope, rows, plan.splits, value),
         **plan.constants(True, **flags, SLOPE=needs_temperature),
     )
     if not needs_temperature:

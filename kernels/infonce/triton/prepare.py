@@ -5,10 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ..._triton.language import LOG2_E, constant, power_of_two, split
+from ..._triton.language import LOG2_E, power_of_two, split_whole
 from .primitives import block_edges, one_shift, row_weights, temperature_of
-
-EXPONENT = constant(15)  # directions are split where their largest value lies below 2^15, well inside float16
 
 
 @triton.jit
@@ -17,17 +15,16 @@ def prepare_kernel(
     p_modality,  # (N,)
     p_block,  # (N,)
     p_temperature,  # (), or unused
-    p_largest,  # () the largest absolute value of a token, where they are split and not normalised
     p_grad,  # (N,) gradients of the losses; BACKWARD only, as the two below
     p_log_z,  # (N,) natural logarithm of Z
     p_weight,  # (N + padding,) see primitives.row_weights; 0 behind the tokens
     p_log2_z,  # (N + padding,)
     p_high,  # (N + padding, STRIDE) directions; 0 where not observed and behind the tokens
     p_low,  # like p_high where SPLIT, else unused
+    p_unit,  # (N + padding,) power of two with which (high + low) of a token is f; SPLIT only
     p_inverse,  # (N,) inverse norms; forward only
     p_shift,  # (N + padding,) -inf where not observed, else minus the one shift in units of ln 2, else 0
     p_edges,  # (row blocks, 4) see primitives.block_edges
-    p_factor,  # () what products of split directions are multiplied with
     tokens,
     padded,
     row_blocks,  # for which edges are wanted; 0: none
@@ -43,7 +40,8 @@ def prepare_kernel(
     BACKWARD: tl.constexpr,
     NO_DIRECTION: tl.constexpr,
 ):
-    """f = x / |x| in the dtype of the products, or in two float16 after an exact scaling; and what goes by token.
+    """f = x / |x| in the dtype of the products, or in two float16 after scaling by a power of two; and what goes by
+    token.
 
     Reads the tokens once and writes as much again: N D (4 + 4) bytes in float32, N D (2 + 2) in bfloat16.
     """
@@ -65,15 +63,15 @@ def prepare_kernel(
     o_x = o_r.to(tl.int64)[:, None] * STRIDE + o_d[None, :]
     m_store = (o_r < padded)[:, None] & (o_d < STRIDE)[None, :]
     if SPLIT:
-        if NORMALIZE:
-            scale, unscale = 32768.0, 1.0 / 32768.0
-        else:
-            scale, unscale = power_of_two(tl.load(p_largest), EXPONENT)
-        b_high, b_low = split(b_x * scale)
+        # By the largest value first, so that no square leaves float32, then by the norm.
+        b_scale, b_unit = power_of_two(tl.max(tl.abs(b_x), 1), 0)
+        b_x = b_x * b_scale[:, None]
+        b_scale, b_rest = power_of_two(tl.sqrt(tl.sum(b_x * b_x, 1)), 12)
+        b_unit *= b_rest
+        b_high, b_low = split_whole(b_x * b_scale[:, None])
         tl.store(p_high + o_x, b_high, mask=m_store)
         tl.store(p_low + o_x, b_low, mask=m_store)
-        if tl.program_id(0) == 0:
-            tl.store(p_factor, unscale)
+        tl.store(p_unit + o_r, b_unit, mask=o_r < padded)
     else:
         tl.store(p_high + o_x, b_x.to(p_high.dtype.element_ty), mask=m_store)
 

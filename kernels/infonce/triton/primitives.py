@@ -111,48 +111,53 @@ def all_features(p_high, p_low, o_r, STRIDE: tl.constexpr, CHUNK: tl.constexpr, 
 
 
 @triton.jit
-def _add_product(b_s, b_rest, b_q, b_q_low, b_k, b_k_low, unscale, SPLIT: tl.constexpr):
-    """Adds one chunk's products, large ones to b_s and small ones to b_rest.
-
-    Tensor cores cut off what they add, which errs to one side; what leaves them after a chunk is added with rounding.
-    (Scaled back on the way: a bare addition the compiler would give back to the tensor cores.) For 16 bit operands
-    their own rounding is thousands of times larger, and sums stay there.
-    """
+def _add_product(b_s, b_rest, b_q, b_q_low, b_k, b_k_low, SPLIT: tl.constexpr):
+    """Adds one chunk's products: SPLIT, those of whole numbers to b_s, which stays exact, and the others to b_rest."""
     if SPLIT:
+        b_rest = tl.dot(b_q_low, tl.trans(b_k_low), b_rest)
         b_rest = tl.dot(b_q_low, tl.trans(b_k), b_rest)
         b_rest = tl.dot(b_q, tl.trans(b_k_low), b_rest)
-        b_s += tl.dot(b_q, tl.trans(b_k)) * unscale
-    else:
-        b_s = tl.dot(b_q, tl.trans(b_k), b_s, input_precision="ieee")
+    b_s = tl.dot(b_q, tl.trans(b_k), b_s, input_precision="ieee")
     return b_s, b_rest
 
 
 @triton.jit
-def product_unscale(p_factor, SPLIT: tl.constexpr):
-    """What products of stored directions are multiplied with to be similarities."""
-    unscale = 1.0
-    if SPLIT:
-        unscale = tl.load(p_factor)
-        unscale = unscale * unscale
-    return unscale
-
-
-@triton.jit
 def similarities(
-    b_q, b_q_low, b_k, b_k_low, o_r, o_n, p_high, p_low, unscale,
+    b_q, b_q_low, b_k, b_k_low, o_r, o_n, p_high, p_low,
     STRIDE: tl.constexpr, CHUNK: tl.constexpr, SPLIT: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """f_r . f_n, (rows, columns). Rows and columns come as tuples of chunks, or (WIDE) are read here chunk by chunk."""
+    """f_r . f_n in the units of both, (rows, columns).
+
+    Rows and columns come as tuples of chunks, or (WIDE) are read here chunk by chunk.
+    """
     b_s = tl.zeros([o_r.shape[0], o_n.shape[0]], tl.float32)
     b_rest = b_s
     if WIDE:
         for d in range(0, STRIDE, CHUNK):
             b_one, b_one_low = features(p_high, p_low, o_r, d, STRIDE, CHUNK, SPLIT)
             b_two, b_two_low = features(p_high, p_low, o_n, d, STRIDE, CHUNK, SPLIT)
-            b_s, b_rest = _add_product(b_s, b_rest, b_one, b_one_low, b_two, b_two_low, unscale, SPLIT)
+            b_s, b_rest = _add_product(b_s, b_rest, b_one, b_one_low, b_two, b_two_low, SPLIT)
     else:
         for c in tl.static_range(STRIDE // CHUNK):
-            b_s, b_rest = _add_product(b_s, b_rest, b_q[c], b_q_low[c], b_k[c], b_k_low[c], unscale, SPLIT)
+            b_s, b_rest = _add_product(b_s, b_rest, b_q[c], b_q_low[c], b_k[c], b_k_low[c], SPLIT)
     if SPLIT:
-        b_s += b_rest * unscale
+        b_s += b_rest
+    return b_s
+
+
+@triton.jit
+def row_factor(p_unit, o_r, temperature, SPLIT: tl.constexpr):
+    """What similarities of rows o_r are multiplied with for logits in units of ln 2; see ``logits``."""
+    b_factor = tl.zeros([o_r.shape[0]], tl.float32) + LOG2_E / temperature
+    if SPLIT:
+        b_factor *= tl.load(p_unit + o_r)
+    return b_factor
+
+
+@triton.jit
+def logits(b_s, b_factor, p_unit, o_n, SPLIT: tl.constexpr):
+    """Similarities over the temperature, times log2 e."""
+    b_s *= b_factor[:, None]
+    if SPLIT:
+        b_s *= tl.load(p_unit + o_n)[None, :]
     return b_s

@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from ..._triton.language import LN_2, LOG2_E
-from .backward import weight_unit
+from .backward import direction_unit, weight_unit
 from .primitives import one_shift, positive, program_rows, row_weights, temperature_of, weights
 
 
@@ -115,6 +115,7 @@ def losses_kernel(
 @triton.jit
 def gradients_kernel(
     p_d,  # (splits, R, STRIDE) from backward_kernel
+    p_slopes,  # (splits, R) likewise
     p_tokens,  # (N, D)
     p_high,  # (N + padding, STRIDE)
     p_inverse,  # (N,)
@@ -123,7 +124,7 @@ def gradients_kernel(
     p_block,  # (N,)
     p_anchor,  # (R,)
     p_temperature,  # ()
-    p_factor,  # ()
+    p_largest,  # ()
     p_largest_grad,  # ()
     p_grad,  # (N,)
     p_log_z,  # (N,)
@@ -152,16 +153,18 @@ def gradients_kernel(
     fixed = one_shift(temperature, NORMALIZE)
     scale = LOG2_E / temperature
     unit = weight_unit(p_largest_grad, SCALED)
-    of_tiles = 1.0 / unit
-    if SPLIT:
-        of_tiles *= tl.load(p_factor)
+    of_tiles = 1.0 / unit / direction_unit(p_largest, SPLIT, NORMALIZE)
     o_out, m_r, o_r = program_rows(p_anchor, rows, ANCHORED, ROWS)
     o_d = tl.arange(0, PADDED_D)
     m_d = m_r[:, None] & (o_d < D)[None, :]
     b_d = tl.zeros([ROWS, PADDED_D], tl.float32)
+    b_slope = tl.zeros([ROWS], tl.float32)
     for split in range(splits):
         o_x = (split * rows + o_out).to(tl.int64)[:, None] * STRIDE + o_d[None, :]
         b_d += tl.load(p_d + o_x, mask=m_d, other=0.0)
+        if SLOPE:
+            b_slope += tl.load(p_slopes + split * rows + o_out, mask=m_r, other=0.0)
+    b_slope = b_slope / unit
     b_kind = tl.load(p_modality + o_r, mask=m_r, other=-1)
     b_f = _directions(p_tokens, p_high, p_inverse, o_r, m_r & (b_kind >= 0), D, STRIDE, PADDED_D, SPLIT)
     b_grad = tl.load(p_grad + o_r)
@@ -184,16 +187,20 @@ def gradients_kernel(
         b_two = weights(b_s, b_weight, b_other_weight, b_log_z, b_other_log_z, 0.0, False)
         b_tile = tl.where(fixed, b_one, b_two)
         b_tile = tl.where(tl.load(p_block + o_r) == tl.load(p_block + o_j, mask=m_p, other=-1), 0.0, b_tile)
+        if SLOPE:
+            b_slope -= tl.where(m_p, b_tile * b_s, 0.0)
         if not SPLIT:
             b_tile = (b_tile * unit).to(p_high.dtype.element_ty).to(tl.float32) / unit
         b_pull = b_grad * (tl.exp2(b_s - b_log_z) - tl.exp2(b_s - b_log_y))
         b_pull += b_other_grad * (tl.exp2(b_s - b_other_log_z) - tl.exp2(b_s - b_other_log_y))
+        if SLOPE:
+            b_slope += tl.where(m_p, b_pull * b_s, 0.0)
         b_positives += tl.where(m_p, b_pull - b_tile, 0.0)[:, None] * b_other
         o_j = tl.where(o_j == o_r, o_j, tl.load(p_ring + o_j, mask=m_r, other=0))
     b_d = (b_d * of_tiles + b_positives) / temperature
     b_along = tl.sum(b_d * b_f, 1)
     if SLOPE:
-        tl.store(p_slope + o_out, b_along * (-0.5 / temperature), mask=m_r)
+        tl.store(p_slope + o_out, tl.where(b_kind >= 0, b_slope * (-0.5 * LN_2 / temperature), 0.0), mask=m_r)
     if NORMALIZE:
         b_d = (b_d - b_along[:, None] * b_f) * tl.load(p_inverse + o_r)[:, None]
     b_d = tl.where((b_kind >= 0)[:, None], b_d, 0.0)
