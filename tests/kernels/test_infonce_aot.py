@@ -21,8 +21,8 @@ TABLE = SM_86 / "infonce.json"
 # Bytes a thread that may be spilled, by whose tiles they are. Those of sm_90 were timed on an H100: for gradients and
 # wide tokens, some that spill outside of the innermost loop were the fastest.
 STACK_LIMIT = {
-    86: {"halved": 0, "forward": 0, "backward": 16, "halved wide": 0, "forward wide": 0, "backward wide": 16},
-    90: {"halved": 0, "forward": 0, "backward": 320, "halved wide": 128, "forward wide": 128, "backward wide": 640},
+    86: {"halved": 64, "forward": 0, "backward": 16, "halved wide": 0, "forward wide": 0, "backward wide": 16},
+    90: {"halved": 0, "forward": 0, "backward": 320, "halved wide": 128, "forward wide": 128, "backward wide": 768},
 }
 FEATURES, WIDE = 256, 768
 N = {"treesatai": 13_824, "flair": 12_800, "pastis": 12_288}  # (3, 128, 36), (2, 64, 100), (3, 4, 1024) tokens
@@ -118,7 +118,7 @@ def test_other_architectures_have_room_for_the_tiles_they_take(architecture: int
 @pytest.mark.parametrize("architecture", [86, 90])
 @pytest.mark.parametrize("kind", ["half", "split"])
 def test_a_running_maximum_and_accuracy_fit_too(architecture: int, kind: str) -> None:
-    _compiled(architecture, kind, "forward", False, True).check(architecture, stack=256)
+    _compiled(architecture, kind, "forward", False, True).check(architecture, stack=512)
     _compiled(architecture, kind, "backward", False).check(architecture, stack=512)
 
 
