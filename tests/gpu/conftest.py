@@ -1,4 +1,4 @@
-"""The order of the tests on a GPU, where minutes count: float32, whose bounds are tightest, first; torch.compile last."""
+"""The order of tests on a GPU, where minutes count: float32, whose bounds are tightest, first; torch.compile last."""
 
 from __future__ import annotations
 
