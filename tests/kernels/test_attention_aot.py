@@ -78,6 +78,8 @@ def _compiled(
         constants |= {"CONTEXTUAL": True, "SHARED": True}
     if name == "queries":
         constants["BLOCK_N"] = NEAR
+    if name == "forward":
+        constants["BLOCK_L"] = 8
     options = {"architecture": architecture, "warps": tile.warps, "stages": tile.stages}
     return compile_kernel(PASSES[name], _signature(width, euclidean), constants, values=_values(dim), **options)
 
@@ -130,9 +132,10 @@ def test_other_architectures_have_room_for_the_tiles_they_take(name: str, archit
     _compiled(architecture, 2, name, True).check(architecture, stack=STACK_LIMIT)
 
 
+@pytest.mark.parametrize("width", KINDS)
 @pytest.mark.parametrize("name", ["rows", "table", "kinds", "order"])
-def test_small_kernels_fit(name: str) -> None:
-    of_rows = {"D": DIM, "BLOCK_D": DIM, "QUERIES": 64, "NEAR": NEAR, "CONTEXTUAL": True, "SHARED": True}
+def test_small_kernels_fit(name: str, width: int) -> None:
+    of_rows = {"D": DIM, "BLOCK_D": DIM, "QUERIES": 64, "NEAR": NEAR, "BLOCK_L": 8, "CONTEXTUAL": True, "SHARED": True}
     kernel, constants = {
         "rows": (attention.rows_kernel, of_rows | {"EUCLIDEAN": EUCLIDEAN, "DROPOUT": True}),
         "table": (attention.table_kernel, {"NEAR": NEAR, "BLOCK_D": DIM, "BUCKETS": 8}),
@@ -140,7 +143,7 @@ def test_small_kernels_fit(name: str) -> None:
         "order": (attention.order_kernel, {"WALKED": 128}),
     }[name]
     options = {"architecture": 86, "warps": 4, "stages": 3}
-    compile_kernel(kernel, _signature(2, True), constants, values=_values(DIM), **options).check(86, stack=0)
+    compile_kernel(kernel, _signature(width, True), constants, values=_values(DIM), **options).check(86, stack=0)
 
 
 def _title(width: int, name: str, euclidean: bool) -> str:

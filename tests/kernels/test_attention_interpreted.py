@@ -26,10 +26,12 @@ if not INTERPRETED:
 
 else:
     from fusion.kernels import relative_attention, use_backend
+    from fusion.kernels.attention import reference
     from fusion.kernels.attention.dropout import keep_mask
     from fusion.kernels.attention.triton import launch
 
-    from .attention_cases import CASES, DTYPES, Inputs, check, results
+    from .attention_cases import CASES, DTYPES, Inputs, check, errors, results
+    from .gpu_arithmetic import gpu_arithmetic
 
     # NumPy's, where a row has no valid key or a product is not a number
     pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -38,6 +40,19 @@ else:
     @pytest.mark.parametrize("case", CASES)
     def test_errs_at_most_twice_as_much_as_plain_pytorch(case: str, dtype: torch.dtype) -> None:
         check(case, dtype, "cpu", small=True)
+
+    @pytest.mark.parametrize("case", CASES)
+    def test_errs_no_more_where_arithmetic_is_that_of_a_gpu(case: str) -> None:
+        with gpu_arithmetic():
+            check(case, torch.float32, "cpu", small=True)
+
+    def test_sums_over_many_keys_are_sums_of_blocks() -> None:
+        """Term by term, as a float32 product adds, they would err by 1.3 times plain PyTorch's error."""
+        inputs = Inputs.of(CASES["many keys"], "cpu", small=True)
+        want, plain = (results(reference.relative_attention, inputs, dtype) for dtype in (torch.float64, torch.float32))
+        with use_backend("triton"), gpu_arithmetic(("dot",)):
+            got = results(relative_attention, inputs, torch.float32)
+        assert errors(got, want)[0] < errors(plain, want)[0]
 
     def test_one_valid_key_has_all_the_weight() -> None:
         """Its value's gradient is that of the output, bit by bit, whatever bias its bucket has."""

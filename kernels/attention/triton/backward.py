@@ -10,8 +10,10 @@ from .primitives import (
     EDGE,
     FAR,
     MIXED,
+    add_product,
     at_extra,
     beyond,
+    column,
     entry,
     keep,
     load_block,
@@ -36,6 +38,7 @@ def rows_kernel(
     heads, queries, buckets, rows, scale,
     D: tl.constexpr, BLOCK_D: tl.constexpr, QUERIES: tl.constexpr, NEAR: tl.constexpr,
     CONTEXTUAL: tl.constexpr, SHARED: tl.constexpr, EUCLIDEAN: tl.constexpr, DROPOUT: tl.constexpr,
+    BLOCK_L: tl.constexpr,
 ):  # fmt: skip
     """What the backward passes need of a row, once: c and f with P = f 2^(x - c), sum(dO O), near biases, row keys.
 
@@ -52,11 +55,12 @@ def rows_kernel(
     o_d = tl.arange(0, BLOCK_D)
     m_q = o_q < queries
     o_row = pair.to(tl.int64) * queries + o_q
-    b_q = load_rows(p_query + tile * qb + head * qh, o_q, o_d, ql, m_q, D).to(tl.float32)
+    b_q = load_rows(p_query + tile * qb + head * qh, o_q, o_d, ql, m_q, D)
     m_extra = at_extra(p_query_place, o_q, m_q, EUCLIDEAN)
     b_far = store_bias(
-        p_rows + 3 * rows, b_q, m_extra, p_table, p_live, o_row, m_q, rows, scale, o_d, buckets, D, NEAR, CONTEXTUAL
-    )
+        p_rows + 3 * rows, b_q, m_extra, p_table, p_live, o_row, m_q, rows, scale, o_d, buckets, D, NEAR, BLOCK_L,
+        CONTEXTUAL,
+    )  # fmt: skip
     b_largest = tl.load(p_largest + o_row, mask=m_q, other=0.0)
     b_weight = tl.load(p_weight + o_row, mask=m_q, other=1.0)
     b_top = b_largest - b_far
@@ -111,7 +115,7 @@ def _queries_block(
     else:  # subtracted where the product starts from
         b_dp = tl.zeros([b_q.shape[0], KEYS], tl.float32) - b_delta[:, None]
         b_ds = b_p * tl.dot(b_do, tl.trans(b_v), b_dp, input_precision=PRECISION)
-    b_dq = tl.dot(b_ds.to(b_k.dtype), b_k, b_dq, input_precision=PRECISION)
+    b_dq = add_product(b_dq, b_ds.to(b_k.dtype), b_k, scale, PRECISION)
     if KIND != FAR:
         o_n = tl.arange(0, BLOCK_N)
         for n in tl.static_range(NEAR):
@@ -119,12 +123,6 @@ def _queries_block(
                 b_near = tl.sum(tl.where(beyond(b_place, n, EUCLIDEAN, 0.5), b_ds, 0.0), 1)
                 b_dt += tl.where((o_n == n)[None, :], b_near[:, None], 0.0)
     return b_dq, b_dt
-
-
-@triton.jit
-def _column(b_x, o_n, n):
-    """Column n of b_x, zeros where there is none."""
-    return tl.sum(tl.where((o_n == n)[None, :], b_x, 0.0), 1)
 
 
 @triton.jit
@@ -208,9 +206,9 @@ def queries_kernel(
     o_n = tl.arange(0, BLOCK_N)
     p_partial += tl.program_id(0).to(tl.int64) * NEAR * (D if CONTEXTUAL else 1)
     for n in tl.static_range(NEAR):
-        b_near = _column(b_dt, o_n, n)
+        b_near = column(b_dt, o_n, n)
         if EUCLIDEAN >= 0:
-            b_near -= _column(b_dt, o_n, n - 1 if n < EUCLIDEAN else n + 1)
+            b_near -= column(b_dt, o_n, n - 1 if n < EUCLIDEAN else n + 1)
         if CONTEXTUAL:
             b_dq += b_near[:, None] * entry(p_table, p_live, n, o_d, buckets, D)[None, :]
             b_share = tl.sum(b_near[:, None] * b_q, 0) * scale
@@ -257,9 +255,9 @@ def _keys_block(
         m_keep = keep(b_low[None, :], b_high[None, :], o_k[:, None], drop_below)
         b_dp = tl.where(m_keep, b_dp * kept, 0.0)
         b_kept = tl.where(m_keep, b_p * kept, 0.0)
-    b_dv = tl.dot(b_kept.to(b_do.dtype), b_do, b_dv, input_precision=PRECISION)
+    b_dv = add_product(b_dv, b_kept.to(b_do.dtype), b_do, scale, PRECISION)
     b_ds = b_p * (b_dp - b_delta[None, :])
-    b_dk = tl.dot(b_ds.to(b_q.dtype), b_q, b_dk, input_precision=PRECISION)
+    b_dk = add_product(b_dk, b_ds.to(b_q.dtype), b_q, scale, PRECISION)
     return b_dk, b_dv
 
 

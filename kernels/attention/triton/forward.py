@@ -10,6 +10,7 @@ from .primitives import (
     EDGE,
     FAR,
     MIXED,
+    add_product,
     at_extra,
     keep,
     load_block,
@@ -57,7 +58,7 @@ def _forward_block(
         b_p = tl.where(keep(b_low[:, None], b_high[:, None], o_k[None, :], drop_below), b_p, 0.0)
     b_v = load_block(p_value, block, o_j, o_d, value_stride, o_k < keys, D, KIND == EDGE)
     b_sum = b_sum * b_factor[:, None]
-    b_sum = tl.dot(b_p.to(b_v.dtype), b_v, b_sum, input_precision=PRECISION)
+    b_sum = add_product(b_sum, b_p.to(b_v.dtype), b_v, scale, PRECISION)
     return b_sum, b_now, b_weight
 
 
@@ -80,7 +81,7 @@ def forward_kernel(
     heads, queries, keys, positions, buckets, rows, scale, drop_below, kept,
     D: tl.constexpr, BLOCK_D: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, NEAR: tl.constexpr,
     CONTEXTUAL: tl.constexpr, SHARED: tl.constexpr, VALID: tl.constexpr, DROPOUT: tl.constexpr,
-    PRECISION: tl.constexpr, EUCLIDEAN: tl.constexpr,
+    PRECISION: tl.constexpr, EUCLIDEAN: tl.constexpr, BLOCK_L: tl.constexpr,
 ):  # fmt: skip
     """O = softmax(scale Q K^T + bias) V for a block of queries of one head of one tile, and the statistics of its rows.
 
@@ -104,7 +105,7 @@ def forward_kernel(
     b_q = load_rows(p_query + tile * qb + head * qh, o_q, o_d, ql, m_q, D)
     m_extra = at_extra(p_query_place, o_q, m_q, EUCLIDEAN)
     b_far = store_bias(
-        p_bias, b_q.to(tl.float32), m_extra, p_table, p_live, o_row, m_q, rows, scale, o_d, buckets, D, NEAR, CONTEXTUAL
+        p_bias, b_q, m_extra, p_table, p_live, o_row, m_q, rows, scale, o_d, buckets, D, NEAR, BLOCK_L, CONTEXTUAL
     )
     tl.debug_barrier()  # the program reads its biases back, in another layout
     b_0, b_1, b_2, b_3 = near_biases(p_bias, o_row, m_q, rows, True, EUCLIDEAN)
@@ -143,7 +144,7 @@ def forward_kernel(
         )  # fmt: skip
 
     m_any = b_weight != 0.0  # a valid key; what is not a number stays none
-    b_output = b_sum * tl.where(m_any, kept / tl.where(m_any, b_weight, 1.0), 0.0)[:, None]
+    b_output = b_sum * tl.where(m_any, tl.div_rn(kept, tl.where(m_any, b_weight, 1.0)), 0.0)[:, None]
     o_output = ((tile * queries + o_q)[:, None] * heads + head) * D + o_d[None, :]
     tl.store(p_output + o_output, b_output.to(p_output.dtype.element_ty), mask=m_q[:, None] & (o_d < D)[None, :])
     # The far bias rounds when added back; the weight takes up what was lost.

@@ -124,6 +124,7 @@ class _Plan:
         self.rows, self.near = self.pairs * self.queries, layout.table.near
         self.dropout = threshold(dropout_p), 1 / (1 - dropout_p)
         self.of_table = {"CONTEXTUAL": table.dim() == 3, "SHARED": table.shape[0] == 1}
+        self.live = {"BLOCK_L": max(8, triton.next_power_of_2(self.near + 1))}  # buckets that have a bias
         self.of_rows = {
             **{"D": dim, "BLOCK_D": max(16, triton.next_power_of_2(dim)), "NEAR": self.near},
             **{"EUCLIDEAN": layout.table.euclidean},
@@ -134,7 +135,7 @@ class _Plan:
 
     @functools.cached_property
     def forward(self) -> _Pass:
-        return self._pass("forward", self.common | self.of_table)
+        return self._pass("forward", self.common | self.of_table | self.live)
 
     @functools.cached_property
     def backward(self) -> tuple[_Pass, _Pass]:
@@ -229,7 +230,7 @@ def backward(
         query, output, grad_output, table, layout.table.live, layout.query_place, largest.contiguous(),
         weight.contiguous(), seed, by_row,
         *of_query, *output.stride()[:3], *of_grad, plan.heads, plan.queries, buckets, rows, scale,
-        QUERIES=_ROWS, DROPOUT=dropout_p > 0, **plan.of_table, **plan.of_rows,
+        QUERIES=_ROWS, DROPOUT=dropout_p > 0, **plan.of_table, **plan.of_rows, **plan.live,
     )  # fmt: skip
     numbers = plan.heads, plan.queries, layout.keys, layout.table.positions
     partial = torch.empty((plan.pairs, of_queries.blocks, near, plan.columns), dtype=torch.float32, device=query.device)

@@ -168,12 +168,35 @@ def at_extra(p_place, o_l, m_l, EUCLIDEAN: tl.constexpr):
 
 
 @triton.jit
-def _live_bias(b_query, p_table, p_live, n, scale, o_d, buckets, D: tl.constexpr, CONTEXTUAL: tl.constexpr):
-    """Bias of live bucket n (0 is far) for each row, in units of ln 2."""
+def column(b_x, o_n, n):
+    """Column n of b_x, zeros where there is none."""
+    return tl.sum(tl.where((o_n == n)[None, :], b_x, 0.0), 1)
+
+
+@triton.jit
+def add_product(b_sum, b_a, b_b, scale, PRECISION: tl.constexpr):
+    """b_sum + a b, of one block of those that a program walks through.
+
+    A float32 ``tl.dot`` adds its terms to what it starts from, one by one, and so would round once a token at the size
+    of the sum of all. It starts from a zero here that the compiler does not know for one, 0 scale: it makes one
+    product of dot(a, b) + c again.
+    """
+    if b_a.dtype == tl.float32:
+        b_sum += tl.dot(b_a, b_b, tl.zeros(b_sum.shape, tl.float32) + scale * 0.0, input_precision=PRECISION)
+    else:
+        b_sum = tl.dot(b_a, b_b, b_sum, input_precision=PRECISION)
+    return b_sum
+
+
+@triton.jit
+def _live_bias(b_query, b_all, p_table, p_live, n, scale, o_d, o_n, buckets, D: tl.constexpr, CONTEXTUAL: tl.constexpr):
+    """Bias of live bucket n (0 is far) for each row, in units of ln 2; b_all are those of all in float32."""
+    if CONTEXTUAL and b_query.dtype == tl.float32:
+        return column(b_all, o_n, n)
     k = tl.load(p_live + n)
     if CONTEXTUAL:
         b_entry = tl.load(p_table + o_d * buckets + k, mask=o_d < D, other=0.0).to(tl.float32)
-        b_bias = tl.sum(b_query * b_entry[None, :], 1) * (scale * LOG2_E)
+        b_bias = tl.sum(b_query.to(tl.float32) * b_entry[None, :], 1) * (scale * LOG2_E)
     else:
         b_bias = tl.zeros([b_query.shape[0]], tl.float32) + tl.load(p_table + k).to(tl.float32) * LOG2_E
     return b_bias
@@ -182,16 +205,30 @@ def _live_bias(b_query, p_table, p_live, n, scale, o_d, buckets, D: tl.constexpr
 @triton.jit
 def store_bias(
     p_bias, b_query, m_extra, p_table, p_live, o_row, m_row, rows, scale, o_d, buckets,
-    D: tl.constexpr, NEAR: tl.constexpr, CONTEXTUAL: tl.constexpr,
+    D: tl.constexpr, NEAR: tl.constexpr, BLOCK_L: tl.constexpr, CONTEXTUAL: tl.constexpr,
 ):  # fmt: skip
-    """p_bias (NEAR, rows) = near biases less the far bias, which is returned.
+    """p_bias (NEAR, rows) = near biases less the far bias, which is returned; there are up to BLOCK_L of them in all.
 
     A query at an extra position has all keys in the last bucket (m_extra): for its row that is the far one.
+
+    Backward works biases out anew, and large ones must be forward's to the last bit: a unit in the last place of 100
+    is 5e-6 of a weight. The order of a sum is the compiler's, another one in another kernel, and so is whether a
+    product is rounded before it is added to. A float32 ``tl.dot`` adds its terms in their order by fused
+    multiply-adds, and nothing is multiplied after it.
     """
-    b_far = _live_bias(b_query, p_table, p_live, 0, scale, o_d, buckets, D, CONTEXTUAL)
+    o_n = tl.arange(0, BLOCK_L)
+    b_all = b_query
+    if CONTEXTUAL and b_query.dtype == tl.float32:
+        b_live = tl.load(p_live + o_n, mask=o_n <= NEAR, other=0)
+        b_entries = tl.load(
+            p_table + o_d[:, None] * buckets + b_live[None, :],
+            mask=(o_d < D)[:, None] & (o_n <= NEAR)[None, :], other=0.0,
+        )  # fmt: skip
+        b_all = tl.dot(b_query * (scale * LOG2_E), b_entries.to(tl.float32), input_precision="ieee")
+    b_far = _live_bias(b_query, b_all, p_table, p_live, 0, scale, o_d, o_n, buckets, D, CONTEXTUAL)
     b_near = b_far
     for n in tl.static_range(NEAR):
-        b_near = _live_bias(b_query, p_table, p_live, n + 1, scale, o_d, buckets, D, CONTEXTUAL)
+        b_near = _live_bias(b_query, b_all, p_table, p_live, n + 1, scale, o_d, o_n, buckets, D, CONTEXTUAL)
         tl.store(p_bias + n * rows + o_row, tl.where(m_extra, 0.0, b_near - b_far), mask=m_row)
     return tl.where(m_extra, b_near, b_far)
 
