@@ -39,7 +39,7 @@ CASES = {
     "nothing observed": Case((2, 2, 3, 24), (2, 2, 3, 24), missing=1.0),
     "running maximum": Case((2, 100, 1, 512), (2, 9, 1, 300), {"exclude": "modality"}, temperature=0.01),
     "running maximum, missing": Case((3, 4, 50, 33), (3, 3, 7, 16), temperature=0.005, missing=0.3),
-    "dot products": Case((3, 4, 50, 33), (3, 2, 9, 12), {"normalize": False}, temperature=1.0),
+    "dot products": Case((3, 4, 50, 33), (3, 3, 20, 33), {"normalize": False}, temperature=1.0),
     "alike": Case((3, 8, 36, 256), (2, 4, 6, 64), alike=10.0),
     "one direction": Case((3, 16, 36, 256), (2, 3, 11, 64), offset=5.0),
     "one tile": Case((3, 1, 36, 256), (3, 1, 36, 16)),
@@ -105,4 +105,7 @@ def _units(case: Case, tokens: Tensor, want: list[Tensor]) -> tuple[float, float
     if case.options.get("reduction", "mean") == "mean":
         entry /= tokens[..., 0].numel()
     loss, of_tokens, of_temperature = (float(want[k].abs().max()) for k in (0, 2, 3))
-    return max(steepness, loss), steepness * max(of_tokens, entry), steepness * max(steepness, of_temperature)
+    slope = steepness**2  # of a similarity over the temperature, times how large similarities are
+    if not case.options.get("normalize", True):
+        slope *= float(tokens.double().square().sum(-1).mean())
+    return max(steepness, loss), steepness * max(of_tokens, entry), max(slope, steepness * of_temperature)

@@ -275,7 +275,7 @@ def forward(
         )
     flags = {"NORMALIZE": normalize, "ANCHORED": anchored, "ACCURACY": accuracy, "LEARNED": learned}
     losses_kernel[plan.row_grid](
-        *(tokens, x.high, inverse, ring, modality, anchor, x.temperature, m, z, columns, rival, loss, log_z, log_y),
+        *(x.high, x.low, x.unit, ring, modality, anchor, x.temperature, m, z, columns, rival, loss, log_z, log_y),
         *(hit.view(torch.int8) if accuracy else loss, rows, splits, column_sums, value),
         **plan.constants(True, **flags),
         TIE=TIE,
@@ -330,7 +330,7 @@ def backward(
         )
     flags = {"NORMALIZE": normalize, "ANCHORED": anchored, "LEARNED": learned, "SCALED": scaled}
     gradients_kernel[plan.row_grid](
-        *(d, slopes, tokens, x.high, inverse, ring, modality, block, anchor, x.temperature, largest),
+        *(d, slopes, x.high, x.low, x.unit, inverse, ring, modality, block, anchor, x.temperature, largest),
         *(largest_grad, grad, log_z, log_y, d_tokens, slope, rows, plan.splits, value),
         **plan.constants(True, **flags, SLOPE=needs_temperature),
     )

@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from ..._triton.language import LOG2_E, power_of_two, split_whole
-from .primitives import block_edges, one_shift, row_weights, temperature_of
+from .primitives import block_edges, one_shift, row_weights, scaled, temperature_of
 
 
 @triton.jit
@@ -78,7 +78,7 @@ def prepare_kernel(
     shift = tl.where(fixed, -LOG2_E / temperature, 0.0)
     tl.store(p_shift + o_r, tl.where(b_kind >= 0, shift, float("-inf")), mask=o_r < padded)
     if BACKWARD:
-        b_log_z = tl.load(p_log_z + o_r, mask=m_r, other=float("inf")) * LOG2_E
+        b_log_z = scaled(tl.load(p_log_z + o_r, mask=m_r, other=float("inf")), LOG2_E, SPLIT)
         b_grad = tl.load(p_grad + o_r, mask=m_r, other=0.0)
         tl.store(p_weight + o_r, row_weights(b_grad, b_log_z, temperature, fixed), mask=o_r < padded)
         tl.store(p_log2_z + o_r, b_log_z, mask=o_r < padded)

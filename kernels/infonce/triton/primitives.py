@@ -157,7 +157,20 @@ def row_factor(p_unit, o_r, temperature, SPLIT: tl.constexpr):
 @triton.jit
 def logits(b_s, b_factor, p_unit, o_n, SPLIT: tl.constexpr):
     """Similarities over the temperature, times log2 e."""
-    b_s *= b_factor[:, None]
     if SPLIT:
         b_s *= tl.load(p_unit + o_n)[None, :]
-    return b_s
+    return scaled(b_s, b_factor[:, None], SPLIT)
+
+
+@triton.jit
+def scaled(b_x, b_factor, SPLIT: tl.constexpr):
+    """b_x b_factor, where SPLIT rounded whatever follows.
+
+    A compiler would else join the product to a sum behind it, in one kernel and not in another, and what one has added
+    the other would take back half a unit in the last place too much.
+    """
+    if SPLIT:
+        b_product = tl.fma(b_x, tl.zeros(b_x.shape, tl.float32) + b_factor, tl.zeros(b_x.shape, tl.float32))
+    else:
+        b_product = b_x * b_factor
+    return b_product

@@ -7,30 +7,42 @@ import triton.language as tl
 
 from ..._triton.language import LN_2, LOG2_E
 from .backward import direction_unit, weight_unit
-from .primitives import one_shift, positive, program_rows, row_weights, temperature_of, weights
+from .primitives import one_shift, positive, program_rows, row_factor, row_weights, scaled, temperature_of, weights
 
 
 @triton.jit
 def _directions(
-    p_tokens, p_high, p_inverse, o_r, m_r, D: tl.constexpr, STRIDE: tl.constexpr, PADDED_D: tl.constexpr,
-    SPLIT: tl.constexpr,
+    p_high, p_low, o_r, m_r, D: tl.constexpr, STRIDE: tl.constexpr, PADDED_D: tl.constexpr, SPLIT: tl.constexpr
 ):  # fmt: skip
-    """Rows o_r of f, (rows, PADDED_D) float32: those that the tiles multiplied or, SPLIT, the tokens' own."""
+    """Rows o_r of what the tiles multiplied, (rows, PADDED_D) float32, and their low parts."""
     o_d = tl.arange(0, PADDED_D)
+    o_x = o_r.to(tl.int64)[:, None] * STRIDE + o_d[None, :]
     m_x = m_r[:, None] & (o_d < D)[None, :]
+    b_high = tl.load(p_high + o_x, mask=m_x, other=0.0).to(tl.float32)
+    b_low = b_high
     if SPLIT:
-        b_f = tl.load(p_tokens + o_r.to(tl.int64)[:, None] * D + o_d[None, :], mask=m_x, other=0.0)
-        b_f *= tl.load(p_inverse + o_r, mask=m_r, other=0.0)[:, None]
-    else:
-        b_f = tl.load(p_high + o_r.to(tl.int64)[:, None] * STRIDE + o_d[None, :], mask=m_x, other=0.0).to(tl.float32)
-    return b_f
+        b_low = tl.load(p_low + o_x, mask=m_x, other=0.0).to(tl.float32)
+    return b_high, b_low
+
+
+@triton.jit
+def _logits(b_high, b_low, b_other, b_other_low, b_factor, p_unit, o_j, m_p, SPLIT: tl.constexpr):
+    """What a tile has made of a row and its positive, (rows,): where SPLIT bit for bit, but for the rest's rounding.
+
+    So that a positive's part of Z is the same here and there, and is not mistaken for a part of the negatives.
+    """
+    b_s = tl.sum(b_high * b_other, 1)  # SPLIT: of whole numbers, exact in any order
+    if SPLIT:
+        b_s += tl.sum(b_low * (b_other + b_other_low) + b_high * b_other_low, 1)
+        b_s *= tl.load(p_unit + o_j, mask=m_p, other=0.0)
+    return scaled(b_s, b_factor, SPLIT)
 
 
 @triton.jit
 def losses_kernel(
-    p_tokens,  # (N, D)
     p_high,  # (N + padding, STRIDE)
-    p_inverse,  # (N,)
+    p_low,
+    p_unit,  # (N + padding,) see prepare_kernel
     p_ring,  # (N,)
     p_modality,  # (N,)
     p_anchor,  # (R,)
@@ -84,14 +96,16 @@ def losses_kernel(
     b_log_z = b_m + tl.log2(b_z)
 
     b_kind = tl.load(p_modality + o_r, mask=m_r, other=-1)
-    b_f = _directions(p_tokens, p_high, p_inverse, o_r, m_r & (b_kind >= 0), D, STRIDE, PADDED_D, SPLIT)
+    b_factor = row_factor(p_unit, o_r, temperature, SPLIT)
+    b_high, b_low = _directions(p_high, p_low, o_r, m_r, D, STRIDE, PADDED_D, SPLIT)
     b_best = tl.full([ROWS], float("-inf"), tl.float32)
     b_y = tl.zeros([ROWS], tl.float32)
     o_j = tl.load(p_ring + o_r, mask=m_r, other=0)
     while tl.max((m_r & (o_j != o_r)).to(tl.int32), 0) > 0:
         m_p = positive(o_r, o_j, b_kind, m_r, p_modality)
-        b_other = _directions(p_tokens, p_high, p_inverse, o_j, m_p, D, STRIDE, PADDED_D, SPLIT)
-        b_s = tl.where(m_p, tl.sum(b_f * b_other, 1) * scale, float("-inf"))
+        b_other, b_other_low = _directions(p_high, p_low, o_j, m_p, D, STRIDE, PADDED_D, SPLIT)
+        b_s = _logits(b_high, b_low, b_other, b_other_low, b_factor, p_unit, o_j, m_p, SPLIT)
+        b_s = tl.where(m_p, b_s, float("-inf"))
         b_top = tl.maximum(b_best, b_s)
         b_base = tl.where(b_top == float("-inf"), 0.0, b_top)
         b_y = b_y * tl.exp2(b_best - b_base) + tl.exp2(b_s - b_base)
@@ -116,8 +130,9 @@ def losses_kernel(
 def gradients_kernel(
     p_d,  # (splits, R, STRIDE) from backward_kernel
     p_slopes,  # (splits, R) likewise
-    p_tokens,  # (N, D)
     p_high,  # (N + padding, STRIDE)
+    p_low,
+    p_unit,  # (N + padding,)
     p_inverse,  # (N,)
     p_ring,  # (N,)
     p_modality,  # (N,)
@@ -166,20 +181,22 @@ def gradients_kernel(
             b_slope += tl.load(p_slopes + split * rows + o_out, mask=m_r, other=0.0)
     b_slope = b_slope / unit
     b_kind = tl.load(p_modality + o_r, mask=m_r, other=-1)
-    b_f = _directions(p_tokens, p_high, p_inverse, o_r, m_r & (b_kind >= 0), D, STRIDE, PADDED_D, SPLIT)
+    b_factor = row_factor(p_unit, o_r, temperature, SPLIT)
+    b_high, b_low = _directions(p_high, p_low, o_r, m_r, D, STRIDE, PADDED_D, SPLIT)
     b_grad = tl.load(p_grad + o_r)
-    b_log_z, b_log_y = tl.load(p_log_z + o_r) * LOG2_E, tl.load(p_log_y + o_r) * LOG2_E
+    b_log_z = scaled(tl.load(p_log_z + o_r), LOG2_E, SPLIT)
+    b_log_y = scaled(tl.load(p_log_y + o_r), LOG2_E, SPLIT)
     b_weight = row_weights(b_grad, b_log_z, temperature, fixed)
     shift = tl.where(fixed, -scale, 0.0)
     b_positives = tl.zeros([ROWS, PADDED_D], tl.float32)
     o_j = tl.load(p_ring + o_r, mask=m_r, other=0)
     while tl.max((m_r & (o_j != o_r)).to(tl.int32), 0) > 0:
         m_p = positive(o_r, o_j, b_kind, m_r, p_modality)
-        b_other = _directions(p_tokens, p_high, p_inverse, o_j, m_p, D, STRIDE, PADDED_D, SPLIT)
-        b_s = tl.sum(b_f * b_other, 1) * scale
+        b_other, b_other_low = _directions(p_high, p_low, o_j, m_p, D, STRIDE, PADDED_D, SPLIT)
+        b_s = _logits(b_high, b_low, b_other, b_other_low, b_factor, p_unit, o_j, m_p, SPLIT)
         b_other_grad = tl.load(p_grad + o_j, mask=m_p, other=0.0)
-        b_other_log_z = tl.load(p_log_z + o_j, mask=m_p, other=0.0) * LOG2_E
-        b_other_log_y = tl.load(p_log_y + o_j, mask=m_p, other=0.0) * LOG2_E
+        b_other_log_z = scaled(tl.load(p_log_z + o_j, mask=m_p, other=0.0), LOG2_E, SPLIT)
+        b_other_log_y = scaled(tl.load(p_log_y + o_j, mask=m_p, other=0.0), LOG2_E, SPLIT)
         b_other_weight = row_weights(b_other_grad, b_other_log_z, temperature, fixed)
         # The tile has added these tokens' part of Z in the dtype of its operands. Take that back, so that what
         # nearly cancels, e^s / Z - e^s / Y, is formed here in float32.
@@ -195,9 +212,16 @@ def gradients_kernel(
         b_pull += b_other_grad * (tl.exp2(b_s - b_other_log_z) - tl.exp2(b_s - b_other_log_y))
         if SLOPE:
             b_slope += tl.where(m_p, b_pull * b_s, 0.0)
-        b_positives += tl.where(m_p, b_pull - b_tile, 0.0)[:, None] * b_other
+        b_pull = tl.where(m_p, b_pull - b_tile, 0.0)
+        if SPLIT:
+            b_pull *= tl.load(p_unit + o_j, mask=m_p, other=0.0)
+            b_other += b_other_low
+        b_positives += b_pull[:, None] * b_other
         o_j = tl.where(o_j == o_r, o_j, tl.load(p_ring + o_j, mask=m_r, other=0))
     b_d = (b_d * of_tiles + b_positives) / temperature
+    b_f = b_high
+    if SPLIT:
+        b_f = (b_high + b_low) * tl.load(p_unit + o_r)[:, None]
     b_along = tl.sum(b_d * b_f, 1)
     if SLOPE:
         tl.store(p_slope + o_out, tl.where(b_kind >= 0, b_slope * (-0.5 * LN_2 / temperature), 0.0), mask=m_r)
