@@ -121,11 +121,13 @@ def test_masks_and_dropout_fit(one: tuple[int, str, bool]) -> None:
     _compiled(86, *one, masked=True).check(86, stack=STACK_LIMIT)
 
 
+@pytest.mark.extra
 @pytest.mark.parametrize("one", [one for one in TABLES if one[0] == 2 and one[2]], ids=str)
 def test_wide_heads_fit(one: tuple[int, str, bool]) -> None:
     _compiled(86, *one, dim=64).check(86, stack=STACK_LIMIT)
 
 
+@pytest.mark.extra
 @pytest.mark.parametrize("architecture", [a for a in ARCHITECTURES if a not in (86, 90)])
 @pytest.mark.parametrize("name", PASSES)
 def test_other_architectures_have_room_for_the_tiles_they_take(name: str, architecture: int) -> None:

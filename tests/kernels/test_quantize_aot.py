@@ -235,7 +235,7 @@ def test_long_rows_do_not_spill() -> None:
             ).check(86, stack=0)
 
 
-@pytest.mark.slow
+@pytest.mark.extra
 def test_every_supported_gpu_compiles_the_search() -> None:
     for architecture in ARCHITECTURES:
         for dim in (8, 256):
