@@ -85,7 +85,7 @@ def _default_folder(dry: bool) -> Path:
 
 def _failures(folder: Path) -> int:
     rows = json.loads((folder / "correctness.json").read_text())["rows"]
-    return sum(row["outcome"] == "failed" for row in rows)
+    return sum(row.get("outcome") == "failed" for row in rows)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def _complete(parts: dict[str, Any]) -> None:
         if base := ours.get(_case(row)):
             row["ratio"] = row["median_ms"] / base["median_ms"]
         row["share"] = _share(row, rates)
-        if row["contender"].startswith("fusion") and {row["op"], row.get("what")} & wrong:
+        if row["contender"].startswith("fusion") and _is_wrong(row, wrong):
             row["invalid"] = True
 
 
@@ -90,9 +91,20 @@ def _op_of(test: str) -> str:
     return next((look_up for word, look_up in _LOOK_UPS.items() if word in name), op) if op == "quantize" else op
 
 
-def _wrong(rows: list[Row]) -> set[str]:
-    """Ops, or kinds of look-ups, of which a test failed."""
-    return {_op_of(row["test"]) for row in rows if row.get("outcome") == "failed"}
+def _wrong(rows: list[Row]) -> set[tuple[str, str]]:
+    """Ops, or kinds of look-ups, of which a test found a wrong number, each with its dtype, "" where it names none.
+
+    What crashed is reported, but says nothing of numbers.
+    """
+    failed = [row for row in rows if row.get("outcome") == "failed" and "AssertionError" in row["message"]]
+    return {
+        (_op_of(row["test"]), found[1] if (found := re.search(r"torch\.(\w+)", row["test"])) else "") for row in failed
+    }
+
+
+def _is_wrong(row: Row, wrong: set[tuple[str, str]]) -> bool:
+    ops = {op for op, dtype in wrong if dtype in ("", row.get("dtype"))}
+    return bool({row["op"], row.get("what")} & ops)
 
 
 # ----------------------------------------------------------------------------------------------------- sections
@@ -137,7 +149,7 @@ def _correctness(content: dict[str, Any]) -> Iterator[str]:
             if row["outcome"] == "failed":
                 yield f"* **failed** `{row['test']}`: {_last_line(row['message'])}"
     if wrong := _wrong(tests):
-        yield f"\nTimes of {', '.join(sorted(wrong))} are invalid."
+        yield f"\nTimes of {', '.join(sorted(f'{op} {dtype}'.strip() for op, dtype in wrong))} are invalid."
 
 
 def _last_line(message: str) -> str:

@@ -80,18 +80,19 @@ def test_runs_in_triton_with_the_same_bits_every_time(name, dtype):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_cuda_graph_replays_it(name):
     run = operations(torch.float32)[name]
-    expected = [t.clone() for t in run()]
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
+    # Not on the default stream, and detached: a graph that lives on keeps its leaves' gradients on the stream it was
+    # made on, which no capture may wait for.
     with torch.cuda.stream(stream):
-        run()
+        expected = [t.detach().clone() for t in run()]
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         results = run()
     with torch.no_grad():
         for result in results:
-            result.zero_()
+            result.detach().zero_()
     graph.replay()
     for result, first in zip(results, expected, strict=True):
         assert torch.equal(result.nan_to_num(-7), first.nan_to_num(-7))
