@@ -37,8 +37,10 @@ else:
 
     pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, for inf - inf behind a mask
 
-    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-    @pytest.mark.parametrize("case", CASES)
+    HALF = ["treesatai", "missing", "dot products", "running maximum"]  # float16 differs from bfloat16 in range alone
+    EVERY = [(case, dtype) for dtype in DTYPES for case in (HALF if dtype == torch.float16 else CASES)]
+
+    @pytest.mark.parametrize(("case", "dtype"), EVERY, ids=str)
     def test_errs_at_most_twice_as_much_as_plain_pytorch(case: str, dtype: torch.dtype) -> None:
         check(case, dtype, "cpu", small=True)
 
@@ -60,7 +62,7 @@ else:
         layout = dense_layout(one.small[:3], one.options.get("exclude", "tile"), valid, tokens.device)
         return launch.forward(tokens, *layout, None, temperature, value, one.options.get("normalize", True), False)
 
-    @pytest.mark.parametrize("case", CASES)
+    @pytest.mark.parametrize("case", ["treesatai", "modality", "self", "missing", "nothing observed", "wide tokens"])
     def test_half_of_the_tiles(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """Losses and what backward needs are those of all tiles, but for the order of sums."""
         value = CASES[case].temperature
