@@ -1,4 +1,4 @@
-"""What is worked out from tensors once and remembered while they live and stay as they are."""
+"""What is worked out once: from tensors, while they live and stay as they are, or from numbers."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch.utils.weak import WeakIdKeyDictionary
 
-__all__ = ["remember"]
+__all__ = ["remember", "remember_numbers"]
 
 # first tensor -> {(key, others by id, versions of all): (weak references to the others, value, how to wait for it)}
 _memory: WeakIdKeyDictionary = WeakIdKeyDictionary()
 _LONGEST = 32  # entries kept for one tensor, so that tensors made anew in every call do not pile up
+_numbers: dict[tuple[Hashable, torch.device], tuple[Any, _Made | None]] = {}
+_MOST_NUMBERS = 64
 
 
 def _nothing() -> None:
@@ -52,17 +55,42 @@ def remember(tensors: tuple[Tensor | None, ...], key: Hashable, make: Callable[[
         value = make()
     # The first tensor is the dictionary's key; a strong reference to it here would keep it alive for ever.
     references = tuple(_nothing if t is None else weakref.ref(t) for t in others)
-    entries[found] = references, value, _Made(first.get_device()) if first.is_cuda else None
+    entries[found] = references, value, _Made(first.device) if first.is_cuda else None
     if len(entries) > _LONGEST:
         del entries[next(iter(entries))]
+    return value
+
+
+def remember_numbers(key: Hashable, device: torch.device, make: Callable[[], Any]) -> Any:
+    """``make()``, tensors on ``device`` that follow from ``key`` alone, or what it returned when last called for it.
+
+    Waits and keeps as :func:`remember` does. A compiler gets tensors of its own, and so does a mode, as of fake ones.
+    """
+    if torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None:
+        return make()
+    known = _numbers.get((key, device))
+    if known is not None:
+        value, made = known
+        if made is not None:
+            made.wait()
+        return value
+    on_gpu = device.type == "cuda"
+    if on_gpu and torch.cuda.is_current_stream_capturing():
+        return make()
+    with torch.inference_mode(False):
+        value = make()
+    _numbers[key, device] = value, _Made(device) if on_gpu else None
+    if len(_numbers) > _MOST_NUMBERS:
+        del _numbers[next(iter(_numbers))]
     return value
 
 
 class _Made:
     """The moment of a GPU's current stream at which something has been made."""
 
-    def __init__(self, device: int) -> None:
-        self.device, self.stream = device, torch._C._cuda_getCurrentRawStream(device)
+    def __init__(self, device: torch.device) -> None:
+        self.device = torch.cuda.current_device() if device.index is None else device.index
+        self.stream = torch._C._cuda_getCurrentRawStream(self.device)
         self.event = torch.cuda.current_stream(device).record_event()
 
     def wait(self) -> None:

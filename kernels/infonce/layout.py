@@ -10,12 +10,12 @@ Every backend reads the same tables, one int32 entry a token; they cost O(N) and
 
 from __future__ import annotations
 
-import functools
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+from ..memory import remember_numbers
 
 EXCLUDE = ("tile", "self", "modality")
 
@@ -28,17 +28,10 @@ class Layout(NamedTuple):
 
 def dense_layout(shape: tuple[int, int, int], exclude: str, valid: Tensor | None, device: torch.device) -> Layout:
     """Tables of tokens (M, B, P) in modality-major order: token (m, b, p) is row (m B + b) P + p; valid (M B P,)."""
-    modality, block, ring = (_dense_tables if _traced(device) else _kept_tables)(tuple(shape), exclude, device)
+    shape = tuple(shape)
+    key = "patch_info_nce", shape, exclude
+    modality, block, ring = remember_numbers(key, device, lambda: _dense_tables(shape, exclude, device))
     return Layout(modality if valid is None else modality.masked_fill(~valid, -1), block, ring)
-
-
-def _traced(device: torch.device) -> bool:
-    """Whether what is made now is no tensor to keep: a compiler's, a fake one, or a CUDA graph's before it ran."""
-    return (
-        torch.compiler.is_compiling()
-        or _get_current_dispatch_mode() is not None
-        or (device.type == "cuda" and torch.cuda.is_current_stream_capturing())
-    )
 
 
 def _dense_tables(shape: tuple[int, int, int], exclude: str, device: torch.device) -> Layout:
@@ -51,15 +44,6 @@ def _dense_tables(shape: tuple[int, int, int], exclude: str, device: torch.devic
         block = index if exclude == "self" else modality
     ring = (index + tiles * patches) % max(len(index), 1)
     return Layout(modality, block.clone(), ring)
-
-
-@functools.lru_cache(maxsize=16)
-def _kept_tables(shape: tuple[int, int, int], exclude: str, device: torch.device) -> Layout:
-    with torch.inference_mode(False):  # what an evaluation makes, training may use later
-        tables = _dense_tables(shape, exclude, device)
-    if device.type == "cuda":
-        torch.cuda.current_stream(device).synchronize()  # once a shape: any stream may use them from now on
-    return tables
 
 
 def ragged_layout(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ import triton
 from torch import Tensor
 
 from ..._triton.device import Tile, architecture, interpreting, row
-from ...memory import remember
+from ...memory import remember, remember_numbers
 from .bins import decode_kernel, decode_rows_kernel, encode_kernel, plan_kernel
 from .nearest import columns_kernel, nearest_kernel, split_kernel
 from .rows import commitment_kernel, rows_backward_kernel, rows_kernel
@@ -179,20 +178,22 @@ def finite_scalar_quantize_backward(grad: Tensor, z: Tensor, levels: Sequence[in
     return dz
 
 
-@functools.lru_cache(64)
 def _scalars(levels: tuple[int, ...], form: str, device: torch.device) -> tuple[Tensor, Tensor]:
     """What ``scalars_kernel`` needs of every dimension: (5, D) float32, (D,) int64."""
-    columns = []
-    for size in levels:
-        if form == "sigmoid":
-            columns.append((0.0, size - 1, 0.0, 0.0, size - 1))
-            continue
-        half, offset = (size - 1) * (1 - 1e-3) / 2, 0.0 if size % 2 else 0.5
-        columns.append((math.tan(offset / half), half, offset, -(size // 2), size // 2))
-    place = [math.prod(levels[:d]) for d in range(len(levels))]
-    with torch.inference_mode(False):
+
+    def make() -> tuple[Tensor, Tensor]:
+        columns = []
+        for size in levels:
+            if form == "sigmoid":
+                columns.append((0.0, size - 1, 0.0, 0.0, size - 1))
+                continue
+            half, offset = (size - 1) * (1 - 1e-3) / 2, 0.0 if size % 2 else 0.5
+            columns.append((math.tan(offset / half), half, offset, -(size // 2), size // 2))
+        place = [math.prod(levels[:d]) for d in range(len(levels))]
         constant = torch.tensor(columns, dtype=torch.float32).T.contiguous()
         return constant.to(device), torch.tensor(place, dtype=torch.int64).to(device)
+
+    return remember_numbers(("finite_scalar_quantize", levels, form), device, make)
 
 
 def code_statistics(x: Tensor, codes: Tensor, size: int) -> tuple[Tensor, Tensor]:
