@@ -90,7 +90,7 @@ def tiles_of(architecture: int) -> int:
 def row(table: Mapping[tuple[Any, ...], T], architecture: int, *rest: Any) -> T:
     """The entry ``(architecture, *rest)`` of a tile table, or that of the architecture most like it."""
     own = table.get((architecture, *rest))
-    return table[(_ALIKE.get(architecture, architecture), *rest)] if own is None else own
+    return table[(tiles_of(architecture), *rest)] if own is None else own
 
 
 def multiprocessors(device: torch.device) -> int:

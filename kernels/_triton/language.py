@@ -10,7 +10,7 @@ from .device import interpreting
 if interpreting():
     from . import interpreter  # noqa: F401  (bfloat16 there is wrong without)
 
-__all__ = ["LN_2", "LOG2_E", "constant", "power_of_two", "product", "split", "split_whole"]
+__all__ = ["LN_2", "LOG2_E", "constant", "nearest_integer", "power_of_two", "product", "split", "split_whole"]
 
 
 def constant(value: float) -> float | tl.constexpr:
@@ -20,6 +20,13 @@ def constant(value: float) -> float | tl.constexpr:
 
 LOG2_E = constant(1.4426950408889634)
 LN_2 = constant(0.6931471805599453)
+
+
+@triton.jit
+def nearest_integer(b_x):
+    """b_x, up to 2^22, rounded to the nearest integer, ties to even: int32, and float32."""
+    b_whole = b_x + 12582912.0  # 1.5 2^23: beside it float32 has no fraction, and the integer is in its last bits
+    return b_whole.to(tl.int32, bitcast=True) - 0x4B400000, b_whole - 12582912.0
 
 
 @triton.jit
@@ -41,7 +48,8 @@ def split_whole(b_x):
     other numbers they cut off what does not fit, term by term, and the sum errs to one side by some units in the last
     place. The rest is known to 2^-13, half a unit in the last place of float32 against the norm.
     """
-    b_high = ((b_x + 12582912.0) - 12582912.0).to(tl.float16)  # 1.5 * 2^23 has no bits behind the point
+    _, b_whole = nearest_integer(b_x)
+    b_high = b_whole.to(tl.float16)
     return b_high, (b_x - b_high.to(tl.float32)).to(tl.float16)
 
 

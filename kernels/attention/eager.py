@@ -27,10 +27,10 @@ def statistics_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
-def empty_like_heads(tensor: Tensor, batch: int | None = None) -> Tensor:
+def empty_like_heads(tensor: Tensor) -> Tensor:
     """Empty (B, H, L, D) laid out as (B, L, H, D) in memory, so that merging the heads is a view."""
     b, h, length, d = tensor.shape
-    return tensor.new_empty((b if batch is None else batch, length, h, d)).transpose(1, 2)
+    return tensor.new_empty_strided((b, h, length, d), (length * h * d, d, h * d, 1))
 
 
 @dataclass

@@ -19,6 +19,7 @@ __all__ = [
     "check_codes",
     "check_edges",
     "code_statistics",
+    "contiguous_rows",
     "finite_scalar_quantize",
     "finite_scalar_quantize_backward",
     "nearest_code",
@@ -35,6 +36,11 @@ SCORES = {"cpu": 1 << 20, "cuda": 1 << 24}
 def working_dtype(*tensors: Tensor) -> torch.dtype:
     """float64 if any tensor is float64, else float32."""
     return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
+
+
+def contiguous_rows(x: Tensor) -> Tensor:
+    """(N, D) with contiguous rows, as the compiled backends take it; copied only where it has none."""
+    return x if x.stride(1) == 1 or x.shape[1] == 1 else x.contiguous()
 
 
 def prepare(codebook: Tensor, metric: str) -> tuple[Tensor, Tensor, Tensor]:

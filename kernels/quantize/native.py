@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..backends import implement
 from ..operators import declare_native
-from .eager import check_codes, check_edges, working_dtype
+from .eager import check_codes, check_edges, contiguous_rows, working_dtype
 
 declare_native("code_statistics_cpp(Tensor x, Tensor codes, int size) -> (Tensor, Tensor)")
 declare_native("finite_scalar_quantize_cpp(Tensor z, int[] levels, bool sigmoid) -> (Tensor, Tensor)")
@@ -35,23 +35,20 @@ def _takes(*dtypes: torch.dtype) -> Callable[..., str | None]:
     return refuses
 
 
-def _rows(x: Tensor) -> Tensor:
-    """(N, D) with contiguous rows."""
-    return x if x.stride(1) == 1 or x.shape[1] == 1 else x.contiguous()
-
-
 @implement("nearest_code", "cpp", refuses=_takes(*ALL))
 def nearest_code(x: Tensor, codebook: Tensor, metric: str) -> Tensor:
     dtype = working_dtype(x, codebook)
     if dtype == torch.float64:  # a float64 codebook may tell apart what float32 cannot
         x = x.double()
-    return torch.ops.fusion.nearest_code_cpp(_rows(x), _rows(codebook.to(dtype)), metric == "cosine")
+    return torch.ops.fusion.nearest_code_cpp(
+        contiguous_rows(x), contiguous_rows(codebook.to(dtype)), metric == "cosine"
+    )
 
 
 @implement("quantize_rows", "cpp", refuses=_takes(*ALL))
 def quantize_rows(x: Tensor, codebook: Tensor, codes: Tensor, gradient: str) -> tuple[Tensor, Tensor, Tensor]:
     codebook = codebook.to(working_dtype(x)).contiguous()
-    quantized, squares, finite = torch.ops.fusion.quantize_rows_cpp(_rows(x), codebook, codes.contiguous())
+    quantized, squares, finite = torch.ops.fusion.quantize_rows_cpp(contiguous_rows(x), codebook, codes.contiguous())
     commitment = squares / max(1, finite * x.shape[1])
     return quantized, x.new_tensor(commitment, dtype=codebook.dtype), codes.new_tensor(finite)
 
@@ -62,7 +59,9 @@ def quantize_rows_backward(
 ) -> Tensor:
     pull = 2 * float(grad_commitment) / max(1, int(finite) * x.shape[1])
     grad = grad.to(x.dtype).contiguous()
-    return torch.ops.fusion.quantize_rows_backward_cpp(grad, _rows(x), quantized, gradient == "rotation", pull)
+    return torch.ops.fusion.quantize_rows_backward_cpp(
+        grad, contiguous_rows(x), quantized, gradient == "rotation", pull
+    )
 
 
 @implement("bin_decode", "cpp", refuses=_takes(torch.float32, torch.float64))
@@ -75,7 +74,7 @@ def bin_decode(codes: Tensor, centres: Tensor) -> Tensor:
 
 @implement("code_statistics", "cpp", refuses=_takes(*ALL))
 def code_statistics(x: Tensor, codes: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    return torch.ops.fusion.code_statistics_cpp(_rows(x), codes.contiguous(), size)
+    return torch.ops.fusion.code_statistics_cpp(contiguous_rows(x), codes.contiguous(), size)
 
 
 @implement("finite_scalar_quantize", "cpp", refuses=_takes(*ALL))

@@ -23,8 +23,9 @@ import torch
 import triton
 from torch import Tensor
 
-from ..._triton.device import Tile, architecture, row, tiles_of
+from ..._triton.device import Tile, architecture, row
 from ..dropout import threshold
+from ..eager import empty_like_heads
 from ..layout import Layout
 from .backward import keys_kernel, queries_kernel, rows_kernel, table_kernel
 from .blocks import kinds_kernel, order_kernel
@@ -119,7 +120,7 @@ class _Plan:
 
     def __init__(self, layout: Layout, query: Tensor, table: Tensor, valid: bool, dropout_p: float) -> None:
         batch, self.heads, self.queries, dim = query.shape
-        self.layout, self.width, self.at = layout, query.element_size(), tiles_of(architecture(query.device))
+        self.layout, self.width, self.at = layout, query.element_size(), architecture(query.device)
         self.dim, self.pairs = dim, batch * self.heads
         self.rows, self.near = self.pairs * self.queries, layout.table.near
         self.dropout = threshold(dropout_p), 1 / (1 - dropout_p)
@@ -151,13 +152,6 @@ class _Plan:
         return _Pass((blocks * self.pairs,), blocks, tensors, options | launch)
 
 
-def _empty_like_heads(tensor: Tensor) -> Tensor:
-    """Empty (B, H, L, D) laid out as (B, L, H, D) in memory, in one operation."""
-    b, h, length, d = tensor.shape
-    strides = length * h * d, d, h * d, 1
-    return torch.empty_strided((b, h, length, d), strides, dtype=tensor.dtype, device=tensor.device)
-
-
 def _with_unit_stride(tensor: Tensor) -> Tensor:
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
@@ -176,7 +170,7 @@ def forward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     query, key, value = _with_unit_stride(query), _with_unit_stride(key), _with_unit_stride(value)
-    output = _empty_like_heads(query)
+    output = empty_like_heads(query)
     largest, weight = (torch.empty(query.shape[:3], dtype=torch.float32, device=query.device) for _ in range(2))
     if output.numel() == 0 or key.shape[2] == 0:
         return output.zero_(), largest.zero_(), weight.fill_(float("inf"))
@@ -212,7 +206,7 @@ def backward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     query, key, value, grad_output, output = map(_with_unit_stride, (query, key, value, grad_output, output))
-    gradients = _empty_like_heads(query), _empty_like_heads(key), _empty_like_heads(value)
+    gradients = empty_like_heads(query), empty_like_heads(key), empty_like_heads(value)
     if query.numel() == 0 or key.numel() == 0:
         return *(g.zero_() for g in gradients), torch.zeros_like(table)
     plan = _Plan.of(query, key, table, (bucket, query_position, key_position), key_valid is not None, dropout_p)

@@ -177,11 +177,12 @@ def _halves(rows: int, dim: int, row_blocks: int) -> bool:
 
 def _kinds(temperature: Tensor | None, value: float, normalize: bool) -> tuple[bool, ...]:
     """Which kinds of tile kernel to launch, with one shift for all rows or not: both where the host knows not."""
-    if temperature is None:
-        return (
-            normalize and struct.unpack("f", struct.pack("f", value))[0] >= COLDEST_NUMBER,
-        )  # as the kernels round it
-    return (True, False) if normalize else (False,)
+    if not normalize:
+        return (False,)
+    if temperature is not None:
+        return (True, False)
+    (rounded,) = struct.unpack("f", struct.pack("f", value))  # as the kernels get it
+    return (rounded >= COLDEST_NUMBER,)
 
 
 class _Tokens:

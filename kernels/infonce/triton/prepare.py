@@ -40,8 +40,7 @@ def prepare_kernel(
     BACKWARD: tl.constexpr,
     NO_DIRECTION: tl.constexpr,
 ):
-    """f = x / |x| in the dtype of the products, or in two float16 after scaling by a power of two; and what goes by
-    token.
+    """f = x / |x| in the dtype of the products, or scaled by a power of two and in two float16; and numbers by token.
 
     Reads the tokens once and writes as much again: N D (4 + 4) bytes in float32, N D (2 + 2) in bfloat16.
     """

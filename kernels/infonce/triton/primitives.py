@@ -102,7 +102,7 @@ def features(p_high, p_low, o_r, d, STRIDE: tl.constexpr, CHUNK: tl.constexpr, S
 
 @triton.jit
 def all_features(p_high, p_low, o_r, STRIDE: tl.constexpr, CHUNK: tl.constexpr, SPLIT: tl.constexpr):
-    """All features of tokens o_r, a tuple of chunks, and their low parts; nothing where WIDE rows are not kept."""
+    """All features of tokens o_r, a tuple of chunks, and their low parts."""
     b_high, b_low = (), ()
     for d in tl.static_range(0, STRIDE, CHUNK):
         b_one, b_two = features(p_high, p_low, o_r, d, STRIDE, CHUNK, SPLIT)

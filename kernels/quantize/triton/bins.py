@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .primitives import nearest_integer
+from ..._triton.language import nearest_integer
 
 __all__ = ["decode_kernel", "decode_rows_kernel", "encode_kernel", "plan_kernel"]
 

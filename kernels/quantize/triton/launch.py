@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..._triton.device import Tile, architecture, interpreting, row
 from ...memory import remember, remember_numbers
+from ..eager import contiguous_rows
 from .bins import decode_kernel, decode_rows_kernel, encode_kernel, plan_kernel
 from .nearest import columns_kernel, nearest_kernel, split_kernel
 from .rows import commitment_kernel, rows_backward_kernel, rows_kernel
@@ -74,11 +75,11 @@ def nearest_code(x: Tensor, codebook: Tensor, metric: str) -> Tensor:
     nearest = torch.empty(rows, dtype=torch.int64, device=x.device)
     if rows == 0:
         return nearest
-    x = _rows(x)
+    x = contiguous_rows(x)
     cosine = metric == "cosine"
     tile = _INTERPRETED if interpreting() else tile_for(architecture(x.device), dim)
     p = _remembered(codebook, ("nearest", cosine, tile), lambda: prepare(codebook, cosine, tile))
-    exact = p.exact if cosine else _rows(codebook)
+    exact = p.exact if cosine else contiguous_rows(codebook)
     nearest_kernel[(triton.cdiv(rows, tile.rows),)](
         x, p.high, p.low, p.bias, p.centre, p.norm, exact, nearest,
         rows, codebook.shape[0], p.norm.shape[0] - 1, dim, x.stride(0), exact.stride(0),
@@ -90,7 +91,7 @@ def nearest_code(x: Tensor, codebook: Tensor, metric: str) -> Tensor:
 
 def prepare(codebook: Tensor, cosine: bool, tile: Tile) -> Prepared:
     """Codes without their mean, split, with their biases: two kernels."""
-    codebook = _rows(codebook)
+    codebook = contiguous_rows(codebook)
     size, dim = codebook.shape
     depth = min(tile.depth, 64)
     codes = max(_CODES, tile.columns) if interpreting() else _CODES
@@ -141,7 +142,7 @@ def bin_decode(codes: Tensor, centres: Tensor) -> Tensor:
         block = _block()
         decode_kernel[(triton.cdiv(count, block),)](codes, centres.contiguous(), values, count, size, BLOCK=block)
         return values
-    centres = _rows(centres)
+    centres = contiguous_rows(centres)
     dim = centres.shape[1]
     columns = min(512, triton.next_power_of_2(dim))
     rows = max(1, _block() // columns)
@@ -197,7 +198,7 @@ def _scalars(levels: tuple[int, ...], form: str, device: torch.device) -> tuple[
 
 
 def code_statistics(x: Tensor, codes: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    x, codes = _rows(x), codes.contiguous()
+    x, codes = contiguous_rows(x), codes.contiguous()
     rows, dim = x.shape
     counts = torch.empty(size, dtype=torch.float32, device=x.device)
     sums = torch.empty(size, dim, dtype=torch.float32, device=x.device)
@@ -221,7 +222,7 @@ def code_statistics(x: Tensor, codes: Tensor, size: int) -> tuple[Tensor, Tensor
 
 
 def quantize_rows(x: Tensor, codebook: Tensor, codes: Tensor, gradient: str) -> tuple[Tensor, Tensor, Tensor]:
-    x, codebook = _rows(x), _rows(codebook)
+    x, codebook = contiguous_rows(x), contiguous_rows(codebook)
     rows, dim = x.shape
     quantized = torch.empty(rows, dim, dtype=x.dtype, device=x.device)
     commitment = torch.empty((), dtype=torch.float32, device=x.device)
@@ -239,7 +240,7 @@ def quantize_rows(x: Tensor, codebook: Tensor, codes: Tensor, gradient: str) -> 
 def quantize_rows_backward(
     grad: Tensor, grad_commitment: Tensor, x: Tensor, quantized: Tensor, finite: Tensor, gradient: str
 ) -> Tensor:
-    x, grad = _rows(x), _rows(grad)
+    x, grad = contiguous_rows(x), contiguous_rows(grad)
     rows, dim = x.shape
     dx = torch.empty(rows, dim, dtype=x.dtype, device=x.device)
     if rows:
@@ -261,11 +262,6 @@ def row_block(dim: int, rows: int) -> tuple[dict[str, int], tuple[int]]:
 
 def _block() -> int:
     return 256 if interpreting() else BLOCK
-
-
-def _rows(x: Tensor) -> Tensor:
-    """(N, D) with contiguous rows."""
-    return x if x.stride(1) == 1 else x.contiguous()
 
 
 def _remembered(tensor: Tensor, key: Hashable, make: Callable[[], Any]) -> Any:

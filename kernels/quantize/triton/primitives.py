@@ -1,18 +1,11 @@
-"""What the kernels share: rounding, and rows of a matrix kept whole."""
+"""What the kernels share: division, and rows of a matrix kept whole."""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
-__all__ = ["divided", "finite_rows", "load_rows", "nearest_integer"]
-
-
-@triton.jit
-def nearest_integer(b_x):
-    """b_x, up to 2^22, rounded to the nearest integer, ties to even: int32, and float32."""
-    b_whole = b_x + 12582912.0  # 1.5 2^23: beside it float32 has no fraction, and the integer is in its last bits
-    return b_whole.to(tl.int32, bitcast=True) - 0x4B400000, b_whole - 12582912.0
+__all__ = ["divided", "finite_rows", "load_rows"]
 
 
 @triton.jit

@@ -5,7 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .primitives import divided, load_rows, nearest_integer
+from ..._triton.language import nearest_integer
+from .primitives import divided, load_rows
 
 __all__ = ["scalars_backward_kernel", "scalars_kernel"]
 
