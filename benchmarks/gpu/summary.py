@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -49,16 +48,18 @@ def _complete(parts: dict[str, Any]) -> None:
     rates = {row["rate"]: row.get("flops") or row["bytes"] for row in _rows(parts, "setup") if "rate" in row}
     ours = {_case(row): row for row in rows if row["contender"] == "fusion" and "median_ms" in row}
     wrong = _wrong(_rows(parts, "correctness"))
-    for row in rows:
-        if "correctness" in parts:
+    if "correctness" in parts:
+        for row in rows:
             row.pop("invalid", None)
+            if row["contender"].startswith("fusion") and "median_ms" in row and {row["op"], row.get("what")} & wrong:
+                row["invalid"] = True
+    for row in rows:
         if "median_ms" not in row:
             continue
-        if base := ours.get(_case(row)):
+        row.pop("ratio", None)
+        if (base := ours.get(_case(row))) and not base.get("invalid"):
             row["ratio"] = row["median_ms"] / base["median_ms"]
         row["share"] = _share(row, rates)
-        if row["contender"].startswith("fusion") and _is_wrong(row, wrong):
-            row["invalid"] = True
 
 
 def _case(row: Row) -> str:
@@ -91,20 +92,10 @@ def _op_of(test: str) -> str:
     return next((look_up for word, look_up in _LOOK_UPS.items() if word in name), op) if op == "quantize" else op
 
 
-def _wrong(rows: list[Row]) -> set[tuple[str, str]]:
-    """Ops, or kinds of look-ups, of which a test found a wrong number, each with its dtype, "" where it names none.
-
-    What crashed is reported, but says nothing of numbers.
-    """
-    failed = [row for row in rows if row.get("outcome") == "failed" and "AssertionError" in row["message"]]
-    return {
-        (_op_of(row["test"]), found[1] if (found := re.search(r"torch\.(\w+)", row["test"])) else "") for row in failed
-    }
-
-
-def _is_wrong(row: Row, wrong: set[tuple[str, str]]) -> bool:
-    ops = {op for op, dtype in wrong if dtype in ("", row.get("dtype"))}
-    return bool({row["op"], row.get("what")} & ops)
+def _wrong(rows: list[Row]) -> set[str]:
+    """Ops, or kinds of look-ups, of which a test found a wrong number. What crashed is reported; it has no number."""
+    failed = (row for row in rows if row.get("outcome") == "failed" and "AssertionError" in row["message"])
+    return {_op_of(row["test"]) for row in failed}
 
 
 # ----------------------------------------------------------------------------------------------------- sections
@@ -149,7 +140,7 @@ def _correctness(content: dict[str, Any]) -> Iterator[str]:
             if row["outcome"] == "failed":
                 yield f"* **failed** `{row['test']}`: {_last_line(row['message'])}"
     if wrong := _wrong(tests):
-        yield f"\nTimes of {', '.join(sorted(f'{op} {dtype}'.strip() for op, dtype in wrong))} are invalid."
+        yield f"\nTimes of {', '.join(sorted(wrong))} are invalid."
 
 
 def _last_line(message: str) -> str:
@@ -175,6 +166,8 @@ def _timing(content: dict[str, Any]) -> Iterator[str]:
     for op in dict.fromkeys(row["op"] for row in rows):
         for what in dict.fromkeys(row.get("what") for row in rows if row["op"] == op):
             own = [row for row in rows if row["op"] == op and row.get("what") == what and "median_ms" in row]
+            if not any(row["contender"] == "fusion" for row in own):  # its times are wrong, and peers alone say nothing
+                continue
             yield f"\n### {op}" + (f", {what}" if what else "") + "\n"
             yield table(own, hidden={"what"}).rstrip()
     refused = [row for row in content["rows"] if "refused" in row or "graph_refused" in row]
