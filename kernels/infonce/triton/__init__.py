@@ -5,7 +5,7 @@
 
 Three launches each: ``prepare`` (directions, edges of excluded blocks, weights), the tiles, and ``rows`` (sums of
 partial results, positives, back to the tokens). Positives are M - 1 tokens a row: their terms are set right row by row,
-outside the tiles, from the tokens themselves. Excluded blocks are contiguous, so only tiles at their edges compare
+outside the tiles, from what these multiplied. Excluded blocks are contiguous, so only tiles at their edges compare
 labels and tiles inside them are skipped; unobserved tokens and padding vanish through a column's shift of -inf, which
 costs nothing. Column splits fill the chip where there are fewer row blocks than multiprocessors; their partial sums are
 added in a fixed order.
