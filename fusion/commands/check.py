@@ -15,8 +15,8 @@ def check(data: str, *, reader: dict[str, Any] | None = None, tiles: int = 2000)
         reader: options of its reader, e.g. --reader.max_dates 20 or --reader.cube biomassters.
         tiles: read at most so many, evenly spaced.
     """
+    from fusion.data import open_data
     from fusion.data.check import check as run
-    from fusion.experiments import open_data
 
     report = run(open_data(data, **(reader or {})), tiles)
     print(report)

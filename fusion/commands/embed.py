@@ -54,8 +54,8 @@ def embed(
 
 
 def _embed_cubes(run: Path, data: str, out: str | None, reader: dict[str, Any], dtype: str, block: int) -> int:
+    from fusion.data.open import open_cubes
     from fusion.embed import embed_cube
-    from fusion.experiments.data import open_cubes
     from fusion.training import load_model
 
     model = load_model(run)

@@ -29,7 +29,7 @@ def experiment(
         progress: show every epoch; by default on a terminal.
     """
     from fusion.commands.session import print_table
-    from fusion.experiments import load_experiment, run_experiment
+    from fusion.workflow import load_experiment, run_experiment
 
     shown = sys.stdout.isatty() if progress is None else progress
     outcome = run_experiment(load_experiment(name), data=data, out=out, seed=seed, fresh=fresh, progress=shown)

@@ -43,7 +43,7 @@ def finetune(
     from pathlib import Path
 
     from fusion.commands.session import begin, finish
-    from fusion.experiments import steps
+    from fusion.workflow import steps
 
     source = Path(run)
     folder = Path(out) if out else (source if source.is_dir() else source.parent) / "finetune"
@@ -85,7 +85,7 @@ def evaluate(
     from pathlib import Path
 
     from fusion.commands.session import begin, finish
-    from fusion.experiments import steps
+    from fusion.workflow import steps
 
     source = Path(run)
     folder = Path(out) if out else (source if source.is_dir() else source.parent) / "evaluate"

@@ -39,7 +39,7 @@ def pretrain(
     from pathlib import Path
 
     from fusion.commands.session import begin
-    from fusion.experiments.models import train
+    from fusion.training.pretrain import train
 
     state = begin(data, Path(out), reader=reader, splits=splits, modalities=modalities, seed=seed)
     tiles = state.data.get("train", state.data["all"])

@@ -44,7 +44,7 @@ def probe(
     from pathlib import Path
 
     from fusion.commands.session import begin, finish
-    from fusion.experiments import steps
+    from fusion.workflow import steps
 
     source = Path(run)
     folder = Path(out) if out else (source if source.is_dir() else source.parent) / "probe"

@@ -14,7 +14,7 @@ def report(run: str, *, out: str | None = None) -> int:
     """
     from pathlib import Path
 
-    from fusion.experiments.report import write_run
+    from fusion.workflow.report import write_run
 
     print(write_run(Path(run), Path(out) if out else Path(run) / "report.html"))
     return 0

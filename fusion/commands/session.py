@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fusion.data import TileDataset
-from fusion.experiments import open_data, partition
-from fusion.experiments.state import State
+from fusion.data import TileDataset, open_data, partition
 from fusion.training.files import write_atomically
+from fusion.workflow.state import State
 
 __all__ = ["begin", "finish", "print_table"]
 
@@ -55,7 +54,7 @@ def _known(dataset: TileDataset, model: Any) -> TileDataset:
 def finish(state: State, title: str) -> None:
     """Writes ``metrics.json`` and ``report.html`` of a command, and prints the table."""
     from fusion.evaluation import write_report
-    from fusion.experiments.report import conditions
+    from fusion.workflow.report import conditions
 
     write_atomically(state.out / "metrics.json", (json.dumps(state.metrics, indent=2) + "\n").encode())
     report = write_report(state.out / "report.html", title, state.sections, conditions=conditions(state))

@@ -13,6 +13,7 @@ from .blocks import block_splits
 from .dataset import TileDataset
 from .fraction import fraction
 from .modality import Modality
+from .open import open_data, partition
 from .statistics import fit_statistics
 from .tiles import Geo, Tile, TileBatch, collate
 
@@ -43,6 +44,8 @@ __all__ = [
     "collate",
     "fit_statistics",
     "fraction",
+    "open_data",
+    "partition",
 ]
 
 

@@ -1,6 +1,4 @@
-"""Experiments: a YAML under ``fusion/presets/experiments`` and the generic steps that it names."""
+"""Experiments of single papers: the data they open and steps of their own, named by YAML under ``fusion/presets``.
 
-from .data import open_data, partition
-from .runner import Experiment, Outcome, experiments, load_experiment, run_experiment
-
-__all__ = ["Experiment", "Outcome", "experiments", "load_experiment", "open_data", "partition", "run_experiment"]
+Nothing imports them, and they do not import each other.
+"""

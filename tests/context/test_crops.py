@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fusion.experiments.context import crops
-from fusion.experiments.state import State
+from fusion.workflow.state import State
 
 CLASSES = ("maize", "grass")
 

@@ -6,10 +6,11 @@ import yaml
 
 from fusion.cli import main
 from fusion.embed import read_embeddings
-from fusion.experiments import experiments, load_experiment, run_experiment
-from fusion.experiments.runner import _imported
-from fusion.experiments.state import State, call
-from fusion.experiments.steps import STEPS
+from fusion.settings import call
+from fusion.workflow import experiments, load_experiment, run_experiment
+from fusion.workflow.runner import _imported
+from fusion.workflow.state import State
+from fusion.workflow.steps import STEPS
 
 TINY = {
     "title": "A tiny demo",

@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from fusion.experiments import load_experiment, run_experiment
 from fusion.experiments.tokens.common import mean_profile, profile_scores, ridge_profiles
+from fusion.workflow import load_experiment, run_experiment
 
 IMAGES = ["aerial", "terrain", "location"]
 STEPS = "fusion.experiments.tokens"

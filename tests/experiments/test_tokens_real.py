@@ -7,11 +7,11 @@ import json
 import numpy as np
 import pytest
 
-from fusion.experiments import load_experiment, run_experiment
 from fusion.experiments.tokens.crops import open_series
 from fusion.experiments.tokens.gpp import open_towers
 from fusion.experiments.tokens.stations import open_stations
 from fusion.experiments.tokens.temperature import open_places
+from fusion.workflow import load_experiment, run_experiment
 
 TINY = {"dim": 16, "depth": 1, "heads": 2, "width": 16}
 

@@ -5,9 +5,9 @@ import csv
 import pytest
 import torch
 
-from fusion.experiments.models import train
 from fusion.token_fusion import TokenFusion, TokenFusionPretraining
 from fusion.training import Finetuning, fit, load_finetuned, load_model
+from fusion.training.pretrain import train
 
 from .small_places import make_places
 

@@ -12,7 +12,7 @@ from ...context import ContextFusion
 from ...context.cubes import Cube
 from ...embed.dense import BlockEncoder
 from ...evaluation import Features, Section, Table, linear_probe
-from ..state import State
+from ...workflow.state import State
 from . import pictures
 
 __all__ = [

@@ -13,7 +13,7 @@ from ...data import Landscape, Modality, collate
 from ...data.landscape.vegetation import BANDS, CLASSES
 from ...embed.dense import BlockEncoder
 from ...evaluation import Section
-from ..state import State
+from ...workflow.state import State
 from . import pictures
 from .reconstruction import explained_variance, reconstruction_table
 from .regression import predict, report

@@ -19,7 +19,7 @@ from ...context.cubes import Cube, observed_statistics
 from ...context.samples import ContextSamples
 from ...embed import embed_cube, open_embeddings
 from ...evaluation import Section, Table
-from ..state import State
+from ...workflow.state import State
 from . import pictures
 from .stages import Recipe, held_out, sensor, train_stages
 

@@ -14,7 +14,7 @@ from ...embed.discrete import EmbeddingQuantizer, disk_bytes, write_codes
 from ...evaluation import Section, Table
 from ...evaluation.plots import COLOURS, panels, picture
 from ...kernels.quantize import FiniteScalarQuantizer
-from ..state import State
+from ...workflow.state import State
 from . import crops
 
 __all__ = ["quantize"]

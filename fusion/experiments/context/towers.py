@@ -21,7 +21,7 @@ from ...context.module import FusionPretraining, SensorPretraining
 from ...context.samples import ContextSamples
 from ...data import Modality, Tile, TileBatch, collate
 from ...evaluation import Section
-from ..state import State
+from ...workflow.state import State
 from .reconstruction import explained_variance, reconstruction_table
 from .regression import predict, report
 from .rows import Rows

@@ -18,7 +18,7 @@ from ...data.cube.scene import read_map
 from ...embed.dense import BlockEncoder
 from ...evaluation import Section
 from ...evaluation.plots import loss_curves
-from ..state import State
+from ...workflow.state import State
 from . import pictures
 from .crops import stripes
 from .stages import Recipe, held_out, sensor, train_fusion, train_sensor, train_stages

@@ -13,8 +13,8 @@ import torch
 from ...data import ArrayTiles, Modality, TileDataset, fraction
 from ...evaluation import Features, ProbeResult, Row, Section, per_class, probe, score
 from ...training.systems import reinitialised
-from .. import figures, scores
-from ..state import State
+from ...workflow import figures, scores
+from ...workflow.state import State
 from .common import score_table
 from .generation import compare, inputs, pictures
 from .learning import Recipe, learn, representation, tokenize

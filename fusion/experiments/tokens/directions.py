@@ -14,7 +14,7 @@ from ...data import LandscapeTiles, TileBatch, TileDataset, collate
 from ...evaluation import Section, Table
 from ...evaluation.profiles import counterfactual_plot
 from ...token_fusion.counterfactual import Change, Edit, add, compare, counterfactual, exchange
-from ..state import State
+from ...workflow.state import State
 from .common import tile_statistics
 
 __all__ = ["known_directions"]

@@ -23,8 +23,8 @@ from ...evaluation import (
 )
 from ...evaluation.plots import COLOURS, observed_predicted, panels, picture
 from ...training.systems import reinitialised
-from .. import scores
-from ..state import State
+from ...workflow import scores
+from ...workflow.state import State
 from .learning import regress, representation, tokenize
 
 __all__ = ["downstream"]

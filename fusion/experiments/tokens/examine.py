@@ -18,7 +18,7 @@ from ...data import Modality, TileBatch, TileDataset, collate
 from ...evaluation import Picture, Section, Table
 from ...evaluation.profiles import counterfactual_plot, image_plot, profile_plot, sensitivity_bars, sensitivity_dates
 from ...token_fusion.generate import require_token_fusion
-from ..state import State
+from ...workflow.state import State
 from .common import batches, mean_profile, profile_scores, profiles, score_table
 
 __all__ = ["counterfactual", "generate", "sensitivity", "some"]

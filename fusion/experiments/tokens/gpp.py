@@ -18,9 +18,9 @@ from ...data import ArrayTiles, Modality, fraction
 from ...evaluation import Picture, Section, Spread, Table, score
 from ...evaluation.plots import observed_predicted
 from ...training.systems import reinitialised
+from ...workflow.state import State
 from ..context.towers import Towers
 from ..context.towers import open_towers as read_towers
-from ..state import State
 from .examine import sensitivity
 from .generation import inputs
 from .learning import Recipe, learn, regress, representation, tokenize

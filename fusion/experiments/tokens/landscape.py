@@ -15,7 +15,7 @@ from ...evaluation.profiles import profile_plot
 from ...token_fusion.module import TokenFusionPretraining
 from ...token_fusion.objective import draw_masks
 from ...training import save_model
-from ..state import State
+from ...workflow.state import State
 from . import examine
 from .common import (
     expected_profiles,

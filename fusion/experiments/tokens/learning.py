@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ...data import TileDataset
-from ..models import configure
-from ..state import call
+from ...settings import call
+from ...training.pretrain import configure
 from .common import BATCH, batches
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ...data import ArrayTiles, Modality, TileDataset
 from ...evaluation import Section
-from ..state import State
+from ...workflow.state import State
 from .common import (
     expected_profiles,
     mean_profile,

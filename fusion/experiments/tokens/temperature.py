@@ -10,7 +10,7 @@ import numpy as np
 
 from ...data import ArrayTiles, Modality, TileDataset, block_splits
 from ...evaluation import Section
-from ..state import State
+from ...workflow.state import State
 from .common import score_table
 from .generation import Generated, compare, pictures
 from .learning import Recipe, learn

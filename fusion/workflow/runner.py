@@ -26,7 +26,7 @@ class Experiment:
         data: ``source`` (may be left to ``--data``), ``reader`` (its options), ``splits`` (by role). Data that is no
             tiles has its own opener as ``open: module:function``; it takes the source and the reader's options, and
             returns parts by role and a sentence about them.
-        steps: one-key mappings from a step of :mod:`fusion.experiments.steps`, or ``module:function`` of another one,
+        steps: one-key mappings from a step of :mod:`fusion.workflow.steps`, or ``module:function`` of another one,
             to its settings, in order.
         question: what it asks, in a sentence or two, for the report.
         seed: of weights, batches and draws of labels.
@@ -113,9 +113,10 @@ def run_experiment(
     Raises:
         ValueError: no data given, an unknown step or setting, or what a step refuses.
     """
-    from .data import open_data, partition
+    from ..data import open_data, partition
+    from ..settings import call
     from .report import write
-    from .state import State, call
+    from .state import State
     from .steps import STEPS
 
     steps = [_one(step, STEPS) for step in experiment.steps]

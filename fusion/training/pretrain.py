@@ -11,8 +11,10 @@ import torch
 from torch import nn
 
 from ..data import TileDataset, fit_statistics
-from ..training import SYSTEMS
-from .state import call
+from ..settings import call
+from .checkpoints import differences
+from .files import write_atomically
+from .systems import SYSTEMS
 
 __all__ = ["configure", "train"]
 
@@ -62,7 +64,7 @@ def train(
     Raises:
         ValueError: an unknown system, size or setting, or what ``fit`` refuses.
     """
-    from ..training import fit
+    from .trainer import fit
 
     config = configure(system, tiles, size=size, model=model)
     torch.manual_seed(seed)
@@ -77,9 +79,6 @@ def _fit_tokenizer(model: nn.Module, tiles: TileDataset, path: Path, training: M
     """Takes the tokenizer that an earlier call left for the same model and data, or fits it and leaves it there."""
     from safetensors import safe_open
     from safetensors.torch import load_file, save
-
-    from ..training.checkpoints import differences
-    from ..training.files import write_atomically
 
     seed = training["seed"]
     made_for = {"config": model.config.to_dict(), "tiles": len(tiles), "first": tiles.names[0], "seed": seed}

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..evaluation import Picture, Section, Table
+from ..training.pretrain import train
 from . import figures, scores
-from .models import train
 from .state import State
 
 Pool = Literal["mean", "summary", "both", "tokens"]

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..data import TileDataset
+from ..settings import call
+from .dataset import TileDataset
 
 if TYPE_CHECKING:
     from ..context.cubes import Cube
@@ -32,20 +33,18 @@ def open_data(source: str | Path, **reader: Any) -> TileDataset:
     Raises:
         ValueError: nothing of this, or an unknown option.
     """
-    from .state import call
-
     if str(source) == "landscape":
         return _landscape(reader)
     path = Path(source)
     if not path.exists():
         raise ValueError(f"no data at {path}; give {_NO_READER}")
     if "cube" in reader or path.suffix in (".yaml", ".yml"):
-        from ..data import CubeDataset
+        from .cube import CubeDataset
 
         description, folder, options = _folder(path, reader)
         return call(CubeDataset, options, "reader of cubes", description, folder)
     if any(path.glob("*_filenames.lst")) or any(path.glob("split/*_filenames.lst")):
-        from ..data import TreeSatDataset
+        from .treesat import TreeSatDataset
 
         return call(TreeSatDataset, reader, "reader of TreeSatAI-TS", path)
     raise ValueError(f"{path} is not recognised; give {_NO_READER}")
@@ -60,7 +59,6 @@ def open_cubes(source: str | Path, **reader: Any) -> list[Cube]:
         ValueError: no description, or what the reader refuses.
     """
     from ..context.described import read_cubes
-    from .state import call
 
     path = Path(source)
     if not path.exists() or (path.is_dir() and "cube" not in reader):
@@ -78,8 +76,7 @@ def _folder(path: Path, reader: Mapping[str, Any]) -> tuple[str | Path, Path, di
 
 
 def _landscape(options: Mapping[str, Any]) -> TileDataset:
-    from ..data import Landscape, LandscapeTiles
-    from .state import call
+    from .landscape import Landscape, LandscapeTiles
 
     scene = {k: v for k, v in options.items() if k in ("size", "seed", "year", "field_metres", "fine")}
     tiles = {k: v for k, v in options.items() if k not in scene}
