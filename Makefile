@@ -1,4 +1,4 @@
-# make demo | test | test-all | lint | bench | gpu: each makes the environment in .venv if it is missing or its description changed.
+# make demo | test | test-all | lint | types | bench | gpu: each makes the environment in .venv if it is missing or its description changed.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -6,7 +6,7 @@ READY  := $(VENV)/ready
 # The oldest Triton that the kernels support; tests compile them with it too.
 OLDEST := 3.6.0
 
-.PHONY: demo test test-all lint bench gpu clean
+.PHONY: demo test test-all lint types bench gpu clean
 
 demo: $(READY)
 	$(BIN)/fusion demo
@@ -21,6 +21,12 @@ test-all: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# mypy wants the folders where the import names are: kernels/ is fusion.kernels, csrc/ is fusion.csrc.
+types: $(READY)
+	rm -rf $(VENV)/types && mkdir -p $(VENV)/types/fusion
+	ln -s $(CURDIR)/fusion/* $(CURDIR)/kernels $(CURDIR)/csrc $(VENV)/types/fusion/
+	cd $(VENV)/types && ../bin/python -m mypy --config-file $(CURDIR)/pyproject.toml -p fusion
 
 bench: $(VENV)/ready-bench
 	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only
