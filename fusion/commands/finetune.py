@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 __all__ = ["evaluate", "finetune"]
 
@@ -17,7 +17,7 @@ def finetune(
     modalities: list[str] | None = None,
     share: float = 1.0,
     draws: int = 1,
-    starts: list[str] | None = None,
+    starts: list[Literal["pretrained", "frozen", "scratch"]] | None = None,
     rates: dict[str, float] | None = None,
     module: dict[str, Any] | None = None,
     training: dict[str, Any] | None = None,

@@ -49,7 +49,7 @@ def probe(
     source = Path(run)
     folder = Path(out) if out else (source if source.is_dir() else source.parent) / "probe"
     state = begin(data, folder, reader=reader, splits=splits, modalities=modalities, model=source, seed=seed)
-    options = {"share": share, "draws": draws, "probes": probes or ["linear"], "pool": pool}
+    options: dict[str, Any] = {"share": share, "draws": draws, "probes": probes or ["linear"], "pool": pool}
     steps.compare(state, forest=forest, **options)
     if each:
         steps.modalities(state, **options)

@@ -51,7 +51,9 @@ class KeepModels(Checkpoint):
 
     def _save(self, name: str, module: LightningModule, metrics: dict[str, float]) -> None:
         finetuned = module if hasattr(module, "head") else None
-        save_model(self.run / f"{name}.safetensors", module.model, metrics=metrics, finetuned=finetuned)
+        save_model(
+            self.run / f"{name}.safetensors", module.get_submodule("model"), metrics=metrics, finetuned=finetuned
+        )
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best}
@@ -99,7 +101,7 @@ class History(Checkpoint):
             print(self._line(trainer, metrics, seconds), flush=True)
 
     def _line(self, trainer: Trainer, metrics: dict[str, float], seconds: float) -> str:
-        epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs
+        epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs or 0
         wanted = [name.removesuffix("_epoch") for name in trainer.progress_bar_metrics]
         shown = dict.fromkeys([*wanted, self.models.monitor])
         numbers = "  ".join(f"{name} {metrics[name]:.4g}" for name in shown if name in metrics)
@@ -113,13 +115,18 @@ class History(Checkpoint):
 
 
 class FiniteLoss(Callback):
-    """Stops at the first loss that is no number, naming the tiles; what was saved before is sound."""
+    """Stops at the first loss that is no number, naming the tiles; what was saved before is sound.
+
+    Looking costs a GPU a synchronisation: there it happens once in ``every`` steps.
+    """
+
+    def __init__(self, every: int) -> None:
+        self.every = every
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # Looking costs a GPU a synchronisation, so there it happens only now and then.
-        if module.device.type != "cpu" and batch_idx % trainer.log_every_n_steps:
+        if module.device.type != "cpu" and batch_idx % self.every:
             return
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
         if loss is not None and not torch.isfinite(loss).all():

@@ -12,15 +12,18 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
 
+if TYPE_CHECKING:
+    from lightning import LightningModule
+
 from fusion import __version__
 
 from .files import write_atomically
-from .systems import SYSTEMS, system_of
+from .systems import SYSTEMS, config_of, system_of
 
 __all__ = ["FORMAT", "Header", "differences", "load_finetuned", "load_model", "read_header", "save_model"]
 
@@ -61,7 +64,7 @@ def save_model(
     model: nn.Module,
     *,
     metrics: Mapping[str, float] | None = None,
-    finetuned: nn.Module | None = None,
+    finetuned: LightningModule | None = None,
 ) -> Path:
     """Writes ``model``, and what was fine-tuned on top of it, as one safetensors file; atomically.
 
@@ -79,7 +82,7 @@ def save_model(
 
     header = Header(
         system_of(model),
-        model.config.to_dict(),
+        config_of(model).to_dict(),
         metrics={k: float(v) for k, v in (metrics or {}).items()},
         finetuned={} if finetuned is None else _plain(dict(finetuned.hparams)),
     )
@@ -161,7 +164,7 @@ def load_model(path: Path | str, *, system: str | None = None, config: Any = Non
     return model.eval()
 
 
-def load_finetuned(path: Path | str) -> nn.Module:
+def load_finetuned(path: Path | str) -> LightningModule:
     """The fine-tuning LightningModule saved at ``path``, ready to predict (evaluation mode, on the CPU).
 
     Raises:
@@ -173,7 +176,7 @@ def load_finetuned(path: Path | str) -> nn.Module:
     module = SYSTEMS[header.system].load("finetuning")(load_model(path), **header.finetuned)
     own = {k.removeprefix(_ON_TOP): v for k, v in _tensors(path).items() if k.startswith(_ON_TOP)}
     _load(path, header, module, own | {f"model.{k}": v for k, v in module.model.state_dict().items()})
-    return module.eval()
+    return cast("LightningModule", module.eval())
 
 
 def differences(saved: Any, wanted: Any, name: str = "") -> list[str]:
@@ -194,10 +197,10 @@ def differences(saved: Any, wanted: Any, name: str = "") -> list[str]:
                 found += differences(saved[key], wanted[key], label)
         return found
     if _are_modalities(saved) and _are_modalities(wanted):
-        by_name = [{m["name"]: m for m in side} for side in (saved, wanted)]
-        found = differences(*by_name, name)
-        if not found and list(by_name[0]) != list(by_name[1]):
-            found.append(f"{name}: order {list(by_name[0])} in the checkpoint, {list(by_name[1])} wanted")
+        ours, theirs = ({m["name"]: m for m in side} for side in (saved, wanted))
+        found = differences(ours, theirs, name)
+        if not found and list(ours) != list(theirs):
+            found.append(f"{name}: order {list(ours)} in the checkpoint, {list(theirs)} wanted")
         return found
     if _are_numbers(saved) and _are_numbers(wanted) and len(saved) == len(wanted):
         if all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(saved, wanted, strict=True)):
@@ -249,7 +252,7 @@ def _on_top(finetuned: nn.Module) -> dict[str, torch.Tensor]:
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings as JSON knows them; one that it does not know is an error here, not a surprise when loading."""
-    return json.loads(json.dumps(settings))
+    return cast("dict[str, Any]", json.loads(json.dumps(settings)))
 
 
 def _file(path: Path | str) -> Path:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import lightning as L
 import torch
 import torch.nn.functional as F
 import torchmetrics
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torchmetrics import classification, regression
 
 from fusion.data import TileBatch
 
 from ..layers.schedules import plateau
+from .systems import config_of
 
 __all__ = ["Finetuning"]
 
@@ -40,6 +42,9 @@ class Finetuning(L.LightningModule):
         target_mean, target_std: of the regression targets in the training data; they are kept with the weights.
     """
 
+    target_mean: Tensor  # (K,)
+    target_std: Tensor  # (K,)
+
     def __init__(
         self,
         model: nn.Module,
@@ -62,8 +67,8 @@ class Finetuning(L.LightningModule):
             if len(values) not in (0, len(classes)):
                 raise ValueError(f"Finetuning: {len(values)} {field} for {len(classes)} targets")
         self.save_hyperparameters(ignore="model")
-        self.model, self.task, self.classes, self.freeze = model, task, tuple(classes), freeze
-        width, outputs = model.config.dim, len(classes)
+        self.model, self.task, self.classes, self.frozen = model, task, tuple(classes), freeze
+        width, outputs = config_of(model).dim, len(classes)
         if head == "linear":
             self.head: nn.Module = nn.Linear(width, outputs)
         elif head == "mlp":
@@ -88,52 +93,55 @@ class Finetuning(L.LightningModule):
 
     def train(self, mode: bool = True) -> Finetuning:
         super().train(mode)
-        if self.freeze:
+        if self.frozen:
             self.model.eval()
         return self
 
     def training_step(self, batch: TileBatch, index: int) -> Tensor:
-        loss, _ = self._loss(batch)
+        loss, _, _ = self._loss(batch)
         self.log("train/loss", loss, on_step=True, on_epoch=True, batch_size=len(batch), prog_bar=True)
         return loss
 
     def validation_step(self, batch: TileBatch, index: int) -> None:
-        self._evaluate(batch, "val", self.metrics["validation"])
+        self._evaluate(batch, "val")
 
     def test_step(self, batch: TileBatch, index: int) -> None:
-        self._evaluate(batch, "test", self.metrics["test"])
+        self._evaluate(batch, "test")
 
     def predict_step(self, batch: TileBatch, index: int) -> Tensor:
-        return self(batch)
+        return cast(Tensor, self(batch))
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        optimizer = torch.optim.Adam((p for p in self.parameters() if p.requires_grad), lr=self.hparams.lr)
-        return {"optimizer": optimizer, "lr_scheduler": plateau(optimizer, self.hparams.patience, self.hparams.factor)}
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        optimizer = torch.optim.Adam((p for p in self.parameters() if p.requires_grad), lr=self.hparams["lr"])
+        schedule: Any = plateau(optimizer, self.hparams["patience"], self.hparams["factor"])
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def _outputs(self, batch: TileBatch) -> Tensor:
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             summary = self.model(batch).summary  # (B, D)
-        return self.head(summary)
+        return cast(Tensor, self.head(summary))
 
-    def _loss(self, batch: TileBatch) -> tuple[Tensor, Tensor]:
+    def _loss(self, batch: TileBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss (), outputs (B, K) and labels of a batch."""
         if batch.labels is None:
             raise ValueError(f"Finetuning: tile {batch.names[0]} and its batch have no labels")
         out, labels = self._outputs(batch).float(), batch.labels
         if self.task == "multilabel":
-            return F.binary_cross_entropy_with_logits(out, labels.float()), out
+            return F.binary_cross_entropy_with_logits(out, labels.float()), out, labels
         if self.task == "multiclass":
-            return F.cross_entropy(out, labels), out
+            return F.cross_entropy(out, labels), out, labels
         targets = labels.float().reshape(out.shape)
-        return F.mse_loss(out, (targets - self.target_mean) / self.target_std), out
+        return F.mse_loss(out, (targets - self.target_mean) / self.target_std), out, labels
 
-    def _evaluate(self, batch: TileBatch, stage: str, metrics: torchmetrics.MetricCollection) -> None:
-        loss, out = self._loss(batch)
+    def _evaluate(self, batch: TileBatch, stage: Literal["val", "test"]) -> None:
+        metrics = cast(torchmetrics.MetricCollection, self.metrics["validation" if stage == "val" else "test"])
+        loss, out, labels = self._loss(batch)
         if self.task == "regression":
-            metrics.update(out * self.target_std + self.target_mean, batch.labels.float().reshape(out.shape))
+            metrics.update(out * self.target_std + self.target_mean, labels.float().reshape(out.shape))
         elif self.task == "multilabel":
-            metrics.update(out.sigmoid(), batch.labels.int())
+            metrics.update(out.sigmoid(), labels.int())
         else:
-            metrics.update(out, batch.labels)
+            metrics.update(out, labels)
         self.log(f"{stage}/loss", loss, batch_size=len(batch), prog_bar=stage == "val")
         self.log_dict(metrics, batch_size=len(batch), on_epoch=True)
 
@@ -143,8 +151,11 @@ def _metrics(task: Task, outputs: int) -> torchmetrics.MetricCollection:
         return torchmetrics.MetricCollection(
             {"r2": regression.R2Score(), "rmse": regression.MeanSquaredError(squared=False)}
         )
+    averages: tuple[Literal["weighted", "macro", "micro"], ...] = ("weighted", "macro", "micro")
     if task == "multilabel":
-        f1 = {a: classification.MultilabelF1Score(outputs, average=a) for a in ("weighted", "macro", "micro")}
-    else:
-        f1 = {a: classification.MulticlassF1Score(outputs, average=a) for a in ("weighted", "macro", "micro")}
-    return torchmetrics.MetricCollection({f"f1_{average}": metric for average, metric in f1.items()})
+        return torchmetrics.MetricCollection(
+            {f"f1_{average}": classification.MultilabelF1Score(outputs, average=average) for average in averages}
+        )
+    return torchmetrics.MetricCollection(
+        {f"f1_{average}": classification.MulticlassF1Score(outputs, average=average) for average in averages}
+    )

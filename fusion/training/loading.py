@@ -10,8 +10,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Sampler
 
-from fusion.data import TileDataset, collate
+from fusion.data import Tile, TileBatch, TileDataset, collate
 from fusion.data.check import check_modalities, check_values
+
+from .systems import config_of
 
 __all__ = ["RandomViews", "evaluation_loader", "require_fit", "training_loader"]
 
@@ -48,7 +50,7 @@ class RandomViews(Sampler[tuple[int, int]]):
 
 def training_loader(
     dataset: TileDataset, batch_size: int, *, seed: int = 0, workers: int = 0, rank: int = 0, ranks: int = 1
-) -> DataLoader:
+) -> DataLoader[Tile]:
     """Shuffled batches of random views; a last, smaller batch is dropped unless it is the only one.
 
     The batch size is lowered to what the data set (or one process's share of it) has.
@@ -81,23 +83,24 @@ def require_fit(model: nn.Module, dataset: TileDataset) -> None:
         ValueError: a modality that the model does not have, other bands, another unit, resolution or grid, or values
             that are a factor of ten from those of the training; the message says how to repair it.
     """
-    known = [m.name for m in model.config.modalities]
+    config = config_of(model)
+    known = [m.name for m in config.modalities]
     unknown = [m.name for m in dataset.modalities if m.name not in known]
     if unknown:
         raise ValueError(
             f"the model has {', '.join(known)}, not {', '.join(unknown)}; leave that out: "
             f"dataset.with_modalities([...]), or modalities="
         )
-    check_modalities(dataset.modalities, model.config.modalities)
-    if tuple(model.config.grid) != dataset.grid:
+    check_modalities(dataset.modalities, config.modalities)
+    if tuple(config.grid) != dataset.grid:
         raise ValueError(
-            f"the model was trained on tiles of {' x '.join(map(str, model.config.grid))} patches, the data have "
+            f"the model was trained on tiles of {' x '.join(map(str, config.grid))} patches, the data have "
             f"{' x '.join(map(str, dataset.grid))}; read them with tiles of the same ground size"
         )
-    check_values(dataset, model.config.modalities, tiles=8)
+    check_values(dataset, config.modalities, tiles=8)
 
 
-def evaluation_loader(dataset: TileDataset, batch_size: int, *, workers: int = 0) -> DataLoader:
+def evaluation_loader(dataset: TileDataset, batch_size: int, *, workers: int = 0) -> DataLoader[Tile]:
     """Every tile once, in order, as its evaluation view."""
     return DataLoader(
         dataset,
@@ -109,5 +112,5 @@ def evaluation_loader(dataset: TileDataset, batch_size: int, *, workers: int = 0
     )
 
 
-def _collate(dataset: TileDataset) -> partial:
+def _collate(dataset: TileDataset) -> partial[TileBatch]:
     return partial(collate, modalities=[m.name for m in dataset.modalities])

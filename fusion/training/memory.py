@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, cast
 
 import torch
 from lightning import LightningModule
@@ -111,8 +112,9 @@ class _Live(TorchDispatchMode):
     recomputed parts too, but not the scratch space inside an operator."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.bytes = self.peak = 0
+        TorchDispatchMode.__init__(self)
+        self.bytes: int = 0
+        self.peak: int = 0
         self._known: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -145,12 +147,12 @@ def _step_bytes(module: LightningModule, batch: TileBatch, precision: str) -> in
         live.ignore([*module.parameters(), *module.buffers(), *inputs])
         with autocast:
             output = module.training_step(batch, 0)
-        loss = output["loss"] if isinstance(output, dict) else output
+        loss = cast(Tensor, output["loss"] if isinstance(output, dict) else output)
         del output
         loss.backward()
     for parameter in module.parameters():
         parameter.grad = None
-    return live.peak + sum(tensor.nbytes for tensor in inputs)
+    return int(live.peak) + sum(tensor.nbytes for tensor in inputs)
 
 
 def _tensors(batch: TileBatch) -> Iterable[Tensor]:
@@ -169,9 +171,11 @@ class _silent:
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         logging.disable(logging.NOTSET)
-        self._warnings.__exit__(*exception)
+        self._warnings.__exit__(kind, error, trace)
 
 
 def _meminfo() -> int | None:

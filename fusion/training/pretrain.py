@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -14,7 +14,7 @@ from ..data import TileDataset, fit_statistics
 from ..settings import call
 from .checkpoints import differences
 from .files import write_atomically
-from .systems import SYSTEMS
+from .systems import SYSTEMS, config_of
 
 __all__ = ["configure", "train"]
 
@@ -72,7 +72,7 @@ def train(
     training = {"seed": seed} | dict(training or {})
     if hasattr(lightning.model, "tokenizer"):
         _fit_tokenizer(lightning.model, tiles, run / "tokenizer.safetensors", training)
-    return call(fit, training, "training", lightning, tiles, validation, run)
+    return cast(Path, call(fit, training, "training", lightning, tiles, validation, run))
 
 
 def _fit_tokenizer(model: nn.Module, tiles: TileDataset, path: Path, training: Mapping[str, Any]) -> None:
@@ -80,15 +80,15 @@ def _fit_tokenizer(model: nn.Module, tiles: TileDataset, path: Path, training: M
     from safetensors import safe_open
     from safetensors.torch import load_file, save
 
-    seed = training["seed"]
-    made_for = {"config": model.config.to_dict(), "tiles": len(tiles), "first": tiles.names[0], "seed": seed}
+    seed, tokenizer = training["seed"], cast(Any, model.get_submodule("tokenizer"))
+    made_for = {"config": config_of(model).to_dict(), "tiles": len(tiles), "first": tiles.names[0], "seed": seed}
     made_for = json.loads(json.dumps(made_for))
     if path.is_file() and training.get("resume", True):
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
         if "made_for" in metadata and not differences(json.loads(metadata["made_for"]), made_for):
-            model.tokenizer.load_state_dict(load_file(path))
+            tokenizer.load_state_dict(load_file(path))
             return
-    model.tokenizer.fit(tiles, seed=seed, progress=training.get("progress", True))
-    tensors = {name: tensor.contiguous() for name, tensor in model.tokenizer.state_dict().items()}
+    tokenizer.fit(tiles, seed=seed, progress=training.get("progress", True))
+    tensors = {name: tensor.contiguous() for name, tensor in tokenizer.state_dict().items()}
     write_atomically(path, save(tensors, metadata={"made_for": json.dumps(made_for)}))

@@ -7,7 +7,7 @@ import random
 import signal
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -59,8 +59,8 @@ class AtomicState(TorchCheckpointIO):
         torch.save(checkpoint, buffer)
         write_atomically(path, buffer.getvalue())
 
-    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict:
-        return torch.load(path, map_location=map_location, weights_only=True)
+    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
+        return cast("dict[str, Any]", torch.load(path, map_location=map_location, weights_only=True))
 
 
 class KeepState(Checkpoint):
@@ -71,8 +71,9 @@ class KeepState(Checkpoint):
     one device, the step after a resume has the same bits as without the interruption.
     """
 
-    def __init__(self, path: Path, identity: dict[str, Any], views: RandomViews, asked: Interruption) -> None:
-        self.path, self.identity, self.views, self.asked = path, identity, views, asked
+    def __init__(self, path: Path, identity: dict[str, Any], asked: Interruption) -> None:
+        self.path, self.identity, self.asked = path, identity, asked
+        self.views: RandomViews  # set when the trainer knows its rank
         self._place = (0, 0)  # epoch, batches of it that are done
         self._awaited: dict[str, float] = {}
         self._finished = False
@@ -135,7 +136,8 @@ class KeepState(Checkpoint):
 
 def _random_state() -> dict[str, Any]:
     """Plain types and tensors only, so that it can be read without unpickling code."""
-    name, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
+    legacy = cast("tuple[str, np.ndarray, int, int, float]", np.random.get_state())  # noqa: NPY002
+    name, keys, position, has_gauss, gauss = legacy
     version, internal, gauss_next = random.getstate()
     state = {
         "torch": torch.get_rng_state(),

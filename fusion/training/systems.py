@@ -6,11 +6,33 @@ import copy
 import importlib
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, cast
 
 from torch import nn
 
-__all__ = ["SYSTEMS", "System", "register", "reinitialised", "system_of"]
+from fusion.data import Modality
+
+__all__ = ["SYSTEMS", "System", "SystemConfig", "config_of", "register", "reinitialised", "system_of"]
+
+
+class SystemConfig(Protocol):
+    """What the configuration of a model of any system has; a system adds its own sizes."""
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]: ...
+
+    @property
+    def grid(self) -> tuple[int, int]: ...
+
+    @property
+    def dim(self) -> int: ...
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+def config_of(model: nn.Module) -> SystemConfig:
+    """The configuration that a model of any system keeps as ``model.config``."""
+    return cast(SystemConfig, model.config)
 
 
 @dataclass(frozen=True)
@@ -35,7 +57,7 @@ class System:
 
     def from_config(self, config: dict[str, Any]) -> nn.Module:
         """A model with fresh weights from a plain dictionary."""
-        return self.load("model")(self.load("config").from_dict(config))
+        return cast(nn.Module, self.load("model")(self.load("config").from_dict(config)))
 
 
 SYSTEMS: dict[str, System] = {
@@ -91,7 +113,7 @@ def reinitialised(model: nn.Module) -> nn.Module:
     """A model of the same configuration with fresh weights; a fitted tokenizer stays, it belongs to the data."""
     fresh = type(model)(copy.deepcopy(model.config))
     if hasattr(model, "tokenizer"):
-        fresh.tokenizer.load_state_dict(model.tokenizer.state_dict())
+        fresh.get_submodule("tokenizer").load_state_dict(model.get_submodule("tokenizer").state_dict())
     return fresh
 
 

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -25,9 +25,10 @@ from fusion.kernels.backends import chosen
 from . import run_folder
 from .callbacks import FiniteLoss, History, KeepModels
 from .checkpoints import differences
-from .loading import evaluation_loader, training_loader
+from .loading import RandomViews, evaluation_loader, training_loader
 from .memory import estimate_memory
 from .state import AtomicState, Interrupted, Interruption, KeepState
+from .systems import config_of
 
 __all__ = ["fit"]
 
@@ -94,7 +95,7 @@ def fit(
             print(f"{run} is finished ({before['epochs']} epochs); resume=False starts over", flush=True)
         return run / "best.safetensors"
 
-    check_values(train, module.model.config.modalities)
+    check_values(train, config_of(module.get_submodule("model")).modalities)
     device = _device(trainer_arguments)
     if memory != "ignore":
         _check_memory(module, train, batch_size, memory, device, trainer_arguments, progress)
@@ -105,10 +106,14 @@ def fit(
     with _quiet(), Interruption() as asked:
         models = KeepModels(run, monitor, mode)
         arguments: dict[str, Any] = {"log_every_n_steps": 20} | trainer_arguments
+        history = History(run / "metrics.csv", models, progress, first_epoch=before["epochs"] if before else 0)
+        keep = KeepState(state, identity, asked)
+        finite = FiniteLoss(arguments["log_every_n_steps"])
+        stopping = _stopping(monitor, mode, patience, validation)
         trainer = Trainer(
             max_epochs=epochs,
             logger=TensorBoardLogger(str(run), name="", version="tensorboard"),
-            callbacks=[FiniteLoss(), *_stopping(monitor, mode, patience, validation), *_bar(progress)],
+            callbacks=[finite, *stopping, *_bar(progress)],
             plugins=[AtomicState()],
             num_sanity_val_steps=0,  # would draw random numbers that a resumed run does not
             use_distributed_sampler=False,  # the training sampler shares tiles itself
@@ -120,8 +125,12 @@ def fit(
         loader = training_loader(
             train, batch_size, seed=seed, workers=workers, rank=trainer.global_rank, ranks=trainer.world_size
         )
-        history = History(run / "metrics.csv", models, progress, first_epoch=before["epochs"] if before else 0)
-        trainer.callbacks += [models, history, KeepState(state, identity, loader.sampler, asked)]
+        keep.views = cast(RandomViews, loader.sampler)
+        cast(Any, trainer).callbacks += [
+            models,
+            history,
+            keep,
+        ]  # given above, without its own checkpoints, they are refused
         if trainer.is_global_zero:
             run_folder.prepare(run, config, afresh=before is None)
         if trainer.global_rank:
@@ -149,7 +158,7 @@ def _identity(module: LightningModule, train: TileDataset, batch_size: int, seed
     plain = (bool, int, float, str, type(None))
     return {
         "module": type(module).__name__,
-        "model": module.model.config.to_dict(),
+        "model": config_of(module.get_submodule("model")).to_dict(),
         "settings": {k: v for k, v in dict(module.hparams).items() if isinstance(v, plain)},
         "data": {
             "tiles": len(train),
@@ -166,7 +175,7 @@ def _identity(module: LightningModule, train: TileDataset, batch_size: int, seed
 def _earlier(state: Path, identity: dict[str, Any]) -> dict[str, Any]:
     """What an earlier call left: epoch reached, whether it was finished."""
     try:
-        left = torch.load(state, map_location="cpu", weights_only=True, mmap=True)["fusion"]
+        left: dict[str, Any] = torch.load(state, map_location="cpu", weights_only=True, mmap=True)["fusion"]
     except Exception as error:
         raise ValueError(
             f"{state} cannot be read ({type(error).__name__}: {error}); resume=False starts over, and "

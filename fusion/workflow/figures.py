@@ -12,6 +12,7 @@ from ..data import TileDataset
 from ..evaluation import Picture, Table, extract
 from ..evaluation.maps import embedding_map
 from ..evaluation.plots import class_bars, confusion_matrix, loss_curves, observed_predicted
+from ..training.systems import config_of
 from .scores import Named
 from .state import State
 
@@ -56,6 +57,6 @@ def embedding(model: nn.Module, dataset: TileDataset, state: State) -> Picture:
     """PCA-RGB of all patches beside true colour and, if tiles have a class, the truth."""
     classes = dataset.labels().numpy() if dataset.task == "multiclass" else None
     features = extract(model, dataset, level="patch")
-    known = {m.name for m in model.config.modalities}
+    known = {m.name for m in config_of(model).modalities}
     shown = dataset.with_modalities([m.name for m in dataset.modalities if m.name in known])
     return embedding_map(features, shown, classes, f"All splits; the model saw no label. Seed {state.seed}.")

@@ -11,6 +11,7 @@ from torch import nn
 
 from ..data import TileDataset
 from ..evaluation import ProbeResult, Row, Spread, Table, per_class, predict, score
+from ..training.systems import config_of
 from .state import State
 
 __all__ = [
@@ -64,7 +65,7 @@ def of_module(module: nn.Module, test: TileDataset, seed: int, like: Row | None 
 
     ``like`` lends origin, share of the labels and seed of the run that the module comes from.
     """
-    known = {m.name for m in module.model.config.modalities}
+    known = {m.name for m in config_of(module.get_submodule("model")).modalities}
     names = [m.name for m in test.modalities if m.name in known]
     target = test.labels().numpy()
     rows = []

@@ -15,6 +15,7 @@ from ..training.pretrain import train
 from . import figures, scores
 from .state import State
 
+Start = Literal["pretrained", "frozen", "scratch"]
 Pool = Literal["mean", "summary", "both", "tokens"]
 _POOLED = {
     "mean": "the mean encoding of its patches",
@@ -150,7 +151,7 @@ def modalities(
     conditions = _pooled(pool) + scores.conditions(state, rows, share, draws, labelled, test)
     state.metrics[key] = scores.as_metrics(named) | {"conditions": conditions}
     metric = scores.main_metric(rows)
-    items = [scores.table(named, conditions), modality_bars(rows, metric, conditions)]
+    items: list[Picture | Table] = [scores.table(named, conditions), modality_bars(rows, metric, conditions)]
     state.sections.append(Section("Every modality alone and all together", "", items))
     return scores.summary(named, metric)
 
@@ -160,7 +161,7 @@ def finetune(
     *,
     key: str = "finetune",
     model: str = "pretrained",
-    starts: Sequence[str] = ("pretrained", "scratch"),
+    starts: Sequence[Start] = ("pretrained", "scratch"),
     shares: Sequence[float] = (1.0,),
     draws: int = 1,
     rates: Mapping[str, float] | None = None,

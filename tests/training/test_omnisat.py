@@ -69,7 +69,7 @@ def test_fine_tuned_heads_come_back_with_their_settings(tmp_path, landscape, con
     module = Finetuning(fresh(config), tiles.task, tiles.classes, freeze=True, head="mlp")
     best = fit(module, tiles.subset(range(16)), tiles.subset(range(16, 24)), tmp_path, epochs=1, progress=False)
     again = load_finetuned(best)
-    assert (again.task, again.classes, again.freeze) == (tiles.task, tiles.classes, True)
+    assert (again.task, again.classes, again.frozen) == (tiles.task, tiles.classes, True)
     assert all(torch.equal(a, b) for a, b in zip(module.head.parameters(), again.head.parameters(), strict=True))
 
 
