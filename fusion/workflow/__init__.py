@@ -1,5 +1,6 @@
 """What experiments and commands are made of: a YAML, the steps it names, the state they share, the report."""
 
-from .runner import Experiment, Outcome, experiments, load_experiment, run_experiment
+from .experiment import Experiment, experiments, load_experiment
+from .runner import Outcome, run_experiment
 
 __all__ = ["Experiment", "Outcome", "experiments", "load_experiment", "run_experiment"]

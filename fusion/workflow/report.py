@@ -6,15 +6,13 @@ import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..evaluation import Section, Table, write_report
 from ..training import read_header
 from ..training.run_folder import environment
+from .experiment import Experiment
 from .state import State
-
-if TYPE_CHECKING:
-    from .runner import Experiment
 
 __all__ = ["conditions", "write", "write_run"]
 

@@ -7,7 +7,7 @@ import numpy as np
 from fusion.experiments.context.crops import stripes
 from fusion.experiments.context.rows import Rows
 from fusion.experiments.context.towers import _only, open_towers
-from fusion.workflow.runner import experiments, load_experiment
+from fusion.workflow import experiments, load_experiment
 
 
 def test_windows_of_training_and_test_stripes_share_no_pixel():
