@@ -1,7 +1,7 @@
 """Writes the measured tables into the READMEs: ``python benchmarks/tables.py``.
 
 A table stands between ``<!-- benchmark: OP [key=value ...] -->`` and ``<!-- end -->``; the filter chooses cases, and
-``device=NAME`` a folder of results. It is made from the newest ``results/<device>/<date>-<op>.json`` of every device
+``device=NAME`` a folder of results. ``<!-- headlines: DEVICE -->`` has one case an op. It is made from the newest ``results/<device>/<date>-<op>.json`` of every device
 that was measured and, where ``gpu_run.py`` ran, from ``results/<device>/timing.json``. Rows of an op that computed
 wrong numbers there are not shown.
 """
@@ -36,6 +36,7 @@ MEASURED = frozenset(
     )
 )
 BLOCK = re.compile(r"(<!-- benchmark: (?P<what>[^>]+?) -->\n)(.*?)(<!-- end -->)", re.S)
+HEADLINE_BLOCK = re.compile(r"(<!-- headlines: (?P<device>[^>]+?) -->\n)(.*?)(<!-- end -->)", re.S)
 
 Row = dict[str, Any]
 
@@ -122,8 +123,44 @@ def _peer(row: Row, ours: Row) -> str:
     return f"{ratio:.1f}×{memory}"
 
 
+# One case an op, at a size of the papers: what it is called, op, and the fields that choose its rows.
+HEADLINES: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    (
+        "patch InfoNCE, 3 sensors × 128 tiles × 36 patches × 256 features",
+        "patch_info_nce",
+        {"shape": [3, 128, 36, 256], "pass": "both", "dtype": "float32"},
+    ),
+    (
+        "relative-position attention, 16 heads × 3,073 tokens (PASTIS-HD)",
+        "relative_attention",
+        {"size": "pastis self", "pass": "both", "dtype": "float32"},
+    ),
+    (
+        "nearest of 1,024 codes for 131,072 vectors of 64",
+        "quantize",
+        {"what": "look-up", "N": 131072, "K": 1024, "D": 64, "dtype": "float32"},
+    ),
+)
+
+
+def headlines(device: str) -> str:
+    """Markdown: a line for each op on ``device``, with plain PyTorch, its compilation, and the strongest other peer."""
+    lines = ["| | ours | plain PyTorch | torch.compile | strongest peer |", "|---|--:|--:|--:|--:|"]
+    for title, op, wanted in HEADLINES:
+        (rows,) = (rows for conditions, rows in newest(op) if conditions["folder"] == device)
+        found = {row["contender"]: row for row in rows if all(row.get(key) == value for key, value in wanted.items())}
+        ours = found.pop(OURS)
+        named = {name: _peer(found.pop(name), ours) for name in ("plain", "compile") if name in found}
+        memory = f", {_size(ours)}" if "peak_bytes" in ours else ""
+        name = min(found, key=lambda other: found[other]["median_ms"])
+        cells = [f"{_time(ours['median_ms'])}{memory}", named.get("plain", ""), named.get("compile", "")]
+        lines.append("| " + " | ".join([title, *cells, f"{name}: {_peer(found[name], ours)}"]) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def rewrite(text: str) -> str:
     """``text`` with all its tables made anew."""
+    text = HEADLINE_BLOCK.sub(lambda block: block[1] + headlines(block["device"]) + block[4], text)
 
     def fill(block: re.Match[str]) -> str:
         op, *filters = shlex.split(block["what"])
