@@ -11,14 +11,16 @@ OLDEST := 3.6.0
 demo: $(READY)
 	$(BIN)/fusion demo
 
+# As many at a time as there are cores; `make test WORKERS=0` runs them one after another.
+WORKERS ?= auto
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 # Also what needs a download of gigabytes or takes many minutes.
 test-all: $(READY)
-	$(BIN)/python -m pytest -m ''
+	$(BIN)/python -m pytest -m '' -n $(WORKERS) --dist worksteal
 
-lint: $(READY)
+lint: $(READY) types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
