@@ -1,8 +1,8 @@
 """Writes the measured tables into the READMEs: ``python benchmarks/tables.py``.
 
 A table stands between ``<!-- benchmark: OP [key=value ...] -->`` and ``<!-- end -->``; the filter chooses cases, and
-``device=NAME`` a folder of results. ``<!-- headlines: DEVICE -->`` has one case an op. It is made from the newest ``results/<device>/<date>-<op>.json`` of every device
-that was measured and, where ``gpu_run.py`` ran, from ``results/<device>/timing.json``. Rows of an op that computed
+``device=NAME`` a folder of results. ``<!-- headlines: DEVICE -->`` has one case an op. Tables are made from the newest
+``results/<device>/<date>-<op>.json`` of every device that was measured and, where ``gpu_run.py`` ran, from ``results/<device>/timing.json``. Rows of an op that computed
 wrong numbers there are not shown.
 """
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -106,7 +107,7 @@ class OriginalOmniSat(nn.Module):
         place = torch.arange(1, patches + 1).repeat(len(modalities))
         self.register_buffer("key_position", torch.cat((place.new_zeros(1), place)), persistent=False)
         # Slower than channels-last, but convolutions then round as the original's do.
-        self.to(memory_format=torch.contiguous_format)
+        cast(Any, self).to(memory_format=torch.contiguous_format)
 
     def forward(self, values: Mapping[str, Tensor], days: Mapping[str, Tensor]) -> Tensor:
         """values (B,C,H,W) or (B,L,C,H,W), days (B,L) with 0 for padding -> (B, 1+P, D), class token first."""
@@ -154,7 +155,8 @@ class OriginalOmniSat(nn.Module):
         out = Pretraining(combined, masked)
         patches = combined[:, 1:]  # (B, P, D)
         for m, modality in enumerate(self.modalities):
-            name, x, decoder = modality.name, values[modality.name], self.decoders[modality.name]
+            name, x = modality.name, values[modality.name]
+            decoder = cast("ImageDecoder | SeriesDecoder", self.decoders[name])
             size, mask = modality.patch_size, masked.view(len(masked), -1, self.patches)[:, m]  # (B, P)
             if isinstance(decoder, ImageDecoder):
                 predicted = decoder(patches.flatten(0, 1), indices[name]).unflatten(0, (-1, self.patches))
@@ -195,8 +197,9 @@ class OriginalOmniSat(nn.Module):
                 raise ValueError(f"load_original: {name} {tuple(value.shape)} has no place in this model")
         for leaf in ("weight", "bias"):
             parts = [state.get(f"{_key_value(self)}{part}.{leaf}") for part in "kv"]
-            if all(part is not None for part in parts):
-                ours[f"cross.attention.project_in.{leaf}"] = torch.cat(parts)
+            there = [part for part in parts if part is not None]
+            if len(there) == len(parts):
+                ours[f"cross.attention.project_in.{leaf}"] = torch.cat(there)
         missing, _ = self.load_state_dict(ours, strict=False)
         needed = [n for n in missing if not n.startswith(("decoders.", "mask_token"))]
         if needed:

@@ -67,9 +67,7 @@ def _refuse(owner: type, given: dict[str, Any], defaults: dict[str, Any]) -> Non
         if name not in defaults:
             raise TypeError(f"{owner.__name__}: vector-quantize-pytorch has no argument {name!r}")
         if value != defaults[name]:
-            supported = ", ".join(
-                n for n in inspect.signature(owner.__init__).parameters if n not in ("self", "others")
-            )
+            supported = ", ".join(n for n in inspect.signature(owner).parameters if n != "others")
             raise NotImplementedError(
                 f"{owner.__name__}: {name}={value!r} is not supported here, only {name}={defaults[name]!r}; "
                 f"supported arguments: {supported}"
@@ -78,6 +76,11 @@ def _refuse(owner: type, given: dict[str, Any], defaults: dict[str, Any]) -> Non
 
 class _Codebook(nn.Module):
     """Buffers by their names."""
+
+    initted: Tensor  # ()
+    cluster_size: Tensor  # (1, K)
+    embed_avg: Tensor  # (1, K, D)
+    embed: Tensor  # (1, K, D)
 
     def __init__(self, dim: int, size: int, *, learnable: bool, started: bool, cosine: bool) -> None:
         super().__init__()
@@ -101,6 +104,8 @@ class VectorQuantize(nn.Module):
         threshold_ema_dead_code, channel_last, accept_image_fmap, commitment_weight, rotation_trick, ema_update,
         learnable_codebook: as there (``rotation_trick`` is on by default for more than one dimension).
     """
+
+    updates: Tensor  # ()
 
     def __init__(
         self,
@@ -237,6 +242,8 @@ class FSQ(nn.Module):
         levels, dim, num_codebooks, keep_num_codebooks_dim, channel_first, projection_has_bias, return_indices,
         preserve_symmetry: as there. No table of all codes is built.
     """
+
+    _levels: Tensor  # (D,) int32
 
     def __init__(
         self,
