@@ -2,8 +2,8 @@
 
 A table stands between ``<!-- benchmark: OP [key=value ...] -->`` and ``<!-- end -->``; the filter chooses cases, and
 ``device=NAME`` a folder of results. ``<!-- headlines: DEVICE -->`` has one case an op. Tables are made from the newest
-``results/<device>/<date>-<op>.json`` of every device that was measured and, where ``gpu_run.py`` ran, from ``results/<device>/timing.json``. Rows of an op that computed
-wrong numbers there are not shown.
+``results/<device>/<date>-<op>.json`` of every device that was measured and, where ``gpu_run.py`` ran, from
+``results/<device>/timing.json``. Rows of an op that computed wrong numbers there are not shown.
 """
 
 from __future__ import annotations

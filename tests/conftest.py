@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-# Several workers share the cores: twice as many threads as cores, which wait for each other by spinning, take many times
-# as long. Before torch is imported, for it reads this once.
+# Several workers share the cores: twice as many threads as cores, which wait for each other by spinning, take many
+# times as long. Before torch is imported, for it reads this once.
 if _workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // _workers)))
 
