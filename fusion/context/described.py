@@ -1,4 +1,4 @@
-"""Cubes from a folder that a YAML describes (:mod:`fusion.data.cube`), whatever its format; read when they are used."""
+"""Cubes from a folder that a YAML describes (:mod:`fusion.data.folder`), read when they are used."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from fusion.data import CubeDataset, Geo, Modality
-from fusion.data.cube import Description
-from fusion.data.cube.scene import Layer, Scene
+from fusion.data import FolderDataset, Geo, Modality
+from fusion.data.folder import Description
+from fusion.data.folder.layer import Layer
+from fusion.data.folder.scene import Scene
 
 from .cubes import Cube, SensorCube, smooth_backscatter
 
@@ -40,7 +41,7 @@ def read_cubes(
             of the finest.
     """
     wanted = None if sensors is None else list(dict.fromkeys(m for members in sensors.values() for m in members))
-    dataset = CubeDataset(description, folder, wanted, labels=False, memory=memory)
+    dataset = FolderDataset(description, folder, wanted, labels=False, memory=memory)
     sources = dataset.description.modalities
     if sensors is None:
         sensors = {name: (name,) for name, source in sources.items() if source.spatial and source.kind == "series"}

@@ -107,7 +107,7 @@ class ContextFusion(nn.Module):
             target = model.normalise(batch.values[name], observed_in(batch, name))
             codes[name] = model.encode(target, batch.days[name], batch.valid[name])
             gaps[name] = self.gap(batch, name)
-            present[name] = batch.present(name)
+            present[name] = batch.valid_tiles(name)
         return Fused(self.fuse(codes, gaps, present), codes)
 
     def decode(self, embedding: Tensor, batch: TileBatch) -> dict[str, Tensor]:
@@ -124,7 +124,7 @@ class ContextFusion(nn.Module):
         if reference.modality.name not in batch.days:
             return torch.zeros_like(own)
         wanted = batch.days[reference.modality.name][:, reference.centre]
-        return torch.where(batch.present(reference.modality.name), own - wanted, 0)
+        return torch.where(batch.valid_tiles(reference.modality.name), own - wanted, 0)
 
     def freeze_sensors(self, *names: str, frozen: bool = True) -> ContextFusion:
         """Whether the autoencoders ``names`` (default: all) keep their weights; what is frozen has no dropout."""

@@ -18,20 +18,23 @@ from .statistics import fit_statistics
 from .tiles import Geo, Tile, TileBatch, collate
 
 if TYPE_CHECKING:
-    from .cube import CubeDataset
+    from .folder import FolderDataset
+    from .folder import FolderDataset as CubeDataset
     from .landscape import Landscape, LandscapeTiles
     from .treesat import TreeSatDataset
 
 _READERS = {
-    "CubeDataset": "cube",
-    "Landscape": "landscape",
-    "LandscapeTiles": "landscape",
-    "TreeSatDataset": "treesat",
+    "CubeDataset": ("folder", "FolderDataset"),  # its former name
+    "FolderDataset": ("folder", "FolderDataset"),
+    "Landscape": ("landscape", "Landscape"),
+    "LandscapeTiles": ("landscape", "LandscapeTiles"),
+    "TreeSatDataset": ("treesat", "TreeSatDataset"),
 }
 
 __all__ = [
     "ArrayTiles",
     "CubeDataset",
+    "FolderDataset",
     "Geo",
     "Landscape",
     "LandscapeTiles",
@@ -52,4 +55,5 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _READERS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_READERS[name]}", __name__), name)
+    module, found = _READERS[name]
+    return getattr(importlib.import_module(f".{module}", __name__), found)

@@ -40,14 +40,17 @@ class ArrayTiles(TileDataset):
         modalities: names, bands and units, in the order in which batches hold them.
         values: by modality, image (N,C,H,W) or series (N,L,C,H,W), where (H, W) is ``grid`` times the modality's
             patch size; without (H, W) where both are 1. Kept as float32, copied only where necessary.
-        days: of every series, (L,) or (N,L) whole days since the first day of the calendar that all tiles share.
+        days: of every series, (L,) or (N,L) whole days since ``origin``.
         grid: patches per tile (rows, columns).
         names: of the tiles; ``"0"``, ``"1"``, ... by default.
         task, classes, labels, splits: see :class:`~fusion.data.TileDataset`.
         places: where each tile lies.
+        origin: 1 January of the year of the series, as ``"2021-01-01"`` or datetime64, one for all tiles or N. Without
+            it the year is unknown: what goes by the season still works, calendar dates do not.
 
     Raises:
-        ValueError: arrays, days, names or places whose shapes do not fit; an infinite value; the modality is named.
+        ValueError: arrays, days, names or places whose shapes do not fit; an infinite value; the modality is named. An
+            origin that is no 1 January.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class ArrayTiles(TileDataset):
         labels: Tensor | np.ndarray | None = None,
         splits: Mapping[str, Sequence[int]] | None = None,
         places: Sequence[Geo | None] | None = None,
+        origin: str | np.datetime64 | Sequence[str | np.datetime64] | np.ndarray | None = None,
     ) -> None:
         if not modalities:
             raise ValueError("ArrayTiles: no modality given")
@@ -81,9 +85,10 @@ class ArrayTiles(TileDataset):
             for m in modalities
             if m.kind == "series"
         }
-        for what, given in (("names", names), ("places", places)):
-            if given is not None and len(given) != count:
-                raise ValueError(f"ArrayTiles: {len(given)} {what} for {count} tiles")
+        for what, told in (("names", names), ("places", places)):
+            if told is not None and len(told) != count:
+                raise ValueError(f"ArrayTiles: {len(told)} {what} for {count} tiles")
+        self._origin = _first_days(origin, count)
         self._places = list(places) if places is not None else None
         super().__init__(
             [str(i) for i in range(count)] if names is None else [str(name) for name in names],
@@ -96,7 +101,7 @@ class ArrayTiles(TileDataset):
         )
 
     def _read(self, row: int, rng: np.random.Generator | None) -> Tile:
-        tile = Tile(self._names[row], {})
+        tile = Tile(self._names[row], {}, origin=None if self._origin is None else self._origin[row])
         for modality in self.modalities:
             name, values = modality.name, self._values[modality.name][row]
             if modality.kind == "image":
@@ -149,3 +154,16 @@ def _calendar(modality: Modality, days: np.ndarray | None, shape: tuple[int, int
             f"{shape[0]} tiles of {shape[1]} dates, so whole numbers {shape[1:]} or {shape} are wanted"
         )
     return np.broadcast_to(days.astype(np.int64), shape).copy()
+
+
+def _first_days(origin: object, count: int) -> np.ndarray | None:
+    """(N,) datetime64[D] of the tiles, or None where the year is unknown."""
+    if origin is None:
+        return None
+    days = np.asarray(origin, dtype="datetime64[D]")
+    if days.shape not in ((), (count,)):
+        raise ValueError(f"ArrayTiles: origin has shape {days.shape}; one date, or one for each of {count} tiles")
+    wrong = np.atleast_1d(days)[np.atleast_1d(days != days.astype("datetime64[Y]"))]
+    if len(wrong):
+        raise ValueError(f"ArrayTiles: origin {wrong[0]} is not 1 January; days count from 1 January of a year")
+    return np.broadcast_to(days, (count,))

@@ -10,7 +10,7 @@ import torch
 
 from .dataset import TileDataset
 from .modality import Modality
-from .tiles import Tile, TileBatch, observed
+from .tiles import Geo, Tile, TileBatch, values_by_band
 from .units import check_range, looks_like
 
 __all__ = ["ModalityReport", "Report", "check", "check_labels", "check_modalities", "check_values"]
@@ -94,7 +94,7 @@ class _Tally:
         self.days: list[int] = []
 
     def add(self, tile: Tile) -> None:
-        values = observed(tile, self.modality.name)  # (C, n)
+        values = values_by_band(tile, self.modality.name)  # (C, n)
         if values is None:
             return
         self.tiles += 1
@@ -161,7 +161,7 @@ def check(dataset: TileDataset, tiles: int | None = 2000) -> Report:
     return Report(len(dataset), len(chosen) - unread, ", ".join(crs), reports, labels, listed, warnings + of_labels)
 
 
-def _places(dataset: TileDataset, chosen: np.ndarray) -> list:
+def _places(dataset: TileDataset, chosen: np.ndarray) -> list[Geo | None]:
     try:
         return dataset.subset(chosen[:: max(1, len(chosen) // 50)]).places()
     except ValueError:  # a damaged file, which is a problem already
@@ -295,6 +295,6 @@ def check_values(
                     f"modality {modality.name!r}: {given.shape[-3]} bands in data of shape {tuple(given.shape)}, "
                     f"{modality.channels} wanted: {', '.join(modality.bands)}"
                 )
-        parts = [part for sample in samples if (part := observed(sample, modality.name)) is not None]
+        parts = [part for sample in samples if (part := values_by_band(sample, modality.name)) is not None]
         if parts:
             check_range(np.concatenate(parts, axis=1), modality)

@@ -45,7 +45,7 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
         task: Task | None = None,
         classes: Sequence[str] = (),
         labels: Tensor | None = None,
-        splits: Mapping[str, Sequence[int]] | None = None,
+        splits: Mapping[str, Sequence[int] | np.ndarray] | None = None,
     ) -> None:
         """
         Args:
@@ -122,12 +122,16 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
         Raises:
             ValueError: the data set has no labels.
         """
+        return self._all_labels()[torch.from_numpy(self._rows)]
+
+    def _all_labels(self) -> Tensor:
+        """Of the reader's own list."""
         if self._labels is None:
             raise ValueError(
                 f"{type(self).__name__} of {len(self)} tiles, e.g. {self.names[0]}, has no labels; give the reader a "
                 "label file or variable"
             )
-        return self._labels[torch.from_numpy(self._rows)]
+        return self._labels
 
     def places(self) -> list[Geo | None]:
         """Where each tile lies; reads no imagery."""
@@ -188,7 +192,7 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
         Raises:
             ValueError: no labels, or a class that does not exist.
         """
-        labels = self.labels()
+        labels, every = self.labels(), self._all_labels()
         unknown = [name for name in names if name not in self.classes]
         if unknown or not names:
             raise ValueError(f"with_classes: {unknown or names} not among {', '.join(self.classes)}")
@@ -202,9 +206,9 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
             position = torch.full((len(self.classes),), -1).scatter(
                 0, torch.tensor(columns), torch.arange(len(columns))
             )
-            view._labels = position[self._labels]
+            view._labels = position[every]
         else:
-            view._labels = self._labels[:, columns]
+            view._labels = every[:, columns]
         return view
 
 
@@ -224,9 +228,15 @@ def _admit(tile: Tile, modality: Modality, grid: tuple[int, int]) -> None:
             f"tile {tile.name}: {name!r} has shape {tuple(values.shape)}; its modality says a {modality.kind} of "
             f"{modality.channels} bands ({', '.join(modality.bands)}) and {size[0]} x {size[1]} pixels"
         )
+    if name in tile.observed and tile.observed[name].shape != values.shape:
+        raise ValueError(
+            f"tile {tile.name}: {name!r} has values of shape {tuple(values.shape)} and observed of shape "
+            f"{tuple(tile.observed[name].shape)}; they must be the same"
+        )
     if modality.kind == "image":
         if not np.isfinite(values.numpy()).all():
             del tile.values[name]
+            tile.observed.pop(name, None)
         return
     days = tile.days.get(name)
     if days is None or len(days) != len(values):
@@ -238,7 +248,7 @@ def _admit(tile: Tile, modality: Modality, grid: tuple[int, int]) -> None:
     finite = torch.from_numpy(np.isfinite(values.numpy()).all(axis=(1, 2, 3)))
     valid = tile.valid.get(name, torch.ones_like(finite)) & finite
     if not valid.any():
-        for part in (tile.values, tile.days, tile.valid):
+        for part in (tile.values, tile.days, tile.valid, tile.observed):
             part.pop(name, None)
         return
     if not finite.all():

@@ -69,5 +69,5 @@ class Modality:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Modality:
-        listed = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in fields.items()}
-        return cls(**listed)
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in fields.items()}
+        return cls(**plain)

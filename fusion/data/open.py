@@ -27,7 +27,7 @@ def open_data(source: str | Path, **reader: Any) -> TileDataset:
       :class:`~fusion.data.LandscapeTiles`.
     * a folder with ``*_filenames.lst``: TreeSatAI-TS; options of :class:`~fusion.data.TreeSatDataset`.
     * a YAML file: cubes as it describes them, in its own folder or in ``folder``; options of
-      :class:`~fusion.data.CubeDataset`.
+      :class:`~fusion.data.FolderDataset`.
     * a folder, with the description as ``cube``: a file, or the name of one that ships with the package.
 
     Raises:
@@ -39,14 +39,16 @@ def open_data(source: str | Path, **reader: Any) -> TileDataset:
     if not path.exists():
         raise ValueError(f"no data at {path}; give {_NO_READER}")
     if "cube" in reader or path.suffix in (".yaml", ".yml"):
-        from .cube import CubeDataset
+        from .folder import FolderDataset
 
         description, folder, options = _folder(path, reader)
-        return call(CubeDataset, options, "reader of cubes", description, folder)
+        tiles: TileDataset = call(FolderDataset, options, "reader of cubes", description, folder)
+        return tiles
     if any(path.glob("*_filenames.lst")) or any(path.glob("split/*_filenames.lst")):
         from .treesat import TreeSatDataset
 
-        return call(TreeSatDataset, reader, "reader of TreeSatAI-TS", path)
+        treesat: TileDataset = call(TreeSatDataset, reader, "reader of TreeSatAI-TS", path)
+        return treesat
     raise ValueError(f"{path} is not recognised; give {_NO_READER}")
 
 
@@ -64,7 +66,8 @@ def open_cubes(source: str | Path, **reader: Any) -> list[Cube]:
     if not path.exists() or (path.is_dir() and "cube" not in reader):
         raise ValueError(f"no described cubes at {path}; give a YAML that describes a folder, or --reader.cube NAME")
     description, folder, options = _folder(path, reader)
-    return call(read_cubes, options, "reader of cubes", description, folder)
+    cubes: list[Cube] = call(read_cubes, options, "reader of cubes", description, folder)
+    return cubes
 
 
 def _folder(path: Path, reader: Mapping[str, Any]) -> tuple[str | Path, Path, dict[str, Any]]:
@@ -80,7 +83,8 @@ def _landscape(options: Mapping[str, Any]) -> TileDataset:
 
     scene = {k: v for k, v in options.items() if k in ("size", "seed", "year", "field_metres", "fine")}
     tiles = {k: v for k, v in options.items() if k not in scene}
-    return call(LandscapeTiles, tiles, "reader of the landscape", Landscape(**scene))
+    cut: TileDataset = call(LandscapeTiles, tiles, "reader of the landscape", Landscape(**scene))
+    return cut
 
 
 def partition(dataset: TileDataset, splits: Mapping[str, str | None] | None = None) -> dict[str, TileDataset]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from .dataset import TileDataset
 from .modality import Modality
-from .tiles import observed
+from .tiles import values_by_band
 
 __all__ = ["fit_statistics"]
 
@@ -28,7 +28,7 @@ def fit_statistics(dataset: TileDataset, tiles: int = 1024) -> tuple[Modality, .
     for i in chosen:
         tile = dataset[int(i)]
         for name in count:
-            values = observed(tile, name)  # (C, n)
+            values = values_by_band(tile, name)  # (C, n)
             if values is None:
                 continue
             values = values.astype(np.float64)

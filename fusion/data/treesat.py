@@ -75,10 +75,10 @@ class TreeSatDataset(TileDataset):
     s1-des    series  VV VH (10 m)                                    dB, or linear
     ========  ======  ==============================================  ===========================
 
-    Days are 0-based days of the year. The aerial image is cut to 300 x 300 pixels, 50 for each patch of 10 m: from the
-    centre, or anywhere in a random view. A series comes with at most ``max_dates`` dates: spread evenly and clear of
-    cloud, or drawn at random in a random view. Only these dates are read. Missing pixels (cloud, snow, no backscatter)
-    take the tile's mean of their date and band.
+    Days count from 1 January of the year of most products. The aerial image is cut to 300 x 300 pixels, 50 for each
+    patch of 10 m: from the centre, or anywhere in a random view. A series comes with at most ``max_dates`` dates:
+    spread evenly and clear of cloud, or drawn at random in a random view. Only these dates are read. Missing pixels
+    (cloud, snow, no backscatter) take the tile's mean of their date and band.
 
     Args:
         folder: with the layout above.
@@ -212,6 +212,7 @@ class TreeSatDataset(TileDataset):
 
     def _read(self, row: int, rng: np.random.Generator | None) -> Tile:
         tile = Tile(self._names[row], {})
+        years: set[int] = set()
         for modality in self.modalities:
             if modality.name == "aerial":
                 self._read_aerial(tile, rng)
@@ -220,7 +221,9 @@ class TreeSatDataset(TileDataset):
             path = self._series[tile.name]
             with reading(path), h5py.File(path) as file:
                 for name in series:
-                    self._read_series(tile, name, file, path, rng)
+                    years |= self._read_series(tile, name, file, path, rng)
+        if len(years) == 1:  # files hold one year; if series disagreed, one origin could not be true of all
+            tile.origin = np.datetime64(f"{years.pop():04d}-01-01", "D")
         return tile
 
     def _read_aerial(self, tile: Tile, rng: np.random.Generator | None) -> None:
@@ -237,7 +240,10 @@ class TreeSatDataset(TileDataset):
             tile.geo = self._patch_grid(image)
         tile.values["aerial"] = torch.from_numpy(pixels.astype(np.float32))
 
-    def _read_series(self, tile: Tile, name: str, file: h5py.File, path: Path, rng: np.random.Generator | None) -> None:
+    def _read_series(
+        self, tile: Tile, name: str, file: h5py.File, path: Path, rng: np.random.Generator | None
+    ) -> set[int]:
+        """Puts one series into the tile; returns its year, none if there is no date."""
         sensor = _SENSORS[name]
         need_keys(path, list(file), [f"{sensor.key}-data", f"{sensor.key}-products"])
         data = file[f"{sensor.key}-data"]
@@ -247,7 +253,7 @@ class TreeSatDataset(TileDataset):
                 f"{path}: {sensor.key}-data has shape {data.shape}, (dates, {expected[0]}, {SIDE}, {SIDE}) wanted: "
                 f"bands {', '.join(sensor.bands)}"
             )
-        days = _days(path, sensor, [p.decode() for p in file[f"{sensor.key}-products"][()]])
+        days, year = _days(path, sensor, [p.decode() for p in file[f"{sensor.key}-products"][()]])
         if len(days) != len(data):
             raise ValueError(
                 f"{path}: {len(data)} dates in {sensor.key}-data but {len(days)} in {sensor.key}-products; the dates "
@@ -271,6 +277,7 @@ class TreeSatDataset(TileDataset):
         tile.values[name] = torch.from_numpy(values[order])
         tile.days[name] = torch.from_numpy(days[chosen][order])
         tile.valid[name] = torch.from_numpy(valid[order])
+        return {year} if len(days) else set()
 
     def _clear(self, file: h5py.File, path: Path, dates: int) -> np.ndarray:
         """(L, 6, 6) bool, free of cloud and snow."""
@@ -281,17 +288,18 @@ class TreeSatDataset(TileDataset):
                 f"{path}: sen-2-masks has shape {masks.shape}, ({dates}, 2, {SIDE}, {SIDE}) wanted: snow and cloud "
                 "probability. max_cloud=1 does without it"
             )
-        return (masks[:, :2] <= CLOUDY).all(axis=1)  # channels after the second are filling in some files
+        clear: np.ndarray = (masks[:, :2] <= CLOUDY).all(axis=1)  # other channels are filling in some files
+        return clear
 
 
-def _days(path: Path, sensor: _Sensor, products: list[str]) -> np.ndarray:
-    """(L,) int64 0-based days of the year of the series, which is the year of most products."""
+def _days(path: Path, sensor: _Sensor, products: list[str]) -> tuple[np.ndarray, int]:
+    """(L,) int64 days since 1 January of the year of the series, and that year, which is the year of most products."""
     try:
         dates = [datetime.strptime(p.split("_")[sensor.field][:8], "%Y%m%d").date() for p in products]
     except (IndexError, ValueError) as error:
         raise ValueError(f"{path}: {sensor.key}-products holds a name without a date ({error})") from error
     if not dates:
-        return np.zeros(0, dtype=np.int64)
+        return np.zeros(0, dtype=np.int64), 0
     years = [d.year for d in dates]
-    start = date(max(set(years), key=years.count), 1, 1)
-    return np.array([(d - start).days for d in dates], dtype=np.int64)
+    year = max(set(years), key=years.count)
+    return np.array([(d - date(year, 1, 1)).days for d in dates], dtype=np.int64), year

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from .modality import Modality
@@ -96,6 +94,6 @@ def _message(modality: Modality, low: float, high: float, seen: str, but: str, w
     return f"modality {modality.name!r}: values {low:.4g}..{high:.4g} (p1..p99) look like {seen}, but {but}. Fix: {fix}"
 
 
-def _list(values: Sequence[float]) -> str:
+def _list(values: np.ndarray) -> str:
     shown = [f"{v:.4g}" for v in values[:3]]
     return ", ".join(shown) + (", ..." if len(values) > 3 else "")

@@ -83,7 +83,7 @@ class OmniSat(nn.Module):
             self.config.modality(name)  # refuses unknown ones
         if not names:
             raise ValueError("OmniSat: the batch has no modality")
-        out = Tokens(names, torch.empty(0), torch.stack([batch.present(n) for n in names]), {}, {}, {})
+        out = Tokens(names, torch.empty(0), torch.stack([batch.valid_tiles(n) for n in names]), {}, {}, {})
         tokens = []
         for name in names:
             modality, encoder = self.config.modality(name), self.encoders[name]

@@ -63,8 +63,8 @@ def test_what_is_nan_is_missing():
     assert list(tiles[2].values) == ["relief"]
     assert list(tiles[4].values) == ["s2"]
     batch = collate([tiles[i] for i in range(5)])
-    assert batch.present("s2").tolist() == [True, True, False, True, True]
-    assert batch.present("relief").tolist() == [True, True, True, True, False]
+    assert batch.valid_tiles("s2").tolist() == [True, True, False, True, True]
+    assert batch.valid_tiles("relief").tolist() == [True, True, True, True, False]
 
 
 def test_missing_pixels_take_the_mean_of_their_band_in_the_tile():

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fusion.data import (
-    CubeDataset,
+    FolderDataset,
     Landscape,
     LandscapeTiles,
     Modality,
@@ -108,7 +108,7 @@ def test_every_honest_tile_passes_its_own_statistics(tiles):
 @pytest.mark.parametrize("name", ["biomassters_mini", "treesatai_ts_mini"])
 def test_real_tiles_pass_their_own_statistics(name, data_dir):
     folder = data_dir(name)
-    data = CubeDataset("biomassters", folder) if name == "biomassters_mini" else TreeSatDataset(folder)
+    data = FolderDataset("biomassters", folder) if name == "biomassters_mini" else TreeSatDataset(folder)
     fitted = fit_statistics(data, tiles=64)
     check_values(data, fitted)
     for i in range(0, len(data), 16):

@@ -9,8 +9,8 @@ import h5py
 import numpy as np
 import yaml
 
-from fusion.data import CubeDataset, collate
-from fusion.data.cube import load_description
+from fusion.data import FolderDataset, collate
+from fusion.data.folder import load_description
 
 TEXT = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
 
@@ -39,7 +39,7 @@ def test_the_commented_description_reads_a_folder_that_is_as_it_says(tmp_path):
             if scene == "north":
                 file["s1"], file["s1_dates"] = rng.random((3, 2, 80, 80)) / 10, ["2020-03", "2020-05", "2020-07"]
     (tmp_path / "fusion.yaml").write_text(blocks("yaml")[0])
-    data = CubeDataset(tmp_path / "fusion.yaml", tmp_path)
+    data = FolderDataset(tmp_path / "fusion.yaml", tmp_path)
     assert len(data) == 50
     west, east = data[0], data[4]
     assert len(west.days["s2"]) == 4  # one not available, one cloudy

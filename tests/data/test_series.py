@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusion.data import Modality, Tile, TileDataset, collate
-from fusion.data.cube.calendar import parse_dates
+from fusion.data.folder.calendar import parse_dates
 from fusion.data.series import choose_dates, fill_gaps
 
 

@@ -196,7 +196,7 @@ def test_an_all_nan_series_is_a_missing_modality(folder):
         replace(file, "sen-1-asc-data", np.full((8, 2, 6, 6), np.nan, dtype=np.float32))
     data = TreeSatDataset(folder, ("s2", "s1-asc"))
     assert list(data[0].values) == ["s2"]
-    assert collate([data[0], data[1]]).present("s1-asc").tolist() == [False, True]
+    assert collate([data[0], data[1]]).valid_tiles("s1-asc").tolist() == [False, True]
 
 
 def test_unsorted_products_are_sorted_with_their_data(folder):

@@ -17,8 +17,8 @@ def smooth_noise(rng: np.random.Generator, size: int, scale: float) -> np.ndarra
     coarse = rng.standard_normal((knots, knots)).astype(np.float32)
     axis = np.arange(size, dtype=np.float32) / scale + 1
     rows, columns = np.meshgrid(axis, axis, indexing="ij")
-    field = ndimage.map_coordinates(coarse, [rows, columns], order=3, mode="nearest")
-    return (field - field.mean()) / (field.std() + 1e-6)
+    field: np.ndarray = ndimage.map_coordinates(coarse, [rows, columns], order=3, mode="nearest")
+    return np.asarray((field - field.mean()) / (field.std() + 1e-6))
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,11 @@ class Terrain:
 
 def make_terrain(rng: np.random.Generator, size: int) -> Terrain:
     """Hills of 1.5 km, 600 m and 200 m; hollows are wet."""
-    relief = sum(height * smooth_noise(rng, size, scale) for height, scale in ((90, 150), (35, 60), (8, 20)))
-    elevation = (450 + relief).astype(np.float32)
-    slope_south, slope_east = np.gradient(elevation, 10.0)
+    relief = np.zeros((size, size), dtype=np.float32)
+    for height, scale in ((90, 150), (35, 60), (8, 20)):
+        relief = relief + height * smooth_noise(rng, size, scale)
+    elevation: np.ndarray = (450 + relief).astype(np.float32)
+    slope_south, slope_east = (np.asarray(slope) for slope in np.gradient(elevation, 10.0))
     hollow = ndimage.gaussian_filter(elevation, 12) - elevation
     wetness = hollow / hollow.std() * 0.8 + 0.6 * smooth_noise(rng, size, 40)
     return Terrain(elevation, slope_east, slope_south, wetness.astype(np.float32))

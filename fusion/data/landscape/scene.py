@@ -81,13 +81,15 @@ class Landscape:
         weight = np.array([1.0, 0.9, 0.9, 1.0, 0.9, 1.0, 0.9, 1.1])
         climb = np.array([-0.2, -0.1, -0.1, -0.2, -0.3, 0.3, 0.0, 0.4])
         score = np.log(weight) + high[:, None] * climb + rng.gumbel(size=(len(self.fields), len(CLASSES)))
-        return score.argmax(axis=1)
+        drawn: np.ndarray = score.argmax(axis=1)
+        return drawn
 
     @cached_property
     def class_share(self) -> np.ndarray:
         """(H, W, classes) float32: the truth, share of each class in each 10 m pixel."""
         one_hot = np.eye(len(CLASSES), dtype=np.float32)[self.parcel_class]
-        return (self.fields.mixing @ one_hot).reshape(self.size, self.size, -1)
+        share: np.ndarray = self.fields.mixing @ one_hot
+        return share.reshape(self.size, self.size, -1)
 
     @cached_property
     def _traits(self) -> dict[str, np.ndarray]:
@@ -145,7 +147,8 @@ class Landscape:
         per_pixel = (self.fields.mixing @ typical).reshape(self.size, self.size)
         height = 1 - 0.0012 * (self.terrain.elevation - 450)
         moisture = 1 + 0.12 * np.tanh(self.terrain.wetness)
-        return (per_pixel * height * moisture * (1 + 0.05 * self._patchiness)).clip(min=0).astype(np.float32)
+        biomass: np.ndarray = per_pixel * height * moisture * (1 + 0.05 * self._patchiness)
+        return biomass.clip(min=0).astype(np.float32)
 
     def production(
         self,
@@ -171,7 +174,8 @@ class Landscape:
         green = efficiency[parcels, None] * self._canopy(days, parcels).green
         canopy = (mixing[:, parcels] @ green).T.reshape(len(days), *pixels.shape)
         warmth = (self.temperature(rows, columns, latitude, snow=snow)[days - 1] / 20).clip(0, 1)
-        return (canopy * light[:, None, None] * warmth).astype(np.float32)
+        production: np.ndarray = canopy * light[:, None, None] * warmth
+        return production.astype(np.float32)
 
     # What the sensors see.
 
@@ -220,7 +224,8 @@ class Landscape:
     @cached_property
     def trees(self) -> np.ndarray:
         """(H, W) float32 share of orchard and forest."""
-        return self.class_share[..., CLASSES.index("orchard") :].sum(axis=-1)
+        share: np.ndarray = self.class_share[..., CLASSES.index("orchard") :].sum(axis=-1)
+        return share
 
     def temperature(
         self,

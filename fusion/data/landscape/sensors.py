@@ -148,7 +148,8 @@ def _speckle(rng: np.random.Generator, size: int, looks: float) -> np.ndarray:
     """(H, W) unit-mean factor; neighbours are correlated, as pixels finer than the radar's resolution are."""
     single = rng.gamma(looks, 1 / looks, (size, size))
     coarse = ndimage.gaussian_filter(single, 0.8)
-    return (1 + (coarse - 1) * single.std() / coarse.std()).clip(0.02)
+    factor: np.ndarray = 1 + (coarse - 1) * single.std() / coarse.std()
+    return factor.clip(0.02)
 
 
 def aerial_image(

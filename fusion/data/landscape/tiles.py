@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..blocks import block_splits
-from ..dataset import TileDataset
+from ..dataset import Task, TileDataset
 from ..modality import Modality
 from ..series import choose_dates, fill_gaps
 from ..tiles import Geo, Tile
@@ -48,8 +48,8 @@ class LandscapeTiles(TileDataset):
     location     image   latitude, longitude, one value a patch  degrees
     ===========  ======  ======================================  ===================
 
-    Days are 0-based days of the year. Pixels under the (imperfect) cloud mask are missing: they take the tile's mean of
-    their date and band, and a date with more of them than ``max_cloud`` is left out.
+    Days count from 1 January of the landscape's year. Pixels under the (imperfect) cloud mask are missing: they take
+    the tile's mean of their date and band, and a date with more of them than ``max_cloud`` is left out.
 
     Args:
         landscape: the scene, or None for the default one.
@@ -106,7 +106,8 @@ class LandscapeTiles(TileDataset):
         steps = np.arange(0, landscape.size - tile + 1, stride)
         self._corners = np.stack(np.meshgrid(steps, steps, indexing="ij"), axis=-1).reshape(-1, 2)
         self.snow, self.latitude = snow, self._latitudes(latitudes, self._corners // (tile * block))
-        self._location = self._coordinates(latitudes is not None) if "location" in modalities else None
+        self._moved = latitudes is not None
+        self._location = self._coordinates() if "location" in modalities else np.empty((0, 2), np.float32)
         task, classes, labels = self._target(target)
         super().__init__(
             [f"r{row:04d}c{column:04d}" for row, column in self._corners],
@@ -130,13 +131,14 @@ class LandscapeTiles(TileDataset):
         air = self.landscape.temperature(
             *self._window(row), latitude, snow=self.snow, raised=raised, trees=trees
         )  # (365, h, w)
-        return air.mean(axis=(1, 2))
+        mean: np.ndarray = air.mean(axis=(1, 2))
+        return mean
 
     def tree_share(self) -> np.ndarray:
         """(N,) share of orchard and forest of each tile of this view."""
         return self._tile_mean(self.landscape.trees[..., None])[self._rows, 0].numpy()
 
-    def _target(self, target: str | None) -> tuple[str | None, tuple[str, ...], Tensor | None]:
+    def _target(self, target: str | None) -> tuple[Task | None, tuple[str, ...], Tensor | None]:
         if target is None:
             return None, (), None
         if target == "biomass":
@@ -160,17 +162,17 @@ class LandscapeTiles(TileDataset):
             raise ValueError(f"LandscapeTiles: latitudes are (lowest, highest) within 0 to 70, not {tuple(between)}")
         _, number = np.unique(block, axis=0, return_inverse=True)
         rng = np.random.default_rng((self.landscape.seed, crc32(b"latitudes")))
-        drawn = rng.uniform(low, high, number.max() + 1)
+        drawn: np.ndarray = rng.uniform(low, high, number.max() + 1)
         return drawn[number.ravel()]
 
-    def _coordinates(self, moved: bool) -> np.ndarray:
+    def _coordinates(self) -> np.ndarray:
         """(N, 2) float32 latitude and longitude of the centres of the tiles; blocks move along their meridian."""
         from rasterio.warp import transform
 
         a, _, c, _, e, f = self.landscape.geo.transform
         row, column = (self._corners + self.tile / 2).T
         east, north = transform(self.landscape.crs, "EPSG:4326", c + a * column, f + e * row)
-        return np.stack([self.latitude if moved else north, east], axis=1).astype(np.float32)
+        return np.stack([self.latitude if self._moved else north, east], axis=1).astype(np.float32)
 
     def _window(self, row: int) -> tuple[slice, slice]:
         """Rows and columns of tile ``row`` on the 10 m grid."""
@@ -200,7 +202,7 @@ class LandscapeTiles(TileDataset):
         return Geo((a, b, c + a * float(k), d, e, f + e * float(r)), self.landscape.crs)
 
     def _read(self, row: int, rng: np.random.Generator | None) -> Tile:
-        tile = Tile(self._names[row], {})
+        tile = Tile(self._names[row], {}, origin=np.datetime64(f"{self.landscape.year:04d}-01-01", "D"))
         window = self._window(row)
         for modality in self.modalities:
             if modality.name == "aerial":

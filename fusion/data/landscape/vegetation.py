@@ -60,7 +60,8 @@ class Canopy:
 
 
 def _rise(day: np.ndarray, when: np.ndarray, width: np.ndarray | float) -> np.ndarray:
-    return 1 / (1 + np.exp(-np.clip((day - when) / width, -30, 30)))
+    rise: np.ndarray = 1 / (1 + np.exp(-np.clip((day - when) / width, -30, 30)))
+    return rise
 
 
 def grow(
@@ -124,10 +125,10 @@ def reflectance(
     share = np.where(classes == CLASSES.index("forest"), conifer, 0)[:, None]
     leaf = (GREEN[classes] * (1 - share) + CONIFER * share) * leafy
     bare = 1 - canopy.green - canopy.ripe - canopy.flower
-    mixed = (
+    mixed: np.ndarray = (
         bare[..., None] * (SOIL * bright)[:, None]
         + canopy.green[..., None] * leaf[:, None]
         + canopy.ripe[..., None] * RIPE
         + canopy.flower[..., None] * FLOWER
     )
-    return mixed.astype(np.float32)
+    return np.asarray(mixed, dtype=np.float32)

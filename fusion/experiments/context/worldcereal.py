@@ -13,8 +13,8 @@ import torch
 from ...context.cubes import Cube, observed_statistics
 from ...context.described import read_cubes
 from ...context.samples import ContextSamples
-from ...data import CubeDataset
-from ...data.cube.scene import read_map
+from ...data import FolderDataset
+from ...data.folder.labels import read_map
 from ...embed.dense import BlockEncoder
 from ...evaluation import Section
 from ...evaluation.plots import loss_curves
@@ -46,7 +46,7 @@ def open_patches(source: str | Path) -> tuple[dict[str, Any], str]:
 
 def _labels(source: str | Path) -> dict[str, tuple[dict[str, np.ndarray], tuple[str, ...]]]:
     """By kind, the class of every pixel by patch, -1 where there is none, and the classes."""
-    dataset = CubeDataset(_PRESETS / "worldcereal.yaml", source, ["s1"])
+    dataset = FolderDataset(_PRESETS / "worldcereal.yaml", source, ["s1"])
     types = dataset.description.labels
     found = {}
     for kind, described in {"crop type": types, "land cover": replace(types, variable="lc", classes=_COVER)}.items():

@@ -80,7 +80,7 @@ def tile_statistics(dataset: TileDataset, names: Sequence[str], *, deviation: bo
         for name in names:
             size = sum(m.channels for m in part.modalities if m.name == name)
             values = batch.values.get(name, torch.zeros(len(batch), size, 1, 1)).double().flatten(2)  # (B, C, n)
-            seen = batch.present(name) if name in batch.valid else torch.zeros(len(batch), dtype=torch.bool)
+            seen = batch.valid_tiles(name) if name in batch.valid else torch.zeros(len(batch), dtype=torch.bool)
             parts = [values.mean(2), values.std(2, correction=0)] if deviation else [values.mean(2)]
             columns += [part.masked_fill(~seen[:, None], torch.nan) for part in parts]
         rows.append(torch.cat(columns, dim=1).numpy())

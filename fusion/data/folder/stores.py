@@ -55,15 +55,16 @@ class TiffStack:
             raise ValueError(f"{other[0]}: bands and size {shapes[other[0]]} differ from {first} of {self.paths[0]}")
         self.shape = (len(self.paths), *first) if dated else first
 
-    def __getitem__(self, index: tuple[int | slice, ...]) -> np.ndarray:
+    def __getitem__(self, index: tuple[Any, ...]) -> np.ndarray:
         """``index`` names every axis: a date (if dated), all bands, and slices of rows and columns."""
         import rasterio
         from rasterio.windows import Window
 
-        path = self.paths[index[0] if len(self.shape) == 4 else 0]
+        path: Path = self.paths[index[0] if len(self.shape) == 4 else 0]
         rows, columns = (range(*part.indices(n)) for part, n in zip(index[-2:], self.shape[-2:], strict=True))
         with reading(path), rasterio.open(path) as image:
-            pixels = image.read(window=Window(columns.start, rows.start, len(columns), len(rows))).astype(np.float32)
+            window = Window(columns.start, rows.start, len(columns), len(rows))
+            pixels: np.ndarray = image.read(window=window).astype(np.float32)
             if image.nodata is not None:
                 pixels[pixels == image.nodata] = np.nan
         return pixels

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..tiles import Geo
+from .layer import Layer
 from .stores import Arrays, TiffStack, text
-
-if TYPE_CHECKING:
-    from .scene import Layer
 
 __all__ = ["locate"]
 
@@ -38,7 +36,7 @@ def locate(keys: Mapping[str, Any], layer: Layer, arrays: Arrays) -> tuple[Geo |
     else:
         crs, (left, top), (width, height), flipped = _from_variables(dict(keys), layer, arrays)
     _check_size(crs, width, height, layer)
-    metre = layer.source.resolution
+    metre = layer.resolution
     return Geo((width / metre, 0.0, left, 0.0, -height / metre, top), crs), flipped
 
 
@@ -79,7 +77,7 @@ def _cf(layer: Layer, arrays: Arrays) -> str:
         if arrays.has(layer.path, name):
             found = arrays.attributes(layer.path, name).get("crs_wkt")
             if found is not None:
-                return CRS.from_wkt(text(found)).to_string()
+                return str(CRS.from_wkt(text(found)).to_string())
     raise ValueError(f"{layer.path}: georeference cf: no spatial_ref or crs with crs_wkt; give epsg, x and y instead")
 
 
@@ -97,8 +95,8 @@ def _check_size(crs: str, width: float, height: float, layer: Layer) -> None:
         return
     metres = known.linear_units_factor[1]
     for side in (width, height):
-        if abs(side * metres / layer.source.resolution - 1) > 0.01:
+        if abs(side * metres / layer.resolution - 1) > 0.01:
             raise ValueError(
                 f"{layer.path}: pixels are {width * metres:g} x {height * metres:g} m, the description says "
-                f"{layer.source.resolution:g} m"
+                f"{layer.resolution:g} m"
             )

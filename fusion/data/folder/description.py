@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
 import yaml
 
 __all__ = ["AXES", "Description", "Labels", "Mask", "Source", "load_description"]
 
 AXES = ("time", "band", "y", "x")
+Part = TypeVar("Part")
 PRESETS = Path(__file__).parents[2] / "presets" / "data"
 
 
@@ -236,8 +237,8 @@ _NUMBERS = {
 }
 
 
-def _build(kind: type, table: Mapping[str, Any], where: str) -> Any:
-    known = {f.name: f for f in fields(kind)}
+def _build(kind: type[Part], table: Mapping[str, Any], where: str) -> Part:
+    known = {f.name: f for f in fields(cast(Any, kind))}
     unknown = [key for key in table if key not in known]
     if unknown:
         raise ValueError(f"{where}: unknown key {', '.join(map(repr, unknown))}; known are {', '.join(known)}")

@@ -13,13 +13,13 @@ import xarray
 import zarr
 from rasterio.transform import from_origin
 
-from fusion.data import CubeDataset, Geo, collate, fit_statistics
+from fusion.data import FolderDataset, Geo, collate, fit_statistics
 
 from .described_folder import DATES, DAYS, DESCRIPTION, SIDE, arrays, described, rewrite, write_hdf5
 
 
 def test_a_tile_holds_its_window_dates_and_bands(folder):
-    data = CubeDataset(DESCRIPTION, folder)
+    data = FolderDataset(DESCRIPTION, folder)
     assert data.names[:4] == ["north_r0000_c0000", "north_r0000_c0040", "north_r0040_c0000", "north_r0040_c0040"]
     assert len(data) == 8
     assert data.grid == (2, 2)
@@ -58,25 +58,25 @@ def write_netcdf(folder, values):
 )
 def test_every_format_gives_the_same_tiles(folder, suffix, write, memory):
     write(folder, arrays())
-    expected = CubeDataset(DESCRIPTION, folder)
-    data = CubeDataset(described(files=f"{{scene}}.{suffix}"), folder, memory=memory)
+    expected = FolderDataset(DESCRIPTION, folder)
+    data = FolderDataset(described(files=f"{{scene}}.{suffix}"), folder, memory=memory)
     for i in range(4):
         for item in (i, (i, 3)):
             assert data[item].values["s2"].equal(expected[item].values["s2"])
             assert data[item].days["s2"].equal(expected[item].days["s2"])
-    few = CubeDataset(described(files=f"{{scene}}.{suffix}"), folder, memory=memory, max_dates=2)
+    few = FolderDataset(described(files=f"{{scene}}.{suffix}"), folder, memory=memory, max_dates=2)
     assert few[1, 4].values["s2"].shape[0] == 2
 
 
 def test_variables_in_hdf5_groups(folder):
     write_hdf5(folder, arrays())
-    data = CubeDataset(described(files="{scene}.h5", s2__variable="group/s2"), folder)
+    data = FolderDataset(described(files="{scene}.h5", s2__variable="group/s2"), folder)
     assert data[0].values["s2"][0, 0, 0, 0] == 1000
 
 
 def test_a_data_set_can_be_sent_to_workers(folder):
     write_hdf5(folder, arrays())
-    data = CubeDataset(described(files="{scene}.h5"), folder, memory=0)
+    data = FolderDataset(described(files="{scene}.h5"), folder, memory=0)
     data[0]
     assert pickle.loads(pickle.dumps(data))[3].values["s2"].equal(data[3].values["s2"])
 
@@ -98,7 +98,7 @@ def test_geotiffs_by_date(tmp_path):
         image.write(arrays()["crop"], 1)
     source = {"files": "s2/{scene}_{date}.tif", "bands": ["B02", "B04", "B08"], "resolution": 10}
     labels = {"files": "{scene}_crop.tif", "resolution": 10, "reduction": "majority", "classes": {"a": 1, "b": [2, 3]}}
-    data = CubeDataset(described(files="s2/{scene}_{date}.tif", modalities={"s2": source}, labels=labels), tmp_path)
+    data = FolderDataset(described(files="s2/{scene}_{date}.tif", modalities={"s2": source}, labels=labels), tmp_path)
     assert data.labels().tolist() == [0, 1, 1, 1]
     assert data.names[0] == "T32_r0000_c0000"
     assert data[0].days["s2"].tolist() == DAYS
@@ -111,7 +111,7 @@ def test_geotiffs_by_date(tmp_path):
 def test_bands_named_by_the_file_are_picked_by_name(folder):
     rewrite(folder, names=np.array(["B02", "B04", "B08"]))
     rewrite(folder, "south", names=np.array(["B08", "B02", "B04"]))
-    data = CubeDataset(described(s2__bands="names", s2__use=["B08", "B02"]), folder)
+    data = FolderDataset(described(s2__bands="names", s2__use=["B08", "B02"]), folder)
     assert data.modalities[0].bands == ("B08", "B02")
     assert data[0].values["s2"][0, :, 0, 0].tolist() == [1200, 1000]
     assert data[4].values["s2"][0, :, 0, 0].tolist() == [1000, 1100]
@@ -123,7 +123,7 @@ def test_scale_offset_nodata_range_and_decibels(folder):
     values[1, 0, 0, 0] = 60000
     values[2, :, :4, :4] = -5
     rewrite(folder, s2=values)
-    data = CubeDataset(
+    data = FolderDataset(
         described(s2__scale=0.5, s2__offset=10, s2__nodata=-5, s2__range=[0, 50000]), folder, max_dates=None
     )
     tile = data[0]
@@ -131,7 +131,7 @@ def test_scale_offset_nodata_range_and_decibels(folder):
     gap_free = (values[0, 0, :4, :4].sum() + 5) / 15
     assert tile.values["s2"][0, 0, 0, 0] == pytest.approx(0.5 * gap_free + 10)  # the tile's mean of band and date
     assert tile.valid["s2"].tolist() == [True, True, False, True]
-    power = CubeDataset(described(s2__decibels=10, s2__offset=-83), folder)
+    power = FolderDataset(described(s2__decibels=10, s2__offset=-83), folder)
     assert power[3].values["s2"][0, 0, 0, 0] == pytest.approx(10 * np.log10(1036) - 83, rel=1e-5)
 
 
@@ -141,13 +141,13 @@ def test_masks_by_probability_and_by_class(folder):
     cloud[1, :1, :4] = 90
     rewrite(folder, cloud=cloud)
     mask = {"variable": "cloud", "at_most": 50}
-    tile = CubeDataset(described(s2__mask=mask), folder)[0]
+    tile = FolderDataset(described(s2__mask=mask), folder)[0]
     assert tile.days["s2"].tolist() == DAYS[1:]
     clear = arrays()["s2"][1, 0, 1:4, :4].mean()
     assert tile.values["s2"][0, 0, 0].tolist() == pytest.approx([clear] * 4)
-    strict = CubeDataset(described(s2__mask=mask, s2__max_cloud=0.1), folder)[0]
+    strict = FolderDataset(described(s2__mask=mask, s2__max_cloud=0.1), folder)[0]
     assert strict.days["s2"].tolist() == DAYS[2:]
-    by_class = CubeDataset(described(s2__mask={"variable": "cloud", "classes": [90]}), folder)[0]
+    by_class = FolderDataset(described(s2__mask={"variable": "cloud", "classes": [90]}), folder)[0]
     assert by_class.days["s2"].tolist() == DAYS[:1]
 
 
@@ -156,10 +156,10 @@ def test_a_coarser_mask_and_a_mask_band(folder):
     coarse[0, :2, :2] = 90
     rewrite(folder, coarse=coarse)
     rewrite(folder, "south", coarse=coarse)
-    data = CubeDataset(described(s2__mask={"variable": "coarse", "at_most": 50, "resolution": 20}), folder)
+    data = FolderDataset(described(s2__mask={"variable": "coarse", "at_most": 50, "resolution": 20}), folder)
     assert data[0].days["s2"].tolist() == DAYS[1:]
     assert data[1].days["s2"].tolist() == DAYS
-    band = CubeDataset(described(s2__mask={"variable": "s2", "band": "B08", "at_most": 2500}), folder)
+    band = FolderDataset(described(s2__mask={"variable": "s2", "band": "B08", "at_most": 2500}), folder)
     assert band.modalities[0].bands == ("B02", "B04")
     assert band[0].days["s2"].tolist() == DAYS[:2]
 
@@ -170,11 +170,11 @@ def test_availability_of_dates_and_of_bands(folder):
     per_band[2, 1] = False
     rewrite(folder, per_date=per_date, per_band=per_band)
     rewrite(folder, "south", per_date=~per_date, per_band=per_band)
-    assert CubeDataset(described(s2__available="per_date"), folder)[0].days["s2"].tolist() == [9, 166, 397]
-    assert CubeDataset(described(s2__available="per_date"), folder)[4].days["s2"].tolist() == [60]
-    data = CubeDataset(described(s2__available="per_band"), folder)
+    assert FolderDataset(described(s2__available="per_date"), folder)[0].days["s2"].tolist() == [9, 166, 397]
+    assert FolderDataset(described(s2__available="per_date"), folder)[4].days["s2"].tolist() == [60]
+    data = FolderDataset(described(s2__available="per_band"), folder)
     assert data[0].days["s2"].tolist() == [9, 60, 397]
-    two = CubeDataset(described(s2__available="per_band", s2__use=["B02", "B08"]), folder)
+    two = FolderDataset(described(s2__available="per_band", s2__use=["B02", "B08"]), folder)
     assert len(two[0].days["s2"]) == 4
 
 
@@ -198,7 +198,7 @@ def test_other_axes_images_and_weather(folder):
         "rain": {"variable": "rain", "axes": ["time", "band"], "bands": ["sum", "max"],
                  "dates": ["2020-02-01", "2020-02-02", "2020-02-03", "2020-02-04", "2020-02-05"]},
     }  # fmt: skip
-    data = CubeDataset(described(modalities=modalities), folder)
+    data = FolderDataset(described(modalities=modalities), folder)
     tile = data[3]
     assert tile.values["last"].equal(tile.values["s2"])
     assert tile.values["single"].equal(tile.values["s2"][:, :1])
@@ -212,14 +212,14 @@ def test_other_axes_images_and_weather(folder):
 
 
 def test_months_without_a_year_roll_over(folder):
-    data = CubeDataset(described(s2__dates=["Sep", "Nov", "Jan", "Aug"]), folder)
+    data = FolderDataset(described(s2__dates=["Sep", "Nov", "Jan", "Aug"]), folder)
     assert data[0].days["s2"].tolist() == [257, 318, 379, 591]
 
 
 def test_unsorted_dates_are_sorted_with_their_data(folder):
     order = [2, 0, 3, 1]
     rewrite(folder, dates=np.array(DATES, dtype="S10")[order], s2=arrays()["s2"][order])
-    tile = CubeDataset(DESCRIPTION, folder)[0]
+    tile = FolderDataset(DESCRIPTION, folder)[0]
     assert tile.days["s2"].tolist() == DAYS
     assert tile.values["s2"][:, 0, 0, 0].tolist() == [1000, 2000, 3000, 4000]
 
@@ -233,11 +233,11 @@ def test_places_from_bounds_and_from_coordinates_either_way_up(folder):
             x=500005.0 + 10 * np.arange(8), y=5399925.0 + 10 * np.arange(8),
         )  # fmt: skip
     labels = {"variable": "crop", "resolution": 10, "reduction": "majority", "classes": {"a": 1, "b": 2, "c": 3}}
-    flipped = CubeDataset(described(georeference={"epsg": "epsg", "x": "x", "y": "y"}, labels=labels), folder)
+    flipped = FolderDataset(described(georeference={"epsg": "epsg", "x": "x", "y": "y"}, labels=labels), folder)
     assert flipped.places()[2] == Geo((10.0, 0.0, 500000.0, 0.0, -10.0, 5399960.0), "EPSG:32631")
     assert np.array_equal(flipped[2].values["s2"], arrays()["s2"][:, :, 4:, :4])
     assert flipped.labels()[:4].tolist() == [0, 1, 2, 1]
-    as_is = CubeDataset(described(georeference={"epsg": 32631, "bounds": "bounds"}), folder)
+    as_is = FolderDataset(described(georeference={"epsg": 32631, "bounds": "bounds"}), folder)
     assert as_is.places() == flipped.places()
     assert np.array_equal(as_is[2].values["s2"], south_up[:, :, 4:, :4])
 
@@ -246,7 +246,7 @@ def test_places_in_degrees_and_by_cf_conventions(folder):
     lat, lon = 47 - 0.0001 * (np.arange(8) + 0.5), 11 + 0.00013 * (np.arange(8) + 0.5)
     for scene in ("north", "south"):
         rewrite(folder, scene, lat=lat, lon=lon)
-    degrees = CubeDataset(described(georeference={"epsg": 4326, "x": "lon", "y": "lat"}), folder)
+    degrees = FolderDataset(described(georeference={"epsg": 4326, "x": "lon", "y": "lat"}), folder)
     place = degrees.places()[3]
     assert place.crs == "EPSG:4326"
     assert place.transform == pytest.approx((0.00013, 0, 11 + 4 * 0.00013, 0, -0.0001, 47 - 4 * 0.0001))
@@ -257,7 +257,7 @@ def test_places_in_degrees_and_by_cf_conventions(folder):
     ).assign(
         spatial_ref=xarray.Variable((), 0, {"crs_wkt": rasterio.CRS.from_epsg(32632).to_wkt()})
     ).to_netcdf(folder / "a.nc", engine="h5netcdf")  # fmt: skip
-    cf = CubeDataset(described(files="{scene}.nc", georeference={"cf": True}), folder)
+    cf = FolderDataset(described(files="{scene}.nc", georeference={"cf": True}), folder)
     assert cf.places()[0] == Geo((10.0, 0.0, 499995.0, 0.0, -10.0, 5400005.0), "EPSG:32632")
 
 
@@ -268,7 +268,7 @@ def test_labels_mean_majority_any_and_map(folder):
     rewrite(folder, crop=crop)
 
     def labelled(**labels):
-        return CubeDataset(described(labels={"resolution": 10} | labels), folder)
+        return FolderDataset(described(labels={"resolution": 10} | labels), folder)
 
     classes = {"wheat": 1, "other": [2, 3]}
     majority = labelled(variable="crop", reduction="majority", classes=classes, min_labelled=0.6)
@@ -286,7 +286,7 @@ def test_labels_mean_majority_any_and_map(folder):
     assert whole.labels().shape == (8, 4, 4)
     assert whole.labels()[0, 0, 0] == -1
     assert labelled(variable="crop", reduction="none", classes={"a": 1})[1].label.shape == (4, 4)
-    assert len(CubeDataset(described(labels={"variable": "crop", "resolution": 10, "reduction": "majority",
+    assert len(FolderDataset(described(labels={"variable": "crop", "resolution": 10, "reduction": "majority",
                                              "classes": {"a": 1}}), folder, labels=False)) == 8  # fmt: skip
 
 
@@ -296,21 +296,21 @@ def test_splits_by_file_and_by_area_never_share_a_pixel(folder):
         "test": {"columns": [[0.5, 1]]},
         "edge": {"rows": [0.25, 1]},
     }
-    data = CubeDataset(described(splits=splits), folder)
+    data = FolderDataset(described(splits=splits), folder)
     assert data.split("train").names == ["north_r0000_c0000", "north_r0040_c0000"]
     assert data.split("test").names == [f"{s}_r{r:04d}_c0040" for s in ("north", "south") for r in (0, 40)]
     assert data.split("edge").names == [f"{s}_r0040_c{c:04d}" for s in ("north", "south") for c in (0, 40)]
-    overlapping = CubeDataset(described(splits=splits, stride=20), folder)
+    overlapping = FolderDataset(described(splits=splits, stride=20), folder)
     assert overlapping.split("train").names == [f"north_r{r:04d}_c0000" for r in (0, 20, 40)]
 
 
 def test_an_optional_modality_may_be_missing(folder):
     rewrite(folder, "north", s1=arrays()["s2"][:, :2])
     s1 = {"variable": "s1", "bands": ["VV", "VH"], "resolution": 10, "dates": "dates", "optional": True}
-    data = CubeDataset(described(modalities=DESCRIPTION["modalities"] | {"s1": s1}), folder)
+    data = FolderDataset(described(modalities=DESCRIPTION["modalities"] | {"s1": s1}), folder)
     assert list(data[0].values) == ["s2", "s1"]
     assert list(data[4].values) == ["s2"]
-    assert collate([data[0], data[4]]).present("s1").tolist() == [True, False]
+    assert collate([data[0], data[4]]).valid_tiles("s1").tolist() == [True, False]
     assert data.notes() == ["s1: not in 1 of 2 scenes, e.g. south"]
 
 
@@ -321,7 +321,7 @@ def test_nan_in_a_file_never_reaches_a_batch(folder):
     values[2, 1] = np.inf
     rewrite(folder, s2=values)
     rewrite(folder, "south", s2=np.full((4, 3, SIDE, SIDE), np.nan, dtype=np.float32))
-    data = CubeDataset(DESCRIPTION, folder)
+    data = FolderDataset(DESCRIPTION, folder)
     batch = collate([data[i] for i in range(len(data))])
     assert torch.isfinite(batch.values["s2"]).all()
     assert batch.valid["s2"][0].tolist() == [False, True, False, True]
@@ -331,14 +331,14 @@ def test_nan_in_a_file_never_reaches_a_batch(folder):
 
 
 def test_one_tile(folder):
-    data = CubeDataset(described(tile=80), folder).subset([1])
+    data = FolderDataset(described(tile=80), folder).subset([1])
     assert len(data) == 1
     assert collate([data[0]]).values["s2"].shape == (1, 4, 3, 8, 8)
 
 
 def test_biomassters(data_dir):
     folder = data_dir("biomassters_mini")
-    data = CubeDataset("biomassters", folder)
+    data = FolderDataset("biomassters", folder)
     assert len(data) == 512
     assert len(data.split("chip-0060c0a5")) == 256
     assert not set(data.split("train").names) & set(data.split("test").names)
@@ -360,15 +360,15 @@ def test_biomassters(data_dir):
 
 
 def test_worldcereal(data_dir):
-    data = CubeDataset("worldcereal", data_dir("worldcereal_patches"))
+    data = FolderDataset("worldcereal", data_dir("worldcereal_patches"))
     assert [m.name for m in data.modalities] == ["s2", "s2-20m", "s1", "surface-temperature", "weather"]
-    present = collate([data[0], data[len(data) - 1]]).present("s2")
+    present = collate([data[0], data[len(data) - 1]]).valid_tiles("s2")
     assert present.sum() == 1
     first = data.places()[0]
     assert first.crs == "EPSG:32631"
     assert first.transform[2] % 20 == 0
     assert 0.3 < len(data.split("train")) / len(data) < 0.7
-    monthly = CubeDataset("worldcereal-monthly", data_dir("worldcereal_patches"))
+    monthly = FolderDataset("worldcereal-monthly", data_dir("worldcereal_patches"))
     assert monthly[0].geo.transform[5] == 5612650.0
     s1 = fit_statistics(monthly.with_modalities(["s1"]))[0]
     assert -12 < s1.mean[0] < -7

@@ -6,8 +6,8 @@ import h5py
 import numpy as np
 import pytest
 
-from fusion.data import CubeDataset
-from fusion.data.cube import load_description
+from fusion.data import FolderDataset
+from fusion.data.folder import load_description
 
 from .described_folder import DATES, DESCRIPTION, SIDE, arrays, described, rewrite, write_hdf5
 
@@ -32,7 +32,7 @@ def truncate(folder):
 def test_a_file_that_is_not_as_described_names_itself(folder, spoil, message):
     spoil(folder)
     with pytest.raises(ValueError, match=message) as error:
-        CubeDataset(DESCRIPTION, folder)
+        FolderDataset(DESCRIPTION, folder)
     assert "1 problems in 2 scenes" in str(error.value)
     assert "south" not in str(error.value)
 
@@ -41,7 +41,7 @@ def test_every_bad_file_is_listed(folder):
     truncate(folder)
     rewrite(folder, "south", s2=None)
     with pytest.raises(ValueError, match="2 problems in 2 scenes") as error:
-        CubeDataset(DESCRIPTION, folder)
+        FolderDataset(DESCRIPTION, folder)
     assert "north.npz" in str(error.value)
     assert "south.npz" in str(error.value)
 
@@ -51,7 +51,7 @@ def test_a_truncated_hdf5_names_itself(folder):
     data = (folder / "north.h5").read_bytes()
     (folder / "north.h5").write_bytes(data[: len(data) // 2])
     with pytest.raises(ValueError, match=r"north.h5: cannot be read, the file is damaged or incomplete"):
-        CubeDataset(described(files="{scene}.h5"), folder)
+        FolderDataset(described(files="{scene}.h5"), folder)
 
 
 def test_a_chunk_damaged_inside_a_file_names_the_file(folder):
@@ -63,7 +63,7 @@ def test_a_chunk_damaged_inside_a_file_names_the_file(folder):
     raw = bytearray((folder / "north.h5").read_bytes())
     raw[offset + 20 : offset + 60] = bytes(40)
     (folder / "north.h5").write_bytes(raw)
-    data = CubeDataset(described(files="{scene}.h5"), folder, memory=0)
+    data = FolderDataset(described(files="{scene}.h5"), folder, memory=0)
     with pytest.raises(ValueError, match=r"north.h5: cannot be read"):
         data[0]
 
@@ -108,13 +108,13 @@ def test_a_chunk_damaged_inside_a_file_names_the_file(folder):
 )
 def test_a_description_that_cannot_be_is_refused(folder, changes, message):
     with pytest.raises(ValueError, match=message):
-        CubeDataset(described(**changes), folder)
+        FolderDataset(described(**changes), folder)
 
 
 def test_layers_that_cover_different_ground_are_refused(folder):
     s1 = {"variable": "s2", "bands": ["a", "b", "c"], "resolution": 20, "dates": "dates"}
     with pytest.raises(ValueError, match="'s1' covers 160 x 160 m and 's2' 80 x 80 m; check resolution"):
-        CubeDataset(described(modalities=DESCRIPTION["modalities"] | {"s1": s1}), folder)
+        FolderDataset(described(modalities=DESCRIPTION["modalities"] | {"s1": s1}), folder)
 
 
 def test_files_that_are_no_description(tmp_path):
@@ -124,4 +124,4 @@ def test_files_that_are_no_description(tmp_path):
     with pytest.raises(ValueError, match=r"b.yaml: is not YAML"):
         load_description(tmp_path / "b.yaml")
     with pytest.raises(ValueError, match="no such folder"):
-        CubeDataset(DESCRIPTION, tmp_path / "nowhere")
+        FolderDataset(DESCRIPTION, tmp_path / "nowhere")

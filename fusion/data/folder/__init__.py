@@ -1,6 +1,6 @@
 """Any folder of (time, band, y, x) arrays, described by a short YAML instead of code."""
 
-from .dataset import CubeDataset
+from .dataset import FolderDataset
 from .description import Description, Labels, Mask, Source, load_description
 
-__all__ = ["CubeDataset", "Description", "Labels", "Mask", "Source", "load_description"]
+__all__ = ["Description", "FolderDataset", "Labels", "Mask", "Source", "load_description"]

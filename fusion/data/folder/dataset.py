@@ -4,34 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..dataset import Task, TileDataset
+from ..dataset import TileDataset
 from ..files import one_message, reading
 from ..modality import Modality
 from ..series import choose_dates, fill_gaps
 from ..tiles import Geo, Tile
-from .description import Description, Source, load_description
-from .labels import reduce_map
-from .scene import Layer, Scene, open_scene, read_map
+from .description import Description, Labels, Source, load_description
+from .labels import label_blocks, reduce_map, task_of
+from .layer import Layer
+from .scene import Scene, open_scene
 from .stores import Arrays, find_files
+from .tiling import corners, members
 
-__all__ = ["CubeDataset"]
-
-_TASKS: dict[str, Task] = {"mean": "regression", "majority": "multiclass", "any": "multilabel"}
+__all__ = ["FolderDataset"]
 
 
-class CubeDataset(TileDataset):
+class FolderDataset(TileDataset):
     """Tiles of scenes stored as (time, band, y, x) arrays in HDF5, NetCDF, NPZ, Zarr, or as GeoTIFFs.
 
     Every header is checked when the data set is opened, and every scene that is not as described is named in one
-    error. Days count from 1 January of the year in which the scene's series begin. A pixel under the mask is missing: a
-    missing pixel takes the tile's mean of its date and band, and a date with too many of them is left out.
+    error. Days count from 1 January of the year in which the scene's series begin, the tile's ``origin``; where months
+    have no year it is unknown. A pixel under the mask is missing: a missing pixel takes the tile's mean of its date and
+    band, and a date with too many of them is left out.
 
     Args:
         description: YAML file, the name of one that ships with the package, what it would hold, or a
@@ -64,9 +64,7 @@ class CubeDataset(TileDataset):
         self.scenes = self._open_scenes()
         self._side = description.tile
         self._tiles = [  # scene, top and left in metres
-            (number, top, left)
-            for number, scene in enumerate(self.scenes)
-            for top, left in _corners(scene, description)
+            (number, top, left) for number, scene in enumerate(self.scenes) for top, left in corners(scene, description)
         ]
         if not self._tiles:
             extent = self.scenes[0].extent
@@ -74,17 +72,20 @@ class CubeDataset(TileDataset):
                 f"{self.folder}: no scene holds a tile of {description.tile:g} m, e.g. {self.scenes[0].name} is "
                 f"{extent[0]:g} x {extent[1]:g} m"
             )
-        values = None if description.labels is None else self._label_tiles()
-        task, classes = _task(description)
+        labelled = None if description.labels is None else self._label_tiles(description.labels)
+        task, classes = (None, ()) if description.labels is None else task_of(description.labels)
         patches = round(description.tile / description.patch)
         super().__init__(
             [f"{self.scenes[s].name}_r{top:04g}_c{left:04g}" for s, top, left in self._tiles],
             [self._modality(name, source) for name, source in description.modalities.items()],
             (patches, patches),
-            task=task if values is not None else None,
-            classes=classes if values is not None else (),
-            labels=values,
-            splits={name: self._members(name, rule) for name, rule in description.splits.items()},
+            task=task,
+            classes=classes,
+            labels=labelled,
+            splits={
+                name: members(name, rule, self.scenes, self._tiles, self._side)
+                for name, rule in description.splits.items()
+            },
         )
 
     # Opening.
@@ -119,38 +120,14 @@ class CubeDataset(TileDataset):
             raise ValueError(
                 f"{self.folder}: scenes differ in the bands of {name!r}: {bands}; list the common ones as use"
             )
-        resolution = source.resolution if source.spatial else self.description.patch
+        resolution = (source.resolution if source.spatial else None) or self.description.patch
         pixels = round(self.description.patch / resolution)
         return Modality(name, source.kind, bands.pop(), resolution, pixels, source.unit)
 
-    def _label_tiles(self) -> torch.Tensor:
+    def _label_tiles(self, labels: Labels) -> torch.Tensor:
         """Labels of all tiles; tiles without enough labelled pixels leave ``self._tiles``."""
-        labels = self.description.labels
-        paths = find_files(self.folder, labels.files or self.description.files)
-        blocks, problems = [], []
-        side = round(self._side / labels.resolution)
-        for scene in self.scenes:
-            try:
-                if scene.name not in paths:
-                    raise ValueError(f"scene {scene.name!r}: no file for the labels ({labels.files})")
-                path = paths[scene.name][0][0]
-                with reading(path):
-                    values = read_map(labels, path, self.arrays)
-                values = values[::-1] if scene.flipped else values
-                if np.less(np.array(values.shape) * labels.resolution, scene.extent).any():
-                    raise ValueError(
-                        f"{path}: labels of {values.shape} pixels of {labels.resolution:g} m do "
-                        f"not cover {scene.extent[0]:g} x {scene.extent[1]:g} m"
-                    )
-            except ValueError as error:
-                problems.append(str(error))
-                continue
-            for top, left in _corners(scene, self.description):
-                r, c = round(top / labels.resolution), round(left / labels.resolution)
-                blocks.append(values[r : r + side, c : c + side])
-        if problems:
-            raise ValueError(one_message(problems, f"{self.folder}: labels of {len(problems)} scenes cannot be used"))
-        values, enough = reduce_map(labels, np.stack(blocks))
+        blocks = label_blocks(labels, self.description, self.scenes, self.folder, self.arrays)
+        values, enough = reduce_map(labels, blocks)
         if not enough.any():
             raise ValueError(
                 f"{self.folder}: none of {len(enough)} tiles has {labels.min_labelled:.0%} labelled pixels; check "
@@ -158,23 +135,6 @@ class CubeDataset(TileDataset):
             )
         self._tiles = [tile for tile, keep in zip(self._tiles, enough, strict=True) if keep]
         return torch.from_numpy(values[enough])
-
-    def _members(self, split: str, rule: Mapping[str, Any]) -> list[int]:
-        """Tiles that lie wholly within the rows and columns, of scenes whose name matches."""
-        unknown = set(rule) - {"files", "rows", "columns"}
-        if unknown:
-            raise ValueError(f"split {split!r}: unknown key {', '.join(unknown)}; known are files, rows, columns")
-        members = []
-        for i, (number, top, left) in enumerate(self._tiles):
-            scene = self.scenes[number]
-            height, width = scene.extent
-            if (
-                fnmatch(scene.name, str(rule.get("files", "*")))
-                and _inside(top / height, (top + self._side) / height, rule.get("rows", [0, 1]))
-                and _inside(left / width, (left + self._side) / width, rule.get("columns", [0, 1]))
-            ):
-                members.append(i)
-        return members
 
     def storage(self, modality: str) -> tuple[int, str]:
         layers = [scene.layers[modality] for scene in self.scenes if modality in scene.layers]
@@ -189,7 +149,7 @@ class CubeDataset(TileDataset):
                 found.append(f"{modality.name}: not in {len(absent)} of {len(self.scenes)} scenes, e.g. {absent[0]}")
             for scene in self.scenes:
                 layer = scene.layers.get(modality.name)
-                if layer is None or layer.dates is None:
+                if layer is None or not len(layer.dates):
                     continue
                 empty = layer.empty_dates()
                 if empty:
@@ -213,7 +173,7 @@ class CubeDataset(TileDataset):
     def _read(self, row: int, rng: np.random.Generator | None) -> Tile:
         number, top, left = self._tiles[row]
         scene = self.scenes[number]
-        tile = Tile(self._names[row], {})
+        tile = Tile(self._names[row], {}, origin=scene.origin)
         for modality in self.modalities:
             layer = scene.layers.get(modality.name)
             if layer is None:
@@ -257,7 +217,9 @@ class CubeDataset(TileDataset):
         tile.days[name] = torch.from_numpy(days[chosen])
         tile.valid[name] = torch.from_numpy(valid)
 
-    def _pixels(self, scene: Scene, layer: Layer, resolution: float, corner: tuple[float, float]) -> tuple[int, ...]:
+    def _pixels(
+        self, scene: Scene, layer: Layer, resolution: float, corner: tuple[float, float]
+    ) -> tuple[int, int, int, int]:
         """Row, column, height and width of a tile in an array of this resolution, as it is stored."""
         if layer.extent is None:
             return 0, 0, 1, 1
@@ -269,16 +231,15 @@ class CubeDataset(TileDataset):
 
     def _values(self, scene: Scene, layer: Layer, dates: np.ndarray | None, corner: tuple[float, float]) -> np.ndarray:
         """(L, bands, h, w) of a tile, north up."""
-        values = layer.values(dates, self._pixels(scene, layer, layer.source.resolution or 1.0, corner))
+        values = layer.values(dates, self._pixels(scene, layer, layer.resolution, corner))
         return values[:, :, ::-1] if scene.flipped else values
 
     def _clear(self, scene: Scene, layer: Layer, corner: tuple[float, float]) -> np.ndarray:
         """(L, h, w) bool of all dates, on the pixels of the modality."""
-        own = layer.source.resolution
-        resolution = layer.source.mask.resolution or own
-        clear = layer.clear(np.arange(len(layer.dates)), self._pixels(scene, layer, resolution, corner))
+        window = self._pixels(scene, layer, layer.mask_resolution, corner)
+        clear = layer.clear(np.arange(len(layer.dates)), window)
         clear = clear[:, ::-1] if scene.flipped else clear
-        side = round(self._side / own)
+        side = round(self._side / layer.resolution)
         nearest = np.arange(side) * clear.shape[1] // side
         return clear[:, nearest[:, None], nearest]
 
@@ -292,24 +253,3 @@ def _narrow(description: Description, modalities: Sequence[str] | None, labels: 
             )
         description = replace(description, modalities={name: description.modalities[name] for name in modalities})
     return description if labels else replace(description, labels=None)
-
-
-def _task(description: Description) -> tuple[Task | None, tuple[str, ...]]:
-    labels = description.labels
-    if labels is None:
-        return None, ()
-    if labels.reduction == "none":
-        return ("multiclass" if labels.classes else "regression"), tuple(labels.classes) or (labels.name,)
-    return _TASKS[labels.reduction], tuple(labels.classes) or (labels.name,)
-
-
-def _corners(scene: Scene, description: Description) -> list[tuple[float, float]]:
-    """Top and left of the tiles of a scene, in metres."""
-    stride = description.stride or description.tile
-    tops, lefts = (np.arange(0, length - description.tile + 1e-6, stride) for length in scene.extent)
-    return [(float(top), float(left)) for top in tops for left in lefts]
-
-
-def _inside(start: float, end: float, intervals: Sequence[Any]) -> bool:
-    pairs = intervals if intervals and isinstance(intervals[0], list | tuple) else [intervals]
-    return any(low - 1e-9 <= start and end <= high + 1e-9 for low, high in pairs)
