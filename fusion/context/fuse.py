@@ -163,9 +163,8 @@ class ContextFusion(nn.Module):
 def observed_in(batch: TileBatch, name: str) -> Tensor:
     """(B, T, C, W, W) bool: which values of a sensor were observed.
 
-    A reader that knows it by pixel and band says so in a companion series ``<name>.observed`` of ones and zeros.
-    Without one, every value of a valid frame was observed.
+    Where the batch does not say, every value of a valid frame was observed.
     """
     valid = batch.valid[name][..., None, None, None]
-    companion = batch.values.get(f"{name}.observed")
-    return valid.expand(batch.values[name].shape) if companion is None else (companion > 0.5) & valid
+    observed = batch.observed.get(name)
+    return valid.expand(batch.values[name].shape) if observed is None else observed & valid

@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from fusion.data import Geo, Modality, Tile, TileDataset
+from fusion.data import Cube, Geo, Tile, TileDataset
 
 from .config import SensorConfig
-from .cubes import Cube
 
 __all__ = ["ContextSamples", "context_frames", "nearest_frames", "site_splits"]
 
@@ -89,10 +88,10 @@ def site_splits(
 class _Series:
     """A sensor of a cube in memory, with room for windows at the border."""
 
-    days: np.ndarray
+    days: np.ndarray  # since 1970-01-01
     values: np.ndarray  # (T, C, H + 2r, W + 2r)
     observed: np.ndarray
-    seen: np.ndarray  # (T, H, W)
+    seen: np.ndarray  # (T, H, W): at least one band was observed
 
 
 class ContextSamples(TileDataset):
@@ -100,8 +99,8 @@ class ContextSamples(TileDataset):
 
     The first sensor is the reference: a sample is one of its pixels on one of its dates, seen there. Every other
     sensor is represented by its window around the date nearest to that, at most ``longest_gap`` days away, or is
-    absent. Next to each sensor ``s2`` a batch holds ``s2.observed``, ones and zeros by pixel and band; what was not
-    observed has the band's mean.
+    absent. ``observed`` of a tile says by pixel and band what was; what was not has the band's mean. Days count from 1
+    January of the year of the cube's first date, of any of these sensors.
 
     The evaluation view takes the nearest dates; a random view (training) half of twice as many, so that one pixel gives
     many different contexts. In the paper all eleven dates are such a draw; here the middle one is given.
@@ -143,9 +142,9 @@ class ContextSamples(TileDataset):
         if limit is not None and limit < len(self._middles):
             chosen = np.random.default_rng(seed).choice(len(self._middles), limit, replace=False)
             self._middles = self._middles[np.sort(chosen)]
-        modalities = [m for s in sensors for m in (s.modality, _companion(s.modality))]
+        self._origins = [_january(series) for series in self._series]
         names = [f"{self._cubes[k].name}/{t}/{r}/{c}" for k, t, r, c in self._middles]
-        super().__init__(names, modalities, (1, 1))
+        super().__init__(names, [s.modality for s in sensors], (1, 1))
 
     def _load(self, cube: Cube) -> dict[str, _Series]:
         height, width = cube.shape
@@ -157,7 +156,7 @@ class ContextSamples(TileDataset):
                 mean = np.array(config.modality.mean or (0,) * config.modality.channels, dtype=np.float32)
                 values = np.where(observed, values, mean[:, None, None])
                 seen = observed[..., r : r + height, r : r + width].any(axis=1)
-                loaded[name] = _Series(np.asarray(cube.sensors[name].days), values, observed, seen)
+                loaded[name] = _Series(cube.sensors[name].epoch_days, values, observed, seen)
         return loaded
 
     def _place(self, row: int) -> Geo | None:
@@ -174,7 +173,8 @@ class ContextSamples(TileDataset):
         reference = next(iter(self.sensors))
         day = series[reference].days[date]
         wanted = {m.name for m in self.modalities}
-        tile = Tile(self._names[row], {})
+        tile = Tile(self._names[row], {}, origin=self._origins[cube])
+        first = self._origins[cube].astype(np.int64)
         for name, config in self.sensors.items():
             if name not in series or name not in wanted:
                 continue
@@ -188,13 +188,9 @@ class ContextSamples(TileDataset):
             valid = chosen >= 0
             window = np.s_[chosen, :, r : r + config.window, c : c + config.window]
             tile.values[name] = torch.from_numpy(own.values[window])
-            observed = own.observed[window] & valid[:, None, None, None]
-            tile.days[name] = torch.from_numpy(np.where(valid, own.days[chosen], 0))
+            tile.observed[name] = torch.from_numpy(own.observed[window] & valid[:, None, None, None])
+            tile.days[name] = torch.from_numpy(np.where(valid, own.days[chosen] - first, 0))
             tile.valid[name] = torch.from_numpy(valid)
-            companion = f"{name}.observed"
-            if companion in wanted:
-                tile.values[companion] = torch.from_numpy(observed.astype(np.float32))
-                tile.days[companion], tile.valid[companion] = tile.days[name], tile.valid[name]
         return tile
 
 
@@ -229,5 +225,7 @@ def _thinned(seen: np.ndarray, middle: int, config: SensorConfig, rng: np.random
     return thinned
 
 
-def _companion(modality: Modality) -> Modality:
-    return replace(modality, name=f"{modality.name}.observed", unit="observed 0/1", mean=(), std=())
+def _january(series: Mapping[str, _Series]) -> np.datetime64:
+    """1 January of the year of the first date of any sensor."""
+    first = min(own.days.min() for own in series.values() if len(own.days))
+    return np.datetime64(f"{first.astype('datetime64[D]').astype('datetime64[Y]')}-01-01", "D")

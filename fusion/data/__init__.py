@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from .arrays import ArrayTiles
 from .blocks import block_splits
+from .cubes import Cube, SensorCube
 from .dataset import TileDataset
 from .fraction import fraction
 from .modality import Modality
-from .open import open_data, partition
+from .open import open_cubes, open_data, partition
 from .statistics import fit_statistics
 from .tiles import Geo, Tile, TileBatch, collate
 
@@ -33,12 +34,14 @@ _READERS = {
 
 __all__ = [
     "ArrayTiles",
+    "Cube",
     "CubeDataset",
     "FolderDataset",
     "Geo",
     "Landscape",
     "LandscapeTiles",
     "Modality",
+    "SensorCube",
     "Tile",
     "TileBatch",
     "TileDataset",
@@ -47,6 +50,7 @@ __all__ = [
     "collate",
     "fit_statistics",
     "fraction",
+    "open_cubes",
     "open_data",
     "partition",
 ]

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..settings import call
+from .cubes import Cube
 from .dataset import TileDataset
-
-if TYPE_CHECKING:
-    from ..context.cubes import Cube
 
 __all__ = ["open_cubes", "open_data", "partition"]
 
@@ -55,12 +53,12 @@ def open_data(source: str | Path, **reader: Any) -> TileDataset:
 def open_cubes(source: str | Path, **reader: Any) -> list[Cube]:
     """Opens described data as whole cubes instead of tiles, for the context-aware system.
 
-    ``source`` and ``cube`` as in :func:`open_data`; further options of :func:`fusion.context.described.read_cubes`.
+    ``source`` and ``cube`` as in :func:`open_data`; further options of :func:`fusion.data.folder.read_cubes`.
 
     Raises:
         ValueError: no description, or what the reader refuses.
     """
-    from ..context.described import read_cubes
+    from .folder import read_cubes
 
     path = Path(source)
     if not path.exists() or (path.is_dir() and "cube" not in reader):

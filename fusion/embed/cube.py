@@ -11,7 +11,7 @@ import numpy as np
 from affine import Affine
 
 from fusion.context import ContextFusion
-from fusion.context.cubes import Cube
+from fusion.data.cubes import Cube
 
 from .codec import QuantizationError, unit
 from .dense import BlockEncoder
@@ -106,7 +106,7 @@ def embed_cube(
     started = time.perf_counter()
     reference = model.config.reference.modality.name
     if reference in cube.sensors:
-        share = cube.sensors[reference].seen_share()
+        share = cube.sensors[reference].observed_share()
         usable = np.flatnonzero(share > least_seen)
         dates = usable if dates is None else np.intersect1d(dates, np.flatnonzero(share > 0))
         if not len(dates):
@@ -115,16 +115,16 @@ def embed_cube(
                 f"{len(share)} dates (at best {share.max():.1%}); check nodata value and cloud mask"
             )
     encoder = BlockEncoder(model, cube, dates=dates, longest_gap=longest_gap)
-    empty = sorted({int(d) for d in cube.sensors[reference].days[share == 0]} | set(cube.skipped.get(reference, ())))
+    empty = {*cube.sensors[reference].dates[share == 0], *cube.skipped.get(reference, ())}
     about = {
         "model": fingerprint(model),
         "system": type(model).__name__,
         "sensors": {n: list(model.sensors[n].config.modality.bands) for n in encoder.sensors},
         "cube": cube.name,
-        "skipped": _iso(empty),
+        "skipped": sorted(map(str, empty)),
     }
     store = EmbeddingStore.create(
-        out, encoder.days, encoder.dim, cube.shape, cube.geo, block=block, dtype=dtype, about=about
+        out, encoder.dates, encoder.dim, cube.shape, cube.geo, block=block, dtype=dtype, about=about
     )
     made, pixels, meter = 0, 0, _Meter()
     while not store.complete and (left := [b for b in store.blocks() if not store.done(*b)]):
@@ -148,7 +148,7 @@ def embed_cube(
         store.path,
         files,
         store.shape,
-        tuple(_iso(encoder.days)),
+        tuple(map(str, encoder.dates)),
         tuple(about["skipped"]),
         made,
         int(np.prod(store.grid)),
@@ -160,7 +160,7 @@ def embed_cube(
 
 def _finish(store: EmbeddingStore, cube: Cube, encoder: BlockEncoder, rasters: bool) -> tuple[Path, ...]:
     folder = store.path.with_suffix("")
-    files = tuple(folder / f"{date}.tif" for date in _iso(encoder.days)) if rasters and cube.geo else ()
+    files = tuple(folder / f"{date}.tif" for date in encoder.dates) if rasters and cube.geo else ()
     with store.locked(0):
         if not store.complete:
             for leftover in folder.glob(".*.tif"):  # of killed writers
@@ -198,7 +198,3 @@ class _Meter:
 
     def result(self) -> QuantizationError:
         return QuantizationError(self.cosines / max(self.count, 1), self.worst)
-
-
-def _iso(days: Sequence[int] | np.ndarray) -> list[str]:
-    return [str(np.datetime64(int(day), "D")) for day in days]

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from fusion.context import ContextFusion, SensorAutoencoder
-from fusion.context.cubes import Cube
 from fusion.context.samples import context_frames, nearest_frames
+from fusion.data.cubes import Cube
 
 __all__ = ["BlockEncoder"]
 
@@ -27,7 +27,7 @@ class _Frames:
     """One sensor over one block of N pixels: what is needed to make a code of any pixel at any date."""
 
     model: SensorAutoencoder
-    days: np.ndarray  # (T,)
+    days: np.ndarray  # (T,) since 1970-01-01
     seen: np.ndarray  # (N, T)
     windows: Tensor  # (T, C, h, w, W, W), a view
     observed: Tensor  # the same
@@ -56,6 +56,10 @@ class BlockEncoder:
         dates: positions of the reference's dates to embed, ascending; None for all.
         longest_gap: days between a date and another sensor's nearest one, beyond which that sensor has no token.
         pixels: (H, W) bool of the cube, those to embed; the others are no data. None for all.
+
+    Attributes:
+        dates: (dates,) datetime64[D] that are embedded.
+        sensors: names of the model's sensors that the cube has.
 
     Raises:
         ValueError: the cube lacks the reference, or a sensor's bands or unit are not the model's.
@@ -87,9 +91,8 @@ class BlockEncoder:
                     )
         self.model, self.cube, self.reference, self.longest_gap = model.eval(), cube, reference, longest_gap
         self.pixels = np.ones(cube.shape, dtype=bool) if pixels is None else pixels
-        every = len(cube.sensors[reference].days)
-        self.dates = np.arange(every) if dates is None else np.asarray(dates, dtype=np.int64)
-        self.days = np.asarray(cube.sensors[reference].days)[self.dates]
+        every = cube.sensors[reference].dates
+        self.dates = every if dates is None else every[np.asarray(dates, dtype=np.int64)]
 
     @property
     def dim(self) -> int:
@@ -111,10 +114,11 @@ class BlockEncoder:
     def _gather(self, rows: slice, columns: slice, sizes: dict[str | None, int]) -> dict[str | None, np.ndarray]:
         height, width = rows.stop - rows.start, columns.stop - columns.start
         pixels = height * width
-        out = {n: np.full((len(self.days), pixels, size), np.nan, np.float32) for n, size in sizes.items()}
+        out = {n: np.full((len(self.dates), pixels, size), np.nan, np.float32) for n, size in sizes.items()}
         frames = {name: self._read(name, rows, columns) for name in self.sensors}
         wanted = self.pixels[rows, columns].ravel()
-        contexts = [self._contexts(frames, day, wanted) for day in self.days]
+        days = self.dates.astype(np.int64)
+        contexts = [self._contexts(frames, day, wanted) for day in days]
         for name in self.sensors:
             self._encode(frames[name], [context[name] for context in contexts])
         for t, context in enumerate(contexts):
@@ -126,13 +130,13 @@ class BlockEncoder:
                 if name in out:
                     out[name][t] = np.where(present[name][:, None], codes[name], np.nan)
             seen = present[self.reference]
-            gaps = {name: self._gaps(frames[name], context[name], self.days[t]) for name in context}
+            gaps = {name: self._gaps(frames[name], context[name], days[t]) for name in context}
             for start in range(0, pixels, _WINDOWS):
                 here = seen[start : start + _WINDOWS].nonzero().flatten() + start
                 if len(here):
                     parts = [{n: v[here] for n, v in p.items()} for p in (codes, gaps, present)]
                     out[None][t, here] = self.model.fuse(*parts)
-        return {n: v.transpose(0, 2, 1).reshape(len(self.days), -1, height, width) for n, v in out.items()}
+        return {n: v.transpose(0, 2, 1).reshape(len(self.dates), -1, height, width) for n, v in out.items()}
 
     def _read(self, name: str, rows: slice, columns: slice) -> _Frames:
         model, series = self.model.sensors[name], self.cube.sensors[name]
@@ -143,7 +147,7 @@ class BlockEncoder:
         views = [torch.from_numpy(part).unfold(2, window, 1).unfold(3, window, 1) for part in (values, observed)]
         times, pixels = len(seen), seen[0].size
         codes = torch.zeros(times, pixels, model.config.code)
-        return _Frames(model, np.asarray(series.days), seen.reshape(times, -1).T, *views, codes)
+        return _Frames(model, series.epoch_days, seen.reshape(times, -1).T, *views, codes)
 
     def _contexts(self, frames: dict[str, _Frames], day: int, wanted: np.ndarray) -> dict[str, np.ndarray]:
         """By sensor (N, frames) positions of dates, -1 where there is none; none at all for pixels that are not

@@ -43,7 +43,7 @@ class EmbeddingStore:
     def create(
         cls,
         path: str | Path,
-        days: Sequence[int] | np.ndarray,
+        dates: Sequence[Any] | np.ndarray,
         dim: int,
         size: tuple[int, int],
         geo: Geo | None,
@@ -55,7 +55,7 @@ class EmbeddingStore:
         """An empty store, or the one that is there if it was begun with the same arguments.
 
         Args:
-            days: since 1970-01-01, one a date.
+            dates: datetime64[D], or whole days since 1970-01-01.
             dim: dimensions of the embedding.
             size: rows and columns of pixels.
             geo: of the pixels, north up; None where unknown (x and y then count pixels).
@@ -72,9 +72,10 @@ class EmbeddingStore:
             raise ValueError(f"{path}: dtype is 'float32' or 'int8', not {dtype!r}")
         if geo is not None and (geo.transform[4] >= 0 or geo.transform[1] or geo.transform[3]):
             raise ValueError(f"{path}: rows must run from north to south, unrotated; the transform is {geo.transform}")
+        days = np.asarray(dates).astype("datetime64[D]").astype(np.int64)
         store = cls(path, (len(days), dim, *size), block, dtype)
         identity = {
-            "days": [int(d) for d in days],
+            "days": days.tolist(),
             "dim": dim,
             "size": list(size),
             "transform": None if geo is None else [float(v) for v in geo.transform],
@@ -91,7 +92,7 @@ class EmbeddingStore:
             else:
                 temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
                 temporary.chmod(0o755)
-                store._lay_out(temporary, np.asarray(days), geo, identity)
+                store._lay_out(temporary, days, geo, identity)
                 temporary.rename(path)
         return store
 
@@ -188,7 +189,7 @@ class EmbeddingStore:
         unit_ = "m" if geo else "pixel"
         time = {"units": "days since 1970-01-01", "calendar": "proleptic_gregorian", "standard_name": "time"}
         coordinates = {
-            "time": (days.astype(np.int64), time),
+            "time": (days, time),
             "feature": (np.array(band_names(dim)), {}),
             "y": (north + e * (np.arange(height) + 0.5), {"units": unit_, "standard_name": "projection_y_coordinate"}),
             "x": (west + a * (np.arange(width) + 0.5), {"units": unit_, "standard_name": "projection_x_coordinate"}),
@@ -252,7 +253,7 @@ def stack_geotiffs(rasters: Mapping[str, str | Path], out: str | Path, *, block:
 
     if not rasters:
         raise ValueError("stack_geotiffs: no raster")
-    days = np.array(sorted(rasters), dtype="datetime64[D]").astype(np.int64)
+    dates = np.array(sorted(rasters), dtype="datetime64[D]")
     found = [read_embeddings(rasters[date]) for date in sorted(rasters)]
     first = found[0]
     for date, other in zip(sorted(rasters), found, strict=True):
@@ -262,7 +263,7 @@ def stack_geotiffs(rasters: Mapping[str, str | Path], out: str | Path, *, block:
     geo = Geo(tuple(first.transform)[:6], first.crs or "")
     about = {"model": first.tags.get("FUSION_MODEL"), "system": first.tags.get("FUSION_SYSTEM")}
     values = np.stack([f.values for f in found])  # (dates, D, H, W)
-    store = EmbeddingStore.create(out, days, values.shape[1], values.shape[2:], geo, block=block, about=about)
+    store = EmbeddingStore.create(out, dates, values.shape[1], values.shape[2:], geo, block=block, about=about)
     for i, j in store.blocks():
         if not store.done(i, j):
             store.write(i, j, values[:, :, *store.pixels(i, j)])

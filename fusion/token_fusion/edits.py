@@ -27,9 +27,13 @@ def take(batch: TileBatch, order: Sequence[int] | Tensor) -> TileBatch:
     """The tiles ``order`` of a batch, in that order; a tile may be taken twice."""
     rows = _order(batch, order)
     labels = None if batch.labels is None else batch.labels[rows]
-    names, geo = (tuple(kept[i] for i in rows.tolist()) if kept else () for kept in (batch.names, batch.geo))
-    values, days, valid = ({k: v[rows] for k, v in part.items()} for part in (batch.values, batch.days, batch.valid))
-    return TileBatch(values, days, valid, labels, names, geo)
+    names, geo, origin = (
+        tuple(kept[i] for i in rows.tolist()) if kept else () for kept in (batch.names, batch.geo, batch.origin)
+    )
+    values, days, valid, observed = (
+        {k: v[rows] for k, v in part.items()} for part in (batch.values, batch.days, batch.valid, batch.observed)
+    )
+    return TileBatch(values, days, valid, labels, names, geo, observed, origin)
 
 
 def exchange(

@@ -156,7 +156,7 @@ def _step_bytes(module: LightningModule, batch: TileBatch, precision: str) -> in
 
 
 def _tensors(batch: TileBatch) -> Iterable[Tensor]:
-    for group in (batch.values, batch.days, batch.valid):
+    for group in (batch.values, batch.days, batch.valid, batch.observed):
         yield from group.values()
     if batch.labels is not None:
         yield batch.labels

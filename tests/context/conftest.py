@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from fusion.context import SensorConfig
-from fusion.context.cubes import Cube, SensorCube, observed_statistics
 from fusion.data import Geo, Modality
+from fusion.data.cubes import Cube, SensorCube, observed_statistics
 
 WINDOW = 5
 S2 = Modality("s2", "series", ("B04", "B08", "B11"), 10.0, WINDOW, "reflectance x 10000")

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from fusion.context.cubes import Cube, SensorCube, observed_statistics, smooth_backscatter
 from fusion.context.samples import ContextSamples, context_frames, nearest_frames, site_splits
 from fusion.data import collate
+from fusion.data.cubes import Cube, SensorCube, observed_statistics, smooth_backscatter
 
 from .conftest import S1, S2, WINDOW, make_cube, small
 
@@ -49,12 +49,12 @@ def test_a_sample_is_a_window_around_a_seen_pixel(cube, samples):
         tile = samples[i]
         _, t, row, column = samples._middles[i]
         assert series.clear[t, row, column]
-        assert tile.days["s2"][2] == series.days[t]
+        assert tile.origin + int(tile.days["s2"][2]) == series.dates[t]
         assert abs(tile.days["s1"][2] - tile.days["s2"][2]) <= 7
-        middle, observed = tile.values["s2"][2], tile.values["s2.observed"][2]
+        middle, observed = tile.values["s2"][2], tile.observed["s2"][2]
         assert torch.equal(middle[:, r, r], torch.from_numpy(series.values[t, :, row, column]))
         filled = torch.tensor(samples.modality("s2").mean)[:, None, None].expand_as(middle)
-        assert torch.equal(middle[observed == 0], filled[observed == 0])
+        assert torch.equal(middle[~observed], filled[~observed])
         top, left = max(row - r, 0), max(column - r, 0)
         inside = series.clear[t, top : row + r + 1, left : column + r + 1]
         assert observed[0].sum() == inside.sum()  # what lies outside the cube was not observed
@@ -82,12 +82,12 @@ def test_random_views_of_a_spaced_sensor_keep_spacing_and_middle(cube):
 def test_samples_form_batches(samples):
     batch = collate([samples[i] for i in range(4)], [m.name for m in samples.modalities])
     assert batch.values["s2"].shape == (4, 5, 3, WINDOW, WINDOW)
-    assert batch.values["s1.observed"].shape == (4, 5, 2, WINDOW, WINDOW)
+    assert batch.observed["s1"].shape == (4, 5, 2, WINDOW, WINDOW)
     assert batch.valid["s2"].shape == (4, 5)
 
 
 def test_a_sensor_without_a_near_date_is_absent(cube):
-    far = SensorCube(S1, cube.sensors["s1"].days + 400, cube.sensors["s1"].values)
+    far = SensorCube(S1, cube.sensors["s1"].dates + 400, cube.sensors["s1"].values)
     lonely = Cube("lonely", {"s2": cube.sensors["s2"], "s1": far})
     tile = ContextSamples([lonely], (small(S2, cube), small(S1, cube)), stride=3)[0]
     assert "s1" not in tile.values
@@ -135,24 +135,24 @@ def test_backscatter_is_averaged_in_linear_power():
 def test_empty_dates_are_skipped_and_listed(cube):
     values = cube.sensors["s2"].values.copy()
     values[[2, 5]] = np.nan
-    broken = Cube("gaps", {"s2": SensorCube(S2, cube.sensors["s2"].days, values)}).without_empty_dates()
-    assert broken.skipped["s2"] == [int(d) for d in cube.sensors["s2"].days[[2, 5]]]
-    assert len(broken.sensors["s2"].days) == len(values) - 2
+    broken = Cube("gaps", {"s2": SensorCube(S2, cube.sensors["s2"].dates, values)}).without_empty_dates()
+    assert broken.skipped["s2"] == list(cube.sensors["s2"].dates[[2, 5]])
+    assert len(broken.sensors["s2"].dates) == len(values) - 2
     with pytest.raises(ValueError, match=r"none of 24 dates has more than 100\.0%"):
-        broken = Cube("empty", {"s2": SensorCube(S2, cube.sensors["s2"].days, values)}).without_empty_dates(1.0)
+        broken = Cube("empty", {"s2": SensorCube(S2, cube.sensors["s2"].dates, values)}).without_empty_dates(1.0)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"days": np.arange(5)}, r"values of shape .* wanted for 5 dates of B04, B08, B11"),
-        ({"days": np.zeros(24, int)}, "dates must increase"),
+        ({"dates": np.arange(5)}, r"values of shape .* wanted for 5 dates of B04, B08, B11"),
+        ({"dates": np.zeros(24, int)}, "dates must increase"),
         ({"clear": np.ones((24, 3, 3), bool)}, "mask of shape"),
         ({"values": np.zeros((24, 3, 6, 7))}, "different grids"),
     ],
 )
 def test_refuses_cubes_that_do_not_fit(cube, change, message):
     s2 = cube.sensors["s2"]
-    fields = {"days": s2.days, "values": s2.values, "clear": None} | change
+    fields = {"dates": s2.dates, "values": s2.values, "clear": None} | change
     with pytest.raises(ValueError, match=message):
         Cube("wrong", {"s2": SensorCube(S2, **fields), "s1": cube.sensors["s1"]})

@@ -18,11 +18,15 @@ SAVED = Path(__file__).parent / "saved"
 
 def expected(name: str) -> tuple[TileBatch, dict[str, torch.Tensor]]:
     """The batch, and the outputs by name."""
-    parts: dict[str, dict[str, torch.Tensor]] = {"values": {}, "valid": {}, "days": {}, "output": {}}
+    parts: dict[str, dict[str, torch.Tensor]] = {"values": {}, "valid": {}, "days": {}, "output": {}, "observed": {}}
     for key, tensor in load_file(SAVED / f"{name}.expected.safetensors").items():
         kind, _, modality = key.partition(".")
-        parts[kind][modality] = tensor
-    return TileBatch(parts["values"], parts["days"], parts["valid"]), parts["output"]
+        sensor = modality.removesuffix(".observed")  # then a series of ones and zeros, now TileBatch.observed
+        if sensor == modality:
+            parts[kind][modality] = tensor
+        elif kind == "values":
+            parts["observed"][sensor] = tensor > 0.5
+    return TileBatch(parts["values"], parts["days"], parts["valid"], observed=parts["observed"]), parts["output"]
 
 
 def close(found: torch.Tensor, wanted: torch.Tensor) -> None:
@@ -68,8 +72,7 @@ def test_context_fusion():
 def test_a_single_sensor():
     batch, output = expected("context-sensor")
     model = load_model(SAVED / "context-sensor.safetensors", system="context-sensor")
-    observed = batch.values["s1.observed"] > 0.5
-    code, _, _ = model(batch.values["s1"], batch.days["s1"], batch.valid["s1"], observed)
+    code, _, _ = model(batch.values["s1"], batch.days["s1"], batch.valid["s1"], batch.observed["s1"])
     close(code, output["code"])
 
 

@@ -1,6 +1,7 @@
 """Any folder of (time, band, y, x) arrays, described by a short YAML instead of code."""
 
+from .cubes import read_cubes
 from .dataset import FolderDataset
 from .description import Description, Labels, Mask, Source, load_description
 
-__all__ = ["Description", "FolderDataset", "Labels", "Mask", "Source", "load_description"]
+__all__ = ["Description", "FolderDataset", "Labels", "Mask", "Source", "load_description", "read_cubes"]

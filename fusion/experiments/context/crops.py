@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...context import ContextFusion
-from ...context.cubes import Cube
+from ...data.cubes import Cube
 from ...embed.dense import BlockEncoder
 from ...evaluation import Features, Section, Table, linear_probe
 from ...workflow.state import State
@@ -228,8 +228,8 @@ def _season(state: State, labelled: Labelled) -> Table:
 def _slots(cube: Cube) -> list[int]:
     """For each month of the growing season of the patch's last year the reference's date with the clearest view."""
     series = cube.sensors["s2"]
-    dates = np.asarray(series.days).astype("datetime64[D]").astype(str)
-    share = series.seen_share()
+    dates = series.dates.astype(str)
+    share = series.observed_share()
     year = max(date[:4] for date in dates if date[5:7] == MONTHS[-1])
     within = [[t for t, date in enumerate(dates) if date.startswith(f"{year}-{month}")] for month in MONTHS]
     return [max(month, key=lambda t: share[t]) for month in within]
@@ -238,7 +238,7 @@ def _slots(cube: Cube) -> list[int]:
 def _raw(cube: Cube, slots: Sequence[int]) -> np.ndarray:
     """(dates, bands, H, W): reflectance on the date and backscatter on the nearest one; NaN where not observed."""
     s2, s1 = cube.sensors["s2"], cube.sensors["s1"]
-    nearest = [int(np.abs(s1.days - s2.days[t]).argmin()) for t in slots]
+    nearest = [int(np.abs(s1.dates - s2.dates[t]).argmin()) for t in slots]
     parts = []
     for series, dates in ((s2, slots), (s1, nearest)):
         values, observed = series.read(*(slice(0, n) for n in cube.shape))

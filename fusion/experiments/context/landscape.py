@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ...context.cubes import Cube, SensorCube, observed_statistics, smooth_backscatter
 from ...context.samples import ContextSamples
 from ...data import Landscape, Modality, collate
+from ...data.cubes import Cube, SensorCube, observed_statistics, smooth_backscatter
 from ...data.landscape.vegetation import BANDS, CLASSES
 from ...embed.dense import BlockEncoder
 from ...evaluation import Section
@@ -134,11 +134,11 @@ def _rows(cube: Cube, scene: Landscape, model: Any, pixels: int, season: bool, s
     s2, s1 = cube.sensors["s2"], cube.sensors["s1"]
     values, _ = s2.read(slice(0, height), slice(0, width))
     backscatter, _ = s1.read(slice(0, height), slice(0, width))
-    nearest = np.abs(s1.days[None, :] - s2.days[:, None]).argmin(axis=1)
+    nearest = np.abs(s1.dates[None, :] - s2.dates[:, None]).argmin(axis=1)
     seen = np.isfinite(embedding[:, 0])  # (T, n)
     date, pixel = np.nonzero(seen)
-    day = s2.days[date]
-    truth = scene.production(s2.days - _first(scene) + 1)[:, mask]  # (T, n)
+    day = s2.epoch_days[date]
+    truth = scene.production(s2.epoch_days - _first(scene) + 1)[:, mask]  # (T, n)
     bands, more, features = (
         part.transpose(0, 2, 1)[seen] for part in (values[:, :, mask], backscatter[nearest][:, :, mask], embedding)
     )
@@ -150,16 +150,16 @@ def _rows(cube: Cube, scene: Landscape, model: Any, pixels: int, season: bool, s
 
 def _maps(state: State, cube: Cube, model: Any) -> None:
     """Pictures of a whole cube; the seasons are those of a pixel of each of four classes."""
-    usable = np.flatnonzero(cube.sensors["s2"].seen_share() > 0.6)
+    usable = np.flatnonzero(cube.sensors["s2"].observed_share() > 0.6)
     encoder = BlockEncoder(model, cube, dates=usable)
     embedding = encoder(*(slice(0, n) for n in cube.shape))
-    iso = [str(np.datetime64(int(d), "D")) for d in encoder.days]
+    iso = encoder.dates.astype(str).tolist()
     caption = f"Synthetic cube {cube.name}, a site that training never saw."
     middle = len(iso) // 2
     items = [
         pictures.pca_maps(embedding, iso, caption),
         pictures.similarity(embedding[middle], (cube.shape[0] // 2, cube.shape[1] // 2), iso[middle], caption),
-        pictures.seasonal_curves(embedding, encoder.days, _pure(state.data["scenes"][cube.name]), caption),
+        pictures.seasonal_curves(embedding, encoder.dates, _pure(state.data["scenes"][cube.name]), caption),
     ]
     state.sections.append(Section("What the embeddings look like", "", items))
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from ...context import ContextFusion
-from ...context.cubes import Cube, observed_statistics
 from ...context.samples import ContextSamples
+from ...data.cubes import Cube, observed_statistics
 from ...embed import embed_cube, open_embeddings
 from ...evaluation import Section, Table
 from ...workflow.state import State

@@ -90,7 +90,7 @@ def _on_disk(
     state: State, model: Any, quantizers: Mapping[str, EmbeddingQuantizer], dates: int, patch: int
 ) -> dict[str, int]:
     cube = state.data["all"][patch]
-    usable = np.flatnonzero(cube.sensors["s2"].seen_share() > 0.9)[:dates]
+    usable = np.flatnonzero(cube.sensors["s2"].observed_share() > 0.9)[:dates]
     sizes = {}
     for dtype in ("float32", "int8"):
         result = embed_cube(model, cube, state.out / f"{dtype}.zarr", dtype=dtype, dates=usable, rasters=False)

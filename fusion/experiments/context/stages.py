@@ -86,7 +86,7 @@ def train_sensor(
     name = config.modality.name
     schedule = {"warmup": 100, "steps": recipe.steps(0, len(train))}
     module = SensorPretraining(SensorAutoencoder(config), objective(config, recipe), lr=recipe.lr, **schedule)
-    own = [name, f"{name}.observed"]
+    own = [name]
     return _fit(module, train.with_modalities(own), validation.with_modalities(own), run, 0, recipe, seed, progress)
 
 

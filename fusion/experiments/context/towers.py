@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from ...context import ContextFusion, FusionConfig, SensorAutoencoder
-from ...context.cubes import Cube, SensorCube, observed_statistics
 from ...context.module import FusionPretraining, SensorPretraining
 from ...context.samples import ContextSamples
 from ...data import Modality, Tile, TileBatch, collate
+from ...data.cubes import Cube, SensorCube, observed_statistics
 from ...evaluation import Section
 from ...workflow.state import State
 from .reconstruction import explained_variance, reconstruction_table
@@ -221,7 +221,7 @@ def _only(towers: Towers, rows: np.ndarray) -> list[Cube]:
     for cube in towers.cubes:
         own = kept[towers.rows[cube.name]]
         if own.any():
-            parts = {n: SensorCube(s.modality, s.days[own], s.values[own]) for n, s in cube.sensors.items()}
+            parts = {n: SensorCube(s.modality, s.dates[own], s.values[own]) for n, s in cube.sensors.items()}
             cubes.append(Cube(cube.name, parts))
     return cubes
 

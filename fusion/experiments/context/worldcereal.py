@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...context.cubes import Cube, observed_statistics
-from ...context.described import read_cubes
 from ...context.samples import ContextSamples
 from ...data import FolderDataset
+from ...data.cubes import Cube, observed_statistics
+from ...data.folder import read_cubes
 from ...data.folder.labels import read_map
 from ...embed.dense import BlockEncoder
 from ...evaluation import Section
@@ -34,10 +34,10 @@ def open_patches(source: str | Path) -> tuple[dict[str, Any], str]:
     """The three patches and the monthly cube of ``worldcereal_patches``; ``labels`` has the patches' crop types and
     land cover, as (class of every pixel by patch, names of the classes)."""
     patches = read_cubes(_PRESETS / "worldcereal.yaml", source, _SENSORS)
-    monthly = read_cubes(_PRESETS / "worldcereal-monthly.yaml", source, {"s2": ["s2"], "s1": ["s1"]}, looks=1)
+    monthly = read_cubes(_PRESETS / "worldcereal-monthly.yaml", source, {"s2": ["s2"], "s1": ["s1"]}, temporal_window=1)
     labels = _labels(source)
     sizes = ", ".join(
-        f"{c.name} ({', '.join(f'{n} {len(s.days)}' for n, s in c.sensors.items())} dates)" for c in patches
+        f"{c.name} ({', '.join(f'{n} {len(s.dates)}' for n, s in c.sensors.items())} dates)" for c in patches
     )
     parts = {"all": patches, "monthly": monthly, "labels": labels}
     kinds = " and ".join(f"{len(classes)} classes of {kind}" for kind, (_, classes) in labels.items())
@@ -154,11 +154,11 @@ def maps(state: State, *, patch: int = 1, dates: int = 24) -> str:
     """Colours over time, similarity to one pixel, the season of single pixels, of one patch."""
     cube, model = state.data["all"][patch], state.model("pretrained")
     maps, classes = state.data["labels"]["crop type"]
-    usable = np.flatnonzero(cube.sensors["s2"].seen_share() > 0.9)
+    usable = np.flatnonzero(cube.sensors["s2"].observed_share() > 0.9)
     chosen = usable[np.unique(np.linspace(0, len(usable) - 1, min(dates, len(usable))).round().astype(int))]
     encoder = BlockEncoder(model, cube, dates=chosen)
     embedding = encoder(*(slice(0, n) for n in cube.shape))
-    iso = [str(np.datetime64(int(d), "D")) for d in encoder.days]
+    iso = encoder.dates.astype(str).tolist()
     where = f"Patch {cube.name}, test stripes included."
     pixels = {}
     for k, name in enumerate(classes):
@@ -169,7 +169,7 @@ def maps(state: State, *, patch: int = 1, dates: int = 24) -> str:
     items = [
         pictures.pca_maps(embedding, iso, where),
         pictures.similarity(embedding[middle], next(iter(pixels.values())), iso[middle], where),
-        pictures.seasonal_curves(embedding, encoder.days, pixels, where),
+        pictures.seasonal_curves(embedding, encoder.dates, pixels, where),
     ]
     state.sections.append(Section("What the embeddings look like", "", items))
     return f"{len(iso)} dates of patch {cube.name}"

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fusion.data import Geo, Modality
+from .modality import Modality
+from .tiles import Geo
 
 __all__ = ["Cube", "SensorCube", "observed_statistics", "smooth_backscatter"]
 
@@ -19,15 +20,23 @@ class SensorCube:
 
     Attributes:
         modality: bands, unit; ``patch_size`` is not used here.
-        days: (T,) int, days since 1970-01-01, strictly increasing.
+        dates: (T,) datetime64[D], strictly increasing; whole numbers are taken as days since 1970-01-01.
         values: (T, C, H, W), anything that NumPy slices can be taken of (array, h5py, zarr). NaN = not observed.
         clear: (T, H, W) bool of the same kind: False for cloud, shadow, nodata; None where every finite value counts.
     """
 
     modality: Modality
-    days: np.ndarray
+    dates: np.ndarray
     values: Any
     clear: Any = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dates", np.asarray(self.dates).astype("datetime64[D]"))
+
+    @property
+    def epoch_days(self) -> np.ndarray:
+        """(T,) int64 days since 1970-01-01, to calculate with."""
+        return self.dates.astype(np.int64)
 
     def read(self, rows: slice, columns: slice, margin: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """A window of ground with ``margin`` pixels around it; what lies outside the cube was not observed.
@@ -39,7 +48,7 @@ class SensorCube:
         top, bottom = rows.start - margin, rows.stop + margin
         left, right = columns.start - margin, columns.stop + margin
         inside = np.s_[..., max(top, 0) : min(bottom, height), max(left, 0) : min(right, width)]
-        values = np.asarray(self.values[inside], dtype=np.float32)
+        values: np.ndarray = np.asarray(self.values[inside], dtype=np.float32)
         observed = np.isfinite(values)
         if self.clear is not None:
             observed &= np.asarray(self.clear[inside])[:, None]
@@ -55,11 +64,13 @@ class SensorCube:
         for row in range(0, height, rows):
             yield self.read(slice(row, min(row + rows, height)), slice(0, width))
 
-    def seen_share(self) -> np.ndarray:
+    def observed_share(self) -> np.ndarray:
         """(T,) share of the pixels with at least one observed band."""
         height, width = self.values.shape[-2:]
-        seen = sum(observed.any(axis=1).sum(axis=(1, 2)) for _, observed in self.strips())
-        return seen / (height * width)
+        pixels = np.zeros(len(self.dates), dtype=np.int64)
+        for _, observed in self.strips():
+            pixels += observed.any(axis=1).sum(axis=(1, 2))
+        return np.asarray(pixels / (height * width))
 
 
 @dataclass(frozen=True)
@@ -70,7 +81,7 @@ class Cube:
         name: of the cube; ``site``: of the place. Cubes of one site never end up in different splits.
         sensors: by name; the order is the caller's.
         geo: of the pixel grid, None where unknown.
-        skipped: dates left out because nothing was observed, by sensor (days since 1970-01-01).
+        skipped: by sensor, dates (datetime64[D]) left out because nothing was observed.
 
     Raises:
         ValueError: no sensor, arrays that do not fit each other, dates that do not increase; says which.
@@ -80,14 +91,14 @@ class Cube:
     sensors: Mapping[str, SensorCube]
     geo: Geo | None = None
     site: str = ""
-    skipped: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    skipped: Mapping[str, Sequence[np.datetime64]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.sensors:
             raise ValueError(f"cube {self.name!r} has no sensor")
         sizes = {}
         for name, sensor in self.sensors.items():
-            shape, dates = tuple(sensor.values.shape), len(sensor.days)
+            shape, dates = tuple(sensor.values.shape), len(sensor.dates)
             where = f"cube {self.name!r}, sensor {name!r}"
             if len(shape) != 4 or shape[0] != dates or shape[1] != sensor.modality.channels:
                 bands = ", ".join(sensor.modality.bands)
@@ -97,9 +108,9 @@ class Cube:
                 )
             if sensor.clear is not None and tuple(sensor.clear.shape) != (shape[0], *shape[2:]):
                 raise ValueError(f"{where}: a mask of shape {tuple(sensor.clear.shape)} for values of shape {shape}")
-            wrong = np.flatnonzero(np.diff(sensor.days) <= 0)
+            wrong = np.flatnonzero(np.diff(sensor.epoch_days) <= 0)
             if len(wrong):
-                pair = np.asarray(sensor.days)[wrong[0] : wrong[0] + 2].astype("datetime64[D]")
+                pair = sensor.dates[wrong[0] : wrong[0] + 2]
                 raise ValueError(
                     f"{where}: dates must increase, but {pair[1]} follows {pair[0]}; sort, drop duplicates"
                 )
@@ -111,25 +122,27 @@ class Cube:
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
-        return tuple(next(iter(self.sensors.values())).values.shape[-2:])
+        height, width = next(iter(self.sensors.values())).values.shape[-2:]
+        return int(height), int(width)
 
     def without_empty_dates(self, least: float = 0.0) -> Cube:
         """The cube without dates on which no more than a share ``least`` of the pixels was observed; lists them."""
-        kept, skipped = {}, {}
+        kept: dict[str, SensorCube] = {}
+        skipped: dict[str, list[np.datetime64]] = {}
         for name, sensor in self.sensors.items():
-            share = sensor.seen_share()
+            share = sensor.observed_share()
             keep = share > least
             if not keep.any():
                 raise ValueError(
                     f"cube {self.name!r}, sensor {name!r}: none of {len(keep)} dates has more than {least:.1%} "
                     f"observed pixels (best {share.max(initial=0):.1%}); check nodata value and cloud mask"
                 )
-            skipped[name] = [int(day) for day in sensor.days[~keep]]
+            skipped[name] = list(sensor.dates[~keep])
             if keep.all():
                 kept[name] = sensor
                 continue
             clear = None if sensor.clear is None else sensor.clear[keep]
-            kept[name] = replace(sensor, days=sensor.days[keep], values=sensor.values[keep], clear=clear)
+            kept[name] = replace(sensor, dates=sensor.dates[keep], values=sensor.values[keep], clear=clear)
         return replace(self, sensors=kept, skipped=skipped)
 
 
@@ -171,14 +184,14 @@ def smooth_backscatter(decibel: np.ndarray, acquisitions: int = 3) -> np.ndarray
     NaN counts as absent; at the ends the mean is over fewer acquisitions.
     """
     power = 10 ** (np.asarray(decibel, dtype=np.float32) / 10)
-    known = np.isfinite(power)
-    power = np.where(known, power, 0)
+    observed = np.isfinite(power)
+    power = np.where(observed, power, 0)
     half, length = acquisitions // 2, len(power)
     total, count = np.zeros_like(power), np.zeros(power.shape, dtype=np.float32)
     for shift in range(-half, half + 1):
         here, there = slice(max(0, -shift), length - max(0, shift)), slice(max(0, shift), length - max(0, -shift))
         total[here] += power[there]
-        count[here] += known[there]
+        count[here] += observed[there]
     with np.errstate(divide="ignore", invalid="ignore"):
         smooth = 10 * np.log10(total / count)
-    return np.where(known, smooth, np.nan).astype(np.float32)
+    return np.where(observed, smooth, np.nan).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Cubes from a folder that a YAML describes (:mod:`fusion.data.folder`), read when they are used."""
+"""Whole cubes of a described folder instead of tiles; arrays are read when they are used."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from fusion.data import FolderDataset, Geo, Modality
-from fusion.data.folder import Description
-from fusion.data.folder.layer import Layer
-from fusion.data.folder.scene import Scene
-
-from .cubes import Cube, SensorCube, smooth_backscatter
+from ..cubes import Cube, SensorCube, smooth_backscatter
+from ..modality import Modality
+from ..tiles import Geo
+from .dataset import FolderDataset
+from .description import Description
+from .layer import Layer
+from .scene import Scene
 
 __all__ = ["read_cubes"]
 
@@ -24,8 +25,9 @@ def read_cubes(
     folder: str | Path,
     sensors: Mapping[str, Sequence[str]] | None = None,
     *,
-    looks: int = 3,
+    temporal_window: int = 3,
     memory: int = 1 << 30,
+    looks: int | None = None,
 ) -> list[Cube]:
     """One cube a scene, all sensors on the grid of the finest one.
 
@@ -33,25 +35,27 @@ def read_cubes(
         sensors: for each sensor the described modalities whose bands it joins, e.g. ``{"s2": ["s2", "s2-20m"], "s1":
             ["s1"]}``; they must have the same dates. A modality that a scene lacks is not observed there. By default
             every series with pixels is a sensor of its own.
-        looks: acquisitions in the running mean that calms a sensor in dB; 1 leaves it.
+        temporal_window: acquisitions in the running mean over dates that smooths a sensor in dB; 1 leaves it.
         memory: bytes of arrays to keep in memory; what is larger is read from disk in windows.
+        looks: former name of ``temporal_window``.
 
     Raises:
         ValueError: what the reader refuses, an unknown modality, different dates, or a resolution that is no multiple
             of the finest.
     """
+    temporal_window = temporal_window if looks is None else looks
     wanted = None if sensors is None else list(dict.fromkeys(m for members in sensors.values() for m in members))
     dataset = FolderDataset(description, folder, wanted, labels=False, memory=memory)
     sources = dataset.description.modalities
     if sensors is None:
         sensors = {name: (name,) for name, source in sources.items() if source.spatial and source.kind == "series"}
-    finest = min(sources[m].resolution for members in sensors.values() for m in members)
+    finest = min(sources[m].resolution or np.inf for members in sensors.values() for m in members)
     known = {modality.name: modality for modality in dataset.modalities}
     cubes = []
     for scene in dataset.scenes:
         found = {}
         for name, members in sensors.items():
-            sensor = _sensor(scene, name, [known[m] for m in members], finest, looks)
+            sensor = _sensor(scene, name, [known[m] for m in members], finest, temporal_window)
             if sensor is not None:
                 found[name] = sensor
         if found:
@@ -59,7 +63,7 @@ def read_cubes(
     return cubes
 
 
-def _sensor(scene: Scene, name: str, members: list[Modality], finest: float, looks: int) -> SensorCube | None:
+def _sensor(scene: Scene, name: str, members: list[Modality], finest: float, temporal_window: int) -> SensorCube | None:
     layers = [scene.layers.get(member.name) for member in members]
     there = [layer for layer in layers if layer is not None]
     if not there:
@@ -70,16 +74,16 @@ def _sensor(scene: Scene, name: str, members: list[Modality], finest: float, loo
             raise ValueError(
                 f"scene {scene.name!r}: the parts of sensor {name!r} have different dates; keep them apart"
             )
-    days = first.dates.astype("datetime64[D]").astype(np.int64)
-    order = np.unique(days, return_index=True)[1]  # ascending; of several acquisitions a day the first
+    order = np.unique(first.dates, return_index=True)[1]  # ascending; of several acquisitions a day the first
     bands = tuple(band for member in members for band in member.bands)
     modality = replace(members[0], name=name, bands=bands, resolution=finest, patch_size=1, mean=(), std=())
-    size = tuple(round(extent / finest) for extent in scene.extent)
+    size = round(scene.extent[0] / finest), round(scene.extent[1] / finest)
     counts = [member.channels for member in members]
     masked = next((layer for layer in there if layer.mask is not None), None)
-    values = _Values(scene, tuple(zip(layers, counts, strict=True)), finest, size, order, modality.unit, looks)
-    clear = None if masked is None else _Clear(scene, masked, finest, size, order)
-    return SensorCube(modality, days[order], values, clear)
+    parts = tuple(zip(layers, counts, strict=True))
+    values = _Values(scene, finest, size, order, parts, modality.unit, temporal_window)
+    clear = None if masked is None else _Clear(scene, finest, size, order, masked)
+    return SensorCube(modality, first.dates[order], values, clear)
 
 
 def _geo(scene: Scene, finest: float) -> Geo | None:
@@ -91,9 +95,20 @@ def _geo(scene: Scene, finest: float) -> Geo | None:
 
 @dataclass(frozen=True)
 class _Lazy:
-    """Something that looks like an array (dates, ..., rows, columns) and reads what is sliced."""
+    """Something that behaves like an array (dates, ..., rows, columns) and reads what is sliced.
+
+    Attributes:
+        finest: metres per pixel of its grid; ``size``: rows and columns.
+        order: position of each date in the file.
+    """
 
     scene: Scene
+    finest: float
+    size: tuple[int, int]
+    order: np.ndarray
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        raise NotImplementedError
 
     def _place(self, index: Any) -> tuple[np.ndarray, slice, slice]:
         """Positions of dates in the file, rows and columns, of ``[dates]``, ``[..., rows, columns]`` or both."""
@@ -103,7 +118,9 @@ class _Lazy:
         rows, columns = (slice(*part.indices(n)[:2]) for part, n in zip(spatial, self.size, strict=True))
         return dates, rows, columns
 
-    def _window(self, layer: Layer, resolution: float, rows: slice, columns: slice) -> tuple[int, tuple[int, ...]]:
+    def _window(
+        self, layer: Layer, resolution: float, rows: slice, columns: slice
+    ) -> tuple[int, tuple[int, int, int, int]]:
         """How many fine pixels a pixel of ``resolution`` is across, and the window (row, column, h, w) that covers."""
         ratio = round(resolution / self.finest)
         if abs(ratio - resolution / self.finest) > 1e-6:
@@ -130,11 +147,8 @@ class _Values(_Lazy):
     """Physical values (T, C, H, W) of the layers of one sensor, NaN where not observed."""
 
     layers: tuple[tuple[Layer | None, int], ...]  # with the number of bands
-    finest: float
-    size: tuple[int, int]
-    order: np.ndarray
     unit: str
-    looks: int
+    temporal_window: int
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -148,12 +162,13 @@ class _Values(_Lazy):
             if layer is None:
                 parts.append(np.full((len(dates), bands, *extent), np.nan, np.float32))
                 continue
-            ratio, window = self._window(layer, layer.source.resolution, rows, columns)
-            values = layer.values(dates, _turned(self.scene, layer, layer.source.resolution, window))
+            ratio, window = self._window(layer, layer.resolution, rows, columns)
+            values = layer.values(dates, _turned(self.scene, layer, layer.resolution, window))
             values = values[..., ::-1, :] if self.scene.flipped else values
             parts.append(self._fine(values, ratio, rows, columns))
         joined = np.concatenate(parts, axis=1)
-        return smooth_backscatter(joined, self.looks) if self.unit == "dB" and self.looks > 1 else joined
+        smoothed = self.unit == "dB" and self.temporal_window > 1
+        return smooth_backscatter(joined, self.temporal_window) if smoothed else joined
 
 
 @dataclass(frozen=True)
@@ -161,9 +176,6 @@ class _Clear(_Lazy):
     """(T, H, W) bool of the mask of one layer."""
 
     layer: Layer
-    finest: float
-    size: tuple[int, int]
-    order: np.ndarray
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -171,14 +183,18 @@ class _Clear(_Lazy):
 
     def __getitem__(self, index: Any) -> np.ndarray:
         dates, rows, columns = self._place(index)
-        resolution = self.layer.source.mask.resolution or self.layer.source.resolution
+        resolution = self.layer.mask_resolution
         ratio, window = self._window(self.layer, resolution, rows, columns)
         clear = self.layer.clear(dates, _turned(self.scene, self.layer, resolution, window))
         clear = clear[..., ::-1, :] if self.scene.flipped else clear
         return self._fine(clear, ratio, rows, columns)
 
 
-def _turned(scene: Scene, layer: Layer, resolution: float, window: tuple[int, ...]) -> tuple[int, ...]:
+def _turned(
+    scene: Scene, layer: Layer, resolution: float, window: tuple[int, int, int, int]
+) -> tuple[int, int, int, int]:
     """A window counted from the north, as rows lie in the file."""
     top, left, height, width = window
-    return (round(layer.extent[0] / resolution) - top - height, left, height, width) if scene.flipped else window
+    if not scene.flipped or layer.extent is None:
+        return window
+    return round(layer.extent[0] / resolution) - top - height, left, height, width

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fusion.context.described import read_cubes
+from fusion.data.folder import read_cubes
 
 DESCRIPTION = {
     "files": "{scene}.npz",
@@ -57,11 +57,11 @@ SENSORS = {"s2": ["fine", "coarse"], "s1": ["radar"]}
 
 def test_bands_of_two_resolutions_become_one_sensor_on_the_finest_grid(folder):
     path, arrays = folder
-    cube = read_cubes(DESCRIPTION, path, SENSORS, looks=1)[0]
+    cube = read_cubes(DESCRIPTION, path, SENSORS, temporal_window=1)[0]
     s2 = cube.sensors["s2"]
     assert s2.modality.bands == ("red", "nir", "swir")
     assert cube.shape == (8, 12)
-    assert s2.days.astype("datetime64[D]").astype(str).tolist() == ["2020-03-01", "2020-03-20", "2020-04-09"]
+    assert s2.dates.astype(str).tolist() == ["2020-03-01", "2020-03-20", "2020-04-09"]
     order, north_up = [1, 0, 2], slice(None, None, -1)
     fine = arrays["fine"][order][:, :, north_up]
     coarse = arrays["coarse"][order][:, :, north_up].repeat(2, 2).repeat(2, 3)
@@ -73,7 +73,7 @@ def test_bands_of_two_resolutions_become_one_sensor_on_the_finest_grid(folder):
 
 def test_a_window_is_the_same_as_a_window_of_everything(folder):
     path, _ = folder
-    cube = read_cubes(DESCRIPTION, path, SENSORS, looks=1)[0]
+    cube = read_cubes(DESCRIPTION, path, SENSORS, temporal_window=1)[0]
     for sensor in cube.sensors.values():
         values, observed = sensor.read(slice(0, 8), slice(0, 12), margin=3)
         part, seen = sensor.read(slice(3, 6), slice(5, 12), margin=3)
@@ -90,7 +90,7 @@ def test_a_modality_that_a_scene_lacks_is_not_observed_there(folder):
 
 def test_backscatter_is_calmed(folder):
     path, arrays = folder
-    s1 = read_cubes(DESCRIPTION, path, SENSORS, looks=3)[0].sensors["s1"]
+    s1 = read_cubes(DESCRIPTION, path, SENSORS, temporal_window=3)[0].sensors["s1"]
     power = (10 ** (arrays["radar"] / 10)).mean(0)  # two dates: both means are over both
     np.testing.assert_allclose(s1.values[...][1, :, ::2, ::2], 10 * np.log10(power)[:, ::-1], rtol=1e-5)
 
