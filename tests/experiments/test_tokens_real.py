@@ -104,7 +104,7 @@ def test_stations_have_their_terrain_and_terrain_has_no_station(data_dir):
 def test_towers_have_the_weather_of_their_own_past(data_dir):
     parts, words = open_towers(data_dir("gpp_flux"))
     tiles, towers = parts["all"], parts["towers"]
-    assert "975 images at 36 towers" in words
+    assert "975 images at 36 flux sites" in words
     assert len(set(tiles.names)) > 900
     for i in range(0, 975, 50):
         tile = tiles[i]

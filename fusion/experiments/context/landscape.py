@@ -12,14 +12,13 @@ from ...data import Landscape, Modality, collate
 from ...data.cubes import Cube, SensorCube, observed_statistics, smooth_backscatter
 from ...data.landscape.vegetation import BANDS, CLASSES
 from ...embed.dense import BlockEncoder
-from ...evaluation import Section
+from ...evaluation import Section, embedding_plots
+from ...evaluation.reconstruction import explained_variance, reconstruction_table
+from ...evaluation.regression import predict, report
+from ...evaluation.rows import Rows
+from ...evaluation.rows import season as season_of
+from ...training.two_stage import Recipe, held_out, sensor, train_stages
 from ...workflow.state import State
-from . import pictures
-from .reconstruction import explained_variance, reconstruction_table
-from .regression import predict, report
-from .rows import Rows
-from .rows import season as season_of
-from .stages import Recipe, held_out, sensor, train_stages
 
 __all__ = ["cross_validate", "open_sites"]
 
@@ -37,7 +36,7 @@ def open_sites(
 
 
 def _cube(name: str, scene: Landscape) -> Cube:
-    first, optical = _first(scene), scene.optical
+    first, optical = np.datetime64(f"{scene.year}-01-01", "D"), scene.optical
     values = np.where(optical.values == 0, np.nan, optical.values.astype(np.float32))
     days, radar = scene.radar
     s2 = Modality("s2", "series", BANDS, 10.0, 1, "reflectance x 10000")
@@ -47,11 +46,6 @@ def _cube(name: str, scene: Landscape) -> Cube:
         "s1": SensorCube(s1, first + days - 1, smooth_backscatter(radar)),
     }
     return Cube(name, sensors, scene.geo, site=name.split("-")[0])
-
-
-def _first(scene: Landscape) -> int:
-    """The first of January in days since 1970-01-01."""
-    return int(np.datetime64(f"{scene.year}-01-01").astype("datetime64[D]").astype(np.int64))
 
 
 def cross_validate(
@@ -74,8 +68,8 @@ def cross_validate(
 
     Args:
         pixels: a cube, whose series are used.
-        regressor: settings of :func:`fusion.context.gpp.fit_regressor`; ``repeats`` seeds of it are averaged.
-        season: readers of embeddings, ``forest_all`` and ``ridge_all`` know the day of the year, as the paper's
+        regressor: settings of :func:`fusion.evaluation.temporal.fit_regressor`; ``repeats`` seeds of it are averaged.
+        season: regressors on embeddings, ``forest_all`` and ``ridge_all`` know the day of the year, as the paper's
             regression may know the sun's radiation.
     """
     cubes: list[Cube] = state.data["all"]
@@ -114,7 +108,7 @@ def cross_validate(
             f"Synthetic production of {own.sum()} pixels and dates of other {key[3:]}s than the {len(learned)} learned."
         )
         guessed = {name: values[own] for name, values in found.items()}
-        state.metrics[key], shown = report(rows.only(asked[own]), guessed, what)
+        state.metrics[key], shown = report(rows.only(asked[own]), guessed, what, quantity="GPP", unit="g C m⁻² d⁻¹")
         items += shown
     state.sections.append(Section("Production of synthetic fields", "", items))
     _maps(state, unseen[0], model)
@@ -125,7 +119,7 @@ def cross_validate(
 
 
 def _rows(cube: Cube, scene: Landscape, model: Any, pixels: int, season: bool, seed: int) -> tuple[Rows, np.ndarray]:
-    """Rows of some pixels on every date they were seen, and what the readers get of them, (N, E) or (N, E + 2)."""
+    """Rows of some pixels on every date they were seen, and what the regressors get of them, (N, E) or (N, E + 2)."""
     height, width = cube.shape
     chosen = np.zeros(height * width, dtype=bool)
     chosen[np.random.default_rng(seed).choice(height * width, min(pixels, height * width), replace=False)] = True
@@ -138,7 +132,7 @@ def _rows(cube: Cube, scene: Landscape, model: Any, pixels: int, season: bool, s
     seen = np.isfinite(embedding[:, 0])  # (T, n)
     date, pixel = np.nonzero(seen)
     day = s2.epoch_days[date]
-    truth = scene.production(s2.epoch_days - _first(scene) + 1)[:, mask]  # (T, n)
+    truth = scene.production((s2.dates - np.datetime64(f"{scene.year}-01-01", "D")).astype(int) + 1)[:, mask]  # (T, n)
     bands, more, features = (
         part.transpose(0, 2, 1)[seen] for part in (values[:, :, mask], backscatter[nearest][:, :, mask], embedding)
     )
@@ -157,9 +151,9 @@ def _maps(state: State, cube: Cube, model: Any) -> None:
     caption = f"Synthetic cube {cube.name}, a site that training never saw."
     middle = len(iso) // 2
     items = [
-        pictures.pca_maps(embedding, iso, caption),
-        pictures.similarity(embedding[middle], (cube.shape[0] // 2, cube.shape[1] // 2), iso[middle], caption),
-        pictures.seasonal_curves(embedding, encoder.dates, _pure(state.data["scenes"][cube.name]), caption),
+        embedding_plots.pca_maps(embedding, iso, caption),
+        embedding_plots.similarity(embedding[middle], (cube.shape[0] // 2, cube.shape[1] // 2), iso[middle], caption),
+        embedding_plots.seasonal_curves(embedding, encoder.dates, _pure(state.data["scenes"][cube.name]), caption),
     ]
     state.sections.append(Section("What the embeddings look like", "", items))
 

@@ -15,12 +15,11 @@ import numpy as np
 import torch
 
 from ...data import ArrayTiles, Modality, fraction
+from ...data.flux_sites import FluxSites, read_flux_sites
 from ...evaluation import Picture, Section, Spread, Table, score
 from ...evaluation.plots import observed_predicted
 from ...training.systems import reinitialised
 from ...workflow.state import State
-from ..context.towers import Towers
-from ..context.towers import open_towers as read_towers
 from .examine import sensitivity
 from .generation import inputs
 from .learning import Recipe, learn, regress, representation, tokenize
@@ -41,8 +40,7 @@ def open_towers(source: str | Path) -> tuple[dict[str, Any], str]:
     Raises:
         ValueError: there is no such file, or a row lacks a value.
     """
-    parts, words = read_towers(source)
-    towers: Towers = parts["all"]
+    towers = read_flux_sites(source)
     hls, weather = (series.modality for series in towers.cubes[0].sensors.values())
     near = _before(towers)  # (N, L)
     seen = near >= 0
@@ -56,10 +54,10 @@ def open_towers(source: str | Path) -> tuple[dict[str, Any], str]:
         classes=("GPP",),
         labels=torch.from_numpy(towers.gpp.astype(np.float32))[:, None],
     )
-    return {"all": tiles, "towers": towers}, words
+    return {"all": tiles, "towers": towers}, str(towers)
 
 
-def _before(towers: Towers) -> np.ndarray:
+def _before(towers: FluxSites) -> np.ndarray:
     """(N, frames) rows of the same tower and year up to each row's date, itself the last; -1 where there is none."""
     found = np.full((len(towers), _FRAMES), -1)
     for own in towers.rows.values():  # in the order of time

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from fusion.data import TileBatch
-from fusion.experiments.context.readers import forest, table_reader, transformer
-from fusion.experiments.context.reconstruction import explained_variance
-from fusion.experiments.context.regression import predict, report
-from fusion.experiments.context.rows import Rows, season
+from fusion.evaluation.reconstruction import explained_variance
+from fusion.evaluation.regression import predict, report, scores
+from fusion.evaluation.regressors import forest, on_rows, temporal_transformer
+from fusion.evaluation.rows import Rows, season
 
 
 def table(count: int = 120, places: int = 6) -> tuple[Rows, np.ndarray]:
@@ -36,11 +36,15 @@ def test_predictions_do_not_depend_on_the_targets_to_be_predicted():
     second = predict(other, embedding, train, test, settings, repeats=1)
     for name, values in first.items():
         np.testing.assert_array_equal(values, second[name])
-    found, items = report(rows.only(test), first, "test")
+    found, items = report(rows.only(test), first, "test", quantity="GPP", unit="g")
     assert found["embedding_ridge"]["r2"] > 0.99 > 0.5 > found["forest"]["r2"]
-    readers = [values for name, values in first.items() if name.startswith("embedding_")]
-    np.testing.assert_allclose(first["model"], np.mean(readers, axis=0))
+    regressors = [values for name, values in first.items() if name.startswith("embedding_")]
+    np.testing.assert_allclose(first["model"], np.mean(regressors, axis=0))
     assert len(items) == 3
+
+
+def test_nrmse_is_relative_to_the_range():
+    assert scores(np.array([0.0, 10.0]), np.array([1.0, 9.0]))["nrmse"] == pytest.approx(0.1)
 
 
 def test_the_transformer_reads_the_context():
@@ -48,9 +52,9 @@ def test_the_transformer_reads_the_context():
     before = rows.context[:, 2]
     target = np.where(before >= 0, embedding[np.maximum(before, 0), 0], 0.0)  # what the last date showed
     train, test = np.flatnonzero(rows.place != "p5"), np.flatnonzero(rows.place == "p5")
-    read = transformer(embedding, rows.context, rows.day, target, {"steps": 150, "dropout": 0.0}, 1, 0)
-    guessed = read(train, test)
-    alone = table_reader(lambda: forest(0), embedding, target)(train, test)
+    regress = temporal_transformer(embedding, rows.context, rows.day, target, {"steps": 150, "dropout": 0.0}, 1, 0)
+    guessed = regress(train, test)
+    alone = on_rows(lambda: forest(0), embedding, target)(train, test)
     error, without = (np.square(g - target[test]).mean() for g in (guessed, alone))
     assert error < 0.4 * without
 

@@ -1,63 +1,24 @@
-"""Training on real patches, a third sensor that joins later, and maps of the patches."""
+"""Training on the patches without labels, and a third sensor that joins later."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ...context.samples import ContextSamples
-from ...data import FolderDataset
-from ...data.cubes import Cube, observed_statistics
-from ...data.folder import read_cubes
-from ...data.folder.labels import read_map
-from ...embed.dense import BlockEncoder
-from ...evaluation import Section
-from ...evaluation.plots import loss_curves
-from ...workflow.state import State
-from . import pictures
-from .crops import stripes
-from .stages import Recipe, held_out, sensor, train_fusion, train_sensor, train_stages
+from ....context import SensorConfig
+from ....context.samples import ContextSamples
+from ....data import Cube
+from ....data.cubes import observed_statistics
+from ....evaluation import Section
+from ....evaluation.plots import loss_curves
+from ....training.two_stage import Recipe, held_out, sensor, train_fusion, train_sensor, train_stages
+from ....workflow.state import State
+from .data import stripes
 
-__all__ = ["maps", "open_patches", "pretrain", "third_sensor"]
-
-_PRESETS = Path(__file__).parents[2] / "presets" / "data"
-_SENSORS = {"s2": ["s2", "s2-20m"], "s1": ["s1"], "landsat": ["surface-temperature"]}
-_COVER = {"temporary crops": (11,), "permanent crops": (12,), "grassland": (13,), "built-up": (60,), "other": (99,)}
-
-
-def open_patches(source: str | Path) -> tuple[dict[str, Any], str]:
-    """The three patches and the monthly cube of ``worldcereal_patches``; ``labels`` has the patches' crop types and
-    land cover, as (class of every pixel by patch, names of the classes)."""
-    patches = read_cubes(_PRESETS / "worldcereal.yaml", source, _SENSORS)
-    monthly = read_cubes(_PRESETS / "worldcereal-monthly.yaml", source, {"s2": ["s2"], "s1": ["s1"]}, temporal_window=1)
-    labels = _labels(source)
-    sizes = ", ".join(
-        f"{c.name} ({', '.join(f'{n} {len(s.dates)}' for n, s in c.sensors.items())} dates)" for c in patches
-    )
-    parts = {"all": patches, "monthly": monthly, "labels": labels}
-    kinds = " and ".join(f"{len(classes)} classes of {kind}" for kind, (_, classes) in labels.items())
-    return parts, f"{len(patches)} patches of 64 x 64 pixels: {sizes}; {kinds}"
-
-
-def _labels(source: str | Path) -> dict[str, tuple[dict[str, np.ndarray], tuple[str, ...]]]:
-    """By kind, the class of every pixel by patch, -1 where there is none, and the classes."""
-    dataset = FolderDataset(_PRESETS / "worldcereal.yaml", source, ["s1"])
-    types = dataset.description.labels
-    found = {}
-    for kind, described in {"crop type": types, "land cover": replace(types, variable="lc", classes=_COVER)}.items():
-        maps = {}
-        for scene in dataset.scenes:
-            codes = read_map(described, scene.layers["s1"].path, dataset.arrays)
-            maps[scene.name] = np.full(codes.shape, -1)
-            for k, own in enumerate(described.classes.values()):
-                maps[scene.name][np.isin(codes, own)] = k
-        found[kind] = (maps, tuple(described.classes))
-    return found
+__all__ = ["pretrain", "third_sensor"]
 
 
 def pretrain(
@@ -75,7 +36,7 @@ def pretrain(
         window: side of the context window in pixels.
         sensors: fields of each sensor's configuration; the first is the reference.
         samples: for training.
-        recipe: of :class:`~fusion.experiments.context.stages.Recipe`.
+        recipe: of :class:`~fusion.training.two_stage.Recipe`.
         fusion: fields of the fusion's configuration.
     """
     patches: Sequence[Cube] = state.data["all"]
@@ -104,7 +65,9 @@ def pretrain(
     )
 
 
-def _config(patches: Sequence[Cube], name: str, window: int, fields: Mapping[str, Any], allowed: np.ndarray) -> Any:
+def _config(
+    patches: Sequence[Cube], name: str, window: int, fields: Mapping[str, Any], allowed: np.ndarray
+) -> SensorConfig:
     modality = next(c.sensors[name].modality for c in patches if name in c.sensors)
     return sensor(observed_statistics(patches, modality, allowed), window, fields)
 
@@ -148,28 +111,3 @@ def third_sensor(state: State, *, fields: Mapping[str, Any], samples: int, recip
     )
     state.sections.append(Section("A third sensor", text))
     return text
-
-
-def maps(state: State, *, patch: int = 1, dates: int = 24) -> str:
-    """Colours over time, similarity to one pixel, the season of single pixels, of one patch."""
-    cube, model = state.data["all"][patch], state.model("pretrained")
-    maps, classes = state.data["labels"]["crop type"]
-    usable = np.flatnonzero(cube.sensors["s2"].observed_share() > 0.9)
-    chosen = usable[np.unique(np.linspace(0, len(usable) - 1, min(dates, len(usable))).round().astype(int))]
-    encoder = BlockEncoder(model, cube, dates=chosen)
-    embedding = encoder(*(slice(0, n) for n in cube.shape))
-    iso = encoder.dates.astype(str).tolist()
-    where = f"Patch {cube.name}, test stripes included."
-    pixels = {}
-    for k, name in enumerate(classes):
-        found = np.argwhere(maps[cube.name] == k)
-        if len(found):
-            pixels[name] = tuple(found[len(found) // 2])
-    middle = len(iso) // 2
-    items = [
-        pictures.pca_maps(embedding, iso, where),
-        pictures.similarity(embedding[middle], next(iter(pixels.values())), iso[middle], where),
-        pictures.seasonal_curves(embedding, encoder.dates, pixels, where),
-    ]
-    state.sections.append(Section("What the embeddings look like", "", items))
-    return f"{len(iso)} dates of patch {cube.name}"

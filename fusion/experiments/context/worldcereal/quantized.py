@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...embed import decode, embed_cube, encode, unit
-from ...embed.discrete import EmbeddingQuantizer, disk_bytes, write_codes
-from ...evaluation import Section, Table
-from ...evaluation.plots import COLOURS, panels, picture
-from ...kernels.quantize import FiniteScalarQuantizer
-from ...workflow.state import State
+from ....embed import decode, embed_cube, encode, unit
+from ....embed.discrete import EmbeddingQuantizer, disk_bytes, write_codes
+from ....evaluation import Section, Table
+from ....evaluation.plots import COLOURS, panels, picture
+from ....kernels.quantize import FiniteScalarQuantizer
+from ....workflow.state import State
 from . import crops
 
 __all__ = ["quantize"]
@@ -33,7 +33,7 @@ def quantize(
     """The crop probe on embeddings that went through quantizers fitted on the training stripes, and their size on disk.
 
     Args:
-        pixels, draws: as in :func:`fusion.experiments.context.crops.probe`.
+        pixels, draws: as in :func:`fusion.experiments.context.worldcereal.crops.probe`.
         codebooks: codes and layers of residual quantizers by name; 255 codes and "no data" fill a byte.
         levels: of a finite scalar quantizer on every dimension.
         dates, patch: of the patch that is written as floats, as bytes and as codes.

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fusion.experiments.context import crops
+from fusion.experiments.context.worldcereal import crops
 from fusion.workflow.state import State
 
 CLASSES = ("maize", "grass")

@@ -1,4 +1,4 @@
-"""Regression of a quantity of pixels at dates on their embeddings, against the raw bands."""
+"""A quantity of pixels at dates predicted from their embeddings, against the raw bands."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 
-from ...context.gpp import nrmse
-from ...evaluation import Picture, Table
-from ...evaluation.plots import COLOURS, panels, picture
-from .readers import forest, ridge, table_reader, transformer
+from .plots import COLOURS, panels, picture
+from .regressors import forest, on_rows, ridge, temporal_transformer
+from .report import Picture, Table
 from .rows import Rows
 
 __all__ = ["predict", "report", "scores"]
@@ -41,17 +39,18 @@ def predict(
 ) -> dict[str, np.ndarray]:
     """The target of the rows ``test`` by every method, trained on the rows ``train``.
 
-    Three readers see the embeddings (N, E): the temporal transformer, ridge, a random forest. ``model`` is the plain
+    Three regressors see the embeddings (N, E): the temporal transformer, ridge, a random forest. ``model`` is the plain
     mean of the three: none of them is best everywhere, and choosing one would take sites that are needed for training.
     ``forest`` and ``ridge`` see the bands of the date, with ``_all`` what else is known of it as well.
 
     Args:
-        settings: of :func:`fusion.context.gpp.fit_regressor`; ``repeats`` seeds of it are averaged.
+        settings: of :func:`fusion.evaluation.temporal.fit_regressor`; ``repeats`` seeds of it are averaged.
     """
-    on = partial(table_reader, target=rows.target)
+    on = partial(on_rows, target=rows.target)
     tree = partial(forest, seed)
-    readers = {
-        "embedding_transformer": transformer(embedding, rows.context, rows.day, rows.target, settings, repeats, seed),
+    transformer = temporal_transformer(embedding, rows.context, rows.day, rows.target, settings, repeats, seed)
+    regressors = {
+        "embedding_transformer": transformer,
         "embedding_ridge": on(ridge, embedding),
         "embedding_forest": on(tree, embedding),
     }
@@ -62,41 +61,52 @@ def predict(
         "forest_all": on(tree, both),
         "ridge_all": on(ridge, both),
     }
-    found = {name: read(train, test) for name, read in (readers | baselines).items()}
-    return {"model": np.mean([found[name] for name in readers], axis=0)} | found
+    found = {name: regress(train, test) for name, regress in (regressors | baselines).items()}
+    return {"model": np.mean([found[name] for name in regressors], axis=0)} | found
 
 
 def scores(target: np.ndarray, guessed: np.ndarray) -> dict[str, float]:
-    """R2, RMSE, and RMSE over the range of the target."""
+    """R2, RMSE, and RMSE over the range of the target (``nrmse``), as Peters et al. report it."""
     error = target - guessed
+    rmse = np.sqrt((error**2).mean())
     return {
         "r2": float(1 - (error**2).sum() / ((target - target.mean()) ** 2).sum()),
-        "rmse": float(np.sqrt((error**2).mean())),
-        "nrmse": nrmse(torch.from_numpy(target), torch.from_numpy(guessed)),
+        "rmse": float(rmse),
+        "nrmse": float(rmse / (target.max() - target.min())),
     }
 
 
-def report(rows: Rows, guessed: Mapping[str, np.ndarray], what: str) -> tuple[dict[str, Any], list[Any]]:
-    """Metrics by method, and a table and pictures of them; ``guessed`` are predictions (N,) of all ``rows``."""
+def report(
+    rows: Rows, guessed: Mapping[str, np.ndarray], what: str, *, quantity: str, unit: str
+) -> tuple[dict[str, Any], list[Picture | Table]]:
+    """Metrics by method, and a table and pictures of them.
+
+    Args:
+        guessed: predictions (N,) of all ``rows`` by a method of :func:`predict`.
+        what: the conditions, in a sentence.
+        quantity, unit: of the target.
+    """
     found: dict[str, Any] = {name: scores(rows.target, values) for name, values in guessed.items()}
-    columns = ["", "", "R²", "RMSE (g C m⁻² d⁻¹)", "NRMSE"]
+    columns = ["", "", "R²", f"RMSE ({unit})", "NRMSE"]
     lines = [[name, _METHODS[name], v["r2"], v["rmse"], v["nrmse"]] for name, v in found.items()]
     table = Table(columns, lines, what, best=["R²"], lowest=columns[3:])
-    return found | {"conditions": what}, [table, _scatter(rows.target, guessed, what), _courses(rows, guessed, what)]
+    label = f"{quantity} ({unit})"
+    shown = [_scatter(rows.target, guessed, label, what), _courses(rows, guessed, label, what)]
+    return found | {"conditions": what}, [table, *shown]
 
 
-def _scatter(target: np.ndarray, guessed: Mapping[str, np.ndarray], what: str) -> Picture:
+def _scatter(target: np.ndarray, guessed: Mapping[str, np.ndarray], label: str, what: str) -> Picture:
     figure, axes = panels(2, height=3.6)
     for axis, name in zip(axes, ("model", "forest"), strict=True):
         axis.plot(target, guessed[name], ".", ms=3, alpha=0.5, color=COLOURS[0])
         axis.axline((0, 0), slope=1, color="black", lw=0.8)
         axis.set_title(f"{name}: R² {scores(target, guessed[name])['r2']:.3f}")
-        axis.set_xlabel("GPP (g C m⁻² d⁻¹)")
+        axis.set_xlabel(label)
     axes[0].set_ylabel("predicted")
     return picture(figure, what)
 
 
-def _courses(rows: Rows, guessed: Mapping[str, np.ndarray], what: str, most: int = 3) -> Picture:
+def _courses(rows: Rows, guessed: Mapping[str, np.ndarray], label: str, what: str, most: int = 3) -> Picture:
     """The places with the most dates through time: what was there, and what two methods made of it."""
     names, count = np.unique(rows.place, return_counts=True)
     shown = names[np.argsort(-count, kind="stable")[:most]]
@@ -110,6 +120,6 @@ def _courses(rows: Rows, guessed: Mapping[str, np.ndarray], what: str, most: int
             axis.plot(dates, guessed[name][own], lw=1, color=colour, label=name)
         axis.set_title(place, fontsize=9)
         axis.tick_params(axis="x", rotation=30)
-    axes[0].set_ylabel("GPP (g C m⁻² d⁻¹)")
+    axes[0].set_ylabel(label)
     axes[0].legend(frameon=False, fontsize=8)
     return picture(figure, f"The seasons of the places with the most dates. {what}")

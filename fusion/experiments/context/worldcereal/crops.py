@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ...context import ContextFusion
-from ...data.cubes import Cube
-from ...embed.dense import BlockEncoder
-from ...evaluation import Features, Section, Table, linear_probe
-from ...workflow.state import State
-from . import pictures
+from ....context import ContextFusion
+from ....data import Cube
+from ....embed.dense import BlockEncoder
+from ....evaluation import Features, Section, Table, embedding_plots, linear_probe
+from ....workflow.state import State
+from .data import STRIPES, stripes
 
 __all__ = [
     "MONTHS",
@@ -25,21 +25,10 @@ __all__ = [
     "probe",
     "score",
     "score_months",
-    "stripes",
     "summary",
 ]
 
 MONTHS = ("04", "05", "06", "07", "08", "09")
-_STRIPES = 4  # a patch's columns, alternately for training and testing
-
-
-def stripes(shape: tuple[int, int], margin: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels (H, W) of training and of test stripes, without those whose windows would reach over a border."""
-    column = np.arange(shape[1])
-    width = shape[1] // _STRIPES
-    inner = (column % width >= margin) & (column % width < width - margin)
-    training = (column // width) % 2 == 0
-    return tuple(np.broadcast_to(inner & part, shape) for part in (training, ~training))
 
 
 @dataclass(frozen=True)
@@ -92,7 +81,7 @@ def features(state: State, model: ContextFusion) -> Pixels:
         test.append(held_out[used])
         place.append(np.flatnonzero(used))
         row, column = np.nonzero(used)
-        side = cube.shape[1] // _STRIPES
+        side = cube.shape[1] // STRIPES
         block += [f"{cube.name} {r} {c}" for r, c in zip(row // side, column // side, strict=True)]
         patch += [cube.name] * int(used.sum())
     x = {kind: np.concatenate(values, axis=1) for kind, values in parts.items()}
@@ -198,7 +187,7 @@ def _compare(labelled: Labelled) -> tuple[list[Any], dict[str, Any]]:
     note = f"{conditions} Last column: share of the {len(labelled.draws) * len(MONTHS)} probes in which fused wins."
     items: list[Any] = [
         Table(columns, rows, note, best=["macro F1", "weighted F1"]),
-        pictures.lines(MONTHS, by_month, "macro F1", f"The same by month. {conditions}"),
+        embedding_plots.lines(MONTHS, by_month, "macro F1", f"The same by month. {conditions}"),
     ]
     return items, metrics | {"conditions": conditions}
 

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 
 import torch
 
-from ...context import ContextFusion
-from ...context.fuse import observed_in
-from ...data import TileBatch
-from ...evaluation import Table
+from fusion.context import ContextFusion
+from fusion.context.fuse import observed_in
+from fusion.data import TileBatch
+
+from .report import Table
 
 __all__ = ["explained_variance", "reconstruction_table"]
 

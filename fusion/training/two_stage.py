@@ -1,4 +1,4 @@
-"""Training the two stages on samples from cubes."""
+"""The two stages of the context-aware system: every sensor's autoencoder, then what joins them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
-from ...context import ContextFusion, ContextObjective, FusionConfig, SensorAutoencoder, SensorConfig
-from ...context.module import FusionPretraining, SensorPretraining
-from ...context.samples import ContextSamples
-from ...data import Modality
-from ...training import fit, load_model
+from fusion.context import ContextFusion, ContextObjective, FusionConfig, SensorAutoencoder, SensorConfig
+from fusion.context.module import FusionPretraining, SensorPretraining
+from fusion.data import Modality, TileDataset
+
+from .checkpoints import load_model
+from .trainer import fit
 
 __all__ = ["Recipe", "held_out", "objective", "sensor", "train_fusion", "train_sensor", "train_stages"]
 
@@ -73,8 +74,8 @@ def objective(config: SensorConfig, recipe: Recipe) -> ContextObjective:
 
 def train_sensor(
     config: SensorConfig,
-    train: ContextSamples,
-    validation: ContextSamples,
+    train: TileDataset,
+    validation: TileDataset,
     run: Path,
     recipe: Recipe,
     *,
@@ -92,8 +93,8 @@ def train_sensor(
 
 def train_fusion(
     model: ContextFusion,
-    train: ContextSamples,
-    validation: ContextSamples,
+    train: TileDataset,
+    validation: TileDataset,
     run: Path,
     recipe: Recipe,
     *,
@@ -111,8 +112,8 @@ def train_fusion(
 
 def train_stages(
     sensors: Sequence[SensorConfig],
-    train: ContextSamples,
-    validation: ContextSamples,
+    train: TileDataset,
+    validation: TileDataset,
     run: Path,
     recipe: Recipe,
     *,
@@ -132,8 +133,8 @@ def train_stages(
 
 def _fit(
     module: Any,
-    train: ContextSamples,
-    validation: ContextSamples,
+    train: TileDataset,
+    validation: TileDataset,
     run: Path,
     stage: int,
     recipe: Recipe,

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...context import ContextFusion
-from ...context.samples import ContextSamples
-from ...data.cubes import Cube, observed_statistics
-from ...embed import embed_cube, open_embeddings
-from ...evaluation import Section, Table
-from ...workflow.state import State
-from . import pictures
-from .stages import Recipe, held_out, sensor, train_stages
+from ....context import ContextFusion
+from ....context.samples import ContextSamples
+from ....data import Cube
+from ....data.cubes import observed_statistics
+from ....embed import embed_cube, open_embeddings
+from ....evaluation import Section, Table, embedding_plots
+from ....training.two_stage import Recipe, held_out, sensor, train_stages
+from ....workflow.state import State
 
 __all__ = ["dense"]
 
@@ -78,7 +78,7 @@ def dense(
         f"What a growing part of the cube costs, without rasters: seconds grow as area to the power of {exponent:.2f}.",
     )
     where = f"Monthly cube of {cube.shape[0]} x {cube.shape[1]} pixels."
-    items = [cost, pictures.pca_maps(values, list(result.dates), where)]
+    items = [cost, embedding_plots.pca_maps(values, list(result.dates), where)]
     state.sections.append(Section("A cube embedded densely", text, items))
     size = " x ".join(map(str, result.shape[2:]))
     return (

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ...evaluation import Picture
-from ...evaluation.maps import pca_rgb
-from ...evaluation.plots import COLOURS, panels, picture
+from .maps import pca_rgb
+from .plots import COLOURS, panels, picture
+from .report import Picture
 
 __all__ = ["lines", "pca_maps", "seasonal_curves", "similarity"]
 

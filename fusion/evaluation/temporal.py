@@ -1,18 +1,21 @@
-"""Gross primary production from series of embeddings.
+"""A quantity from series of embeddings, such as the gross primary production (GPP) of flux sites.
 
-Peters et al. 2025 regress flux towers' GPP on the embeddings of the dates up to it with a temporal transformer. Their
+Peters et al. 2025 regress GPP on the embeddings of the dates up to it with a temporal transformer. Their
 released model gets no positions in the run it reports, so it cannot tell one order of dates from another; this one
 knows how many days before or after the target each date lies.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from fusion.layers import encode_days
+from fusion.training.in_memory import descend
 
-__all__ = ["TemporalRegressor", "nrmse"]
+__all__ = ["TemporalRegressor", "fit_regressor"]
 
 
 class TemporalRegressor(nn.Module):
@@ -59,27 +62,23 @@ def fit_regressor(
     steps: int = 400,
     lr: float = 2e-3,
     weight_decay: float = 0.05,
-    batch: int = 1024,
+    batch_size: int = 1024,
     seed: int = 0,
-    **model: float,
+    **model: Any,
 ) -> TemporalRegressor:
-    """Trains on standardised targets (B,) with squared error below one and absolute error beyond (Huber)."""
+    """Trains on standardised targets (B,) with squared error below one and absolute error beyond (Huber).
+
+    Args:
+        series, days, valid: as :class:`TemporalRegressor` takes them.
+        model: its arguments.
+    """
+
+    def loss(step: int) -> Tensor:
+        rows = slice(None) if len(target) <= batch_size else torch.randint(len(target), (batch_size,))
+        return nn.functional.smooth_l1_loss(regressor(series[rows], days[rows], valid[rows]), target[rows])
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         regressor = TemporalRegressor(series.shape[-1], **model)
-        optimizer = torch.optim.AdamW(regressor.parameters(), lr=lr, weight_decay=weight_decay)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
-        for _ in range(steps):
-            optimizer.zero_grad()
-            rows = slice(None) if len(target) <= batch else torch.randint(len(target), (batch,))
-            loss = nn.functional.smooth_l1_loss(regressor(series[rows], days[rows], valid[rows]), target[rows])
-            loss.backward()
-            nn.utils.clip_grad_norm_(regressor.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
+        descend(regressor, loss, steps=steps, lr=lr, weight_decay=weight_decay)
     return regressor.eval()
-
-
-def nrmse(target: Tensor, prediction: Tensor) -> float:
-    """Root mean squared error over the range of the target, as the original reports it."""
-    return float((target - prediction).square().mean().sqrt() / (target.max() - target.min()))

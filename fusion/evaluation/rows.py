@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ...context.samples import context_frames
+from fusion.context.samples import context_frames
 
 __all__ = ["Rows", "season"]
 
@@ -20,7 +20,7 @@ class Rows:
     """N pixels at dates.
 
     Attributes:
-        bands: (N, C) observed on the date; ``more``: (N, K) what else the readers of the embedding know.
+        bands: (N, C) observed on the date; ``more``: (N, K) what else the regressors know.
         place: (N,) text; rows of one place in one cube are a series.
         day: (N,) since 1970-01-01; target: (N,).
     """

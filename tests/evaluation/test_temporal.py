@@ -1,7 +1,6 @@
-import pytest
 import torch
 
-from fusion.context.gpp import TemporalRegressor, fit_regressor, nrmse
+from fusion.evaluation.temporal import TemporalRegressor, fit_regressor
 
 
 def series(samples: int = 200):
@@ -51,7 +50,3 @@ def test_fitting_leaves_the_global_random_state_alone_and_repeats_itself():
     second = fit_regressor(x, days, valid, target, steps=5)
     assert torch.equal(torch.rand(1), drawn)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
-
-
-def test_nrmse_is_relative_to_the_range():
-    assert nrmse(torch.tensor([0.0, 10.0]), torch.tensor([1.0, 9.0])) == pytest.approx(0.1)

@@ -1,0 +1,36 @@
+"""Maps of the patches: colours over time, similarity, seasons."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ....embed.dense import BlockEncoder
+from ....evaluation import Section, embedding_plots
+from ....workflow.state import State
+
+__all__ = ["maps"]
+
+
+def maps(state: State, *, patch: int = 1, dates: int = 24) -> str:
+    """Colours over time, similarity to one pixel, the season of single pixels, of one patch."""
+    cube, model = state.data["all"][patch], state.model("pretrained")
+    maps, classes = state.data["labels"]["crop type"]
+    usable = np.flatnonzero(cube.sensors["s2"].observed_share() > 0.9)
+    chosen = usable[np.unique(np.linspace(0, len(usable) - 1, min(dates, len(usable))).round().astype(int))]
+    encoder = BlockEncoder(model, cube, dates=chosen)
+    embedding = encoder(*(slice(0, n) for n in cube.shape))
+    iso = encoder.dates.astype(str).tolist()
+    where = f"Patch {cube.name}, test stripes included."
+    pixels = {}
+    for k, name in enumerate(classes):
+        found = np.argwhere(maps[cube.name] == k)
+        if len(found):
+            pixels[name] = tuple(found[len(found) // 2])
+    middle = len(iso) // 2
+    items = [
+        embedding_plots.pca_maps(embedding, iso, where),
+        embedding_plots.similarity(embedding[middle], next(iter(pixels.values())), iso[middle], where),
+        embedding_plots.seasonal_curves(embedding, encoder.dates, pixels, where),
+    ]
+    state.sections.append(Section("What the embeddings look like", "", items))
+    return f"{len(iso)} dates of patch {cube.name}"
