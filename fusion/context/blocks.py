@@ -7,6 +7,7 @@ samples times frames.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +33,7 @@ class Gates(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # As matrix products: a convolution over one pixel costs more than the sums over the window.
-        squeeze, expand = (layer.weight.flatten(1) for layer in (self.channel[0], self.channel[2]))
+        squeeze, expand = (cast(nn.Conv2d, layer).weight.flatten(1) for layer in (self.channel[0], self.channel[2]))
         hidden = F.relu(F.linear(torch.stack([x.amax((2, 3)), x.mean((2, 3))]), squeeze)).sum(0)  # (N, hidden)
         gated = x * F.linear(hidden, expand).sigmoid()[..., None, None]
         extent = torch.cat([gated.amax(1, keepdim=True), gated.mean(1, keepdim=True)], dim=1)  # (N, 2, H, W)

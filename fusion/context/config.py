@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from fusion.data import Modality
 
-__all__ = ["FusionConfig", "SensorConfig", "paper_scale"]
+__all__ = ["FusionConfig", "SensorConfig", "current_names", "paper_scale"]
+
+# What fields were called in configurations that were saved before.
+_FORMER_NAMES = {"feedforward": "mlp_dim", "lively_start": "variance_preserving_init"}
+
+
+def current_names(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a configuration by the names they have now."""
+    return {_FORMER_NAMES.get(name, name): value for name, value in fields.items()}
 
 
 @dataclass(frozen=True)
@@ -21,7 +30,7 @@ class SensorConfig:
         bottleneck: dimensions of the code (2 for Sentinel-1).
         reduced: frames left by the linear map over time.
         widths: channels of the frame encoder, from the first convolution to the last.
-        depth, heads, feedforward, dropout: of the temporal transformer; 8 hidden units is no slip, they use so few.
+        depth, heads, mlp_dim, dropout: of the temporal transformer; an MLP of width 8 is no slip, theirs is.
         span: largest number of days from the first to the last frame.
         drop_maps: share of whole feature maps dropped in the frame encoder and decoder; little for narrow ones,
             which cannot spare many.
@@ -32,8 +41,9 @@ class SensorConfig:
         smooth_days: the table of days starts as sines and cosines, so that neighbouring days are alike, instead of at
             random; a few thousand samples do not teach 201 unrelated rows.
         norm_first: the temporal transformer normalises before its layers, not after them.
-        lively_start: convolutions and linear maps start with weights that keep a signal's variance. With PyTorch's own
-            a window moves the reconstruction by a millionth, and half of a short training goes into being heard.
+        variance_preserving_init: convolutions and linear maps start with weights that keep a signal's variance. With
+            PyTorch's own a window changes the reconstruction by a millionth at first, and half of a short training is
+            spent on that.
     """
 
     modality: Modality
@@ -43,7 +53,7 @@ class SensorConfig:
     widths: tuple[int, int, int, int] = (149, 128, 64, 16)
     depth: int = 3
     heads: int = 8
-    feedforward: int = 8
+    mlp_dim: int = 8
     dropout: float = 0.25
     span: int = 200
     drop_maps: tuple[float, float] = (0.07, 0.1)
@@ -51,7 +61,7 @@ class SensorConfig:
     spacing: int = 0
     smooth_days: bool = False
     norm_first: bool = False
-    lively_start: bool = False
+    variance_preserving_init: bool = False
 
     def __post_init__(self) -> None:
         name = self.modality.name
@@ -100,8 +110,10 @@ class SensorConfig:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> SensorConfig:
-        plain = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-        return cls(**plain | {"modality": Modality.from_dict(fields["modality"])})
+        """From :meth:`to_dict`, or from a YAML; former names of fields are understood."""
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in current_names(fields).items()}
+        modality = plain["modality"]
+        return cls(**plain | {"modality": modality if isinstance(modality, Modality) else Modality.from_dict(modality)})
 
 
 @dataclass(frozen=True)
@@ -111,7 +123,7 @@ class FusionConfig:
     Attributes:
         sensors: in the order of their tokens; the first is the reference, whose dates are embedded.
         embedding: dimensions of the fused code.
-        dim, depth, heads, feedforward, dropout: of the transformer over one token a sensor.
+        dim, depth, heads, mlp_dim, dropout: of the transformer over one token a sensor.
         longest_gap: days between the reference's date and another sensor's; longer gaps count as this one.
     """
 
@@ -120,7 +132,7 @@ class FusionConfig:
     dim: int = 128
     depth: int = 2
     heads: int = 4
-    feedforward: int = 256
+    mlp_dim: int = 256
     dropout: float = 0.1
     longest_gap: int = 350
 
@@ -142,7 +154,9 @@ class FusionConfig:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> FusionConfig:
-        return cls(**fields | {"sensors": tuple(SensorConfig.from_dict(s) for s in fields["sensors"])})
+        """From :meth:`to_dict`; former names of fields are understood."""
+        sensors = tuple(SensorConfig.from_dict(s) for s in fields["sensors"])
+        return cls(**current_names(fields) | {"sensors": sensors})
 
 
 def paper_scale(modality: Modality) -> Modality:

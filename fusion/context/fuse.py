@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -73,19 +74,23 @@ class ContextFusion(nn.Module):
         self.kind = nn.ParameterDict({n: nn.Parameter(torch.randn(config.dim)) for n in sizes})
         self.gap_table = nn.Embedding(config.longest_gap + 1, config.dim)
         layer = nn.TransformerEncoderLayer(
-            config.dim, config.heads, config.feedforward, config.dropout, batch_first=True, norm_first=True
+            config.dim, config.heads, config.mlp_dim, config.dropout, batch_first=True, norm_first=True
         )
         self.transformer = nn.TransformerEncoder(layer, config.depth, enable_nested_tensor=False)
         self.norm = nn.LayerNorm(config.dim)
         self.to_embedding = nn.Linear(config.dim, config.embedding)
         self.to_code = nn.ModuleDict({n: nn.Linear(config.embedding, size) for n, size in sizes.items()})
 
-    def fuse(self, codes: Mapping[str, Tensor], gaps: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor:
+    def sensor(self, name: str) -> SensorAutoencoder:
+        """The autoencoder of a sensor."""
+        return cast(SensorAutoencoder, self.sensors[name])
+
+    def fuse(self, codes: Mapping[str, Tensor], gaps: Mapping[str, Tensor], valid: Mapping[str, Tensor]) -> Tensor:
         """Codes (B, bottleneck) by sensor to the embedding (B, E).
 
         Args:
             gaps: by sensor, (B,) days between its middle date and the reference's.
-            present: by sensor, (B,) bool.
+            valid: by sensor, (B,) bool: there is a date of it.
         """
         tokens = []
         for name, code in codes.items():
@@ -93,7 +98,7 @@ class ContextFusion(nn.Module):
             gap = self.gap_table(day) / self.config.dim**0.5
             tokens.append(self.lift[name](code) + self.kind[name] + gap)
         stacked = torch.stack(tokens, dim=1)  # (B, M, dim)
-        there = torch.stack([present[name] for name in codes], dim=1)  # (B, M)
+        there = torch.stack([valid[name] for name in codes], dim=1)  # (B, M)
         absent = ~there & there.any(dim=1, keepdim=True)
         mixed = self.transformer(stacked, src_key_padding_mask=absent)
         weight = (~absent).unsqueeze(-1).to(mixed.dtype)
@@ -102,13 +107,13 @@ class ContextFusion(nn.Module):
 
     def forward(self, batch: TileBatch) -> Fused:
         """Embeds a batch with any of the sensors."""
-        codes, gaps, present = {}, {}, {}
+        codes, gaps, valid = {}, {}, {}
         for name, model in self._known(batch):
             target = model.normalise(batch.values[name], observed_in(batch, name))
             codes[name] = model.encode(target, batch.days[name], batch.valid[name])
             gaps[name] = self.gap(batch, name)
-            present[name] = batch.valid_tiles(name)
-        return Fused(self.fuse(codes, gaps, present), codes)
+            valid[name] = batch.valid_tiles(name)
+        return Fused(self.fuse(codes, gaps, valid), codes)
 
     def decode(self, embedding: Tensor, batch: TileBatch) -> dict[str, Tensor]:
         """Every sensor's normalised windows (B, T, C, W, W), rebuilt from the embedding alone."""
@@ -152,12 +157,12 @@ class ContextFusion(nn.Module):
         return extended
 
     def _known(self, batch: TileBatch) -> Iterator[tuple[str, SensorAutoencoder]]:
-        present = [name for name in self.sensors if name in batch.values]
-        if not present:
+        known = [name for name in self.sensors if name in batch.values]
+        if not known:
             raise ValueError(
                 f"fusion: the batch has {', '.join(batch.values)}, none of the sensors {', '.join(self.sensors)}"
             )
-        return ((name, self.sensors[name]) for name in present)
+        return ((name, self.sensor(name)) for name in known)
 
 
 def observed_in(batch: TileBatch, name: str) -> Tensor:

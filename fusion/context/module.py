@@ -75,6 +75,8 @@ class SensorPretraining(_Pretraining):
     """Stage 1. Defaults are the paper's; a few thousand samples need ``warmup`` of tens, a rate near 1e-3 and, better
     than waiting for plateaus, a known number of ``steps``."""
 
+    model: SensorAutoencoder
+
     def __init__(
         self,
         model: SensorAutoencoder,
@@ -100,6 +102,8 @@ class SensorPretraining(_Pretraining):
 class FusionPretraining(_Pretraining):
     """Stage 2: the mean of the sensors' losses. ``model.freeze_sensors()`` beforehand keeps the autoencoders."""
 
+    model: ContextFusion
+
     def __init__(
         self,
         model: ContextFusion,
@@ -124,7 +128,7 @@ class FusionPretraining(_Pretraining):
         outputs = self.model.decode(self.model(batch).embedding, batch)
         total, centre, terms = [], [], {}
         for name, output in outputs.items():
-            observed, sensor = observed_in(batch, name), self.model.sensors[name]
+            observed, sensor = observed_in(batch, name), self.model.sensor(name)
             target = sensor.normalise(batch.values[name], observed)
             losses = self.objectives[name](output, target, observed, sensor.restore)
             total.append(losses.total)

@@ -155,7 +155,7 @@ class ContextSamples(TileDataset):
                 values, observed = cube.sensors[name].read(slice(0, height), slice(0, width), margin=r)
                 mean = np.array(config.modality.mean or (0,) * config.modality.channels, dtype=np.float32)
                 values = np.where(observed, values, mean[:, None, None])
-                seen = observed[..., r : r + height, r : r + width].any(axis=1)
+                seen = np.any(observed[..., r : r + height, r : r + width], axis=1)
                 loaded[name] = _Series(cube.sensors[name].epoch_days, values, observed, seen)
         return loaded
 

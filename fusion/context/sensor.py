@@ -34,6 +34,11 @@ class SensorAutoencoder(nn.Module):
     frames exist; ``days`` (B, T) int counts from any fixed date. T = ``config.frames``, W = ``config.window``.
     """
 
+    mean: Tensor
+    std: Tensor
+    frame_encoder: FlatEncoder | FrameEncoder
+    frame_decoder: FlatDecoder | FrameDecoder
+
     def __init__(self, config: SensorConfig) -> None:
         super().__init__()
         self.config = config
@@ -53,7 +58,7 @@ class SensorAutoencoder(nn.Module):
             self.frame_encoder = FrameEncoder(channels, widths, config.drop_maps[0])
             self.frame_decoder = FrameDecoder(channels, widths, config.window, config.drop_maps[1])
         layer = nn.TransformerEncoderLayer(
-            code, config.heads, config.feedforward, config.dropout, batch_first=True, norm_first=config.norm_first
+            code, config.heads, config.mlp_dim, config.dropout, batch_first=True, norm_first=config.norm_first
         )
         self.transformer = nn.TransformerEncoder(layer, config.depth, enable_nested_tensor=False)
         self.narrow = nn.Linear(code, _INNER)
@@ -62,8 +67,8 @@ class SensorAutoencoder(nn.Module):
         self.from_code = nn.Linear(config.bottleneck, _INNER * config.reduced)
         self.expand = nn.Linear(config.reduced, config.frames)
         self.widen = nn.Linear(_INNER, code)
-        if config.lively_start:
-            _enliven(self)
+        if config.variance_preserving_init:
+            _preserve_variance(self)
 
     # Between the data's units and the model's.
 
@@ -118,15 +123,13 @@ class SensorAutoencoder(nn.Module):
 
 
 @torch.no_grad()
-def _enliven(model: SensorAutoencoder) -> None:
+def _preserve_variance(model: SensorAutoencoder) -> None:
     """Weights of variance gain^2 / fan-in outside of the transformer, whose norms look after themselves."""
     for name, layer in model.named_modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and not name.startswith("transformer"):
             fan_in = layer.weight[0].numel()
-            if isinstance(
-                layer, nn.ConvTranspose2d
-            ):  # (in, out, 2, 2) with stride 2: every pixel hears all inputs once
-                fan_in = layer.in_channels
+            if isinstance(layer, nn.ConvTranspose2d):
+                fan_in = layer.in_channels  # (in, out, 2, 2) with stride 2: a pixel is a sum over all inputs once
             layer.weight.normal_(std=_GAIN / fan_in**0.5)
             if layer.bias is not None:
                 layer.bias.zero_()

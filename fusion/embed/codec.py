@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["DECODE_FORMULA", "NODATA", "QuantizationError", "decode", "encode", "unit"]
+__all__ = ["DECODE_FORMULA", "NODATA", "ErrorMeter", "QuantizationError", "decode", "encode", "unit"]
 
 NODATA = -128
 DECODE_FORMULA = "value = sign(v) * (v / 127.5)^2"
@@ -30,9 +30,34 @@ class QuantizationError:
     max_error: float
 
 
+class ErrorMeter:
+    """Compares the directions of stored vectors with those of the model, block by block.
+
+    Attributes:
+        lost: vectors that are stored as no data, or the other way round.
+    """
+
+    def __init__(self) -> None:
+        self._cosines, self._count, self._worst, self.lost = 0.0, 0, 0.0, 0
+
+    def add(self, original: np.ndarray, stored: np.ndarray) -> None:
+        """Takes vectors (..., D) and the same as they were read back, decoded; NaN where there is no data."""
+        known = ~np.isnan(original).any(axis=-1)
+        wanted, found = original[known].astype(np.float64), stored[known].astype(np.float64)
+        self.lost += int((np.isnan(found).any(axis=-1)).sum() + (~np.isnan(stored[~known])).any(axis=-1).sum())
+        direction, kept = unit(wanted), unit(found)
+        self._cosines += float((direction * kept).sum())
+        self._count += len(wanted)
+        if len(wanted):
+            self._worst = max(self._worst, float(np.abs(direction - kept).max()))
+
+    def result(self) -> QuantizationError:
+        return QuantizationError(self._cosines / self._count if self._count else 1.0, self._worst)
+
+
 def unit(vectors: np.ndarray, axis: int = -1) -> np.ndarray:
     """Vectors of length 1 along ``axis``; a zero vector stays zero, NaN stays NaN."""
-    length = np.linalg.norm(vectors, axis=axis, keepdims=True)
+    length: np.ndarray = np.linalg.norm(vectors, axis=axis, keepdims=True)
     return vectors / np.where(length == 0, 1, length)
 
 

@@ -13,7 +13,7 @@ from affine import Affine
 from fusion.context import ContextFusion
 from fusion.data.cubes import Cube
 
-from .codec import QuantizationError, unit
+from .codec import ErrorMeter, QuantizationError
 from .dense import BlockEncoder
 from .map import fingerprint
 from .raster import Dtype, write_geotiff
@@ -79,7 +79,7 @@ def embed_cube(
     *,
     dtype: Dtype = "float32",
     block: int = 64,
-    dates: Sequence[int] | None = None,
+    dates: Sequence[int] | np.ndarray | None = None,
     least_seen: float = 0.035,
     longest_gap: int = 7,
     rasters: bool = True,
@@ -105,28 +105,29 @@ def embed_cube(
     """
     started = time.perf_counter()
     reference = model.config.reference.modality.name
-    if reference in cube.sensors:
+    share, chosen = np.zeros(0), np.zeros(0, dtype=np.int64)
+    if reference in cube.sensors:  # a cube without it is refused below
         share = cube.sensors[reference].observed_share()
-        usable = np.flatnonzero(share > least_seen)
-        dates = usable if dates is None else np.intersect1d(dates, np.flatnonzero(share > 0))
-        if not len(dates):
+        usable = np.flatnonzero(share > (least_seen if dates is None else 0))
+        chosen = usable if dates is None else np.intersect1d(dates, usable)
+        if not len(chosen):
             raise ValueError(
                 f"cube {cube.name!r}: {reference!r} saw more than {least_seen:.1%} of the pixels on none of "
                 f"{len(share)} dates (at best {share.max():.1%}); check nodata value and cloud mask"
             )
-    encoder = BlockEncoder(model, cube, dates=dates, longest_gap=longest_gap)
+    encoder = BlockEncoder(model, cube, dates=chosen, longest_gap=longest_gap)
     empty = {*cube.sensors[reference].dates[share == 0], *cube.skipped.get(reference, ())}
     about = {
         "model": fingerprint(model),
         "system": type(model).__name__,
-        "sensors": {n: list(model.sensors[n].config.modality.bands) for n in encoder.sensors},
+        "sensors": {n: list(model.sensor(n).config.modality.bands) for n in encoder.sensors},
         "cube": cube.name,
         "skipped": sorted(map(str, empty)),
     }
     store = EmbeddingStore.create(
         out, encoder.dates, encoder.dim, cube.shape, cube.geo, block=block, dtype=dtype, about=about
     )
-    made, pixels, meter = 0, 0, _Meter()
+    made, pixels, meter = 0, 0, ErrorMeter()
     while not store.complete and (left := [b for b in store.blocks() if not store.done(*b)]):
         worked = False
         for i, j in left:
@@ -135,7 +136,7 @@ def embed_cube(
                     continue
                 values = encoder(*store.pixels(i, j))
                 stored = store.write(i, j, values)
-                meter.add(values, stored)
+                meter.add(*(np.moveaxis(part, 1, -1) for part in (values, stored)))
             worked, made = True, made + 1
             pixels += int(np.isfinite(values[:, 0]).sum())
             if progress:
@@ -159,15 +160,17 @@ def embed_cube(
 
 
 def _finish(store: EmbeddingStore, cube: Cube, encoder: BlockEncoder, rasters: bool) -> tuple[Path, ...]:
-    folder = store.path.with_suffix("")
-    files = tuple(folder / f"{date}.tif" for date in encoder.dates) if rasters and cube.geo else ()
+    """Writes a GeoTIFF a date, if the place is known and they are wanted, and marks the store as complete."""
+    geo, folder = cube.geo if rasters else None, store.path.with_suffix("")
+    files = () if geo is None else tuple(folder / f"{date}.tif" for date in encoder.dates)
     with store.locked(0):
         if not store.complete:
             for leftover in folder.glob(".*.tif"):  # of killed writers
                 leftover.unlink()
-            for t, path in enumerate(files):
-                tags = {"FUSION_MODEL": fingerprint(encoder.model), "FUSION_DATE": path.stem}
-                write_geotiff(path, _OneDate(store, t), Affine(*cube.geo.transform), cube.geo.crs, store.dtype, tags)
+            if geo is not None:
+                for t, path in enumerate(files):
+                    tags = {"FUSION_MODEL": fingerprint(encoder.model), "FUSION_DATE": path.stem}
+                    write_geotiff(path, _OneDate(store, t), Affine(*geo.transform), geo.crs, store.dtype, tags)
             remove_leftovers(store.path)
             store.finish()
     return files
@@ -182,19 +185,3 @@ class _OneDate:
 
     def __getitem__(self, window: tuple[slice, slice]) -> np.ndarray:
         return np.moveaxis(self.store.read(self.date, *window), 0, -1)
-
-
-class _Meter:
-    """Compares what is stored with what the model said."""
-
-    def __init__(self) -> None:
-        self.cosines, self.count, self.worst = 0.0, 0, 0.0
-
-    def add(self, values: np.ndarray, stored: np.ndarray) -> None:
-        wanted, found = (unit(np.moveaxis(v, 1, -1)[np.isfinite(values[:, 0])]) for v in (values, stored))
-        self.cosines += float((wanted * found).sum())
-        self.count += len(wanted)
-        self.worst = max(self.worst, float(np.abs(wanted - found).max(initial=0)))
-
-    def result(self) -> QuantizationError:
-        return QuantizationError(self.cosines / max(self.count, 1), self.worst)

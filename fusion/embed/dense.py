@@ -70,7 +70,7 @@ class BlockEncoder:
         model: ContextFusion,
         cube: Cube,
         *,
-        dates: Sequence[int] | None = None,
+        dates: Sequence[int] | np.ndarray | None = None,
         longest_gap: int = 7,
         pixels: np.ndarray | None = None,
     ) -> None:
@@ -82,7 +82,7 @@ class BlockEncoder:
             )
         self.sensors = [name for name in model.sensors if name in cube.sensors]
         for name in self.sensors:
-            wanted, given = model.sensors[name].config.modality, cube.sensors[name].modality
+            wanted, given = model.sensor(name).config.modality, cube.sensors[name].modality
             for what in ("bands", "unit"):
                 if getattr(wanted, what) != getattr(given, what):
                     raise ValueError(
@@ -107,7 +107,9 @@ class BlockEncoder:
     def codes(self, rows: slice, columns: slice) -> dict[str, np.ndarray]:
         """Every sensor's own codes of one block beside the fused ones: (dates, b, h, w) float32 by sensor name, and
         the embedding as ``"fused"``. NaN where a sensor has no date near enough."""
-        sizes = {None: self.dim} | {n: self.model.sensors[n].config.bottleneck for n in self.sensors}
+        sizes: dict[str | None, int] = {None: self.dim} | {
+            n: self.model.sensor(n).config.bottleneck for n in self.sensors
+        }
         found = self._gather(rows, columns, sizes)
         return {name or "fused": array for name, array in found.items()}
 
@@ -125,7 +127,7 @@ class BlockEncoder:
             codes, present = {}, {}
             for name, chosen in context.items():
                 present[name] = torch.from_numpy((chosen >= 0).any(axis=1))
-                codes[name] = torch.zeros(pixels, self.model.sensors[name].config.bottleneck)
+                codes[name] = torch.zeros(pixels, self.model.sensor(name).config.bottleneck)
                 codes[name][present[name]] = frames[name].summarise(chosen)
                 if name in out:
                     out[name][t] = np.where(present[name][:, None], codes[name], np.nan)
@@ -139,15 +141,17 @@ class BlockEncoder:
         return {n: v.transpose(0, 2, 1).reshape(len(self.dates), -1, height, width) for n, v in out.items()}
 
     def _read(self, name: str, rows: slice, columns: slice) -> _Frames:
-        model, series = self.model.sensors[name], self.cube.sensors[name]
+        model, series = self.model.sensor(name), self.cube.sensors[name]
         window = model.config.window
         values, observed = series.read(rows, columns, margin=window // 2)
         r = window // 2
-        seen = observed[..., r : observed.shape[-2] - r, r : observed.shape[-1] - r].any(axis=1)  # (T, h, w)
-        views = [torch.from_numpy(part).unfold(2, window, 1).unfold(3, window, 1) for part in (values, observed)]
+        seen = np.any(observed[..., r : observed.shape[-2] - r, r : observed.shape[-1] - r], axis=1)  # (T, h, w)
+        windows, known = (
+            torch.from_numpy(part).unfold(2, window, 1).unfold(3, window, 1) for part in (values, observed)
+        )
         times, pixels = len(seen), seen[0].size
         codes = torch.zeros(times, pixels, model.config.code)
-        return _Frames(model, series.epoch_days, seen.reshape(times, -1).T, *views, codes)
+        return _Frames(model, series.epoch_days, seen.reshape(times, -1).T, windows, known, codes)
 
     def _contexts(self, frames: dict[str, _Frames], day: int, wanted: np.ndarray) -> dict[str, np.ndarray]:
         """By sensor (N, frames) positions of dates, -1 where there is none; none at all for pixels that are not

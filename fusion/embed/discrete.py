@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 from fusion.kernels import quantize
 
+from .layout import TIME, add_array, new_group
 from .store import open_embeddings
 
 __all__ = ["EmbeddingQuantizer", "read_codes", "write_codes"]
@@ -29,7 +30,14 @@ class EmbeddingQuantizer:
 
     @classmethod
     def fit(
-        cls, embedding: np.ndarray, codes: int, layers: int = 1, *, steps: int = 40, batch: int = 4096, seed: int = 0
+        cls,
+        embedding: np.ndarray,
+        codes: int,
+        layers: int = 1,
+        *,
+        steps: int = 40,
+        batch_size: int = 4096,
+        seed: int = 0,
     ) -> EmbeddingQuantizer:
         """k-means start, then moving averages over random batches of (N, E), N at least ``codes``.
 
@@ -43,9 +51,9 @@ class EmbeddingQuantizer:
         x = (x - mean) / std
         quantizer = quantize.ResidualVectorQuantizer(x.shape[1], codes, layers, decay=0.9, seed=seed).train()
         generator = torch.Generator().manual_seed(seed)
-        quantizer(x[torch.randperm(len(x), generator=generator)[: max(batch, 64 * codes)]])  # starts the codebooks
+        quantizer(x[torch.randperm(len(x), generator=generator)[: max(batch_size, 64 * codes)]])  # starts the codebooks
         for _ in range(steps):
-            quantizer(x[torch.randint(len(x), (min(batch, len(x)),), generator=generator)])
+            quantizer(x[torch.randint(len(x), (min(batch_size, len(x)),), generator=generator)])
         return cls(mean, std, quantizer.eval())
 
     @property
@@ -86,8 +94,7 @@ def write_codes(store: str | Path, out: str | Path, quantizer: EmbeddingQuantize
     size, layers = quantizer.codes.codebook_size, len(quantizer.codes.layers)
     dtype = np.uint8 if size <= 255 else np.uint16
     nodata = np.iinfo(dtype).max
-    root = zarr.open_group(out, mode="w", zarr_format=2)
-    root.attrs.update({"of": dict(data.attrs)["identity"], "bits": quantizer.bits})
+    root = new_group(out, {"of": dict(data.attrs)["identity"], "bits": quantizer.bits})
     codes = root.create_array(
         "codes", shape=(times, layers, height, width), chunks=(times, layers, 64, 64), dtype=dtype
     )
@@ -96,18 +103,12 @@ def write_codes(store: str | Path, out: str | Path, quantizer: EmbeddingQuantize
         values = np.moveaxis(data.embedding[:, :, top : top + 64].values, 1, -1)  # (T, h, W, E)
         found = quantizer.encode(values).astype(np.int64)
         codes[:, :, top : top + 64] = np.moveaxis(np.where(found < 0, nodata, found), -1, 1).astype(dtype)
-    books = np.stack([(layer.codebook * quantizer.std).numpy() for layer in quantizer.codes.layers])
-    fixed: dict[str, tuple[np.ndarray, list[str]]] = {
-        "codebook": (books, ["layer", "code", "feature"]),
-        "mean": (quantizer.mean.numpy(), ["feature"]),
-        "feature": (data.feature.values, ["feature"]),
-    }
-    fixed |= {name: (data[name].values, [name]) for name in ("y", "x")}
-    fixed["time"] = (data.time.values.astype("datetime64[D]").astype(np.int64), ["time"])
-    for name, (values, dimensions) in fixed.items():
-        made = root.create_array(name, data=values, chunks=values.shape)
-        made.attrs.update({"_ARRAY_DIMENSIONS": dimensions})
-    root["time"].attrs.update({"units": "days since 1970-01-01", "calendar": "proleptic_gregorian"})
+    books = np.stack([(book * quantizer.std).numpy() for book in _codebooks(quantizer)])
+    add_array(root, "codebook", books, ["layer", "code", "feature"])
+    add_array(root, "mean", quantizer.mean.numpy(), ["feature"])
+    for name in ("feature", "y", "x"):
+        add_array(root, name, data[name].values, [name])
+    add_array(root, "time", data.time.values.astype("datetime64[D]").astype(np.int64), ["time"], **TIME)
     zarr.consolidate_metadata(out, zarr_format=2)
     return disk_bytes(out)
 
@@ -116,12 +117,17 @@ def read_codes(path: str | Path) -> np.ndarray:
     """(time, feature, y, x) float32 embeddings of a store of codes, NaN where there is no data."""
     import zarr
 
-    root = zarr.open_group(Path(path), mode="r")
-    codes: Any = np.asarray(root["codes"][...]).astype(np.int64)  # (T, layers, H, W)
+    root: Any = zarr.open_group(Path(path), mode="r")
+    codes: np.ndarray = np.asarray(root["codes"][...]).astype(np.int64)  # (T, layers, H, W)
     missing = codes[:, 0] == root["codes"].attrs["nodata"]
     books, mean = np.asarray(root["codebook"][...]), np.asarray(root["mean"][...])
     values = mean + sum(book[np.where(missing, 0, codes[:, k])] for k, book in enumerate(books))  # (T, H, W, E)
     return np.moveaxis(np.where(missing[..., None], np.nan, values), -1, 1).astype(np.float32)
+
+
+def _codebooks(quantizer: EmbeddingQuantizer) -> list[torch.Tensor]:
+    """(K, E) of every layer, of standardised embeddings."""
+    return [cast(torch.Tensor, layer.codebook) for layer in quantizer.codes.layers]
 
 
 def disk_bytes(folder: Path) -> int:

@@ -10,17 +10,26 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from affine import Affine
 
-from .codec import DECODE_FORMULA, NODATA, QuantizationError, decode, encode, unit
+from .codec import DECODE_FORMULA, NODATA, ErrorMeter, QuantizationError, decode, encode, unit
 
 __all__ = ["Dtype", "Embeddings", "band_names", "read_embeddings", "replacing", "write_geotiff", "write_npz"]
 
 Dtype = Literal["float32", "int8"]
 _BLOCK = 256
+
+
+class Windows(Protocol):
+    """(rows, columns, D) of which slices of rows and columns can be read: an array, or what lies in a file."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, window: tuple[slice, slice], /) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -80,7 +89,7 @@ def _umask() -> int:
 
 
 def write_geotiff(
-    path: Path, values: np.ndarray, transform: Affine, crs: str, dtype: Dtype, tags: Mapping[str, str]
+    path: Path, values: Windows, transform: Affine, crs: str, dtype: Dtype, tags: Mapping[str, str]
 ) -> QuantizationError:
     """Writes ``values`` (rows, columns, D; NaN = no data) and reads every block back, to state the error.
 
@@ -117,11 +126,11 @@ def write_geotiff(
                 file.set_band_description(number, name)
             file.update_tags(**_tags(dtype, tags))
         with rasterio.open(temporary) as file:
-            error = _ErrorMeter()
+            meter = ErrorMeter()
             for window, (top, left, bottom, right) in _windows(rows, columns):
                 stored = np.moveaxis(file.read(window=window), 0, -1)
-                error.add(np.asarray(values[top:bottom, left:right]), _decoded(stored))
-        return error.result(path, dtype)  # raises before a damaged file replaces a good one
+                meter.add(np.asarray(values[top:bottom, left:right]), _decoded(stored))
+        return _checked(meter, path, dtype)  # raises before a damaged file replaces a good one
 
 
 def write_npz(
@@ -138,9 +147,9 @@ def write_npz(
             bands=np.array(band_names(values.shape[-1])),
             tags=json.dumps(_tags(dtype, tags)),
         )
-        error = _ErrorMeter()
-        error.add(values, np.moveaxis(read_embeddings(temporary).values, 1, -1))
-        return error.result(path, dtype)
+        meter = ErrorMeter()
+        meter.add(values, np.moveaxis(read_embeddings(temporary).values, 1, -1))
+        return _checked(meter, path, dtype)
 
 
 def read_embeddings(path: str | Path) -> Embeddings:
@@ -206,27 +215,11 @@ def _windows(rows: int, columns: int) -> Iterator[tuple[object, tuple[int, int, 
             yield Window(left, top, right - left, bottom - top), (top, left, bottom, right)
 
 
-class _ErrorMeter:
-    """Compares vectors on disk with those of the model, block by block."""
-
-    def __init__(self) -> None:
-        self.cosines, self.count, self.worst, self.lost = 0.0, 0, 0.0, 0
-
-    def add(self, original: np.ndarray, stored: np.ndarray) -> None:
-        known = ~np.isnan(original).any(axis=-1)
-        wanted, found = original[known].astype(np.float64), stored[known].astype(np.float64)
-        self.lost += int((np.isnan(found).any(axis=-1)).sum() + (~np.isnan(stored[~known])).any(axis=-1).sum())
-        direction, kept = unit(wanted), unit(found)
-        self.cosines += float((direction * kept).sum())
-        self.count += len(wanted)
-        if len(wanted):
-            self.worst = max(self.worst, float(np.abs(direction - kept).max()))
-
-    def result(self, path: Path, dtype: Dtype) -> QuantizationError:
-        error = QuantizationError(self.cosines / self.count if self.count else 1.0, self.worst)
-        if self.lost or (dtype == "float32" and error.max_error > 1e-6):
-            raise RuntimeError(
-                f"{path}: what is on disk differs from what was written ({self.lost} pixels lost, largest error "
-                f"{error.max_error:.2g}); the disk may be full or faulty"
-            )
-        return error
+def _checked(meter: ErrorMeter, path: Path, dtype: Dtype) -> QuantizationError:
+    error = meter.result()
+    if meter.lost or (dtype == "float32" and error.max_error > 1e-6):
+        raise RuntimeError(
+            f"{path}: what is on disk differs from what was written ({meter.lost} pixels lost, largest error "
+            f"{error.max_error:.2g}); the disk may be full or faulty"
+        )
+    return error

@@ -22,6 +22,7 @@ import numpy as np
 from .. import __version__
 from ..data import Geo
 from .codec import DECODE_FORMULA, NODATA, decode, encode, unit
+from .layout import TIME, add_array, axes_of, georeference, new_group
 from .raster import Dtype, band_names
 
 if TYPE_CHECKING:
@@ -167,11 +168,8 @@ class EmbeddingStore:
     # Inside.
 
     def _lay_out(self, folder: Path, days: np.ndarray, geo: Geo | None, identity: dict[str, Any]) -> None:
-        import zarr
-
         times, dim, height, width = self.shape
-        root = zarr.open_group(folder, mode="w", zarr_format=2)
-        root.attrs.update({"Conventions": "CF-1.10", "eo-fusion": __version__, "identity": identity})
+        root = new_group(folder, {"Conventions": "CF-1.10", "eo-fusion": __version__, "identity": identity})
         missing = NODATA if self.dtype == "int8" else np.nan
         values = root.create_array(
             "embedding",
@@ -181,31 +179,27 @@ class EmbeddingStore:
             fill_value=missing,
             config={"write_empty_chunks": True},
         )
-        attributes = {"_ARRAY_DIMENSIONS": ["time", "feature", "y", "x"], "long_name": "embedding", "units": "1"}
+        attributes: dict[str, Any] = {
+            "_ARRAY_DIMENSIONS": ["time", "feature", "y", "x"],
+            "long_name": "embedding",
+            "units": "1",
+        }
         attributes |= {"grid_mapping": "spatial_ref", "coordinates": "spatial_ref"} if geo else {}
         attributes |= {"decode": DECODE_FORMULA, "nodata": NODATA} if self.dtype == "int8" else {"decode": "value = v"}
         values.attrs.update(attributes)
-        a, _, west, _, e, north = geo.transform if geo else (1.0, 0, 0.0, 0, 1.0, 0.0)
-        unit_ = "m" if geo else "pixel"
-        time = {"units": "days since 1970-01-01", "calendar": "proleptic_gregorian", "standard_name": "time"}
-        coordinates = {
-            "time": (days, time),
-            "feature": (np.array(band_names(dim)), {}),
-            "y": (north + e * (np.arange(height) + 0.5), {"units": unit_, "standard_name": "projection_y_coordinate"}),
-            "x": (west + a * (np.arange(width) + 0.5), {"units": unit_, "standard_name": "projection_x_coordinate"}),
-        }
-        for name, (array, about) in coordinates.items():
-            made = root.create_array(name, data=array, chunks=array.shape)
-            made.attrs.update({"_ARRAY_DIMENSIONS": [name], **about})
+        add_array(root, "time", days, ["time"], **TIME, standard_name="time")
+        add_array(root, "feature", np.array(band_names(dim)), ["feature"])
+        for name, (centres, about) in axes_of((height, width), geo).items():
+            add_array(root, name, centres, [name], **about)
         if geo:
-            made = root.create_array("spatial_ref", shape=(), dtype="int64", fill_value=0)
-            made.attrs.update({"_ARRAY_DIMENSIONS": [], **_grid_mapping(geo)})
+            georeference(root, geo)
 
     def _require(self, identity: dict[str, Any]) -> None:
         import zarr
 
         try:
-            found = dict(zarr.open_group(self.path, mode="r").attrs["identity"])
+            attributes: Mapping[str, Any] = zarr.open_group(self.path, mode="r").attrs
+            found = dict(attributes["identity"])
         except (OSError, KeyError, ValueError) as error:
             raise ValueError(
                 f"{self.path} is there but is no store of embeddings ({error}); give another path"
@@ -260,7 +254,10 @@ def stack_geotiffs(rasters: Mapping[str, str | Path], out: str | Path, *, block:
         same = (other.values.shape, other.transform, other.crs, other.tags.get("FUSION_MODEL"))
         if same != (first.values.shape, first.transform, first.crs, first.tags.get("FUSION_MODEL")):
             raise ValueError(f"{rasters[date]}: grid, dimensions or model differ from those of {rasters[min(rasters)]}")
-    geo = Geo(tuple(first.transform)[:6], first.crs or "")
+    if first.transform is None:
+        raise ValueError(f"{rasters[min(rasters)]}: has no place, a GeoTIFF with a transform is wanted")
+    a, b, c, d, e, f = tuple(first.transform)[:6]
+    geo = Geo((a, b, c, d, e, f), first.crs or "")
     about = {"model": first.tags.get("FUSION_MODEL"), "system": first.tags.get("FUSION_SYSTEM")}
     values = np.stack([f.values for f in found])  # (dates, D, H, W)
     store = EmbeddingStore.create(out, dates, values.shape[1], values.shape[2:], geo, block=block, about=about)
@@ -275,14 +272,6 @@ def remove_leftovers(path: Path) -> None:
     """What killed processes left beside a store while they were creating it."""
     for folder in path.parent.glob(f".{path.name}-*"):
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _grid_mapping(geo: Geo) -> dict[str, Any]:
-    from rasterio.crs import CRS
-
-    a, b, c, d, e, f = geo.transform
-    text = {"GeoTransform": f"{c!r} {a!r} {b!r} {f!r} {d!r} {e!r}"}
-    return text | ({"crs_wkt": CRS.from_string(geo.crs).to_wkt(), "spatial_ref": geo.crs} if geo.crs else {})
 
 
 def _short(value: Any) -> str:

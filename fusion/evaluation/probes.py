@@ -13,6 +13,7 @@ import numpy as np
 
 from .features import Features
 from .metrics import per_class, score
+from .regressors import prepared
 
 __all__ = ["ProbeResult", "fit_and_score", "knn_probe", "linear_probe"]
 
@@ -120,12 +121,9 @@ def knn_probe(train: Features, test: Features, *, k: int = 20, temperature: floa
 def fit_and_score(method: str, estimator: Any, train: Features, test: Features) -> tuple[Any, ProbeResult]:
     """Imputes and standardises, fits any scikit-learn estimator, and scores it on ``test``."""
     from sklearn.exceptions import ConvergenceWarning, UndefinedMetricWarning
-    from sklearn.impute import SimpleImputer
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
 
     _require_labels(method, train, test)
-    pipeline = make_pipeline(SimpleImputer(keep_empty_features=True), StandardScaler(), estimator)
+    pipeline = prepared(estimator)
     with warnings.catch_warnings():
         for category in (ConvergenceWarning, UndefinedMetricWarning):
             warnings.simplefilter("ignore", category)

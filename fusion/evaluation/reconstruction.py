@@ -22,7 +22,7 @@ def explained_variance(model: ContextFusion, batch: TileBatch) -> dict[str, floa
     found = {}
     outputs = model.decode(model(batch).embedding, batch)
     for name, output in outputs.items():
-        sensor, observed = model.sensors[name], observed_in(batch, name)
+        sensor, observed = model.sensor(name), observed_in(batch, name)
         t, w = sensor.config.centre, sensor.config.window // 2
         target, seen = sensor.normalise(batch.values[name], observed)[:, t, :, w, w], observed[:, t, :, w, w]  # (B, C)
         mean = (target * seen).sum(0) / seen.sum(0).clamp_min(1)

@@ -30,11 +30,10 @@ class TemporalRegressor(nn.Module):
         self.lift = nn.Linear(features, dim)
         layer = nn.TransformerEncoderLayer(dim, heads, 2 * dim, dropout, batch_first=True, norm_first=True)
         self.transformer = nn.TransformerEncoder(layer, depth, enable_nested_tensor=False)
-        self.head = nn.Sequential(
-            nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(dim, 1)
-        )
+        hidden, last = nn.Linear(dim, dim), nn.Linear(dim, 1)
+        self.head = nn.Sequential(nn.LayerNorm(dim), hidden, nn.GELU(), nn.Dropout(dropout), last)
         self.direct = nn.Linear(features, 1)
-        nn.init.zeros_(self.head[-1].weight)
+        nn.init.zeros_(last.weight)
 
     def forward(self, series: Tensor, days: Tensor, valid: Tensor) -> Tensor:
         """

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import nn
 
 from fusion.context import ContextFusion, ContextObjective, FusionConfig, SensorAutoencoder, SensorConfig
+from fusion.context.config import current_names
 from fusion.context.module import FusionPretraining, SensorPretraining
 from fusion.data import Modality, TileDataset
 
@@ -17,6 +19,8 @@ from .checkpoints import load_model
 from .trainer import fit
 
 __all__ = ["Recipe", "held_out", "objective", "sensor", "train_fusion", "train_sensor", "train_stages"]
+
+_WARMUP = 100  # steps
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,8 @@ class Recipe:
         unknown = set(settings) - set(cls.__dataclass_fields__)
         if unknown:
             raise ValueError(f"recipe: unknown {', '.join(unknown)}; it has {', '.join(cls.__dataclass_fields__)}")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+        return cls(**plain)
 
 
 def held_out(samples: int) -> int:
@@ -62,8 +67,7 @@ def held_out(samples: int) -> int:
 
 def sensor(modality: Modality, window: int, settings: Mapping[str, Any]) -> SensorConfig:
     """The configuration of one sensor from a YAML's settings; ``modality`` has its statistics."""
-    plain = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
-    return SensorConfig(replace(modality, patch_size=window), **plain)
+    return SensorConfig.from_dict({**settings, "modality": replace(modality, patch_size=window)})
 
 
 def objective(config: SensorConfig, recipe: Recipe) -> ContextObjective:
@@ -85,10 +89,12 @@ def train_sensor(
     """Stage 1 of one sensor, in the run folder ``run``."""
     torch.manual_seed(seed)
     name = config.modality.name
-    schedule = {"warmup": 100, "steps": recipe.steps(0, len(train))}
-    module = SensorPretraining(SensorAutoencoder(config), objective(config, recipe), lr=recipe.lr, **schedule)
-    own = [name]
-    return _fit(module, train.with_modalities(own), validation.with_modalities(own), run, 0, recipe, seed, progress)
+    steps = recipe.steps(0, len(train))
+    module = SensorPretraining(
+        SensorAutoencoder(config), objective(config, recipe), lr=recipe.lr, warmup=_WARMUP, steps=steps
+    )
+    own = (part.with_modalities([name]) for part in (train, validation))
+    return cast(SensorAutoencoder, _fit(module, *own, run, 0, recipe, seed, progress))
 
 
 def train_fusion(
@@ -105,9 +111,9 @@ def train_fusion(
     objectives = {s.modality.name: objective(s, recipe) for s in model.config.sensors}
     if recipe.freeze:
         model.freeze_sensors()
-    schedule = {"warmup": 100, "steps": recipe.steps(1, len(train))}
-    module = FusionPretraining(model, objectives, lr=recipe.lr, **schedule)
-    return _fit(module, train, validation, run, 1, recipe, seed, progress)
+    steps = recipe.steps(1, len(train))
+    module = FusionPretraining(model, objectives, lr=recipe.lr, warmup=_WARMUP, steps=steps)
+    return cast(ContextFusion, _fit(module, train, validation, run, 1, recipe, seed, progress))
 
 
 def train_stages(
@@ -122,17 +128,17 @@ def train_stages(
     progress: bool = False,
 ) -> ContextFusion:
     """Every sensor alone, then all together; ``fusion`` are fields of the fusion's configuration."""
-    settings = {"seed": seed, "progress": progress}
-    encoders = {
-        c.modality.name: train_sensor(c, train, validation, run / c.modality.name, recipe, **settings) for c in sensors
-    }
+    encoders = {}
+    for config in sensors:
+        name = config.modality.name
+        encoders[name] = train_sensor(config, train, validation, run / name, recipe, seed=seed, progress=progress)
     torch.manual_seed(seed)
-    model = ContextFusion(FusionConfig(tuple(sensors), **dict(fusion or {})), encoders)
-    return train_fusion(model, train, validation, run / "fusion", recipe, **settings)
+    model = ContextFusion(FusionConfig(tuple(sensors), **current_names(fusion or {})), encoders)
+    return train_fusion(model, train, validation, run / "fusion", recipe, seed=seed, progress=progress)
 
 
 def _fit(
-    module: Any,
+    module: SensorPretraining | FusionPretraining,
     train: TileDataset,
     validation: TileDataset,
     run: Path,
@@ -140,7 +146,7 @@ def _fit(
     recipe: Recipe,
     seed: int,
     progress: bool,
-) -> Any:
+) -> nn.Module:
     best = fit(
         module,
         train,

@@ -19,7 +19,7 @@ from .golden import fill as fill_in_order
 def model(cube) -> ContextFusion:
     torch.manual_seed(0)
     sensors = (small(S2, cube), small(S1, cube, bottleneck=2))
-    return ContextFusion(FusionConfig(sensors, embedding=5, dim=16, heads=2, feedforward=32)).eval()
+    return ContextFusion(FusionConfig(sensors, embedding=5, dim=16, heads=2, mlp_dim=32)).eval()
 
 
 def samples(cube, *sensors, **settings):
@@ -125,7 +125,7 @@ def test_frozen_sensors_keep_every_bit(cube, model):
 def test_a_third_sensor_needs_only_its_autoencoder_and_the_fusion_layers(cube, model):
     """The promise of the two stages: Landsat joins, no old encoder or decoder changes, and Landsat is rebuilt."""
     torch.manual_seed(0)
-    landsat = SensorAutoencoder(small(LANDSAT, cube, norm_first=True, lively_start=True))
+    landsat = SensorAutoencoder(small(LANDSAT, cube, norm_first=True, variance_preserving_init=True))
     data = samples(cube, *model.config.sensors, landsat.config, longest_gap=16)
     batch = collate([data[i] for i in range(0, len(data), len(data) // 20)])
 

@@ -128,16 +128,16 @@ def test_a_smooth_table_tells_days_apart_and_keeps_neighbours_close():
     assert (distance + 1e9 * torch.eye(len(table))).min() > 1
 
 
-def test_after_a_lively_start_the_decoder_hears_what_the_encoder_saw():
+def test_after_a_variance_preserving_init_the_reconstruction_depends_on_the_window():
     values, days, valid, _ = batch(16)
     modality = Modality("s2", "series", ("a", "b"), 10.0, 7)
     settings = {"frames": 5, "widths": (16, 16, 16, 8), "depth": 1, "heads": 4, "norm_first": True}
     told = {}
-    for lively in (False, True):
+    for preserving in (False, True):
         torch.manual_seed(0)
-        model = SensorAutoencoder(SensorConfig(modality, **settings, lively_start=lively)).eval()
+        model = SensorAutoencoder(SensorConfig(modality, **settings, variance_preserving_init=preserving)).eval()
         outputs = model.decode(model.encode(values, days, valid), days, valid)
-        told[lively] = outputs.std(0).mean().item()  # among samples, whose values vary by 1
+        told[preserving] = outputs.std(0).mean().item()  # among samples, whose values vary by 1
     assert told[False] < 1e-4
     assert 0.02 < told[True] < 2
 

@@ -52,7 +52,7 @@ def make_model(cube: Cube) -> ContextFusion:
         SensorConfig(observed_statistics([cube], S2), bottleneck=4, **small),
         SensorConfig(observed_statistics([cube], S1), bottleneck=2, spacing=20, **small),
     )
-    return ContextFusion(FusionConfig(sensors, embedding=6, dim=16, heads=2, feedforward=16)).eval()
+    return ContextFusion(FusionConfig(sensors, embedding=6, dim=16, heads=2, mlp_dim=16)).eval()
 
 
 @pytest.fixture(scope="module")

@@ -82,7 +82,10 @@ class Echo(torch.nn.Module):
         super().__init__()
         self.error, self.constant = error, constant
         sensor = SimpleNamespace(config=SimpleNamespace(centre=1, window=1), normalise=lambda values, observed: values)
-        self.sensors = {"s": sensor}
+        self._sensor = sensor
+
+    def sensor(self, name: str) -> SimpleNamespace:
+        return self._sensor
 
     def forward(self, batch: TileBatch) -> SimpleNamespace:
         return SimpleNamespace(embedding=None)
