@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 __all__ = ["embed"]
 
@@ -47,18 +47,21 @@ def embed(
         return _embed_cubes(source, data, out, reader or {}, dtype, block)
     target = Path(out) if out else (source if source.is_dir() else source.parent) / "embeddings.tif"
     state = begin(data, target.parent, reader=reader, modalities=modalities, model=source)
-    options = {"dtype": dtype, "batch_size": batch_size, "workers": workers}
+    options: dict[str, Any] = {"dtype": dtype, "batch_size": batch_size, "workers": workers}
     for written in embed_map(state.model("pretrained"), state.split(split), target, **options):
         print(written)
     return 0
 
 
-def _embed_cubes(run: Path, data: str, out: str | None, reader: dict[str, Any], dtype: str, block: int) -> int:
-    from fusion.data.open import open_cubes
+def _embed_cubes(
+    run: Path, data: str, out: str | None, reader: dict[str, Any], dtype: Literal["float32", "int8"], block: int
+) -> int:
+    from fusion.context import ContextFusion
+    from fusion.data import open_cubes
     from fusion.embed import embed_cube
     from fusion.training import load_model
 
-    model = load_model(run)
+    model = cast(ContextFusion, load_model(run))
     folder = Path(out) if out else (run if run.is_dir() else run.parent) / "embeddings"
     longest_gap = reader.pop("longest_gap", 7)
     cubes = open_cubes(data, **reader)

@@ -125,6 +125,12 @@ class Cube:
         height, width = next(iter(self.sensors.values())).values.shape[-2:]
         return int(height), int(width)
 
+    @property
+    def whole(self) -> tuple[slice, slice]:
+        """All rows and columns."""
+        height, width = self.shape
+        return slice(0, height), slice(0, width)
+
     def without_empty_dates(self, least: float = 0.0) -> Cube:
         """The cube without dates on which no more than a share ``least`` of the pixels was observed; lists them."""
         kept: dict[str, SensorCube] = {}

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .. import __version__
 from ..data import Tile, TileBatch, TileDataset, collate
 from ..training.loading import require_fit
+from ..training.systems import config_of
 from .codec import QuantizationError
 from .mosaic import Canvas, lay_out
 from .raster import Dtype, write_geotiff, write_npz
@@ -199,7 +200,7 @@ def fingerprint(model: nn.Module) -> str:
     """16 hexadecimal digits that change with any weight, and with the configuration where the model has one."""
     digest = hashlib.sha256()
     if hasattr(model, "config"):
-        digest.update(json.dumps(model.config.to_dict(), sort_keys=True).encode())
+        digest.update(json.dumps(config_of(model).to_dict(), sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         flat: Tensor = tensor.detach().cpu().contiguous().flatten()
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())

@@ -74,12 +74,19 @@ def lay_out(
             corners[:, 0] = -corners[:, 0]
         for members in _groups(corners, grid):
             origin = corners[members].min(axis=0)
-            shape = tuple(int(n) for n in corners[members].max(axis=0) - origin + (rows, columns))
+            height_, width_ = (int(n) for n in corners[members].max(axis=0) - origin + (rows, columns))
             top = first_y + (height * rows if height > 0 else 0) - abs(height) * origin[0]
             transform = Affine(width, 0, left + width * origin[1], 0, -abs(height), top)
             tiles = remaining[same][members]
             canvases.append(
-                Canvas(transform, places[tiles[0]].crs, shape, tiles, corners[members] - origin, bool(height > 0))
+                Canvas(
+                    transform,
+                    places[tiles[0]].crs,
+                    (height_, width_),
+                    tiles,
+                    corners[members] - origin,
+                    bool(height > 0),
+                )
             )
         remaining = remaining[~same]
     return sorted(canvases, key=lambda c: c.tiles[0])

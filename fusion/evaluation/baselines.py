@@ -9,7 +9,7 @@ from torch import nn
 
 from fusion.data import Tile, TileDataset
 from fusion.training.loading import evaluation_loader
-from fusion.training.systems import reinitialised
+from fusion.training.systems import config_of, reinitialised
 
 from .features import Features
 from .probes import ProbeResult, fit_and_score
@@ -53,7 +53,7 @@ def random_encoder(model: nn.Module, dataset: TileDataset, seed: int = 0, tiles:
             norm.reset_running_stats()
         own = [norm.momentum for norm in norms]
         if norms:
-            names = [m.name for m in model.config.modalities if m.name in {d.name for d in dataset.modalities}]
+            names = [m.name for m in config_of(model).modalities if m.name in {d.name for d in dataset.modalities}]
             some = np.unique(np.linspace(0, len(dataset) - 1, min(tiles, len(dataset))).round().astype(int))
             fresh.train()
             with torch.no_grad():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fusion.data import TileBatch, TileDataset
 from fusion.training.loading import evaluation_loader, require_fit
+from fusion.training.systems import config_of
 
 __all__ = ["Features", "extract"]
 
@@ -37,6 +38,19 @@ class Features:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """``y``, of features that have labels.
+
+        Raises:
+            ValueError: they have none.
+        """
+        if self.y is None:
+            raise ValueError(
+                f"the features of {len(self)} tiles have no labels; give the reader a label file or variable"
+            )
+        return self.y
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> Features:
         """The rows ``indices``, in that order."""
@@ -88,7 +102,7 @@ def extract(
     if pool == "tokens" and not hasattr(model, "encode"):
         raise ValueError(f"extract: {type(model).__name__} has no tokens of single modalities; use pool='mean'")
     if modalities is None:
-        known = {m.name for m in model.config.modalities}
+        known = {m.name for m in config_of(model).modalities}
         modalities = [m.name for m in dataset.modalities if m.name in known] or [m.name for m in dataset.modalities]
     dataset = dataset.with_modalities(list(modalities))
     require_fit(model, dataset)
@@ -114,10 +128,10 @@ def extract(
 def _vectors(model: nn.Module, batch: TileBatch, level: str, pool: str, modalities: Sequence[str]) -> Tensor:
     """(B, D) of tiles or (B*P, D) of patches."""
     if level == "tile" and pool == "tokens":
-        seen = model.encode(batch)
+        seen = cast(Any, model).encode(batch)
         mean = seen.tokens.mean(2).masked_fill(~seen.present[..., None], 0)  # (M, B, D)
         found, absent = dict(zip(seen.names, mean, strict=True)), torch.zeros_like(mean[0])
-        names = [m.name for m in model.config.modalities if m.name in modalities]
+        names = [m.name for m in config_of(model).modalities if m.name in modalities]
         return torch.cat([found.get(name, absent) for name in names], dim=1)  # (B, M*D)
     summary, patches = model(batch)
     if level == "patch":

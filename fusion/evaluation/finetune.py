@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from fusion.training.systems import SYSTEMS, reinitialised, system_of
 from .metrics import per_class, score
 from .probes import ProbeResult
 from .protocol import Row
+
+if TYPE_CHECKING:
+    from lightning import LightningModule
 
 __all__ = ["finetune", "predict"]
 
@@ -81,7 +84,7 @@ def predict(module: nn.Module, dataset: TileDataset, *, batch_size: int = 32, wo
     Raises:
         ValueError: the data do not fit the model.
     """
-    require_fit(module.model, dataset)
+    require_fit(cast(nn.Module, module.model), dataset)
     device, training, rows = next(module.parameters()).device, module.training, []
     module.eval()
     try:
@@ -116,7 +119,7 @@ def _module(
     seed: int,
     rate: float,
     settings: dict[str, Any],
-) -> nn.Module:
+) -> LightningModule:
     model = pretrained if isinstance(pretrained, nn.Module) else load_model(pretrained)
     require_fit(model, labelled)
     system = SYSTEMS[system_of(model)]
@@ -127,9 +130,10 @@ def _module(
     if labelled.task == "regression":
         targets = labelled.labels().double().reshape(len(labelled), -1)
         settings = settings | {"target_mean": targets.mean(0).tolist(), "target_std": _spread(targets).tolist()}
-    return system.load("finetuning")(
+    module: LightningModule = system.load("finetuning")(
         fresh, labelled.task, labelled.classes, freeze=start == "frozen", lr=rate, **settings
     )
+    return module
 
 
 def _spread(targets: torch.Tensor) -> torch.Tensor:
@@ -142,7 +146,8 @@ def _result(best: Path, test: TileDataset, labelled: int) -> ProbeResult:
     prediction, target = predict(module, test), test.labels().numpy()
     if test.task == "regression":
         target = target.reshape(prediction.shape)
-    scores, classes = score(test.task, target, prediction), per_class(test.task, target, prediction, test.classes)
+    task = str(test.task)
+    scores, classes = score(task, target, prediction), per_class(task, target, prediction, test.classes)
     return ProbeResult("finetune", scores, classes, target, prediction, labelled)
 
 

@@ -112,8 +112,9 @@ def _corners(dataset: TileDataset) -> tuple[np.ndarray, tuple[int, int], bool]:
     """Upper left patch of each tile (T, 2), patches of the whole map, and whether that is where they lie."""
     rows, columns = dataset.grid
     places = dataset.places()
-    if all(place is not None for place in places):
-        canvases = lay_out(places, dataset.grid, dataset.modalities, dataset.names)
+    known = [place for place in places if place is not None]
+    if len(known) == len(places):
+        canvases = lay_out(known, dataset.grid, dataset.modalities, dataset.names)
         if len(canvases) == 1 and not canvases[0].flipped:
             corners = np.empty((len(places), 2), dtype=int)
             corners[canvases[0].tiles] = canvases[0].corners

@@ -20,8 +20,8 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        values = np.asarray(values, dtype=float)
-        return cls(float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else 0.0, len(values))
+        numbers = np.asarray(values, dtype=float)
+        return cls(float(numbers.mean()), float(numbers.std(ddof=1)) if len(numbers) > 1 else 0.0, len(numbers))
 
     def __str__(self) -> str:
         return f"{self.mean:.3f}" if self.runs == 1 else f"{self.mean:.3f} ± {self.sd:.3f}"

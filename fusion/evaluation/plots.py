@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
+    from matplotlib.ticker import MaxNLocator
+    from matplotlib.typing import ColorType
 
 __all__ = [
     "class_bars",
@@ -72,7 +74,7 @@ def loss_curves(log: Path | str, conditions: str = "") -> Picture:
             label = name if title == "loss" or name.count("/") > 1 else None
             panel.plot(epochs, values, color=colour, label=label, marker="." if len(epochs) < 3 else None)
         panel.set(title=title, xlabel="epoch")
-        panel.xaxis.get_major_locator().set_params(integer=True)
+        cast("MaxNLocator", panel.xaxis.get_major_locator()).set_params(integer=True)
         if panel.get_legend_handles_labels()[0]:
             panel.legend(frameon=False, fontsize=8)
     return picture(figure, _with("Training log by epoch.", conditions))
@@ -203,7 +205,7 @@ def panels(count: int, width: float | None = None, height: float = 3.0) -> tuple
     return figure, styled([figure.add_subplot(rows, columns, i + 1) for i in range(count)])
 
 
-def styled(axes: Sequence[Axes]) -> list[Axes]:
+def styled(axes: Sequence[Axes] | np.ndarray) -> list[Axes]:
     """Panels of a figure of one's own in the style of the report."""
     for panel in axes:
         panel.spines[["top", "right"]].set_visible(False)
@@ -212,7 +214,7 @@ def styled(axes: Sequence[Axes]) -> list[Axes]:
     return list(axes)
 
 
-def legend_patch(colour: str | Sequence[float], label: str) -> Patch:
+def legend_patch(colour: ColorType, label: str) -> Patch:
     """A square of a colour for a legend."""
     from matplotlib.patches import Patch
 

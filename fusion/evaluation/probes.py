@@ -72,7 +72,7 @@ def linear_probe(train: Features, test: Features, *, seed: int = 0, groups: np.n
             f"linear probe: {len(groups)} groups for a {task} task of {len(train)} tiles; one a tile, for classes only"
         )
     if task == "regression":
-        estimator: Any = RidgeCV(alphas=_RIDGES, alpha_per_target=np.ndim(train.y) > 1)
+        estimator: Any = RidgeCV(alphas=_RIDGES, alpha_per_target=np.ndim(train.labels) > 1)
         fitted, result = fit_and_score("linear", estimator, train, test)
         chosen = np.unique(fitted[-1].alpha_).tolist()
         return _with_setting(result, ridge=chosen[0] if len(chosen) == 1 else chosen)
@@ -81,7 +81,7 @@ def linear_probe(train: Features, test: Features, *, seed: int = 0, groups: np.n
         logistic, prefix = OneVsRestClassifier(logistic), "estimator__"
     else:
         prefix = ""
-    folds = _folds(task, train.y, seed, groups)
+    folds = _folds(task, train.labels, seed, groups)
     grid = {f"{prefix}C": _INVERSE_STRENGTHS}
     search = logistic if folds is None else GridSearchCV(logistic, grid, scoring=_macro_f1, cv=folds)
     fitted, result = fit_and_score("linear", search, train, test)
@@ -105,7 +105,7 @@ def knn_probe(train: Features, test: Features, *, k: int = 20, temperature: floa
     spread[~(spread > 0)] = 1.0
     a, b = (np.nan_to_num((f.x - centre) / spread) for f in (test, train))
     a, b = (v / np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-12) for v in (a, b))
-    labels = np.eye(len(train.classes))[train.y] if task == "multiclass" else train.y.reshape(len(train), -1)
+    labels = np.eye(len(train.classes))[train.labels] if task == "multiclass" else train.labels.reshape(len(train), -1)
     votes = []
     for block in np.array_split(a, -(-len(a) // _BLOCK)):
         cosine = block @ b.T  # (n, train)
@@ -115,26 +115,26 @@ def knn_probe(train: Features, test: Features, *, k: int = 20, temperature: floa
         votes.append(np.einsum("nk,nkc->nc", weight, labels[nearest]))
     vote = np.concatenate(votes)  # (test, classes)
     prediction = {"multiclass": vote.argmax(1), "multilabel": vote > 0.5, "regression": vote}[task]
-    return _result("knn", train, test, prediction, {"k": k})
+    return _result("knn", task, train, test, prediction, {"k": k})
 
 
 def fit_and_score(method: str, estimator: Any, train: Features, test: Features) -> tuple[Any, ProbeResult]:
     """Imputes and standardises, fits any scikit-learn estimator, and scores it on ``test``."""
     from sklearn.exceptions import ConvergenceWarning, UndefinedMetricWarning
 
-    _require_labels(method, train, test)
+    task = _require_labels(method, train, test)
     pipeline = prepared(estimator)
     with warnings.catch_warnings():
         for category in (ConvergenceWarning, UndefinedMetricWarning):
             warnings.simplefilter("ignore", category)
         # A class with few labels is told in the notes, once, by name.
         warnings.filterwarnings("ignore", "Label ")
-        labels = train.y.ravel() if train.y.ndim == 2 and train.y.shape[1] == 1 else train.y
-        if train.task == "multilabel":
-            labels = train.y.astype(int)
+        labels = train.labels.ravel() if train.labels.ndim == 2 and train.labels.shape[1] == 1 else train.labels
+        if task == "multilabel":
+            labels = train.labels.astype(int)
         pipeline.fit(train.x.astype(np.float64), labels)
         prediction = pipeline.predict(test.x.astype(np.float64))
-    return pipeline, _result(method, train, test, prediction, {})
+    return pipeline, _result(method, task, train, test, prediction, {})
 
 
 def _require_labels(method: str, train: Features, test: Features) -> str:
@@ -158,21 +158,21 @@ def _require_labels(method: str, train: Features, test: Features) -> str:
         raise ValueError(f"{method}: {len(train)} labelled tile ({train.names[0]}) is not enough; give at least two")
     if train.task != "regression" and _classes_to_learn(train) < 2:
         raise ValueError(
-            f"{method}: the {len(train)} labelled tiles have one class only ({_present(train)}), so there is nothing "
-            "to learn; label others, or draw a larger fraction"
+            f"{method}: the {len(train)} labelled tiles have one class only ({_labelled_classes(train)}), so there is "
+            "nothing to learn; label others, or draw a larger fraction"
         )
-    return train.task
+    return str(train.task)
 
 
 def _classes_to_learn(train: Features) -> int:
     if train.task == "multiclass":
-        return len(np.unique(train.y))
-    varies = (train.y.min(0) < 0.5) & (train.y.max(0) > 0.5)
+        return len(np.unique(train.labels))
+    varies = (train.labels.min(0) < 0.5) & (train.labels.max(0) > 0.5)
     return 2 if varies.any() else 1
 
 
-def _present(train: Features) -> str:
-    indices = np.unique(train.y) if train.task == "multiclass" else np.flatnonzero(train.y.max(0) > 0.5)
+def _labelled_classes(train: Features) -> str:
+    indices = np.unique(train.labels) if train.task == "multiclass" else np.flatnonzero(train.labels.max(0) > 0.5)
     return ", ".join(train.classes[int(k)] for k in indices) or "none"
 
 
@@ -207,21 +207,21 @@ def _macro_f1(estimator: Any, x: np.ndarray, y: np.ndarray) -> float:
 
 
 def _result(
-    method: str, train: Features, test: Features, prediction: np.ndarray, setting: dict[str, Any]
+    method: str, task: str, train: Features, test: Features, prediction: np.ndarray, setting: dict[str, Any]
 ) -> ProbeResult:
-    target = test.y.reshape(len(test), -1) if train.task == "regression" else test.y
+    target = test.labels.reshape(len(test), -1) if task == "regression" else test.labels
     prediction = np.asarray(prediction).reshape(target.shape)
     notes = []
-    if train.task != "regression":
+    if task != "regression":
         prediction = prediction.astype(int)
-        seen = np.unique(train.y) if train.task == "multiclass" else np.flatnonzero(train.y.max(0) > 0.5)
+        seen = np.unique(train.labels) if task == "multiclass" else np.flatnonzero(train.labels.max(0) > 0.5)
         missing = [name for k, name in enumerate(train.classes) if k not in seen]
         if missing:
             notes.append(f"no labelled tile of {', '.join(missing)}: never predicted, F1 0 where it occurs")
     return ProbeResult(
         method,
-        score(train.task, target, prediction),
-        per_class(train.task, target, prediction, train.classes),
+        score(task, target, prediction),
+        per_class(task, target, prediction, train.classes),
         target,
         prediction,
         len(train),

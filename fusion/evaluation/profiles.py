@@ -115,7 +115,7 @@ def counterfactual_plot(
 
     before, after = np.asarray(before), np.asarray(after)
     figure = Figure((10.5, 5.4), layout="constrained")
-    above, below = figure.subfigures(2, 1)
+    above, below = np.ravel(figure.subfigures(2, 1))
     (left, right), axes = styled(above.subplots(1, 2)), styled(np.ravel(below.subplots(1, len(change))))
     for colour, name, profiles in ((BEFORE, "before", before), (AFTER, f"after: {edit}", after)):
         _band(left, days, profiles, colour, name)

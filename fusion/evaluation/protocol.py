@@ -11,6 +11,7 @@ import numpy as np
 from torch import nn
 
 from fusion.data import TileDataset, fraction
+from fusion.training.systems import config_of
 
 from .baselines import forest_probe, random_encoder, raw_statistics
 from .features import Features, extract
@@ -73,8 +74,14 @@ def evaluate(
     rows, drawn = [], _drawn(train, shares, seeds)
     for names in modalities or combinations(model, train):
         known, unknown = (extract(model, split, names, **extraction) for split in (train.subset(drawn), test))
-        settings = {"probes": probes, "shares": shares, "seeds": seeds, "name": name, "modalities": tuple(names)}
-        rows += probe(known, unknown, train, rows=drawn, **settings)
+        settings: dict[str, Any] = {
+            "probes": probes,
+            "shares": shares,
+            "seeds": seeds,
+            "name": name,
+            "modalities": tuple(names),
+        }
+        rows += probe(known, unknown, train, rows=drawn, modalities=tuple(names), **settings)
     return rows
 
 
@@ -95,7 +102,7 @@ def compare(
     """
     names = combinations(model, train)[-1]
     train, test = (split.with_modalities(names) for split in (train, test))
-    shared = {"shares": shares, "modalities": tuple(names)}
+    shared: dict[str, Any] = {"shares": shares, "modalities": tuple(names)}
     rows = evaluate(model, train, test, modalities=[names], probes=probes, shares=shares, seeds=seeds, **extraction)
     for seed in seeds:
         control, drawn = random_encoder(model, train, seed), _drawn(train, shares, [seed])
@@ -113,7 +120,7 @@ def probe(
     test: Features,
     labelled: TileDataset,
     *,
-    rows: Sequence[int] | None = None,
+    rows: Sequence[int] | np.ndarray | None = None,
     probes: Sequence[str] = ("linear",),
     shares: Sequence[float] = (1.0,),
     seeds: Sequence[int] = (0,),
@@ -161,7 +168,7 @@ def combinations(model: nn.Module, dataset: TileDataset) -> list[list[str]]:
     Raises:
         ValueError: they share none.
     """
-    known = {m.name for m in model.config.modalities}
+    known = {m.name for m in config_of(model).modalities}
     names = [m.name for m in dataset.modalities if m.name in known]
     if not names:
         ours = ", ".join(m.name for m in dataset.modalities)
@@ -171,7 +178,7 @@ def combinations(model: nn.Module, dataset: TileDataset) -> list[list[str]]:
 
 def summarise(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """One entry per features, modalities, method and share: the scores as :class:`Spread` over seeds, and notes."""
-    groups: dict[tuple, list[Row]] = {}
+    groups: dict[tuple[str, tuple[str, ...], str, float], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.features, row.modalities, row.method, row.share), []).append(row)
     return [

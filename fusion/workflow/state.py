@@ -20,7 +20,8 @@ class State:
     Attributes:
         out: the folder of results.
         seed: of everything random.
-        data: tiles by split, ``train``, ``val`` and ``test`` as far as there are such; ``all`` is all of them.
+        data: tiles by split, ``train``, ``val`` and ``test`` as far as there are such; ``all`` is all of them. What
+            is no tiles is as its own opener returns it.
         models: by name; ``pretrained`` and ``random`` share a configuration, statistics included.
         metrics: nested; becomes ``metrics.json``.
         sections: of the report, in order.
@@ -31,7 +32,7 @@ class State:
 
     out: Path
     seed: int
-    data: dict[str, TileDataset]
+    data: dict[str, Any]
     models: dict[str, nn.Module] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     sections: list[Any] = field(default_factory=list)
@@ -47,7 +48,8 @@ class State:
         """
         if name not in self.data:
             raise ValueError(f"the data has no split {name!r}; it has {', '.join(self.data)}")
-        return self.data[name]
+        tiles: TileDataset = self.data[name]
+        return tiles
 
     def model(self, name: str) -> nn.Module:
         """A model of an earlier step.

@@ -131,7 +131,7 @@ def _represent(sites: FluxSites, train: np.ndarray, plan: Plan) -> ContextFusion
     drawn = [rng.choice(len(samples), size, replace=False) for _ in range(12)]
     batches = [collate([samples[int(i), k] for i in rows], names) for k, rows in enumerate(drawn)]  # random views
     torch.manual_seed(plan.seed)
-    encoders = {}
+    encoders: dict[str, SensorAutoencoder] = {}
     for config in configs:
         module = SensorPretraining(SensorAutoencoder(config), objective(config, plan.recipe))
         encoders[config.modality.name] = _train(module, batches, plan.steps[0], plan.recipe.lr).model

@@ -124,10 +124,10 @@ def _rows(cube: Cube, scene: Landscape, model: Any, pixels: int, season: bool, s
     chosen = np.zeros(height * width, dtype=bool)
     chosen[np.random.default_rng(seed).choice(height * width, min(pixels, height * width), replace=False)] = True
     mask = chosen.reshape(height, width)
-    embedding = BlockEncoder(model, cube, pixels=mask)(slice(0, height), slice(0, width))[:, :, mask]  # (T, E, n)
+    embedding = BlockEncoder(model, cube, pixels=mask)(*cube.whole)[:, :, mask]  # (T, E, n)
     s2, s1 = cube.sensors["s2"], cube.sensors["s1"]
-    values, _ = s2.read(slice(0, height), slice(0, width))
-    backscatter, _ = s1.read(slice(0, height), slice(0, width))
+    values, _ = s2.read(*cube.whole)
+    backscatter, _ = s1.read(*cube.whole)
     nearest = np.abs(s1.dates[None, :] - s2.dates[:, None]).argmin(axis=1)
     seen = np.isfinite(embedding[:, 0])  # (T, n)
     date, pixel = np.nonzero(seen)
@@ -146,7 +146,7 @@ def _maps(state: State, cube: Cube, model: Any) -> None:
     """Pictures of a whole cube; the seasons are those of a pixel of each of four classes."""
     usable = np.flatnonzero(cube.sensors["s2"].observed_share() > 0.6)
     encoder = BlockEncoder(model, cube, dates=usable)
-    embedding = encoder(*(slice(0, n) for n in cube.shape))
+    embedding = encoder(*cube.whole)
     iso = encoder.dates.astype(str).tolist()
     caption = f"Synthetic cube {cube.name}, a site that training never saw."
     middle = len(iso) // 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -74,7 +74,7 @@ def features(state: State, model: ContextFusion) -> Pixels:
         training, held_out = stripes(cube.shape, model.config.reference.window // 2)
         used = training | held_out
         slots = _slots(cube)
-        codes = BlockEncoder(model, cube, dates=slots, pixels=used).codes(*(slice(0, n) for n in cube.shape))
+        codes = BlockEncoder(model, cube, dates=slots, pixels=used).codes(*cube.whole)
         codes["raw"] = _raw(cube, slots)
         for kind, values in parts.items():
             values.append(codes[kind][:, :, used].transpose(0, 2, 1))  # (months, n, D)
@@ -154,7 +154,7 @@ def probe(state: State, *, pixels: int = 400, draws: int = 3) -> str:
         pixels: at most so many training pixels a patch and draw; all labelled pixels of the test stripes are tested.
         draws: of training pixels for crop types; for land cover, to save time, it is one.
     """
-    found = features(state, state.model("pretrained"))
+    found = features(state, cast(ContextFusion, state.model("pretrained")))
     words = []
     for kind, key, times in (("crop type", "probe", draws), ("land cover", "land_cover", 1)):
         labelled = label(state, found, kind, pixels, times)
@@ -230,6 +230,6 @@ def _raw(cube: Cube, slots: Sequence[int]) -> np.ndarray:
     nearest = [int(np.abs(s1.dates - s2.dates[t]).argmin()) for t in slots]
     parts = []
     for series, dates in ((s2, slots), (s1, nearest)):
-        values, observed = series.read(*(slice(0, n) for n in cube.shape))
+        values, observed = series.read(*cube.whole)
         parts.append(np.where(observed, values, np.nan)[list(dates)])
     return np.concatenate(parts, axis=1)

@@ -37,6 +37,8 @@ def _labels(source: str | Path) -> dict[str, tuple[dict[str, np.ndarray], tuple[
     """By kind, the class of every pixel by patch, -1 where there is none, and the classes."""
     dataset = FolderDataset("worldcereal", source, ["s1"])
     types = dataset.description.labels
+    if types is None:
+        raise ValueError("the description worldcereal has no labels")
     found = {}
     for kind, described in {"crop type": types, "land cover": replace(types, variable="lc", classes=_COVER)}.items():
         maps = {}
@@ -55,4 +57,4 @@ def stripes(shape: tuple[int, int], margin: int) -> tuple[np.ndarray, np.ndarray
     width = shape[1] // STRIPES
     inner = (column % width >= margin) & (column % width < width - margin)
     training = (column // width) % 2 == 0
-    return tuple(np.broadcast_to(inner & part, shape) for part in (training, ~training))
+    return np.broadcast_to(inner & training, shape), np.broadcast_to(inner & ~training, shape)

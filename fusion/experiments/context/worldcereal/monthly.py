@@ -19,7 +19,7 @@ from ....context.samples import ContextSamples
 from ....data import Cube
 from ....data.cubes import observed_statistics
 from ....embed import embed_cube, open_embeddings
-from ....evaluation import Section, Table, embedding_plots
+from ....evaluation import Picture, Section, Table, embedding_plots
 from ....training.two_stage import Recipe, held_out, sensor, train_stages
 from ....workflow.state import State
 
@@ -39,7 +39,7 @@ def dense(
     block: int = 32,
 ) -> str:
     """Trains briefly on the monthly cube (nine bands, no labels) and embeds all of it: ``monthly.zarr``, GeoTIFFs."""
-    cubes = state.data["monthly"]
+    cubes: list[Cube] = state.data["monthly"]
     configs = [sensor(observed_statistics(cubes, cubes[0].sensors[n].modality), window, f) for n, f in sensors.items()]
     train, validation = (
         ContextSamples(cubes, configs, stride=5, limit=n, seed=state.seed + k, longest_gap=_MONTH)
@@ -78,7 +78,7 @@ def dense(
         f"What a growing part of the cube costs, without rasters: seconds grow as area to the power of {exponent:.2f}.",
     )
     where = f"Monthly cube of {cube.shape[0]} x {cube.shape[1]} pixels."
-    items = [cost, embedding_plots.pca_maps(values, list(result.dates), where)]
+    items: list[Picture | Table] = [cost, embedding_plots.pca_maps(values, list(result.dates), where)]
     state.sections.append(Section("A cube embedded densely", text, items))
     size = " x ".join(map(str, result.shape[2:]))
     return (

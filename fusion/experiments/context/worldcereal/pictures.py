@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 
+from ....context import ContextFusion
+from ....data import Cube
 from ....embed.dense import BlockEncoder
 from ....evaluation import Section, embedding_plots
 from ....workflow.state import State
@@ -13,17 +17,18 @@ __all__ = ["maps"]
 
 def maps(state: State, *, patch: int = 1, dates: int = 24) -> str:
     """Colours over time, similarity to one pixel, the season of single pixels, of one patch."""
-    cube, model = state.data["all"][patch], state.model("pretrained")
-    maps, classes = state.data["labels"]["crop type"]
+    cube: Cube = state.data["all"][patch]
+    model = cast(ContextFusion, state.model("pretrained"))
+    labels, classes = state.data["labels"]["crop type"]
     usable = np.flatnonzero(cube.sensors["s2"].observed_share() > 0.9)
     chosen = usable[np.unique(np.linspace(0, len(usable) - 1, min(dates, len(usable))).round().astype(int))]
     encoder = BlockEncoder(model, cube, dates=chosen)
-    embedding = encoder(*(slice(0, n) for n in cube.shape))
+    embedding = encoder(*cube.whole)
     iso = encoder.dates.astype(str).tolist()
     where = f"Patch {cube.name}, test stripes included."
     pixels = {}
     for k, name in enumerate(classes):
-        found = np.argwhere(maps[cube.name] == k)
+        found = np.argwhere(labels[cube.name] == k)
         if len(found):
             pixels[name] = tuple(found[len(found) // 2])
     middle = len(iso) // 2

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 
+from ....context import ContextFusion
+from ....data import Cube
 from ....embed import decode, embed_cube, encode, unit
 from ....embed.discrete import EmbeddingQuantizer, disk_bytes, write_codes
 from ....evaluation import Section, Table
@@ -38,7 +40,7 @@ def quantize(
         levels: of a finite scalar quantizer on every dimension.
         dates, patch: of the patch that is written as floats, as bytes and as codes.
     """
-    model = state.model("pretrained")
+    model = cast(ContextFusion, state.model("pretrained"))
     seen = crops.features(state, model)
     labelled = crops.label(state, seen, "crop type", pixels, draws)
     fused = seen.x["fused"]  # (months, N, E)
@@ -87,12 +89,13 @@ def _scalars(train: np.ndarray, levels: int) -> tuple[float, Callable[[np.ndarra
 
 
 def _on_disk(
-    state: State, model: Any, quantizers: Mapping[str, EmbeddingQuantizer], dates: int, patch: int
+    state: State, model: ContextFusion, quantizers: Mapping[str, EmbeddingQuantizer], dates: int, patch: int
 ) -> dict[str, int]:
-    cube = state.data["all"][patch]
+    cube: Cube = state.data["all"][patch]
     usable = np.flatnonzero(cube.sensors["s2"].observed_share() > 0.9)[:dates]
-    sizes = {}
-    for dtype in ("float32", "int8"):
+    sizes: dict[str, int] = {}
+    dtypes: tuple[Literal["float32", "int8"], ...] = ("float32", "int8")
+    for dtype in dtypes:
         result = embed_cube(model, cube, state.out / f"{dtype}.zarr", dtype=dtype, dates=usable, rasters=False)
         sizes[dtype] = disk_bytes(result.path)
     for name, quantizer in quantizers.items():

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
-from ....context import SensorConfig
+from ....context import ContextFusion, SensorConfig
 from ....context.samples import ContextSamples
 from ....data import Cube
 from ....data.cubes import observed_statistics
@@ -44,7 +44,7 @@ def pretrain(
     lowest = np.arange(patches[0].shape[0])[:, None] >= patches[0].shape[0] * 7 // 8 + window // 2
     training = inside & (np.arange(patches[0].shape[0])[:, None] < patches[0].shape[0] * 7 // 8 - window // 2)
     configs = [_config(patches, name, window, fields, inside) for name, fields in sensors.items()]
-    chosen = {"stride": 1, "seed": state.seed}
+    chosen: dict[str, Any] = {"stride": 1, "seed": state.seed}
     train = ContextSamples(patches, configs, allowed=training, limit=samples, **chosen)
     validation = ContextSamples(patches, configs, allowed=inside & lowest, limit=held_out(samples), **chosen)
     model = train_stages(
@@ -78,16 +78,17 @@ def third_sensor(state: State, *, fields: Mapping[str, Any], samples: int, recip
     Reports how well the fused code rebuilds the temperature of the middle pixel, and that the old sensors' weights are
     the same bits as before.
     """
-    patches, model = state.data["all"], state.model("pretrained")
+    patches: Sequence[Cube] = state.data["all"]
+    model = cast(ContextFusion, state.model("pretrained"))
     window = model.config.reference.window
     inside, _ = stripes(patches[0].shape, window // 2)
     config = _config(patches, "landsat", window, fields, inside)
     configs = (*model.config.sensors, config)
-    chosen = {"stride": 1, "seed": state.seed, "allowed": inside, "longest_gap": 16}
+    chosen: dict[str, Any] = {"stride": 1, "seed": state.seed, "allowed": inside, "longest_gap": 16}
     data = ContextSamples(patches, configs, limit=samples + samples // 4, **chosen)
     order = np.random.default_rng(state.seed).permutation(len(data))
     train, validation = data.subset(order[samples // 4 :]), data.subset(order[: samples // 4])
-    settings = {"seed": state.seed, "progress": state.progress}
+    settings: dict[str, Any] = {"seed": state.seed, "progress": state.progress}
     run, plan = state.out / "train", Recipe.of(recipe)
     landsat = train_sensor(config, train, validation, run / "landsat", plan, **settings)
     before = {k: v.clone() for k, v in model.sensors.state_dict().items()}
