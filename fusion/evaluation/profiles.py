@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -115,7 +115,8 @@ def counterfactual_plot(
 
     before, after = np.asarray(before), np.asarray(after)
     figure = Figure((10.5, 5.4), layout="constrained")
-    above, below = np.ravel(figure.subfigures(2, 1))
+    halves: Any = figure.subfigures(2, 1)
+    above, below = halves
     (left, right), axes = styled(above.subplots(1, 2)), styled(np.ravel(below.subplots(1, len(change))))
     for colour, name, profiles in ((BEFORE, "before", before), (AFTER, f"after: {edit}", after)):
         _band(left, days, profiles, colour, name)

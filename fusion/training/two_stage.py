@@ -93,8 +93,8 @@ def train_sensor(
     module = SensorPretraining(
         SensorAutoencoder(config), objective(config, recipe), lr=recipe.lr, warmup=_WARMUP, steps=steps
     )
-    own = (part.with_modalities([name]) for part in (train, validation))
-    return cast(SensorAutoencoder, _fit(module, *own, run, 0, recipe, seed, progress))
+    own, held = train.with_modalities([name]), validation.with_modalities([name])
+    return cast(SensorAutoencoder, _fit(module, own, held, run, 0, recipe, seed, progress))
 
 
 def train_fusion(

@@ -4,7 +4,7 @@ import torch
 
 from fusion.context.samples import ContextSamples, context_frames, nearest_frames, site_splits
 from fusion.data import collate
-from fusion.data.cubes import Cube, SensorCube, observed_statistics, smooth_backscatter
+from fusion.data.cubes import Cube, SensorCube
 
 from .conftest import S1, S2, WINDOW, make_cube, small
 
@@ -110,49 +110,3 @@ def test_cubes_of_one_site_stay_together():
     assert len(splits["train"]) > len(splits["test"]) >= 3
     with pytest.raises(ValueError, match="2 sites cannot make 3 splits"):
         site_splits(cubes[:4])
-
-
-def test_statistics_are_those_of_observed_values(cube):
-    series = cube.sensors["s2"]
-    fitted = observed_statistics([cube], S2)
-    wanted = series.values.transpose(1, 0, 2, 3)[:, series.clear]
-    np.testing.assert_allclose(fitted.mean, wanted.mean(1), rtol=1e-4)
-    np.testing.assert_allclose(fitted.std, wanted.std(1), rtol=1e-3)
-    left = observed_statistics([cube], S2, allowed=np.arange(14)[None].repeat(12, 0) < 7)
-    wanted = series.values[..., :7].transpose(1, 0, 2, 3)[:, series.clear[..., :7]]
-    np.testing.assert_allclose(left.mean, wanted.mean(1), rtol=1e-4)
-
-
-def test_backscatter_is_averaged_in_linear_power():
-    decibel = np.array([-10.0, -20.0, -10.0, np.nan, -10.0], dtype=np.float32)[:, None]
-    smooth = smooth_backscatter(decibel)[:, 0]
-    np.testing.assert_allclose(smooth[1], 10 * np.log10((0.1 + 0.01 + 0.1) / 3), rtol=1e-6)
-    np.testing.assert_allclose(smooth[2], 10 * np.log10((0.01 + 0.1) / 2), rtol=1e-6)
-    assert np.isnan(smooth[3])
-    assert smooth[4] == pytest.approx(-10)
-
-
-def test_empty_dates_are_skipped_and_listed(cube):
-    values = cube.sensors["s2"].values.copy()
-    values[[2, 5]] = np.nan
-    broken = Cube("gaps", {"s2": SensorCube(S2, cube.sensors["s2"].dates, values)}).without_empty_dates()
-    assert broken.skipped["s2"] == list(cube.sensors["s2"].dates[[2, 5]])
-    assert len(broken.sensors["s2"].dates) == len(values) - 2
-    with pytest.raises(ValueError, match=r"none of 24 dates has more than 100\.0%"):
-        broken = Cube("empty", {"s2": SensorCube(S2, cube.sensors["s2"].dates, values)}).without_empty_dates(1.0)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"dates": np.arange(5)}, r"values of shape .* wanted for 5 dates of B04, B08, B11"),
-        ({"dates": np.zeros(24, int)}, "dates must increase"),
-        ({"clear": np.ones((24, 3, 3), bool)}, "mask of shape"),
-        ({"values": np.zeros((24, 3, 6, 7))}, "different grids"),
-    ],
-)
-def test_refuses_cubes_that_do_not_fit(cube, change, message):
-    s2 = cube.sensors["s2"]
-    fields = {"dates": s2.dates, "values": s2.values, "clear": None} | change
-    with pytest.raises(ValueError, match=message):
-        Cube("wrong", {"s2": SensorCube(S2, **fields), "s1": cube.sensors["s1"]})

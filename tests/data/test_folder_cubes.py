@@ -71,6 +71,12 @@ def test_bands_of_two_resolutions_become_one_sensor_on_the_finest_grid(folder):
     assert cube.geo.transform == (10, 0, 500_000, 0, -10, 5_600_080)
 
 
+def test_the_former_name_of_the_temporal_window_is_understood(folder):
+    path, _ = folder
+    former, now = (read_cubes(DESCRIPTION, path, SENSORS, **how)[0] for how in ({"looks": 1}, {"temporal_window": 1}))
+    np.testing.assert_array_equal(former.sensors["s1"].values[...], now.sensors["s1"].values[...])
+
+
 def test_a_window_is_the_same_as_a_window_of_everything(folder):
     path, _ = folder
     cube = read_cubes(DESCRIPTION, path, SENSORS, temporal_window=1)[0]
