@@ -16,34 +16,34 @@ __all__ = ["ContextSamples", "context_frames", "nearest_frames", "site_splits"]
 
 
 def context_frames(
-    seen: np.ndarray, days: np.ndarray, middle: np.ndarray, frames: int, span: int, spacing: int = 0
+    valid: np.ndarray, days: np.ndarray, middle: np.ndarray, frames: int, span: int, spacing: int = 0
 ) -> np.ndarray:
-    """Which dates make up the temporal context of each pixel: the nearest ones on which it was seen.
+    """Which dates make up the temporal context of each pixel: the nearest ones on which it was observed.
 
     ``frames // 2`` dates before and as many after the middle one, none farther from it than half the span.
 
     Args:
-        seen: (N, T) bool, by pixel and date.
+        valid: (N, T) bool, by pixel and date: the pixel was observed.
         days: (T,) increasing.
-        middle: (N,) position of the middle date, on which the pixel must have been seen; -1 for no date at all.
+        middle: (N,) position of the middle date, on which the pixel must have been observed; -1 for no date at all.
         spacing: least number of days from one date to the next.
 
     Returns:
         (N, frames) positions of dates, -1 where there is none.
     """
     steps, last = frames // 2, len(days) - 1
-    after = _onward(seen, days, middle, steps, span // 2, spacing)
+    after = _onward(valid, days, middle, steps, span // 2, spacing)
     mirrored = np.where(middle >= 0, last - middle, -1)
-    before = _onward(seen[:, ::-1], -days[::-1], mirrored, steps, span // 2, spacing)
+    before = _onward(valid[:, ::-1], -days[::-1], mirrored, steps, span // 2, spacing)
     before = np.where(before >= 0, last - before, -1)
     return np.concatenate([before[:, ::-1], middle[:, None], after], axis=1)
 
 
-def _onward(seen: np.ndarray, days: np.ndarray, start: np.ndarray, steps: int, reach: int, spacing: int) -> np.ndarray:
+def _onward(valid: np.ndarray, days: np.ndarray, start: np.ndarray, steps: int, reach: int, spacing: int) -> np.ndarray:
     """(N, steps) positions of the dates that follow ``start``, each at least ``spacing`` days after the one before."""
-    pixels, times = seen.shape
-    position = np.where(seen, np.arange(times), times)
-    following = np.full((pixels, times + 1), times)  # the first date on which the pixel was seen from a position on
+    pixels, times = valid.shape
+    position = np.where(valid, np.arange(times), times)
+    following = np.full((pixels, times + 1), times)  # the first date on which the pixel was observed from a position on
     following[:, :times] = np.minimum.accumulate(position[:, ::-1], axis=1)[:, ::-1]
     chosen = np.full((pixels, steps), -1, dtype=np.int64)
     rows, here = np.flatnonzero(start >= 0), start[start >= 0]
@@ -57,9 +57,9 @@ def _onward(seen: np.ndarray, days: np.ndarray, start: np.ndarray, steps: int, r
     return chosen
 
 
-def nearest_frames(seen: np.ndarray, days: np.ndarray, day: int, most: int) -> np.ndarray:
-    """(N,) position of the date nearest to ``day`` on which each pixel was seen; -1 if none is within ``most`` days."""
-    apart = np.where(seen, np.abs(days - day), np.iinfo(np.int64).max)  # (N, T)
+def nearest_frames(valid: np.ndarray, days: np.ndarray, day: int, most: int) -> np.ndarray:
+    """(N,) position of the valid date of each pixel that is nearest to ``day``; -1 if none is within ``most`` days."""
+    apart = np.where(valid, np.abs(days - day), np.iinfo(np.int64).max)  # (N, T)
     nearest = apart.argmin(axis=1)
     return np.where(apart.min(axis=1) <= most, nearest, -1)
 
@@ -86,18 +86,18 @@ def site_splits(
 
 @dataclass(frozen=True)
 class _Series:
-    """A sensor of a cube in memory, with room for windows at the border."""
+    """A sensor of a cube in memory, with a margin for windows at the border."""
 
     days: np.ndarray  # since 1970-01-01
     values: np.ndarray  # (T, C, H + 2r, W + 2r)
     observed: np.ndarray
-    seen: np.ndarray  # (T, H, W): at least one band was observed
+    valid: np.ndarray  # (T, H, W): at least one band was observed
 
 
 class ContextSamples(TileDataset):
     """Windows of space and time around pixels and dates of cubes.
 
-    The first sensor is the reference: a sample is one of its pixels on one of its dates, seen there. Every other
+    The first sensor is the reference: a sample is one of its pixels on one of its dates, observed there. Every other
     sensor is represented by its window around the date nearest to that, at most ``longest_gap`` days away, or is
     absent. ``observed`` of a tile says by pixel and band what was; what was not has the band's mean. Days count from 1
     January of the year of the cube's first date, of any of these sensors.
@@ -115,7 +115,7 @@ class ContextSamples(TileDataset):
         limit: at most so many samples, drawn with ``seed``.
 
     Raises:
-        ValueError: no cube has the reference, or none of its pixels was seen.
+        ValueError: no cube has the reference, or none of its pixels was observed.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class ContextSamples(TileDataset):
         if not self._cubes:
             raise ValueError(f"samples: no cube has the reference sensor {reference!r}")
         self._series = [self._load(cube) for cube in self._cubes]
-        found = [_pixels(k, series[reference].seen, stride, dates, allowed) for k, series in enumerate(self._series)]
+        found = [_pixels(k, series[reference].valid, stride, dates, allowed) for k, series in enumerate(self._series)]
         self._middles = np.concatenate(found)  # (N, 4): cube, date, row, column
         if limit is not None and limit < len(self._middles):
             chosen = np.random.default_rng(seed).choice(len(self._middles), limit, replace=False)
@@ -155,8 +155,8 @@ class ContextSamples(TileDataset):
                 values, observed = cube.sensors[name].read(slice(0, height), slice(0, width), margin=r)
                 mean = np.array(config.modality.mean or (0,) * config.modality.channels, dtype=np.float32)
                 values = np.where(observed, values, mean[:, None, None])
-                seen = np.any(observed[..., r : r + height, r : r + width], axis=1)
-                loaded[name] = _Series(cube.sensors[name].epoch_days, values, observed, seen)
+                valid = np.any(observed[..., r : r + height, r : r + width], axis=1)
+                loaded[name] = _Series(cube.sensors[name].epoch_days, values, observed, valid)
         return loaded
 
     def _place(self, row: int) -> Geo | None:
@@ -179,11 +179,11 @@ class ContextSamples(TileDataset):
             if name not in series or name not in wanted:
                 continue
             own = series[name]
-            seen = own.seen[None, :, r, c]  # (1, T)
-            middle = np.array([date]) if name == reference else nearest_frames(seen, own.days, day, self.longest_gap)
+            usable = own.valid[None, :, r, c]  # (1, T)
+            middle = np.array([date]) if name == reference else nearest_frames(usable, own.days, day, self.longest_gap)
             if middle[0] < 0:
                 continue
-            thinned = _thinned(seen, middle[0], config, rng)
+            thinned = _thinned(usable, middle[0], config, rng)
             chosen = context_frames(thinned, own.days, middle, config.frames, config.span, config.spacing)[0]
             valid = chosen >= 0
             window = np.s_[chosen, :, r : r + config.window, c : c + config.window]
@@ -194,30 +194,30 @@ class ContextSamples(TileDataset):
         return tile
 
 
-def _pixels(cube: int, seen: np.ndarray, stride: int, dates: int | None, allowed: np.ndarray | None) -> np.ndarray:
+def _pixels(cube: int, valid: np.ndarray, stride: int, dates: int | None, allowed: np.ndarray | None) -> np.ndarray:
     """(n, 4) cube, date, row and column of the middles of samples."""
-    usable = np.flatnonzero(seen.any(axis=(1, 2)))
+    usable = np.flatnonzero(valid.any(axis=(1, 2)))
     if dates is not None and dates < len(usable):
         usable = usable[np.linspace(0, len(usable) - 1, dates).round().astype(int)]
-    wanted = np.zeros_like(seen)
+    wanted = np.zeros_like(valid)
     wanted[usable, stride // 2 :: stride, stride // 2 :: stride] = True
     if allowed is not None:
         wanted &= allowed
-    positions = np.argwhere(seen & wanted)
+    positions = np.argwhere(valid & wanted)
     return np.column_stack([np.full(len(positions), cube), positions])
 
 
-def _thinned(seen: np.ndarray, middle: int, config: SensorConfig, rng: np.random.Generator | None) -> np.ndarray:
+def _thinned(valid: np.ndarray, middle: int, config: SensorConfig, rng: np.random.Generator | None) -> np.ndarray:
     """Forgets, on either side of the middle date, half of the ``frames - 1`` nearest dates at random; of a sensor
     whose frames are spaced, a random share of all dates, at most half."""
     if rng is None:
-        return seen
-    thinned = seen.copy()
+        return valid
+    thinned = valid.copy()
     if config.spacing:
-        thinned &= rng.random(seen.shape) >= rng.uniform(0, 0.5)
+        thinned &= rng.random(valid.shape) >= rng.uniform(0, 0.5)
         thinned[0, middle] = True
         return thinned
-    before, after = np.flatnonzero(seen[0, :middle]), middle + 1 + np.flatnonzero(seen[0, middle + 1 :])
+    before, after = np.flatnonzero(valid[0, :middle]), middle + 1 + np.flatnonzero(valid[0, middle + 1 :])
     for near in (before[-(config.frames - 1) :], after[: config.frames - 1]):
         surplus = len(near) - config.frames // 2
         if surplus > 0:

@@ -55,7 +55,7 @@ def _iterative(labels: np.ndarray, share: float, rng: np.random.Generator) -> li
     """Deals the tiles of the rarest remaining label first, to the side that still wants most of that label."""
     tiles = len(labels)
     shares = np.array([share, 1 - share])
-    room = np.array([max(1.0, share * tiles), (1 - share) * tiles])  # tiles each side still wants
+    capacity = np.array([max(1.0, share * tiles), (1 - share) * tiles])  # tiles each side still wants
     wanted = shares[:, None] * labels.sum(axis=0)  # (2, K): examples of a label each side still wants
     wanted[0] = np.maximum(wanted[0], labels.any(axis=0))  # a label that exists is in the few labels too
     side = np.full(tiles, -1)
@@ -66,13 +66,13 @@ def _iterative(labels: np.ndarray, share: float, rng: np.random.Generator) -> li
             break
         rarest = int(np.where(remaining > 0, remaining, math.inf).argmin())
         for tile in rng.permutation(np.flatnonzero(left & labels[:, rarest])):
-            take = max((0, 1), key=lambda s: (wanted[s, rarest], room[s]))
+            take = max((0, 1), key=lambda s: (wanted[s, rarest], capacity[s]))
             side[tile] = take
             wanted[take, labels[tile]] -= 1
-            room[take] -= 1
+            capacity[take] -= 1
             left[tile] = False
     for tile in rng.permutation(np.flatnonzero(left)):  # tiles without any label
-        take = int(room[1] > room[0])
+        take = int(capacity[1] > capacity[0])
         side[tile] = take
-        room[take] -= 1
+        capacity[take] -= 1
     return np.flatnonzero(side == 0).tolist()

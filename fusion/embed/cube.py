@@ -32,7 +32,7 @@ class EmbeddedCube:
         path: the Zarr.
         rasters: a GeoTIFF a date, next to it.
         shape: dates, dimensions, rows, columns.
-        dates: ISO dates that are in it; ``skipped``: those on which nothing was seen.
+        dates: ISO dates that are in it; ``skipped``: those on which nothing was observed.
         blocks: made by this call, of ``all_blocks``; the others were there or came from other processes.
         pixels: times dates, made by this call (with data); ``seconds`` it took.
         error: of int8 values against the model's, over what this call wrote; None for float32.
@@ -80,12 +80,12 @@ def embed_cube(
     dtype: Dtype = "float32",
     block: int = 64,
     dates: Sequence[int] | np.ndarray | None = None,
-    least_seen: float = 0.035,
+    least_observed: float = 0.035,
     longest_gap: int = 7,
     rasters: bool = True,
     progress: bool = False,
 ) -> EmbeddedCube:
-    """Embeds every pixel at every date of the reference sensor on which it was seen.
+    """Embeds every pixel at every date of the reference sensor on which it was observed.
 
     Killed at any moment and called again, it goes on where it stopped, and what results has the bits of a run that was
     never interrupted (on the same machine with the same number of threads). Any number of processes may do the same
@@ -95,8 +95,8 @@ def embed_cube(
         out: the Zarr, e.g. ``embeddings.zarr``; GeoTIFFs go into the folder of the same name without the suffix.
         dtype: ``"float32"``, or ``"int8"``: the direction of the vector alone, in AlphaEarth's mapping.
         block: pixels per side of what is in memory at a time, half a window and all dates of every sensor with it.
-        dates: positions of the reference's dates; by default those on which more than ``least_seen`` of the pixels
-            were seen (3.5 % in the paper). Dates on which nothing was seen are left out, and listed.
+        dates: positions of the reference's dates; by default those on which more than ``least_observed`` of the pixels
+            were observed (3.5 % in the paper). Dates on which nothing was observed are left out, and listed.
         longest_gap: days to another sensor's nearest date, beyond which it does not take part.
         rasters: write a GeoTIFF a date; only if the place is known.
 
@@ -108,11 +108,11 @@ def embed_cube(
     share, chosen = np.zeros(0), np.zeros(0, dtype=np.int64)
     if reference in cube.sensors:  # a cube without it is refused below
         share = cube.sensors[reference].observed_share()
-        usable = np.flatnonzero(share > (least_seen if dates is None else 0))
+        usable = np.flatnonzero(share > (least_observed if dates is None else 0))
         chosen = usable if dates is None else np.intersect1d(dates, usable)
         if not len(chosen):
             raise ValueError(
-                f"cube {cube.name!r}: {reference!r} saw more than {least_seen:.1%} of the pixels on none of "
+                f"cube {cube.name!r}: {reference!r} saw more than {least_observed:.1%} of the pixels on none of "
                 f"{len(share)} dates (at best {share.max():.1%}); check nodata value and cloud mask"
             )
     encoder = BlockEncoder(model, cube, dates=chosen, longest_gap=longest_gap)

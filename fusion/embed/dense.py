@@ -28,7 +28,7 @@ class _Frames:
 
     model: SensorAutoencoder
     days: np.ndarray  # (T,) since 1970-01-01
-    seen: np.ndarray  # (N, T)
+    valid: np.ndarray  # (N, T): at least one band was observed
     windows: Tensor  # (T, C, h, w, W, W), a view
     observed: Tensor  # the same
     codes: Tensor  # (T, N, code), zero where not yet made
@@ -124,19 +124,19 @@ class BlockEncoder:
         for name in self.sensors:
             self._encode(frames[name], [context[name] for context in contexts])
         for t, context in enumerate(contexts):
-            codes, present = {}, {}
+            codes, valid = {}, {}
             for name, chosen in context.items():
-                present[name] = torch.from_numpy((chosen >= 0).any(axis=1))
+                valid[name] = torch.from_numpy((chosen >= 0).any(axis=1))
                 codes[name] = torch.zeros(pixels, self.model.sensor(name).config.bottleneck)
-                codes[name][present[name]] = frames[name].summarise(chosen)
+                codes[name][valid[name]] = frames[name].summarise(chosen)
                 if name in out:
-                    out[name][t] = np.where(present[name][:, None], codes[name], np.nan)
-            seen = present[self.reference]
+                    out[name][t] = np.where(valid[name][:, None], codes[name], np.nan)
+            embedded = valid[self.reference]
             gaps = {name: self._gaps(frames[name], context[name], days[t]) for name in context}
             for start in range(0, pixels, _WINDOWS):
-                here = seen[start : start + _WINDOWS].nonzero().flatten() + start
+                here = embedded[start : start + _WINDOWS].nonzero().flatten() + start
                 if len(here):
-                    parts = [{n: v[here] for n, v in p.items()} for p in (codes, gaps, present)]
+                    parts = [{n: v[here] for n, v in p.items()} for p in (codes, gaps, valid)]
                     out[None][t, here] = self.model.fuse(*parts)
         return {n: v.transpose(0, 2, 1).reshape(len(self.dates), -1, height, width) for n, v in out.items()}
 
@@ -145,31 +145,31 @@ class BlockEncoder:
         window = model.config.window
         values, observed = series.read(rows, columns, margin=window // 2)
         r = window // 2
-        seen = np.any(observed[..., r : observed.shape[-2] - r, r : observed.shape[-1] - r], axis=1)  # (T, h, w)
+        valid = np.any(observed[..., r : observed.shape[-2] - r, r : observed.shape[-1] - r], axis=1)  # (T, h, w)
         windows, known = (
             torch.from_numpy(part).unfold(2, window, 1).unfold(3, window, 1) for part in (values, observed)
         )
-        times, pixels = len(seen), seen[0].size
+        times, pixels = len(valid), valid[0].size
         codes = torch.zeros(times, pixels, model.config.code)
-        return _Frames(model, series.epoch_days, seen.reshape(times, -1).T, windows, known, codes)
+        return _Frames(model, series.epoch_days, valid.reshape(times, -1).T, windows, known, codes)
 
     def _contexts(self, frames: dict[str, _Frames], day: int, wanted: np.ndarray) -> dict[str, np.ndarray]:
         """By sensor (N, frames) positions of dates, -1 where there is none; none at all for pixels that are not
         ``wanted`` (N,), or that the reference did not see on ``day``."""
-        wanted = wanted & frames[self.reference].seen[:, np.searchsorted(frames[self.reference].days, day)]
+        wanted = wanted & frames[self.reference].valid[:, np.searchsorted(frames[self.reference].days, day)]
         contexts = {}
         for name, sensor in frames.items():
             config = sensor.model.config
             most = 0 if name == self.reference else self.longest_gap
-            middle = np.where(wanted, nearest_frames(sensor.seen, sensor.days, int(day), most), -1)
+            middle = np.where(wanted, nearest_frames(sensor.valid, sensor.days, int(day), most), -1)
             contexts[name] = context_frames(
-                sensor.seen, sensor.days, middle, config.frames, config.span, config.spacing
+                sensor.valid, sensor.days, middle, config.frames, config.span, config.spacing
             )
         return contexts
 
     def _encode(self, sensor: _Frames, contexts: list[np.ndarray]) -> None:
         """Makes the codes of the frames that some context asks for."""
-        asked = np.zeros(sensor.seen.shape, dtype=bool)  # (N, T)
+        asked = np.zeros(sensor.valid.shape, dtype=bool)  # (N, T)
         for chosen in contexts:
             pixel, slot = np.nonzero(chosen >= 0)
             asked[pixel, chosen[pixel, slot]] = True

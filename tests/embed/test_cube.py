@@ -98,7 +98,7 @@ def test_is_no_data_exactly_where_the_reference_saw_nothing(cube, whole):
 
 @pytest.mark.parametrize("side", [4, 7, 16])
 def test_a_block_boundary_changes_nothing_beyond_rounding(cube, model, whole, tmp_path, side):
-    result = embed_cube(model, cube, tmp_path / "e.zarr", block=side, least_seen=-1, rasters=False)
+    result = embed_cube(model, cube, tmp_path / "e.zarr", block=side, least_observed=-1, rasters=False)
     found = open_embeddings(result.path).embedding.values
     np.testing.assert_allclose(found, whole, atol=2e-6)
 
@@ -147,7 +147,7 @@ def test_a_gis_finds_a_north_up_raster_for_every_date(stored):
 
 
 def test_int8_states_its_error(cube, model, whole, tmp_path):
-    result = embed_cube(model, cube, tmp_path / "e.zarr", dtype="int8", block=16, least_seen=-1)
+    result = embed_cube(model, cube, tmp_path / "e.zarr", dtype="int8", block=16, least_observed=-1)
     data = open_embeddings(result.path)
     direction = whole / np.linalg.norm(whole, axis=1, keepdims=True)
     error = np.nanmax(

@@ -76,11 +76,11 @@ def cross_validate(
     names = sorted({c.site for c in cubes})
     last = max(c.name.split("-")[1] for c in cubes)
     held = set(names[-max(1, len(names) // 3) :])
-    seen = [c for c in cubes if c.site not in held and not c.name.endswith(last)]
+    known = [c for c in cubes if c.site not in held and not c.name.endswith(last)]
     unseen = [c for c in cubes if c.site in held]
-    configs = [sensor(observed_statistics(seen, seen[0].sensors[n].modality), window, f) for n, f in sensors.items()]
+    configs = [sensor(observed_statistics(known, known[0].sensors[n].modality), window, f) for n, f in sensors.items()]
     train, validation = (
-        ContextSamples(seen, configs, stride=3, limit=n, seed=state.seed + k)
+        ContextSamples(known, configs, stride=3, limit=n, seed=state.seed + k)
         for k, n in enumerate((samples, held_out(samples)))
     )
     model = train_stages(
@@ -119,7 +119,7 @@ def cross_validate(
 
 
 def _rows(cube: Cube, scene: Landscape, model: Any, pixels: int, season: bool, seed: int) -> tuple[Rows, np.ndarray]:
-    """Rows of some pixels on every date they were seen, and what the regressors get of them, (N, E) or (N, E + 2)."""
+    """Rows of some pixels on every date they were observed, and the regressors' inputs, (N, E) or (N, E + 2)."""
     height, width = cube.shape
     chosen = np.zeros(height * width, dtype=bool)
     chosen[np.random.default_rng(seed).choice(height * width, min(pixels, height * width), replace=False)] = True
@@ -129,17 +129,17 @@ def _rows(cube: Cube, scene: Landscape, model: Any, pixels: int, season: bool, s
     values, _ = s2.read(*cube.whole)
     backscatter, _ = s1.read(*cube.whole)
     nearest = np.abs(s1.dates[None, :] - s2.dates[:, None]).argmin(axis=1)
-    seen = np.isfinite(embedding[:, 0])  # (T, n)
-    date, pixel = np.nonzero(seen)
+    observed = np.isfinite(embedding[:, 0])  # (T, n)
+    date, pixel = np.nonzero(observed)
     day = s2.epoch_days[date]
     truth = scene.production((s2.dates - np.datetime64(f"{scene.year}-01-01", "D")).astype(int) + 1)[:, mask]  # (T, n)
     bands, more, features = (
-        part.transpose(0, 2, 1)[seen] for part in (values[:, :, mask], backscatter[nearest][:, :, mask], embedding)
+        part.transpose(0, 2, 1)[observed] for part in (values[:, :, mask], backscatter[nearest][:, :, mask], embedding)
     )
     if season:
         more, features = (np.hstack([part, season_of(day)]) for part in (more, features))
     place = np.array([f"{cube.name}, pixel {p}" for p in np.flatnonzero(chosen)])[pixel]
-    return Rows(bands, more, place, day, truth[seen].astype(np.float64)), features
+    return Rows(bands, more, place, day, truth[observed].astype(np.float64)), features
 
 
 def _maps(state: State, cube: Cube, model: Any) -> None:

@@ -36,7 +36,7 @@ class Pixels:
     """The pixels of all stripes and what is known of each from one date a month.
 
     Attributes:
-        x: (months, N, D) by kind of feature, NaN where not seen.
+        x: (months, N, D) by kind of feature, NaN where not observed.
         test: (N,) bool, those of test stripes.
         patch: (N,) name; ``place``: (N,) position in the patch.
         block: (N,) which square of 160 m the pixel lies in.
@@ -106,17 +106,17 @@ def label(state: State, pixels: Pixels, kind: str, most: int, draws: int) -> Lab
 
 def score_months(labelled: Labelled, x: np.ndarray) -> dict[str, np.ndarray]:
     """(draws, months) scores by name of a linear probe a draw of labels and a month, on (months, N, D); of the pixels
-    that the reference saw, the same for all kinds of features."""
-    seen = np.isfinite(labelled.pixels.x["fused"]).all(axis=2)  # (months, N)
-    found = [[score(labelled, x[m], draw, seen[m]) for m in range(len(x))] for draw in range(len(labelled.draws))]
+    that the reference observed, the same for all kinds of features."""
+    observed = np.isfinite(labelled.pixels.x["fused"]).all(axis=2)  # (months, N)
+    found = [[score(labelled, x[m], draw, observed[m]) for m in range(len(x))] for draw in range(len(labelled.draws))]
     return {name: np.array([[s[name] for s in row] for row in found]) for name in ("macro_f1", "weighted_f1")}
 
 
-def score(labelled: Labelled, x: np.ndarray, draw: int, seen: np.ndarray | None = None) -> dict[str, float]:
+def score(labelled: Labelled, x: np.ndarray, draw: int, observed: np.ndarray | None = None) -> dict[str, float]:
     """Scores of a linear probe on (N, D) with one draw of training pixels. Its penalty is chosen on folds of whole
     blocks: random pixels of the same fields would choose it too weak for the fields of the test stripes."""
-    seen = np.ones(len(x), dtype=bool) if seen is None else seen
-    drawn = seen & labelled.draws[draw]
+    observed = np.ones(len(x), dtype=bool) if observed is None else observed
+    drawn = observed & labelled.draws[draw]
     train, test = (
         Features(
             x[rows].astype(np.float32),
@@ -125,7 +125,7 @@ def score(labelled: Labelled, x: np.ndarray, draw: int, seen: np.ndarray | None 
             "multiclass",
             labelled.classes,
         )
-        for rows in (drawn, seen & labelled.test)
+        for rows in (drawn, observed & labelled.test)
     )
     return linear_probe(train, test, groups=labelled.pixels.block[drawn]).scores
 

@@ -41,11 +41,11 @@ def quantize(
         dates, patch: of the patch that is written as floats, as bytes and as codes.
     """
     model = cast(ContextFusion, state.model("pretrained"))
-    seen = crops.features(state, model)
-    labelled = crops.label(state, seen, "crop type", pixels, draws)
-    fused = seen.x["fused"]  # (months, N, E)
+    every = crops.features(state, model)
+    labelled = crops.label(state, every, "crop type", pixels, draws)
+    fused = every.x["fused"]  # (months, N, E)
     known = np.isfinite(fused).all(axis=2)
-    train = fused[known & ~seen.test]  # (n, E): all months of the training stripes
+    train = fused[known & ~every.test]  # (n, E): all months of the training stripes
     codebooks = codebooks or {"vq_255": (255, 1), "residual_2x255": (255, 2), "residual_4x255": (255, 4)}
     quantizers = {n: EmbeddingQuantizer.fit(train, *sizes, seed=state.seed) for n, sizes in codebooks.items()}
     dim = fused.shape[2]
