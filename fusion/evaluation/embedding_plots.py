@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .maps import pca_rgb
 from .plots import COLOURS, panels, picture
 from .report import Picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
 
 __all__ = ["lines", "pca_maps", "seasonal_curves", "similarity"]
 
@@ -77,7 +82,7 @@ def lines(x: Sequence[str], series: Mapping[str, Sequence[float]], label: str, c
     return picture(figure, caption)
 
 
-def _image(axis, image: np.ndarray, title: str, **style):
+def _image(axis: Axes, image: np.ndarray, title: str, **style: Any) -> AxesImage:
     shown = axis.imshow(image, interpolation="nearest", **style)
     axis.set_title(title, fontsize=9)
     axis.set_xticks([])

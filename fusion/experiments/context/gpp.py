@@ -18,6 +18,7 @@ from ...context import ContextFusion, FusionConfig, SensorAutoencoder
 from ...context.config import current_names
 from ...context.module import FusionPretraining, SensorPretraining
 from ...context.samples import ContextSamples
+from ...context.two_stage import Recipe, objective, sensor
 from ...data import Tile, TileBatch, collate
 from ...data.cubes import observed_statistics
 from ...data.flux_sites import FluxSites, read_flux_sites
@@ -26,7 +27,6 @@ from ...evaluation.reconstruction import explained_variance, reconstruction_tabl
 from ...evaluation.regression import predict, report
 from ...evaluation.rows import Rows
 from ...training.in_memory import descend
-from ...training.two_stage import Recipe, objective, sensor
 from ...workflow.state import State
 
 __all__ = ["cross_validate", "open_sites"]

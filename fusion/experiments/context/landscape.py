@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...context.samples import ContextSamples
+from ...context.two_stage import Recipe, held_out, sensor, train_stages
 from ...data import Landscape, Modality, collate
 from ...data.cubes import Cube, SensorCube, observed_statistics, smooth_backscatter
 from ...data.landscape.vegetation import BANDS, CLASSES
@@ -17,7 +18,6 @@ from ...evaluation.reconstruction import explained_variance, reconstruction_tabl
 from ...evaluation.regression import predict, report
 from ...evaluation.rows import Rows
 from ...evaluation.rows import season as season_of
-from ...training.two_stage import Recipe, held_out, sensor, train_stages
 from ...workflow.state import State
 
 __all__ = ["cross_validate", "open_sites"]

@@ -16,11 +16,11 @@ import torch
 
 from ....context import ContextFusion
 from ....context.samples import ContextSamples
+from ....context.two_stage import Recipe, held_out, sensor, train_stages
 from ....data import Cube
 from ....data.cubes import observed_statistics
 from ....embed import embed_cube, open_embeddings
 from ....evaluation import Picture, Section, Table, embedding_plots
-from ....training.two_stage import Recipe, held_out, sensor, train_stages
 from ....workflow.state import State
 
 __all__ = ["dense"]

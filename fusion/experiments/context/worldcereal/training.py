@@ -10,11 +10,11 @@ import torch
 
 from ....context import ContextFusion, SensorConfig
 from ....context.samples import ContextSamples
+from ....context.two_stage import Recipe, held_out, sensor, train_fusion, train_sensor, train_stages
 from ....data import Cube
 from ....data.cubes import observed_statistics
 from ....evaluation import Section
 from ....evaluation.plots import loss_curves
-from ....training.two_stage import Recipe, held_out, sensor, train_fusion, train_sensor, train_stages
 from ....workflow.state import State
 from .data import stripes
 
@@ -36,7 +36,7 @@ def pretrain(
         window: side of the context window in pixels.
         sensors: fields of each sensor's configuration; the first is the reference.
         samples: for training.
-        recipe: of :class:`~fusion.training.two_stage.Recipe`.
+        recipe: of :class:`~fusion.context.two_stage.Recipe`.
         fusion: fields of the fusion's configuration.
     """
     patches: Sequence[Cube] = state.data["all"]

@@ -1,4 +1,4 @@
-"""The two stages of the context-aware system: every sensor's autoencoder, then what joins them."""
+"""Training in two stages: every sensor's autoencoder, then what joins them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from fusion.context import ContextFusion, ContextObjective, FusionConfig, SensorAutoencoder, SensorConfig
-from fusion.context.config import current_names
-from fusion.context.module import FusionPretraining, SensorPretraining
 from fusion.data import Modality, TileDataset
+from fusion.training import fit, load_model
 
-from .checkpoints import load_model
-from .trainer import fit
+from .config import FusionConfig, SensorConfig, current_names
+from .fuse import ContextFusion
+from .module import FusionPretraining, SensorPretraining
+from .objective import ContextObjective
+from .sensor import SensorAutoencoder
 
 __all__ = ["Recipe", "held_out", "objective", "sensor", "train_fusion", "train_sensor", "train_stages"]
 
