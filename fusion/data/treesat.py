@@ -118,7 +118,8 @@ class TreeSatDataset(TileDataset):
         shares = self._genus_shares(list(split_of)) if labels else None
         names = [n for n in split_of if shares is None or any(s > MIN_AREA for s in shares[n].values())]
         self._series = self._find_series(names, needed=any(name != "aerial" for name in modalities))
-        self._need_aerial(names, needed="aerial" in modalities)
+        there = {path.stem for path in (self.folder / "aerial").glob("*.tif")} if "aerial" in modalities else set(names)
+        self._need([str(self.folder / "aerial" / f"{n}.tif") for n in names if n not in there])
         super().__init__(
             names,
             [offered[name] for name in modalities],
@@ -178,11 +179,6 @@ class TreeSatDataset(TileDataset):
                 found[re.sub(r"_\d{4}$", "", path.stem)] = path
         self._need([f"{self.folder / 'sentinel-ts' / n}_<year>.h5" for n in names if needed and n not in found])
         return found
-
-    def _need_aerial(self, names: list[str], needed: bool) -> None:
-        if needed:
-            there = {path.stem for path in (self.folder / "aerial").glob("*.tif")}
-            self._need([str(self.folder / "aerial" / f"{n}.tif") for n in names if n not in there])
 
     @staticmethod
     def _need(missing: list[str]) -> None:
@@ -288,8 +284,7 @@ class TreeSatDataset(TileDataset):
                 f"{path}: sen-2-masks has shape {masks.shape}, ({dates}, 2, {SIDE}, {SIDE}) wanted: snow and cloud "
                 "probability. max_cloud=1 does without it"
             )
-        clear: np.ndarray = (masks[:, :2] <= CLOUDY).all(axis=1)  # other channels are filling in some files
-        return clear
+        return np.asarray((masks[:, :2] <= CLOUDY).all(axis=1))  # other channels are filling in some files
 
 
 def _days(path: Path, sensor: _Sensor, products: list[str]) -> tuple[np.ndarray, int]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ...context import ContextFusion
 from ...context.samples import ContextSamples
 from ...context.two_stage import Recipe, held_out, sensor, train_stages
 from ...data import Landscape, Modality, collate
@@ -118,7 +119,9 @@ def cross_validate(
     )
 
 
-def _rows(cube: Cube, scene: Landscape, model: Any, pixels: int, season: bool, seed: int) -> tuple[Rows, np.ndarray]:
+def _rows(
+    cube: Cube, scene: Landscape, model: ContextFusion, pixels: int, season: bool, seed: int
+) -> tuple[Rows, np.ndarray]:
     """Rows of some pixels on every date they were observed, and the regressors' inputs, (N, E) or (N, E + 2)."""
     height, width = cube.shape
     chosen = np.zeros(height * width, dtype=bool)
@@ -142,7 +145,7 @@ def _rows(cube: Cube, scene: Landscape, model: Any, pixels: int, season: bool, s
     return Rows(bands, more, place, day, truth[observed].astype(np.float64)), features
 
 
-def _maps(state: State, cube: Cube, model: Any) -> None:
+def _maps(state: State, cube: Cube, model: ContextFusion) -> None:
     """Pictures of a whole cube; the seasons are those of a pixel of each of four classes."""
     usable = np.flatnonzero(cube.sensors["s2"].observed_share() > 0.6)
     encoder = BlockEncoder(model, cube, dates=usable)
