@@ -81,7 +81,7 @@ def evaluate(
             "name": name,
             "modalities": tuple(names),
         }
-        rows += probe(known, unknown, train, rows=drawn, modalities=tuple(names), **settings)
+        rows += probe(known, unknown, train, rows=drawn, **settings)
     return rows
 
 
