@@ -148,7 +148,10 @@ def _cpu_library() -> Library:
     return Library(
         name="fusion_cpu",
         title="CPU kernels",
-        sources=(CSRC / "bindings.cpp", *sorted((CSRC / "cpu").glob("*.cpp"))),
+        sources=(
+            *(CSRC / "bindings" / f"{op}.cpp" for op in ("attention", "infonce", "quantize")),
+            *sorted((CSRC / "cpu").glob("*.cpp")),
+        ),
         compile={".cpp": command},
         link=link,
         identity=toolchain.version(compiler) + toolchain.cpu_identity(),
@@ -163,7 +166,7 @@ def _arrays_library() -> Library:
     return Library(
         name="fusion_arrays",
         title="NumPy look-ups",
-        sources=(CSRC / "arrays.cpp", *sorted((CSRC / "cpu").glob("quantize*.cpp"))),
+        sources=(CSRC / "bindings" / "arrays.cpp", *sorted((CSRC / "cpu").glob("quantize*.cpp"))),
         compile={".cpp": (compiler, *_CXX_FLAGS, f"-I{pybind11.get_include()}", python, f"-I{CSRC}")},
         link=(compiler, "-shared", "-fopenmp", "-ldl"),
         identity=toolchain.version(compiler) + toolchain.cpu_identity() + sys.version,

@@ -40,13 +40,19 @@ struct Problem {
 
 inline constexpr int64_t kRegisterBuckets = 16;
 
+// O = softmax(scale Q K^T + bias) V: reads queries once, keys and values once for every 32 queries, writes O and two
+// numbers a row. 4 D operations and one power of two a pair, 2 D K a row for contextual biases. O(Lk D) work space a
+// thread.
 // output (B, H, Lq, D); largest and weight (B, H, Lq): with logits x in units of ln 2 a weight of the softmax is
 // 2^(x - largest) / weight; weight is +inf for a row without a valid key.
 void forward(const Problem& problem, const Heads& output, float* largest, float* weight);
 
+// dS = P (dO V^T - sum(dO O)), dQ = scale dS (K + R), dK = scale dS^T Q, dV = P^T dO, dR = dS summed by bucket: 10 D
+// operations and one power of two a pair. O(Lk D) work space a thread, and a table's gradient for every item of work.
 // Gradients of query, key, value in their dtype and of the table in float32. The same bits for any number of
 // threads: work is split by shape alone, and partial sums are added in a fixed order.
 void backward(const Problem& problem, const Heads& grad_output, const Heads& output, const float* largest,
-              const float* weight, const Heads& grad_query, const Heads& grad_key, const Heads& grad_value, float* grad_table);
+              const float* weight, const Heads& grad_query, const Heads& grad_key, const Heads& grad_value,
+              float* grad_table);
 
 }  // namespace fusion::attention

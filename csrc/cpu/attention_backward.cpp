@@ -1,28 +1,10 @@
 // Attention with a learned relative-position bias: backward. Weights are recomputed from the row statistics that
 // the forward pass saved; attention_forward.cpp explains units, tiles and the far bucket.
 
-#include "attention_worker.h"
+#include "attention_partial.h"
 
 namespace fusion::attention {
 namespace {
-
-// Sums of gradients that several items contribute to; added up in order once all are done.
-struct Partial {
-  Partial(const Problem& p, const Plan& plan)
-      : table_size(p.contextual ? p.dim * p.buckets : p.buckets),
-        keys_size(p.batch * p.heads * p.keys * p.dim),
-        table(plan.items * table_size),
-        key(plan.chunks > 1 ? plan.chunks * keys_size : 0),
-        value(plan.chunks > 1 ? plan.chunks * keys_size : 0) {}
-
-  // Chunk c's share of the gradient of the keys or values, as a (B, H, Lk, D) tensor.
-  Heads share(const Problem& p, const Buffer& buffer, int64_t chunk) const {
-    return {buffer.get() + chunk * keys_size, p.heads * p.keys * p.dim, p.keys * p.dim, p.dim};
-  }
-
-  int64_t table_size, keys_size;
-  Buffer table, key, value;
-};
 
 template <class Index, bool kDropout>
 class Backward : Worker<Index, kDropout> {
@@ -31,7 +13,8 @@ class Backward : Worker<Index, kDropout> {
 
  public:
   Backward(const Problem& p, const Shared<Index>& shared, Pieces pieces, const Heads& grad_output, const Heads& output,
-           const float* largest, const float* weight, const Heads& grad_query, const Heads& grad_key, const Heads& grad_value, Partial& partial)
+           const float* largest, const float* weight, const Heads& grad_query, const Heads& grad_key,
+           const Heads& grad_value, Partial& partial)
       : Base(p, shared, pieces),
         grad_output_(grad_output),
         output_(output),
@@ -263,33 +246,10 @@ class Backward : Worker<Index, kDropout> {
   int64_t size_;
 };
 
-void add_chunks(const Problem& p, const Plan& plan, const Partial& partial, const Buffer& shares,
-                const Heads& gradient) {
-#pragma omp parallel for num_threads(p.threads)
-  for (int64_t row = 0; row < p.batch * p.heads * p.keys; ++row) {
-    float* sum = shares.get() + row * p.dim;
-    for (int64_t c = 1; c < plan.chunks; ++c)
-      for (int64_t d = 0; d < p.dim; ++d) sum[d] += sum[c * partial.keys_size + d];
-    const int64_t bh = row / p.keys;
-    write_row(gradient, p.element, bh / p.heads, bh % p.heads, row % p.keys, p.dim, sum, 1.0f);
-  }
-}
-
-void add_tables(const Problem& p, const Plan& plan, const Partial& partial, float* gradient) {
-  const int64_t tables = p.shared ? 1 : p.heads;
-  const int64_t items = p.shared ? plan.items : plan.groups * plan.chunks;  // of one table, which follow each other
-#pragma omp parallel for num_threads(p.threads)
-  for (int64_t at = 0; at < tables * partial.table_size; ++at) {
-    const float* share = partial.table.get() + at / partial.table_size * items * partial.table_size;
-    double sum = 0.0;
-    for (int64_t n = 0; n < items; ++n) sum += share[n * partial.table_size + at % partial.table_size];
-    gradient[at] = static_cast<float>(sum);
-  }
-}
-
 template <class Index, bool kDropout>
 void backward_of(const Problem& p, const Heads& grad_output, const Heads& output, const float* largest,
-                 const float* weight, const Heads& grad_query, const Heads& grad_key, const Heads& grad_value, float* grad_table) {
+                 const float* weight, const Heads& grad_query, const Heads& grad_key, const Heads& grad_value,
+                 float* grad_table) {
   const Shared<Index> shared(p);
   Partial partial(p, shared.plan);
   run_items(p, shared.plan, [&](Pieces pieces) {
@@ -306,7 +266,8 @@ void backward_of(const Problem& p, const Heads& grad_output, const Heads& output
 }  // namespace
 
 void backward(const Problem& p, const Heads& grad_output, const Heads& output, const float* largest,
-              const float* weight, const Heads& grad_query, const Heads& grad_key, const Heads& grad_value, float* grad_table) {
+              const float* weight, const Heads& grad_query, const Heads& grad_key, const Heads& grad_value,
+              float* grad_table) {
   const bool registers = p.buckets <= kRegisterBuckets;
   const auto run = p.dropout > 0 ? (registers ? backward_of<uint8_t, true> : backward_of<uint16_t, true>)
                                  : (registers ? backward_of<uint8_t, false> : backward_of<uint16_t, false>);

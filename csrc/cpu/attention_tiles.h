@@ -5,11 +5,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstdlib>
-#include <new>
+#include <cstring>
 #include <vector>
 
 #include "attention.h"
+#include "common.h"
 #include "simd.h"
 
 namespace fusion::attention {
@@ -20,8 +20,8 @@ using simd::kLanes;
 using simd::Words;
 
 #if defined(__AVX512F__)  // 32 vector registers
-inline constexpr int kGroups = 4;       // vectors of keys in a panel
-inline constexpr int kSums = 16;        // vectors that accumulate() holds
+inline constexpr int kGroups = 4;  // vectors of keys in a panel
+inline constexpr int kSums = 16;   // vectors that accumulate() holds
 #else                     // 16
 inline constexpr int kGroups = 2;
 inline constexpr int kSums = 8;
@@ -31,28 +31,7 @@ inline constexpr int64_t kRows = 32;                 // queries in a block
 inline constexpr int64_t kKeys = 128;                // keys in a block: its tiles stay in the first-level cache
 static_assert(kKeys % kPanel == 0 && kRows % kSums == 0 && kLanes % 4 == 0);
 
-inline constexpr float kLog2E = 1.44269504088896340736f;
-inline constexpr float kLn2 = 0.69314718055994530942f;
-
-inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
-
 // ---------------------------------------------------------------- memory
-
-// Uninitialised floats, aligned to a cache line.
-class Buffer {
- public:
-  explicit Buffer(int64_t size)
-      : data_(static_cast<float*>(std::aligned_alloc(64, round_up(std::max<int64_t>(size, 1) * 4, 64)))) {
-    if (data_ == nullptr) throw std::bad_alloc();
-  }
-  ~Buffer() { std::free(data_); }
-  Buffer(const Buffer&) = delete;
-  Buffer& operator=(const Buffer&) = delete;
-  float* get() const { return data_; }
-
- private:
-  float* data_;
-};
 
 // Hands out consecutive cache-line aligned pieces of a buffer; from nullptr it only counts.
 class Pieces {
@@ -72,20 +51,6 @@ class Pieces {
 
 // ---------------------------------------------------------------- rows in and out
 
-inline float from_bfloat16(uint16_t bits) {
-  const uint32_t wide = static_cast<uint32_t>(bits) << 16;
-  float x;
-  std::memcpy(&x, &wide, 4);
-  return x;
-}
-
-inline uint16_t to_bfloat16(float x) {  // to nearest even
-  uint32_t bits;
-  std::memcpy(&bits, &x, 4);
-  if (std::isnan(x)) return 0x7FC0;
-  return static_cast<uint16_t>((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
-}
-
 // Reads a row, and asks for one that comes soon: heads often lie side by side in a token, and then the rows of one
 // head are single cache lines, too far apart for the hardware to foresee.
 inline void read_row(const Heads& tensor, Element element, int64_t b, int64_t h, int64_t token, int64_t dim,
@@ -100,9 +65,9 @@ inline void read_row(const Heads& tensor, Element element, int64_t b, int64_t h,
     fetch(source);
     std::memcpy(row, source, dim * sizeof(float));
   } else {
-    const uint16_t* source = static_cast<const uint16_t*>(tensor.data) + offset;
+    const bfloat16* source = static_cast<const bfloat16*>(tensor.data) + offset;
     fetch(source);
-    for (int64_t d = 0; d < dim; ++d) row[d] = from_bfloat16(source[d]);
+    for (int64_t d = 0; d < dim; ++d) row[d] = widen(source[d]);
   }
 }
 
@@ -113,8 +78,8 @@ inline void write_row(const Heads& tensor, Element element, int64_t b, int64_t h
     float* target = static_cast<float*>(tensor.data) + offset;
     for (int64_t d = 0; d < dim; ++d) target[d] = row[d] * factor;
   } else {
-    uint16_t* target = static_cast<uint16_t*>(tensor.data) + offset;
-    for (int64_t d = 0; d < dim; ++d) target[d] = to_bfloat16(row[d] * factor);
+    bfloat16* target = static_cast<bfloat16*>(tensor.data) + offset;
+    for (int64_t d = 0; d < dim; ++d) target[d] = round_to<bfloat16>(row[d] * factor);
   }
 }
 

@@ -209,7 +209,7 @@ template <class Make>
 void run_items(const Problem& p, const Plan& plan, const Make& make) {
   const int threads = static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(p.threads, plan.items)));
   const int64_t size = round_up(make(Pieces(nullptr)).size(), 1024);
-  const Buffer scratch(size * threads);
+  const Buffer<float> scratch(size * threads);
 #pragma omp parallel num_threads(threads)
   {
     auto worker = make(Pieces(scratch.get() + size * omp_get_thread_num()));

@@ -1,17 +1,13 @@
 // Matrix products for one thread, row-major: the MKL that libtorch carries, found at run time, or plain loops.
 #pragma once
 
-#include <cstdint>
+#include "common.h"
 
 namespace fusion {
 
-struct bfloat16 {
-  uint16_t bits;
-};
-
 // Operands T, results A: <float, float>, <double, double>, and <bfloat16, float> where multiplies_bfloat16().
 
-// C (m, n) = alpha A (m, k) B (n, k)^T
+// C (m, n) = alpha A (m, k) B (n, k)^T: 2 m n k operations, as of each product below.
 template <class T, class A>
 void product_nt(int m, int n, int k, A alpha, const T* a, const T* b, A* c, int ldc);
 

@@ -4,20 +4,14 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <memory>
 #include <vector>
 
+#include "common.h"
 #include "infonce.h"
-#include "vector_math.h"
 
 namespace fusion::infonce {
 
 constexpr double kNoDirection = 1e-8;  // as in kernels/infonce/reference.py
-
-template <class T>
-std::unique_ptr<T[]> uninitialised(int64_t count) {
-  return std::unique_ptr<T[]>(new T[std::max<int64_t>(count, 1)]);
-}
 
 // The observed tokens, packed. T: dtype of the input, C: of the operands of products, A: of sums.
 template <class T, class C, class A>
@@ -25,7 +19,7 @@ struct Tokens {
   int n, dim;
   std::vector<int> source;            // (n,) row of the input
   std::vector<int> packed;            // (N,) or -1
-  std::unique_ptr<C[]> f;             // (n, D)
+  Buffer<C> f;                        // (n, D)
   std::vector<A> inverse;             // (n,)
   std::vector<int> kind;              // (n,) modality
   std::vector<int> block_lo, block_hi;  // (n,) tokens of the same block, left out of the denominator
@@ -40,7 +34,7 @@ struct Tokens {
     n = int(source.size());
     find_blocks(p);
     find_sites(p);
-    f = uninitialised<C>(int64_t(n) * dim);
+    f = Buffer<C>(int64_t(n) * dim);
     inverse.resize(n);
 #pragma omp parallel for num_threads(p.threads) schedule(static)
     for (int i = 0; i < n; ++i) find_direction(p, i);

@@ -4,16 +4,13 @@
 #include <cstdint>
 #include <limits>
 
+#include "common.h"
 #include "quantize.h"
 
 namespace fusion::quantize {
 
 template <class T>
-inline constexpr T kInfinity = std::numeric_limits<T>::infinity();
-template <class T>
 inline constexpr T kNaN = std::numeric_limits<T>::quiet_NaN();
-
-inline int64_t up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 template <class T>
 inline bool is_nan(T x) {

@@ -19,7 +19,7 @@ template <class T>
 void quantize_rows(const Rows<T>& x, const Arithmetic<T>* codebook, const int64_t* codes, int threads, T* quantized,
                    double* squares, int64_t* finite) {
   using A = Arithmetic<T>;
-  const int64_t dim = x.dim, blocks = up(x.rows, kRowsSummed) / kRowsSummed;
+  const int64_t dim = x.dim, blocks = round_up(x.rows, kRowsSummed) / kRowsSummed;
   std::vector<double> partial(blocks);
   std::vector<int64_t> counted(blocks);
 #pragma omp parallel for num_threads(threads)

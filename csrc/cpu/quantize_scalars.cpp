@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "quantize_common.h"
+#include "vector_math.h"
 
 namespace fusion::quantize {
 
@@ -199,8 +200,8 @@ void bin_encode(const T* values, int64_t count, const E* edges, int64_t bins, in
 }
 
 template <class T>
-void bin_decode(const int64_t* codes, int64_t count, const T* centres, int64_t bins, int64_t dim, int threads, T* values,
-                int64_t* range) {
+void bin_decode(const int64_t* codes, int64_t count, const T* centres, int64_t bins, int64_t dim, int threads,
+                T* values, int64_t* range) {
   int64_t low = 0, high = -1;
 #pragma omp parallel for num_threads(threads) reduction(min : low) reduction(max : high)
   for (int64_t i = 0; i < count; ++i) {

@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "common.h"
+
 #if defined(__AVX2__) || defined(__AVX512F__)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12 warns about its own header
@@ -28,8 +30,6 @@ inline constexpr int kLanes = 8;
 typedef float Floats __attribute__((vector_size(4 * kLanes)));
 typedef int32_t Ints __attribute__((vector_size(4 * kLanes)));
 typedef uint32_t Words __attribute__((vector_size(4 * kLanes)));
-
-#define FUSION_INLINE inline __attribute__((always_inline))
 
 template <class Vector, class T>
 FUSION_INLINE Vector load(const T* source) {

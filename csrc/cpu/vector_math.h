@@ -1,23 +1,19 @@
-// Element-wise helpers that the compiler turns into vector instructions, and conversions to and from bfloat16.
+// e^x in a form that the compiler turns into vector instructions.
 #pragma once
 
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <type_traits>
 
-#include "gemm.h"
+#include "common.h"
 
 namespace fusion {
 
-// A call would keep the loop around it from becoming vector instructions.
-#define FUSION_ALWAYS_INLINE static inline __attribute__((always_inline))
-
 // e^x to about 1 ulp of float32 for x <= 88; exactly 0 below -88 and for -inf.
-FUSION_ALWAYS_INLINE float exponential(float x) {
+FUSION_INLINE float exponential(float x) {
   const float clamped = x < -88.f ? -88.f : (x > 88.f ? 88.f : x);
   // x = n ln 2 + r, |r| <= ln 2 / 2; ln 2 in two parts, the first with few bits, so that n times it is exact.
-  const float shifted = clamped * 1.44269504f + 12582912.f;  // 1.5 * 2^23: rounds to an integer in the low bits
+  const float shifted = clamped * kLog2E + 12582912.f;  // 1.5 * 2^23: rounds to an integer in the low bits
   const float n = shifted - 12582912.f;
   const float r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
   float p = 1.f / 5040;
@@ -36,28 +32,6 @@ FUSION_ALWAYS_INLINE float exponential(float x) {
   return x < -88.f ? 0.f : p * power;
 }
 
-FUSION_ALWAYS_INLINE double exponential(double x) { return std::exp(x); }
-
-FUSION_ALWAYS_INLINE float widen(float x) { return x; }
-FUSION_ALWAYS_INLINE double widen(double x) { return x; }
-FUSION_ALWAYS_INLINE float widen(bfloat16 x) {
-  const uint32_t bits = uint32_t(x.bits) << 16;
-  float value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-// To T, to nearest even.
-template <class T, class A>
-FUSION_ALWAYS_INLINE T round_to(A x) {
-  if constexpr (!std::is_same_v<T, bfloat16>)
-    return T(x);
-  else {
-    uint32_t bits;
-    std::memcpy(&bits, &x, sizeof bits);
-    const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    return {uint16_t(x != x ? 0x7fc0 : rounded)};
-  }
-}
+FUSION_INLINE double exponential(double x) { return std::exp(x); }
 
 }  // namespace fusion

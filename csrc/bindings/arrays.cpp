@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "cpu/quantize.h"
+#include "../cpu/quantize.h"
 
 namespace py = pybind11;
 namespace quantize = fusion::quantize;

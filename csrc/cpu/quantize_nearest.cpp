@@ -9,9 +9,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
-#include <memory>
-#include <new>
 #include <type_traits>
 #include <vector>
 
@@ -20,23 +17,6 @@
 
 namespace fusion::quantize {
 namespace {
-
-// Memory that starts on a cache line and is not touched before use.
-template <class T>
-class Scratch {
- public:
-  explicit Scratch(int64_t count)
-      : data_(static_cast<T*>(std::aligned_alloc(64, up(std::max<int64_t>(count, 1) * sizeof(T), 64)))) {
-    if (!data_) throw std::bad_alloc();
-  }
-  T* get() { return data_.get(); }
-
- private:
-  struct Free {
-    void operator()(T* p) const { std::free(p); }
-  };
-  std::unique_ptr<T, Free> data_;
-};
 
 constexpr int kVectors = 2;
 #if defined(__AVX512F__)
@@ -64,7 +44,7 @@ template <class T>
 struct Panels {
   Panels(const Rows<T>& codebook, Metric metric, int threads)
       : dim(codebook.dim),
-        count(up(codebook.rows, kCodes) / kCodes),
+        count(round_up(codebook.rows, kCodes) / kCodes),
         centre(dim, 0),
         codes(count * kCodes * dim),
         bias(count * kCodes) {
@@ -120,7 +100,7 @@ struct Panels {
 
   int64_t dim, count;
   std::vector<T> centre;  // (D)
-  Scratch<T> codes, bias;
+  Buffer<T> codes, bias;
 };
 
 // One tile of rows, packed (D, kRows), against `count` panels; best and index (kRows) carry on from earlier panels.
@@ -206,10 +186,10 @@ void nearest_code(const Rows<T>& x, const Rows<Arithmetic<T>>& codebook, Metric 
   const int64_t dim = x.dim, bytes = dim * sizeof(A);
   // Small enough for the cache and for every thread to get some, but whole tiles.
   const int64_t fair = (x.rows + 4 * threads - 1) / (4 * threads);
-  const int64_t block = up(std::max<int64_t>(1, std::min(kRowBlock / bytes, fair)), kRows);
+  const int64_t block = round_up(std::max<int64_t>(1, std::min(kRowBlock / bytes, fair)), kRows);
   const int64_t together = std::max<int64_t>(1, kCodeBlock / (bytes * kCodes));
-  Scratch<A> packed(threads * block * dim), best(threads * block);
-  Scratch<Index> index(threads * block);
+  Buffer<A> packed(threads * block * dim), best(threads * block);
+  Buffer<Index> index(threads * block);
   const A *all = panels.codes.get(), *bias = panels.bias.get();
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
   for (int64_t start = 0; start < x.rows; start += block) {

@@ -17,7 +17,7 @@ struct Tiling {
   int tile, row_tiles, column_tiles;
 
   Tiling(int rows, int columns, bool symmetric, int threads) : rows(rows), columns(columns), symmetric(symmetric) {
-    // A multiple of 2 x threads tiles keeps all threads busy through every round of the tournament below.
+    // A multiple of 2 x threads tiles keeps all threads busy through every round of each_pair.
     const int round = symmetric ? 2 * threads : threads;
     const int wanted = round * ((rows + round * kTile - 1) / (round * kTile));
     tile = std::clamp(((rows + wanted - 1) / std::max(wanted, 1) + 15) / 16 * 16, 16, kTile);
@@ -33,7 +33,7 @@ struct Tiling {
       SerialProducts serial;
       auto scratch = make();
       if (symmetric)
-        tournament(scratch, visit);
+        each_pair(scratch, visit);
       else {
 #pragma omp for schedule(dynamic)
         for (int i = 0; i < row_tiles; ++i)
@@ -42,17 +42,18 @@ struct Tiling {
     }
   }
 
-  // Every pair of tiles meets once, in rounds where no tile plays twice (the circle method).
+  // Every pair of tiles once, in rounds in which no tile occurs twice: the circle method. One index stands still and
+  // the others move on by one place a round; with an odd number of tiles, the one that meets the added index rests.
   template <class Scratch, class Visit>
-  void tournament(Scratch& scratch, Visit visit) const {
+  void each_pair(Scratch& scratch, Visit visit) const {
 #pragma omp for schedule(dynamic)
     for (int i = 0; i < row_tiles; ++i) visit(scratch, i, i);
-    const int players = row_tiles + row_tiles % 2, circle = players - 1;
+    const int even = row_tiles + row_tiles % 2, circle = even - 1;
     for (int round = 0; round < circle; ++round) {
 #pragma omp for schedule(dynamic)
-      for (int game = 0; game < players / 2; ++game) {
-        const int i = game == 0 ? circle : (round + game) % circle;
-        const int j = (round - game + circle) % circle;
+      for (int pair = 0; pair < even / 2; ++pair) {
+        const int i = pair == 0 ? circle : (round + pair) % circle;
+        const int j = (round - pair + circle) % circle;
         if (std::max(i, j) < row_tiles) visit(scratch, std::min(i, j), std::max(i, j));
       }
     }
