@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import build
-from .quantize.op import FORMS, METRICS, check_levels
+from .quantize.checks import FORMS, METRICS, check_levels
 
 __all__ = ["bin_decode", "bin_encode", "finite_scalar_quantize", "nearest_code"]
 
@@ -52,7 +52,10 @@ def nearest_code(
         raise ValueError(f"nearest_code: x {x.shape} must end in the codebook's D={codebook.shape[1]}")
     dtype = np.promote_types(x.dtype, codebook.dtype)
     x, codebook = x.astype(dtype, copy=False), codebook.astype(dtype, copy=False)
-    return build.arrays().nearest_code(x, codebook, metric == "cosine", _threads("nearest_code", threads))
+    codes: NDArray[np.int64] = build.arrays().nearest_code(
+        x, codebook, metric == "cosine", _threads("nearest_code", threads)
+    )
+    return codes
 
 
 def finite_scalar_quantize(
@@ -72,7 +75,8 @@ def finite_scalar_quantize(
     if z.ndim == 0 or z.shape[-1] != len(levels):
         raise ValueError(f"finite_scalar_quantize: z {z.shape} needs one level count a dimension, got {levels}")
     threads = _threads("finite_scalar_quantize", threads)
-    return build.arrays().finite_scalar_quantize(z, levels, form == "sigmoid", threads)
+    quantized, codes = build.arrays().finite_scalar_quantize(z, levels, form == "sigmoid", threads)
+    return quantized, codes
 
 
 def bin_encode(values: ArrayLike, edges: ArrayLike, *, threads: int | None = None) -> NDArray[np.int64]:
@@ -96,7 +100,8 @@ def bin_encode(values: ArrayLike, edges: ArrayLike, *, threads: int | None = Non
             f"bin_encode: edges must increase strictly, but edges[{at}]={edges[at]} and edges[{at + 1}]={edges[at + 1]}"
         )
     edges = edges.astype(np.promote_types(values.dtype, edges.dtype), copy=False)
-    return build.arrays().bin_encode(values, edges, _threads("bin_encode", threads))
+    codes: NDArray[np.int64] = build.arrays().bin_encode(values, edges, _threads("bin_encode", threads))
+    return codes
 
 
 def bin_decode(codes: ArrayLike, centres: ArrayLike, *, threads: int | None = None) -> NDArray[np.floating]:
@@ -117,6 +122,7 @@ def bin_decode(codes: ArrayLike, centres: ArrayLike, *, threads: int | None = No
     if centres.ndim != 1 or centres.size < 1:
         raise ValueError(f"bin_decode: centres must be (K,) with K >= 1, got {centres.shape}")
     codes = np.asarray(codes, dtype=np.int64, order="C")
+    values: NDArray[np.floating]
     values, low, high = build.arrays().bin_decode(codes, centres, _threads("bin_decode", threads))
     if low < -1 or high >= centres.size:
         raise ValueError(f"bin_decode: codes must be in -1..{centres.size - 1}, got {low}..{high}")

@@ -19,7 +19,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -80,8 +80,9 @@ def load(device: Literal["cpu", "cuda"]) -> None:
             ``FUSION_DISABLE_JIT=1`` and nothing compiled yet.
     """
     path = _artifact(_describe(device))
+    load_library: Callable[[str], None] = torch.ops.load_library  # which torch does not annotate
     try:
-        torch.ops.load_library(str(path))
+        load_library(str(path))
     except OSError as error:
         raise BuildError(f"{path} does not load: {error}; delete its folder to build it again") from None
 

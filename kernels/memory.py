@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Hashable
-from typing import Any
+from collections.abc import Callable, Hashable, MutableMapping
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -14,24 +14,26 @@ from torch.utils.weak import WeakIdKeyDictionary
 __all__ = ["remember", "remember_numbers"]
 
 # first tensor -> {(key, others by id, versions of all): (weak references to the others, value, how to wait for it)}
-_memory: WeakIdKeyDictionary = WeakIdKeyDictionary()
+_memory: MutableMapping[Tensor, dict[Hashable, tuple[Any, Any, _Made | None]]] = WeakIdKeyDictionary()
 _LONGEST = 32  # entries kept for one tensor, so that tensors made anew in every call do not pile up
 _numbers: dict[tuple[Hashable, torch.device], tuple[Any, _Made | None]] = {}
 _MOST_NUMBERS = 64
+
+T = TypeVar("T")
 
 
 def _nothing() -> None:
     """Stands for a reference to an absent tensor."""
 
 
-def remember(tensors: tuple[Tensor | None, ...], key: Hashable, make: Callable[[], Any]) -> Any:
+def remember(tensors: tuple[Tensor, *tuple[Tensor | None, ...]], key: Hashable, make: Callable[[], T]) -> T:
     """``make()``, or what it returned when last called for these very tensors, unchanged since, and this key.
 
     On a GPU another stream than the one that made it waits for it. What is made while a CUDA graph is captured does
     not exist before the graph runs, and is not kept.
     """
     first, *others = tensors
-    ids = [key]
+    ids: list[Hashable] = [key]
     for t in tensors:
         if t is None:
             ids.append(None)
@@ -44,11 +46,11 @@ def remember(tensors: tuple[Tensor | None, ...], key: Hashable, make: Callable[[
     if entries is None:
         entries = _memory[first] = {}
     if (known := entries.get(found)) is not None:
-        references, value, made = known
+        references, kept, made = known
         if all(reference() is t for reference, t in zip(references, others, strict=True)):  # ids are used again
             if made is not None:
                 made.wait()
-            return value
+            return cast(T, kept)
     if first.is_cuda and torch.cuda.is_current_stream_capturing():
         return make()
     with torch.inference_mode(False):  # what an evaluation makes, training may use later
@@ -61,7 +63,7 @@ def remember(tensors: tuple[Tensor | None, ...], key: Hashable, make: Callable[[
     return value
 
 
-def remember_numbers(key: Hashable, device: torch.device, make: Callable[[], Any]) -> Any:
+def remember_numbers(key: Hashable, device: torch.device, make: Callable[[], T]) -> T:
     """``make()``, tensors on ``device`` that follow from ``key`` alone, or what it returned when last called for it.
 
     Waits and keeps as :func:`remember` does. A compiler gets tensors of its own, and so does a mode, as of fake ones.
@@ -70,10 +72,10 @@ def remember_numbers(key: Hashable, device: torch.device, make: Callable[[], Any
         return make()
     known = _numbers.get((key, device))
     if known is not None:
-        value, made = known
+        kept, made = known
         if made is not None:
             made.wait()
-        return value
+        return cast(T, kept)
     on_gpu = device.type == "cuda"
     if on_gpu and torch.cuda.is_current_stream_capturing():
         return make()

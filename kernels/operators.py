@@ -8,15 +8,16 @@ only warn.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
 from .backends import choose
 
-__all__ = ["call", "declare_native", "define", "differentiable", "under_autocast"]
+__all__ = ["call", "declare_native", "define", "differentiable", "not_differentiable_twice", "under_autocast"]
 
-_library = torch.library.Library("fusion", "FRAGMENT")
+_new_library: Callable[..., Any] = torch.library.Library  # which torch does not annotate
+_library = _new_library("fusion", "FRAGMENT")
 _runs: dict[torch._ops.OpOverload, Callable[..., Any]] = {}
 _functions: dict[torch._ops.OpOverload, Any] = {}  # by operator its torch.autograd.Function, if it has a gradient
 
@@ -38,7 +39,7 @@ def define(schema: str, *, fake: Callable[..., Any]) -> torch._ops.OpOverload:
 
     torch.library.impl(f"fusion::{name}", ("cpu", "cuda"), run)
     torch.library.register_fake(f"fusion::{name}", fake)
-    operator = getattr(torch.ops.fusion, name).default
+    operator: torch._ops.OpOverload = getattr(torch.ops.fusion, name).default
     _runs[operator] = run
     return operator
 
@@ -83,10 +84,11 @@ def _other_gpu(args: tuple[Any, ...]) -> int | None:
     return None
 
 
-def declare_native(schema: str) -> None:
-    """Declares ``fusion::<schema>``, which a compiled library implements."""
+def declare_native(schema: str) -> Any:
+    """Declares ``fusion::<schema>``, which a compiled library implements, and returns it as a function."""
     name = schema.partition("(")[0]
     torch.library.define(f"fusion::{name}", schema.removeprefix(name))
+    return getattr(torch.ops.fusion, name).default
 
 
 def differentiable(
@@ -124,6 +126,18 @@ def differentiable(
     _library.impl(operator._opname, run, "Autograd", with_keyset=True)
 
 
+def not_differentiable_twice(operator: torch._ops.OpOverload, message: str) -> None:
+    """Has whoever differentiates ``operator``, a backward pass itself, get a RuntimeError with ``message``."""
+
+    def save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        """Nothing: there is no gradient."""
+
+    def gradients(ctx: Any, *grads: torch.Tensor | None) -> NoReturn:
+        raise RuntimeError(message)
+
+    differentiable(operator, save=save, gradients=gradients)
+
+
 def under_autocast(operator: torch._ops.OpOverload, *, casts: int) -> None:
     """Inside autocast the first ``casts`` arguments take its dtype (float64 keeps its own), the others theirs."""
 
@@ -137,7 +151,7 @@ def under_autocast(operator: torch._ops.OpOverload, *, casts: int) -> None:
             with torch._C._ExcludeDispatchKeyGuard(autocast):
                 return operator(*cast, *args[casts:])
 
-        torch.library.impl(operator.name(), key, run)
+        torch.library.impl(f"fusion::{operator._opname}", key, run)
 
     register("cpu")
     register("cuda")

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from fusion.kernels import memory, patch_info_nce, use_backend
-from fusion.kernels._triton.device import Tile, architecture, tiles_of
-from fusion.kernels.attention.triton import launch as attention
-from fusion.kernels.infonce.triton import launch as infonce
-from fusion.kernels.quantize.triton import launch as quantize
+from fusion.kernels._triton.device import Tile, architecture, row, tiles_of
+from fusion.kernels.attention.triton import tiles as attention
+from fusion.kernels.infonce.triton import tiles as infonce
+from fusion.kernels.quantize.triton import tiles as quantize
 
 from ..contenders import attention as attention_steps
 from ..contenders import quantize as quantize_steps
@@ -46,7 +46,10 @@ class Sweep:
 
     def now(self) -> Tile | None:
         """The tile in the table."""
-        return next((self.table[key] for key in self.keys if key in self.table), None)
+        try:
+            return row(self.table, *self.keys[0])
+        except KeyError:
+            return None
 
     def tiles(self) -> list[Tile]:
         """The table's, then the candidates."""
@@ -70,7 +73,7 @@ def _forget() -> None:
     """What launches have worked out of a tile before, by shape and by tensor."""
     memory._memory.clear()
     for name, module in list(sys.modules.items()):
-        if name.startswith("fusion.kernels.") and name.endswith(".triton.launch"):
+        if name.startswith("fusion.kernels.") and name.endswith(".triton.plan"):
             for value in vars(module).values():
                 if hasattr(value, "cache_clear"):
                     value.cache_clear()

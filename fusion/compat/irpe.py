@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ..kernels.attention.buckets import extent
-from ..kernels.attention.eager import statistics_dtype, sums_by_bucket
+from ..kernels.attention.eager import sums_by_bucket
+from ..kernels.attention.inputs import statistics_dtype
 
 __all__ = ["RPEIndexFunction", "rpe_index"]
 

@@ -67,7 +67,8 @@ def _architecture(index: int) -> int:
 
 
 def _shared_memory(index: int) -> int:
-    return torch.cuda.get_device_properties(index).shared_memory_per_block_optin
+    properties: Any = torch.cuda.get_device_properties(index)  # whose stub knows less than it has
+    return int(properties.shared_memory_per_block_optin)
 
 
 def nearest(capability: tuple[int, int], shared_memory: int) -> int:
@@ -88,9 +89,15 @@ def tiles_of(architecture: int) -> int:
 
 
 def row(table: Mapping[tuple[Any, ...], T], architecture: int, *rest: Any) -> T:
-    """The entry ``(architecture, *rest)`` of a tile table, or that of the architecture most like it."""
-    own = table.get((architecture, *rest))
-    return table[(tiles_of(architecture), *rest)] if own is None else own
+    """The entry ``(architecture, *rest)`` of a tile table, that of the architecture most like it, or that of 86.
+
+    Raises:
+        KeyError: there is none for ``rest``.
+    """
+    for own in (architecture, tiles_of(architecture)):
+        if (entry := table.get((own, *rest))) is not None:
+            return entry
+    return table[(86, *rest)]
 
 
 def multiprocessors(device: torch.device) -> int:

@@ -28,7 +28,7 @@ def _to_bfloat16(values: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(values), 0x7FC0, rounded).astype(np.uint16)
 
 
-def _mend(builder: type) -> None:
+def _mend(builder: Any) -> None:
     cast, dot = builder.cast_impl, builder.create_dot
 
     def cast_impl(self: Any, source: TensorHandle, target: Any) -> TensorHandle:

@@ -11,7 +11,12 @@ __all__ = ["check_indices", "extent"]
 
 def extent(index: Tensor) -> tuple[int, int]:
     """Smallest and largest value; remembered, so that a training step neither scans again nor waits for the GPU."""
-    return remember((index,), "extent", lambda: tuple(bound.item() for bound in index.aminmax()))
+
+    def look() -> tuple[int, int]:
+        low, high = index.aminmax()
+        return int(low), int(high)
+
+    return remember((index,), "extent", look)
 
 
 def check_indices(bucket: Tensor, query_position: Tensor | None, key_position: Tensor | None, buckets: int) -> None:
@@ -27,7 +32,7 @@ def check_indices(bucket: Tensor, query_position: Tensor | None, key_position: T
     def look() -> bool:
         if bucket.numel():
             _within("bucket", bucket, buckets, f"table has {buckets} buckets")
-        looked_at = remember((bucket,), "looked at", set)
+        looked_at: set[tuple[str, int]] = remember((bucket,), "looked at", set)
         for name, position in (("query_position", query_position), ("key_position", key_position)):
             if position is None or position.numel() == 0:
                 continue

@@ -8,64 +8,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .dropout import keep_mask
+from .inputs import Inputs, empty_like_heads, statistics_dtype
 
-__all__ = ["backward", "empty_like_heads", "forward", "statistics_dtype", "sums_by_bucket"]
+__all__ = ["backward", "forward", "sums_by_bucket"]
 
-_LOG2E = math.log2(math.e)
+_LOG2_E = math.log2(math.e)
 # Elements of one block of logits: small enough for the CPU's caches, large enough to occupy a GPU.
 _BLOCK = {"cpu": 1 << 20, "cuda": 1 << 25}
 
 
-def statistics_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Softmax statistics and sums are float32 for half precisions."""
-    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
-
-
-def empty_like_heads(tensor: Tensor) -> Tensor:
-    """Empty (B, H, L, D) laid out as (B, L, H, D) in memory, so that merging the heads is a view."""
-    b, h, length, d = tensor.shape
-    return tensor.new_empty_strided((b, h, length, d), (length * h * d, d, h * d, 1))
-
-
-@dataclass
 class _Blocks:
     """The operands in the precision of the statistics, and the logits of one block of queries at a time."""
 
-    query: Tensor  # (B, H, Lq, D)
-    key: Tensor  # (B, H, Lk, D)
-    value: Tensor  # (B, H, Lk, D)
-    table: Tensor  # (1|H, D, K) or (1|H, K)
-    bucket: Tensor  # (S, S)
-    query_position: Tensor | None
-    key_position: Tensor | None
-    key_valid: Tensor | None
-    seed: Tensor | None
-    dropout_p: float
-    scale: float
-
-    def __post_init__(self) -> None:
-        dtype = statistics_dtype(self.query.dtype)
-        self.query, self.key, self.value, self.table = (
-            t.to(dtype) for t in (self.query, self.key, self.value, self.table)
-        )
-        device, (queries, keys) = self.query.device, (self.query.shape[2], self.key.shape[2])
+    def __init__(self, x: Inputs) -> None:
+        dtype, device = statistics_dtype(x.query.dtype), x.query.device
+        self.query, self.key, self.value, self.table = (t.to(dtype) for t in (x.query, x.key, x.value, x.table))
+        self.bucket, self.key_valid = x.bucket, x.key_valid
+        self.seed, self.dropout_p, self.scale = x.seed, x.dropout_p, x.scale
+        self.buckets, self.contextual = x.buckets, x.contextual
+        queries, keys = x.query.shape[2], x.key.shape[2]
         identity = torch.arange(max(queries, keys), device=device)
-        self.rows_at = identity[:queries] if self.query_position is None else self.query_position.long()
-        self.columns_at = identity[:keys] if self.key_position is None else self.key_position.long()
-
-    @property
-    def buckets(self) -> int:
-        return self.table.shape[-1]
-
-    @property
-    def contextual(self) -> bool:
-        return self.table.dim() == 3
+        self.rows_at = identity[:queries] if x.query_position is None else x.query_position.long()
+        self.columns_at = identity[:keys] if x.key_position is None else x.key_position.long()
 
     def blocks(self) -> Iterator[slice]:
         """Blocks of queries whose logits, and one-hot buckets, stay within the work space."""
@@ -80,31 +49,33 @@ class _Blocks:
 
     def logits(self, rows: slice, index: Tensor) -> Tensor:  # (B, H, r, Lk)
         """Logits in units of ln 2, -inf at invalid keys."""
-        scaled = self.scale * _LOG2E * self.query[:, :, rows]
+        scaled = self.scale * _LOG2_E * self.query[:, :, rows]
         logits = scaled @ self.key.transpose(-1, -2)
         if self.contextual:
             by_bucket = scaled @ self.table  # (B, H, r, K)
             logits += by_bucket.gather(-1, index.expand(*by_bucket.shape[:3], -1))
         else:
-            logits += (_LOG2E * self.table)[:, index]
+            logits += (_LOG2_E * self.table)[:, index]
         if self.key_valid is not None:
             logits.masked_fill_(~self.key_valid[:, None, None, :], float("-inf"))
         return logits
 
-    def kept(self, rows: slice) -> Tensor:  # (B, H, r, Lk): 0 where dropped, else 1 / (1 - p)
+    def kept(self, rows: slice) -> Tensor | None:  # (B, H, r, Lk): 0 where dropped, else 1 / (1 - p); None: all kept
+        if self.seed is None:
+            return None
         batch, heads, queries, _ = self.query.shape
         row = torch.arange(batch * heads * queries, device=self.query.device).view(batch, heads, queries)
         keep = keep_mask(self.seed, row[:, :, rows], self.key.shape[2], self.dropout_p)
         return keep.to(self.query.dtype) / (1 - self.dropout_p)
 
 
-def forward(query: Tensor, key: Tensor, value: Tensor, *arguments) -> tuple[Tensor, Tensor, Tensor]:
-    """Output (B, H, Lq, D), and ``largest`` and ``weight`` (B, H, Lq) as op.py defines them."""
-    problem = _Blocks(query, key, value, *arguments)
-    output = empty_like_heads(query)
-    largest = problem.query.new_zeros(query.shape[:3])
+def forward(x: Inputs) -> tuple[Tensor, Tensor, Tensor]:
+    """Output (B, H, Lq, D), and ``largest`` and ``weight`` (B, H, Lq) as registration.py defines them."""
+    problem = _Blocks(x)
+    output = empty_like_heads(x.query)
+    largest = problem.query.new_zeros(x.query.shape[:3])
     weight = torch.full_like(largest, float("inf"))
-    if key.shape[2] == 0:
+    if x.key.shape[2] == 0:
         return output.zero_(), largest, weight
     for rows in problem.blocks():
         logits = problem.logits(rows, problem.index(rows))
@@ -113,36 +84,29 @@ def forward(query: Tensor, key: Tensor, value: Tensor, *arguments) -> tuple[Tens
         largest[:, :, rows] = top.masked_fill_(nothing, 0.0)
         powers = logits.sub_(top[..., None]).exp2_()
         weight[:, :, rows] = powers.sum(-1).masked_fill_(nothing, float("inf"))
-        if problem.dropout_p > 0:
-            powers *= problem.kept(rows)
+        kept = problem.kept(rows)
+        if kept is not None:
+            powers *= kept
         output[:, :, rows] = (powers @ problem.value / weight[:, :, rows, None]).to(output.dtype)
     return output, largest, weight
 
 
 def backward(
-    grad_output: Tensor,
-    output: Tensor,
-    largest: Tensor,
-    weight: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    table: Tensor,
-    *arguments,
+    grad_output: Tensor, output: Tensor, largest: Tensor, weight: Tensor, x: Inputs
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of query, key, value and table; with P the weights and dP = dO V^T: dS = P (dP - sum_j P dP)."""
-    problem = _Blocks(query, key, value, table, *arguments)
+    problem = _Blocks(x)
     grad_output = grad_output.to(weight.dtype)
     grad_query = empty_like_heads(problem.query)
     grad_key, grad_value = torch.zeros_like(problem.key), torch.zeros_like(problem.value)
-    grad_table = problem.table.new_zeros((key.shape[1], *table.shape[1:]))  # by head, folded below if shared
+    grad_table = problem.table.new_zeros((x.key.shape[1], *x.table.shape[1:]))  # by head, folded below if shared
     for rows in problem.blocks():
         index = problem.index(rows)
         weights = problem.logits(rows, index).sub_(largest[:, :, rows, None]).exp2_()  # (B, H, r, Lk)
         weights /= weight[:, :, rows, None]
         grad_weights = grad_output[:, :, rows] @ problem.value.transpose(-1, -2)
-        if problem.dropout_p > 0:
-            kept = problem.kept(rows)
+        kept = problem.kept(rows)
+        if kept is not None:
             grad_value += (weights * kept).transpose(-1, -2) @ grad_output[:, :, rows]
             grad_weights *= kept
         else:
@@ -160,13 +124,13 @@ def backward(
         else:
             grad_table += sums.sum((0, 2))
         grad_query[:, :, rows] = problem.scale * block
-    if table.shape[0] == 1:
+    if x.table.shape[0] == 1:
         grad_table = grad_table.sum(0, keepdim=True)
     return (
-        _with_heads_merged(grad_query, query),
-        _with_heads_merged(grad_key, key),
-        _with_heads_merged(grad_value, value),
-        grad_table.to(table.dtype),
+        _with_heads_merged(grad_query, x.query),
+        _with_heads_merged(grad_key, x.key),
+        _with_heads_merged(grad_value, x.value),
+        grad_table.to(x.table.dtype),
     )
 
 

@@ -56,7 +56,9 @@ def grid_of(bucket: Tensor) -> tuple[int, int, int] | None:
     """(height, width, extra) with which :func:`euclidean_buckets` gives this table; None if there are none."""
     extra = int((bucket.diagonal() == _EXTRA_BUCKET).sum())
     patches = bucket.shape[0] - extra
-    first = bucket[extra, extra:].cpu().long() if patches else None
+    if not patches:
+        return None
+    first = bucket[extra, extra:].cpu().long()
     for width in range(1, min(patches, _LONGEST_SIDE) + 1):
         height, rest = divmod(patches, width)
         # The first patch's own row tells almost every other width apart, so that few tables are made.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,8 @@ from ..memory import remember
 from .euclidean import BUCKETS, coordinates, grid_of
 
 __all__ = ["Layout", "Table", "live_buckets"]
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -44,7 +46,7 @@ class Table:
             far = int(live[0])
             euclidean, extra = BUCKETS.index(far), grid[2]
             live = torch.tensor([far, *(k for k in BUCKETS if k != far)], dtype=torch.int32, device=bucket.device)
-            both = tuple(coordinates(grid, keys).to(bucket.device) for keys in (False, True))
+            both = coordinates(grid, False).to(bucket.device), coordinates(grid, True).to(bucket.device)
         rank = torch.zeros(buckets, dtype=torch.uint8, device=bucket.device)
         rank[live.long()] = torch.arange(live.numel(), dtype=torch.uint8, device=bucket.device)
         numbers = torch.arange(bucket.shape[0], dtype=torch.int32, device=bucket.device)
@@ -63,7 +65,7 @@ class Layout:
     key_place: Tensor
     queries: int
     keys: int
-    _memory: dict = field(default_factory=dict)
+    _memory: dict[Hashable, Any] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -77,19 +79,18 @@ class Layout:
     ) -> Layout:
         def make() -> Layout:
             table = Table.of(bucket, buckets)
-            given = (query_position, queries), (key_position, keys)
-            places = table.places or (table.numbers, table.numbers)
-            positions = [_taken(table.numbers, *one) for one in given]
-            if table.places is not None:
-                places = [_taken(of_all, *one) for of_all, one in zip(table.places, given, strict=True)]
-            else:
-                places = positions
-            return cls(table, *positions, *places, queries, keys)
+            of_queries = _taken(table.numbers, query_position, queries)
+            of_keys = _taken(table.numbers, key_position, keys)
+            if table.places is None:
+                return cls(table, of_queries, of_keys, of_queries, of_keys, queries, keys)
+            query_place = _taken(table.places[0], query_position, queries)
+            key_place = _taken(table.places[1], key_position, keys)
+            return cls(table, of_queries, of_keys, query_place, key_place, queries, keys)
 
         return remember((bucket, query_position, key_position), ("layout", queries, keys, buckets), make)
 
-    def remember(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        known = self._memory.get(key)
+    def remember(self, key: Hashable, make: Callable[[], T]) -> T:
+        known: T | None = self._memory.get(key)
         if known is None:
             known = self._memory[key] = make()
         return known

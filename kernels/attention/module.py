@@ -30,6 +30,8 @@ class RelativeAttention(nn.Module):
     Source: Wu et al., ICCV 2021; Astruc et al., OmniSat, ECCV 2024.
     """
 
+    bucket: Tensor
+
     def __init__(
         self,
         dim: int,
@@ -81,8 +83,8 @@ class RelativeAttention(nn.Module):
             raise ValueError(f"RelativeAttention: query {given}, but the layer was made with cross={self.cross}")
         projected = self.project_in(tokens).unflatten(-1, (-1, self.heads, tokens.shape[-1] // self.heads))
         *own, key, value = projected.permute(2, 0, 3, 1, 4)  # each (B, H, Lk, D)
-        if self.cross:
-            own = [query.unflatten(-1, (self.heads, -1)).transpose(1, 2).to(key.dtype)]  # (1|B, H, Lq, D)
+        if query is not None:
+            own = [torch.unflatten(query, -1, (self.heads, -1)).transpose(1, 2).to(key.dtype)]  # (1|B, H, Lq, D)
         elif query_position is None:
             query_position = key_position
         attended = relative_attention(
@@ -97,7 +99,8 @@ class RelativeAttention(nn.Module):
             key_valid=valid,
             dropout_p=self.dropout if self.training else 0.0,
         )  # (B, H, Lq, D)
-        return self.project_out(attended.transpose(1, 2).flatten(2))
+        output: Tensor = self.project_out(attended.transpose(1, 2).flatten(2))
+        return output
 
     def extra_repr(self) -> str:
         kind = "cross" if self.cross else "self"

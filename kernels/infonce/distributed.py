@@ -1,12 +1,13 @@
 """Patch InfoNCE over the joined batch of several processes.
 
 Every rank gathers all tokens, computes the losses of its own rows, and later, because the gradient of a row
-needs only all tokens and all row statistics (see ``op.py``), the exact gradient of its own tokens. What travels
+needs only all tokens and all row statistics (see registration.py), the exact gradient of its own tokens. What travels
 is N x D tokens forward and three numbers a row backward; memory is O(local x D + joined x D).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .layout import ragged_layout
+from .registration import backward_rows, forward_rows
 
 
 def dense_labels(shape: tuple[int, int, int], device: torch.device, group: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -51,7 +53,9 @@ def joined_rows(
     place = order.argsort()  # (N,) where each token of the joined batch went
     start = sum(sizes[: dist.get_rank(group)])
     anchor = place[start : start + len(tokens)]
-    return _Rows.apply(tokens, temperature, (layout, order, anchor, sizes, value, normalize, accuracy, group))
+    apply: Callable[..., Any] = _Rows.apply  # which torch does not annotate
+    loss, counts, hits = apply(tokens, temperature, (layout, order, anchor, sizes, value, normalize, accuracy, group))
+    return loss, counts, hits
 
 
 class _Rows(torch.autograd.Function):
@@ -60,7 +64,7 @@ class _Rows(torch.autograd.Function):
         layout, order, anchor, sizes, value, normalize, accuracy, group = setting
         joined = _gather(tokens, sizes, group)[order]  # (N, D)
         with torch.autocast(tokens.device.type, enabled=False):
-            loss, log_z, log_y, inverse, hits = torch.ops.fusion.patch_info_nce_forward(
+            loss, log_z, log_y, inverse, hits = forward_rows(
                 joined, *layout, anchor, temperature, value, normalize, accuracy
             )
         ctx.setting = setting
@@ -76,7 +80,7 @@ class _Rows(torch.autograd.Function):
         joined, temperature, log_z, log_y, inverse = ctx.saved_tensors
         rows = torch.stack([grad, log_z, log_y], 1)  # (R, 3)
         grad, log_z, log_y = _gather(rows, sizes, group)[order].T.contiguous()
-        d_tokens, d_temperature = torch.ops.fusion.patch_info_nce_backward(
+        d_tokens, d_temperature = backward_rows(
             *(grad, joined, *layout, anchor, temperature, value, log_z, log_y, inverse, normalize),
             ctx.needs_input_grad[1],
         )
@@ -98,7 +102,9 @@ class _JoinedSum(torch.autograd.Function):
 
 
 def joined_sum(x: Tensor, group: Any) -> Tensor:
-    return _JoinedSum.apply(x, group)
+    apply: Callable[..., Any] = _JoinedSum.apply
+    total: Tensor = apply(x, group)
+    return total
 
 
 def _sizes(local: int, device: torch.device, group: Any) -> list[int]:

@@ -7,33 +7,21 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from .inputs import Inputs, statistics_dtype
 from .reference import TIE, unit
+
+__all__ = ["backward", "directions", "forward"]
 
 _CHUNK_ELEMENTS = 1 << 20  # entries of one block of rows of the similarity matrix; 4 MiB in float32
 
 
-def statistics_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Similarities, log-sum-exps and losses are float32, or float64 for float64 tokens."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def forward(
-    tokens: Tensor,
-    modality: Tensor,
-    block: Tensor,
-    ring: Tensor,
-    anchor: Tensor | None,
-    temperature: Tensor | None,
-    value: float,
-    normalize: bool,
-    accuracy: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Row losses and what the backward pass needs; see ``op.py`` for the meaning of every argument."""
+def forward(x: Inputs, normalize: bool, accuracy: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Row losses and what the backward pass needs; see registration.py."""
+    tokens, modality, block, ring, anchor, temperature, value = x
     f, inverse = directions(tokens, modality, normalize)  # (N, D), (N,)
     scale = 1 / (value if temperature is None else temperature.to(f))
-    rows_total = len(f) if anchor is None else len(anchor)
-    loss, log_z, log_y = (f.new_empty(rows_total) for _ in range(3))
-    hit = torch.empty(rows_total if accuracy else 0, dtype=torch.bool, device=f.device)
+    loss, log_z, log_y = (f.new_empty(x.rows) for _ in range(3))
+    hit = torch.empty(x.rows if accuracy else 0, dtype=torch.bool, device=f.device)
 
     for here, rows in _chunks(len(f), anchor, f.device):
         s = (f[rows] * scale) @ f.T  # (R, N)
@@ -60,13 +48,7 @@ def forward(
 
 def backward(
     grad: Tensor,
-    tokens: Tensor,
-    modality: Tensor,
-    block: Tensor,
-    ring: Tensor,
-    anchor: Tensor | None,
-    temperature: Tensor | None,
-    value: float,
+    x: Inputs,
     log_z: Tensor,
     log_y: Tensor,
     inverse: Tensor,
@@ -74,9 +56,10 @@ def backward(
     needs_temperature: bool,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the anchors' tokens, (R, D), and their share of the gradient of the temperature, ()."""
+    tokens, modality, block, ring, anchor, temperature, value = x
     f, _ = directions(tokens, modality, normalize)
     scale = 1 / (value if temperature is None else temperature.to(f))
-    d_tokens = tokens.new_empty(len(f) if anchor is None else len(anchor), f.shape[1])
+    d_tokens = tokens.new_empty(x.rows, f.shape[1])
     slope = f.new_zeros(())  # sum over anchors of f . dL/df
 
     for here, rows in _chunks(len(f), anchor, f.device):
@@ -98,7 +81,7 @@ def backward(
         if normalize:
             d_f = (d_f - along * f_rows) * inverse[rows, None]
         d_tokens[here] = d_f.to(tokens.dtype)
-    return d_tokens, (-0.5 * scale * slope).to(tokens if temperature is None else temperature)
+    return d_tokens, (-0.5 * scale * slope).to(x.of_temperature)
 
 
 def directions(tokens: Tensor, modality: Tensor, normalize: bool) -> tuple[Tensor, Tensor]:

@@ -28,7 +28,8 @@ class Layout(NamedTuple):
 
 def dense_layout(shape: tuple[int, int, int], exclude: str, valid: Tensor | None, device: torch.device) -> Layout:
     """Tables of tokens (M, B, P) in modality-major order: token (m, b, p) is row (m B + b) P + p; valid (M B P,)."""
-    shape = tuple(shape)
+    modalities, tiles, patches = shape  # of a torch.Size
+    shape = modalities, tiles, patches
     key = "patch_info_nce", shape, exclude
     modality, block, ring = remember_numbers(key, device, lambda: _dense_tables(shape, exclude, device))
     return Layout(modality if valid is None else modality.masked_fill(~valid, -1), block, ring)

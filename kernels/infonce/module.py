@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .op import check_options, patch_info_nce
+from .checks import check_options
+from .op import patch_info_nce
 
 __all__ = ["PatchInfoNCE"]
 

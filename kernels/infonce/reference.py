@@ -9,18 +9,31 @@ NO_DIRECTION = 1e-8  # tokens shorter than this have no direction: cosine 0 with
 TIE = 1e-5  # relative gap below which two similarities count as equal
 
 
-def patch_info_nce(tokens: Tensor, *, valid: Tensor | None = None, **options: object) -> Tensor | tuple[Tensor, Tensor]:
+def patch_info_nce(
+    tokens: Tensor,
+    *,
+    temperature: float | Tensor = 0.1,
+    valid: Tensor | None = None,
+    exclude: str = "tile",
+    normalize: bool = True,
+    reduction: str = "mean",
+    group: object = None,
+    return_accuracy: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
     """See :func:`fusion.kernels.patch_info_nce`. tokens (M, B, P, D)."""
     shape = tokens.shape[:3]
     sizes = [torch.arange(size, device=tokens.device) for size in shape]
     modality, tile, patch = (label.flatten() for label in torch.meshgrid(*sizes, indexing="ij"))
     if valid is not None:
         valid = (valid if valid.ndim == 3 else valid[..., None]).expand(shape).flatten()
-    result = patch_info_nce_ragged(tokens.flatten(0, 2), modality, tile, patch, valid=valid, **options)
-    if options.get("reduction") != "none":
-        return result
-    loss, *accuracy = result if isinstance(result, tuple) else (result,)
-    return (loss.reshape(shape), *accuracy) if accuracy else loss.reshape(shape)
+    labels = modality, tile, patch
+    _require_one_process(group)
+    loss, accuracy = _loss_and_accuracy(
+        tokens.flatten(0, 2), *labels, temperature, valid, exclude, normalize, reduction, return_accuracy
+    )
+    if reduction == "none":
+        loss = loss.reshape(shape)
+    return (loss, accuracy) if return_accuracy else loss
 
 
 def patch_info_nce_ragged(
@@ -34,9 +47,31 @@ def patch_info_nce_ragged(
     exclude: str = "tile",
     normalize: bool = True,
     reduction: str = "mean",
+    group: object = None,
     return_accuracy: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """See :func:`fusion.kernels.patch_info_nce_ragged`. tokens (N, D); modality, tile, patch, valid (N,)."""
+    labels = modality, tile, patch
+    _require_one_process(group)
+    loss, accuracy = _loss_and_accuracy(
+        tokens, *labels, temperature, valid, exclude, normalize, reduction, return_accuracy
+    )
+    return (loss, accuracy) if return_accuracy else loss
+
+
+def _loss_and_accuracy(
+    tokens: Tensor,
+    modality: Tensor,
+    tile: Tensor,
+    patch: Tensor,
+    temperature: float | Tensor,
+    valid: Tensor | None,
+    exclude: str,
+    normalize: bool,
+    reduction: str,
+    return_accuracy: bool,
+) -> tuple[Tensor, Tensor]:
+    """The loss, () or (N,), and the accuracy, (), without meaning unless asked for."""
     if normalize:
         tokens = unit(tokens)[0]
     similarity = tokens @ tokens.T  # (N, N)
@@ -63,12 +98,17 @@ def patch_info_nce_ragged(
         if reduction == "mean":
             loss = loss / anchor.sum().clamp(min=1)
     if not return_accuracy:
-        return loss
+        return loss, loss
 
     best = similarity.masked_fill(~positive, -torch.inf)[anchor].amax(1)
     rival = similarity.masked_fill(~admissible | positive, -torch.inf)[anchor].amax(1)
     hit = best - rival > TIE * torch.maximum(best.abs(), rival.abs()).nan_to_num(posinf=0.0)
     return loss, hit.to(loss.dtype).mean()
+
+
+def _require_one_process(group: object) -> None:
+    if group is not None:
+        raise ValueError("the definition of patch_info_nce is that of one process: give it the joined batch")
 
 
 def unit(tokens: Tensor) -> tuple[Tensor, Tensor]:

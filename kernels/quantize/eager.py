@@ -122,7 +122,7 @@ def code_statistics(x: Tensor, codes: Tensor, size: int) -> tuple[Tensor, Tensor
     counts = torch.zeros(size + 1, dtype=torch.int64, device=x.device)
     sums = torch.zeros(size + 1, x.shape[1], dtype=dtype, device=x.device)  # (K + 1, D)
     rows = max(1, SCORES.get(x.device.type, 1 << 20) // max(1, x.shape[1]))
-    for block, slot in zip(x.split(rows), codes.split(rows), strict=True):
+    for block, slot in zip(torch.split(x, rows), torch.split(codes, rows), strict=True):
         slot = torch.where((slot >= 0) & block.isfinite().all(1), slot, size)  # what does not count goes last
         given = torch.bincount(slot, minlength=size + 1)
         counts += given
@@ -136,7 +136,7 @@ def code_statistics(x: Tensor, codes: Tensor, size: int) -> tuple[Tensor, Tensor
 
 
 def finite_scalar_quantize(z: Tensor, levels: Sequence[int], form: str) -> tuple[Tensor, Tensor]:
-    quantized, codes = reference.finite_scalar_quantize(z.to(working_dtype(z)), levels, form)
+    quantized, codes = reference.finite_scalar_quantize(z.to(working_dtype(z)), levels, form=form)
     return quantized.to(z.dtype), codes
 
 

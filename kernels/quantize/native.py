@@ -12,15 +12,23 @@ from ..backends import implement
 from ..operators import declare_native
 from .eager import check_codes, check_edges, contiguous_rows, working_dtype
 
-declare_native("code_statistics_cpp(Tensor x, Tensor codes, int size) -> (Tensor, Tensor)")
-declare_native("finite_scalar_quantize_cpp(Tensor z, int[] levels, bool sigmoid) -> (Tensor, Tensor)")
-declare_native("finite_scalar_quantize_backward_cpp(Tensor grad, Tensor z, int[] levels, bool sigmoid) -> Tensor")
-declare_native("bin_encode_cpp(Tensor values, Tensor edges) -> Tensor")
-declare_native("bin_encode_cuda(Tensor values, Tensor edges) -> Tensor")
-declare_native("nearest_code_cpp(Tensor x, Tensor codebook, bool cosine) -> Tensor")
-declare_native("quantize_rows_cpp(Tensor x, Tensor codebook, Tensor codes) -> (Tensor, float, int)")
-declare_native("quantize_rows_backward_cpp(Tensor grad, Tensor x, Tensor quantized, bool rotate, float pull) -> Tensor")
-declare_native("bin_decode_cpp(Tensor codes, Tensor centres) -> (Tensor, int, int)")
+_code_statistics_cpp = declare_native("code_statistics_cpp(Tensor x, Tensor codes, int size) -> (Tensor, Tensor)")
+_finite_scalar_quantize_cpp = declare_native(
+    "finite_scalar_quantize_cpp(Tensor z, int[] levels, bool sigmoid) -> (Tensor, Tensor)"
+)
+_finite_scalar_quantize_backward_cpp = declare_native(
+    "finite_scalar_quantize_backward_cpp(Tensor grad, Tensor z, int[] levels, bool sigmoid) -> Tensor"
+)
+_bin_encode_cpp = declare_native("bin_encode_cpp(Tensor values, Tensor edges) -> Tensor")
+_bin_encode_cuda = declare_native("bin_encode_cuda(Tensor values, Tensor edges) -> Tensor")
+_nearest_code_cpp = declare_native("nearest_code_cpp(Tensor x, Tensor codebook, bool cosine) -> Tensor")
+_quantize_rows_cpp = declare_native(
+    "quantize_rows_cpp(Tensor x, Tensor codebook, Tensor codes) -> (Tensor, float, int)"
+)
+_quantize_rows_backward_cpp = declare_native(
+    "quantize_rows_backward_cpp(Tensor grad, Tensor x, Tensor quantized, bool rotate, float pull) -> Tensor"
+)
+_bin_decode_cpp = declare_native("bin_decode_cpp(Tensor codes, Tensor centres) -> (Tensor, int, int)")
 
 ALL = (torch.float32, torch.float64, torch.bfloat16)
 
@@ -40,15 +48,15 @@ def nearest_code(x: Tensor, codebook: Tensor, metric: str) -> Tensor:
     dtype = working_dtype(x, codebook)
     if dtype == torch.float64:  # a float64 codebook may tell apart what float32 cannot
         x = x.double()
-    return torch.ops.fusion.nearest_code_cpp(
-        contiguous_rows(x), contiguous_rows(codebook.to(dtype)), metric == "cosine"
-    )
+    rows = contiguous_rows(x), contiguous_rows(codebook.to(dtype))
+    codes: Tensor = _nearest_code_cpp(*rows, metric == "cosine")
+    return codes
 
 
 @implement("quantize_rows", "cpp", refuses=_takes(*ALL))
 def quantize_rows(x: Tensor, codebook: Tensor, codes: Tensor, gradient: str) -> tuple[Tensor, Tensor, Tensor]:
     codebook = codebook.to(working_dtype(x)).contiguous()
-    quantized, squares, finite = torch.ops.fusion.quantize_rows_cpp(contiguous_rows(x), codebook, codes.contiguous())
+    quantized, squares, finite = _quantize_rows_cpp(contiguous_rows(x), codebook, codes.contiguous())
     commitment = squares / max(1, finite * x.shape[1])
     return quantized, x.new_tensor(commitment, dtype=codebook.dtype), codes.new_tensor(finite)
 
@@ -59,28 +67,29 @@ def quantize_rows_backward(
 ) -> Tensor:
     pull = 2 * float(grad_commitment) / max(1, int(finite) * x.shape[1])
     grad = grad.to(x.dtype).contiguous()
-    return torch.ops.fusion.quantize_rows_backward_cpp(
-        grad, contiguous_rows(x), quantized, gradient == "rotation", pull
-    )
+    dx: Tensor = _quantize_rows_backward_cpp(grad, contiguous_rows(x), quantized, gradient == "rotation", pull)
+    return dx
 
 
 @implement("bin_decode", "cpp", refuses=_takes(torch.float32, torch.float64))
 def bin_decode(codes: Tensor, centres: Tensor) -> Tensor:
     rows = centres.contiguous().view(centres.shape[0], -1)
-    values, low, high = torch.ops.fusion.bin_decode_cpp(codes.contiguous(), rows)
+    values: Tensor
+    values, low, high = _bin_decode_cpp(codes.contiguous(), rows)
     check_codes(low, high, centres.shape)
     return values.view(codes.shape + centres.shape[1:])
 
 
 @implement("code_statistics", "cpp", refuses=_takes(*ALL))
 def code_statistics(x: Tensor, codes: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    return torch.ops.fusion.code_statistics_cpp(contiguous_rows(x), codes.contiguous(), size)
+    counts, sums = _code_statistics_cpp(contiguous_rows(x), codes.contiguous(), size)
+    return counts, sums
 
 
 @implement("finite_scalar_quantize", "cpp", refuses=_takes(*ALL))
 def finite_scalar_quantize(z: Tensor, levels: Sequence[int], form: str) -> tuple[Tensor, Tensor]:
     rows = z.contiguous().view(-1, len(levels))
-    quantized, codes = torch.ops.fusion.finite_scalar_quantize_cpp(rows, levels, form == "sigmoid")
+    quantized, codes = _finite_scalar_quantize_cpp(rows, levels, form == "sigmoid")
     return quantized.view(z.shape), codes.view(z.shape[:-1])
 
 
@@ -88,7 +97,8 @@ def finite_scalar_quantize(z: Tensor, levels: Sequence[int], form: str) -> tuple
 def finite_scalar_quantize_backward(grad: Tensor, z: Tensor, levels: Sequence[int], form: str) -> Tensor:
     rows = z.contiguous().view(-1, len(levels))
     grad = grad.to(z.dtype).contiguous().view(rows.shape)
-    return torch.ops.fusion.finite_scalar_quantize_backward_cpp(grad, rows, levels, form == "sigmoid").view(z.shape)
+    dz: Tensor = _finite_scalar_quantize_backward_cpp(grad, rows, levels, form == "sigmoid")
+    return dz.view(z.shape)
 
 
 @implement("bin_encode", "cpp", refuses=_takes(*ALL))
@@ -96,12 +106,14 @@ def bin_encode(values: Tensor, edges: Tensor) -> Tensor:
     check_edges(edges)
     if edges.dtype == torch.float64 and values.dtype == torch.bfloat16:
         values = values.float()
-    return torch.ops.fusion.bin_encode_cpp(values.contiguous(), _edges(values, edges)).view(values.shape)
+    codes: Tensor = _bin_encode_cpp(values.contiguous(), _edges(values, edges))
+    return codes.view(values.shape)
 
 
 @implement("bin_encode", "cuda", refuses=_takes(*ALL))
 def bin_encode_cuda(values: Tensor, edges: Tensor) -> Tensor:
-    return torch.ops.fusion.bin_encode_cuda(values.contiguous(), _edges(values, edges)).view(values.shape)
+    codes: Tensor = _bin_encode_cuda(values.contiguous(), _edges(values, edges))
+    return codes.view(values.shape)
 
 
 def _edges(values: Tensor, edges: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 __all__ = [
     "bin_decode",
     "bin_encode",
+    "code_decode",
     "code_statistics",
     "finite_scalar_bound",
     "finite_scalar_quantize",
@@ -23,18 +24,18 @@ __all__ = [
 ]
 
 
-def nearest_code(x: Tensor, codebook: Tensor, metric: str = "l2") -> Tensor:
-    """``argmin_k ||x_n - c_k||`` or ``argmax_k cos(x_n, c_k)``, lowest index on ties; (N, D), (K, D) -> (N,).
+def nearest_code(x: Tensor, codebook: Tensor, *, metric: str = "l2") -> Tensor:
+    """``argmin_k ||x_n - c_k||`` or ``argmax_k cos(x_n, c_k)``, lowest index on ties; (..., D), (K, D) -> (...).
 
     A row that holds a NaN is a missing value and gets -1. Where every distance is infinite all codes tie: 0.
     """
     if metric == "cosine":
-        similarity = _unit(x) @ _unit(codebook).T  # (N, K)
-        codes = torch.where(similarity.isnan(), -math.inf, similarity).argmax(1)
+        similarity = _unit(x) @ _unit(codebook).T  # (..., K)
+        codes = torch.where(similarity.isnan(), -math.inf, similarity).argmax(-1)
     else:
-        distance = (x[:, None, :] - codebook[None]).square().sum(2)  # (N, K)
-        codes = distance.argmin(1)
-    return torch.where(x.isnan().any(1), -1, codes)
+        distance = (x[..., None, :] - codebook).square().sum(-1)  # (..., K)
+        codes = distance.argmin(-1)
+    return torch.where(x.isnan().any(-1), -1, codes)
 
 
 def _unit(x: Tensor) -> Tensor:
@@ -57,22 +58,22 @@ def rotate(x: Tensor, quantized: Tensor) -> Tensor:
 
 
 def vector_quantize(
-    x: Tensor, codebook: Tensor, metric: str = "l2", gradient: str = "straight-through"
+    x: Tensor, codebook: Tensor, *, metric: str = "l2", gradient: str = "straight-through"
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Nearest codes, ``x + sg(q - x)`` or its rotation, and ``mean ||x - sg(q)||^2 / D`` over finite rows."""
-    codes = nearest_code(x.detach(), codebook.detach(), metric)  # (N,)
-    finite = x.isfinite().all(1)
-    chosen = codebook.detach()[codes.clamp_min(0)]  # (N, D)
-    quantized = torch.where((codes < 0)[:, None], math.nan, chosen)
+    """Nearest codes, ``x + sg(q - x)`` or its rotation, and ``mean ||x - sg(q)||^2 / D`` over finite rows; (..., D)."""
+    codes = nearest_code(x.detach(), codebook.detach(), metric=metric)  # (...)
+    finite = x.isfinite().all(-1)
+    chosen = codebook.detach()[codes.clamp_min(0)]  # (..., D)
+    quantized = torch.where((codes < 0)[..., None], math.nan, chosen)
     learns = x[finite], chosen[finite]
     through = rotate(*learns) if gradient == "rotation" else learns[0] + (learns[1] - learns[0]).detach()
-    quantized = quantized.masked_scatter(finite[:, None], through)
+    quantized = quantized.masked_scatter(finite[..., None], through)
     return quantized, codes, (learns[0] - learns[1]).square().sum() / max(1, learns[0].numel())
 
 
 def code_statistics(x: Tensor, codes: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """How many finite rows each code was given, and their sum; (N, D), (N,) -> (K,), (K, D)."""
-    used = (codes >= 0) & x.isfinite().all(1)
+    """How many finite rows each code was given, and their sum; (..., D), (...) -> (K,), (K, D)."""
+    used = (codes >= 0) & x.isfinite().all(-1)
     one_hot = torch.nn.functional.one_hot(codes[used], size).to(x.dtype)  # (N, K)
     return one_hot.sum(0), one_hot.T @ x[used]
 
@@ -91,7 +92,7 @@ def finite_scalar_bound(z: Tensor, levels: Sequence[int], form: str = "tanh") ->
     return bound, -(size / 2).floor(), (size / 2).floor()
 
 
-def finite_scalar_quantize(z: Tensor, levels: Sequence[int], form: str = "tanh") -> tuple[Tensor, Tensor]:
+def finite_scalar_quantize(z: Tensor, levels: Sequence[int], *, form: str = "tanh") -> tuple[Tensor, Tensor]:
     """``round(bound(z))`` over its unit, straight-through, and ``sum_j level_j prod_{i<j} L_i``; (..., D) -> (...)."""
     bound, lowest, unit = finite_scalar_bound(z, levels, form)
     rounded = bound + (bound.round() - bound).detach()
@@ -111,3 +112,8 @@ def bin_encode(values: Tensor, edges: Tensor) -> Tensor:
 def bin_decode(codes: Tensor, centres: Tensor) -> Tensor:
     """``centres[codes]``, NaN where the code is -1. Any shape, (K,) -> the centres' dtype."""
     return torch.where(codes < 0, math.nan, centres[codes.clamp_min(0)])
+
+
+def code_decode(codes: Tensor, codebook: Tensor) -> Tensor:
+    """``codebook[codes]``, NaN where the code is -1; (...), (K, D) -> (..., D)."""
+    return torch.where((codes < 0)[..., None], math.nan, codebook[codes.clamp_min(0)])

@@ -11,7 +11,7 @@ if not torch.cuda.is_available():
 
 from fusion.kernels import patch_info_nce, use_backend
 from fusion.kernels.infonce import reference
-from fusion.kernels.infonce.triton import launch
+from fusion.kernels.infonce.triton import plan
 
 from ..kernels.infonce_cases import CASES, DTYPES, check, results
 
@@ -32,12 +32,12 @@ def test_errs_at_most_twice_as_much_as_plain_pytorch(case: str, dtype: torch.dty
 @pytest.mark.parametrize("case", ["treesatai", "missing", "wide tokens", "running maximum"])
 def test_tiles_of_the_other_architecture(case: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of sm_86 run on every GPU; what they compute does not depend on where."""
-    monkeypatch.setattr(launch, "architecture", lambda device: 86)
-    launch.plan_for.cache_clear()
+    monkeypatch.setattr(plan, "architecture", lambda device: 86)
+    plan.plan_for.cache_clear()
     try:
         check(case, dtype, "cuda", small=False)
     finally:
-        launch.plan_for.cache_clear()
+        plan.plan_for.cache_clear()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

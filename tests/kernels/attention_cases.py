@@ -117,15 +117,11 @@ def results(
     *operands, table = inputs.tensors
     operands = [t.detach().to(dtype).requires_grad_() for t in operands]
     table = table.detach().to(torch.float32 if dtype in HALF else dtype).requires_grad_()
-    given, options = operands, dict(inputs.common)
+    given = operands
     if strided:
         given = [t.transpose(2, 3).contiguous().transpose(2, 3) for t in operands]
     torch.manual_seed(0)
-    if attention is reference.relative_attention:
-        options["seed"] = torch.randint(0, 2**62, (1,), device=table.device, dtype=torch.int64)
-    else:
-        options["mode"] = inputs.mode
-    output = attention(*given, table=table, **options)
+    output = attention(*given, table=table, mode=inputs.mode, **inputs.common)
     output.backward(inputs.gradient.to(dtype))
     return [output.detach(), *(t.grad for t in operands), table.grad]
 

@@ -68,7 +68,9 @@ def _of_all_sizes(metric: str) -> Callable[[str, torch.dtype], None]:
             x, codebook = normal(rows, dim).to(device, dtype), normal(size, dim, seed=1).to(device, dtype)
             codes = check_nearest(x, codebook, metric)
             if rows and rows * size * dim < 1e8:
-                assert (codes != reference.nearest_code(x.double(), codebook.double(), metric)).sum() <= rows // 1000
+                assert (
+                    codes != reference.nearest_code(x.double(), codebook.double(), metric=metric)
+                ).sum() <= rows // 1000
 
     return run
 
@@ -221,14 +223,14 @@ def _(device: str, dtype: torch.dtype) -> None:
         clear = ((bound - bound.floor() - 0.5).abs() > 1e-6 * max(levels)).all(-1)  # float32 may round the other way
         z.requires_grad_()
         quantized, codes = finite_scalar_quantize(z, levels, form=form)
-        expected, expected_codes = reference.finite_scalar_quantize(z.detach().double(), levels, form)
+        expected, expected_codes = reference.finite_scalar_quantize(z.detach().double(), levels, form=form)
         assert torch.equal(codes[clear], expected_codes[clear])
         assert codes[1, 3] == -1
         torch.testing.assert_close(quantized[clear], expected[clear].to(dtype), equal_nan=True)
         weight = normal(*z.shape, seed=1).to(device, dtype)
         (quantized * weight)[codes >= 0].sum().backward()
         y = z.detach().double().requires_grad_()
-        (reference.finite_scalar_quantize(y, levels, form)[0] * weight.double())[codes >= 0].sum().backward()
+        (reference.finite_scalar_quantize(y, levels, form=form)[0] * weight.double())[codes >= 0].sum().backward()
         exact = {"atol": 1e-5, "rtol": 1e-4} if dtype == torch.float32 else {"atol": 1e-5, "rtol": 1e-2}
         torch.testing.assert_close(z.grad[codes >= 0].double(), y.grad[codes >= 0], **exact)
         assert (z.grad[1, 3] == 0).all()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fusion.kernels import RelativeAttention, backends, euclidean_buckets, relative_attention, use_backend
-from fusion.kernels.attention import op, reference
+from fusion.kernels.attention import reference, registration
 from fusion.kernels.attention.dropout import keep_mask
 
 HALF = (torch.bfloat16, torch.float16)
@@ -76,12 +76,8 @@ class Case:
         inputs = [t.detach().to(dtype).requires_grad_() for t in (self.query, self.key, self.value)]
         table = self.table.detach().to(torch.float32 if dtype in HALF else dtype).requires_grad_()
         torch.manual_seed(self.seed)
-        arguments = dict(table=table, bucket=self.bucket, key_valid=self.key_valid, dropout_p=self.dropout)
-        if attention is relative_attention:
-            arguments["mode"] = self.mode
-        else:
-            arguments["scale"] = self.dim**-0.5
-            arguments["seed"] = torch.randint(0, 2**62, (1,)) if self.dropout else None
+        arguments = dict(table=table, bucket=self.bucket, mode=self.mode, key_valid=self.key_valid)
+        arguments["dropout_p"] = self.dropout
         output = attention(*inputs, **arguments, **self.positions)
         output.backward(self.grad_output.to(dtype))
         names = ("query", "key", "value", "table")
@@ -258,11 +254,13 @@ def test_opcheck(dtype, masked):
     seed = torch.tensor([3]) if masked else None
     rest = (case.bucket, *case.positions.values(), case.key_valid, seed, case.dropout, 0.5)
     inputs = (*(t.requires_grad_() for t in tensors), case.table.float().requires_grad_(), *rest)
-    torch.library.opcheck(op._forward, inputs)
+    torch.library.opcheck(registration.attend, inputs)
     with torch.no_grad():
-        results = op._forward(*inputs)
+        results = registration.attend(*inputs)
         checks = ("test_schema", "test_faketensor")
-        torch.library.opcheck(op._backward, (torch.ones_like(results[0]), *results, *inputs), test_utils=checks)
+        torch.library.opcheck(
+            registration._attend_backward, (torch.ones_like(results[0]), *results, *inputs), test_utils=checks
+        )
 
 
 @pytest.mark.parametrize("compiler", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])

@@ -16,7 +16,7 @@ triton = pytest.importorskip("triton")
 
 from fusion.kernels._triton.device import tiles_of  # noqa: E402
 from fusion.kernels.attention import triton as attention  # noqa: E402
-from fusion.kernels.attention.triton import launch  # noqa: E402
+from fusion.kernels.attention.triton.tiles import tile_for  # noqa: E402
 
 from .aot import ARCHITECTURES, SM_86, Resources, compile_kernel, write  # noqa: E402
 
@@ -68,7 +68,7 @@ def _values(dim: int) -> dict[str, int]:
 def _compiled(
     architecture: int, width: int, name: str, euclidean: bool = False, masked: bool = False, dim: int = DIM
 ) -> Resources:
-    tile = launch.tile_for(tiles_of(architecture), width, name, dim, euclidean)
+    tile = tile_for(tiles_of(architecture), width, name, dim, euclidean)
     constants = {
         **{"D": dim, "BLOCK_D": max(16, triton.next_power_of_2(dim)), "QUERIES": tile.rows, "KEYS": tile.columns},
         **{"NEAR": NEAR, "VALID": masked, "DROPOUT": masked, "PRECISION": "ieee"},
@@ -118,7 +118,7 @@ def test_tiles_fit_and_multiply_no_more_than_they_must(architecture: int, one: t
 
 def _products(architecture: int, width: int, name: str, euclidean: bool) -> list[int]:
     """Multiply-adds of a pass through each loop: its products, and that of coordinates but in far blocks."""
-    tile = launch.tile_for(architecture, width, name, DIM, euclidean)
+    tile = tile_for(architecture, width, name, DIM, euclidean)
     once = tile.rows * tile.columns * DIM
     return [once * (_WORK[name][0] + (euclidean and mixed)) for mixed in (True, True, False)]
 
@@ -183,7 +183,7 @@ def _costs(width: int, name: str, batch: int, queries: int, keys: int) -> dict[s
 def _programs(one: tuple[int, str, bool], batch: int, queries: int, keys: int) -> dict[str, int]:
     """Programs of a launch, and how many run at once on an RTX A6000."""
     width, name, euclidean = one
-    tile, resources = launch.tile_for(86, width, name, DIM, euclidean), _compiled(86, *one)
+    tile, resources = tile_for(86, width, name, DIM, euclidean), _compiled(86, *one)
     blocks = triton.cdiv(keys, tile.columns) if name == "keys" else triton.cdiv(queries, tile.rows)
     registers = triton.cdiv(resources.registers, 8) * 8 * 32 * tile.warps
     at_once = min(REGISTERS // registers, WARPS // tile.warps, SHARED // (resources.shared + 1024))
@@ -192,7 +192,7 @@ def _programs(one: tuple[int, str, bool], batch: int, queries: int, keys: int) -
 
 def _numbers(one: tuple[int, str, bool]) -> dict[str, Any]:
     """What one kernel needs, and instructions a thread spends on one of its scores, by kind of block."""
-    tile, resources = launch.tile_for(86, *one[:2], DIM, one[2]), _compiled(86, *one)
+    tile, resources = tile_for(86, *one[:2], DIM, one[2]), _compiled(86, *one)
     scores = tile.rows * tile.columns / (32 * tile.warps)
     counts = dict(zip(("edge", "mixed", "far"), resources.loops(), strict=True))
     a_score = {kind: round(count / scores, 1) for kind, count in counts.items()}
@@ -204,7 +204,7 @@ def write_table() -> None:
     known = json.loads(TABLE.read_text())["kernels"] if TABLE.exists() else {}
     kernels = {}
     for one in TABLES:
-        tile = vars(launch.tile_for(86, *one[:2], DIM, one[2]))
+        tile = vars(tile_for(86, *one[:2], DIM, one[2]))
         before = known.get(_title(*one), {})
         compiled = dict(before.get("compiled", {})) if before.get("tile") == tile else {}
         compiled[triton.__version__] = _numbers(one)

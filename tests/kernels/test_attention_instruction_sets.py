@@ -92,6 +92,7 @@ def test_agrees_with_the_definition(library, dim, buckets, contextual, dropout):
 
     inputs = [t.double().requires_grad_() for t in (*operands, table)]
     options = {"bucket": bucket, "key_valid": valid, "dropout_p": dropout, "seed": torch.tensor([7]), "scale": 0.3}
+    options["mode"] = "contextual" if contextual else "bias"
     output = reference.relative_attention(*inputs[:3], table=inputs[3], **options)
     output.backward(gradient.double())
     got = [tensors[3], *tensors[5:], grad_table]

@@ -26,9 +26,11 @@ if not INTERPRETED:
 
 else:
     from fusion.kernels import relative_attention, use_backend
+    from fusion.kernels._triton.device import Tile
     from fusion.kernels.attention import reference
     from fusion.kernels.attention.dropout import keep_mask
-    from fusion.kernels.attention.triton import launch
+    from fusion.kernels.attention.layout import Layout
+    from fusion.kernels.attention.triton.plan import order_blocks
 
     from .attention_cases import CASES, DTYPES, Inputs, check, errors, results
     from .gpu_arithmetic import gpu_arithmetic
@@ -92,9 +94,9 @@ else:
         inputs = Inputs.of(CASES[case], "cpu", small=True).common
         positions = inputs["query_position"], inputs["key_position"]
         queries, keys = (len(position) for position in positions)
-        layout = launch.Layout.of(inputs["bucket"], *positions, queries, keys, 8)
+        layout = Layout.of(inputs["bucket"], *positions, queries, keys, 8)
         for by_key in (False, True):
-            order, counts = launch._order(layout, launch.Tile(16, 32, 1, 1), by_key)
+            order, counts = order_blocks(layout, Tile(16, 32, 1, 1), by_key)
             index = layout.table.index[positions[0].long()[:, None], positions[1].long()]
             for own, (walked, (edges, mixed)) in enumerate(zip(order.tolist(), counts.tolist(), strict=True)):
                 assert sorted(walked) == list(range(len(walked)))

@@ -13,7 +13,8 @@ import pytest
 triton = pytest.importorskip("triton")
 
 from fusion.kernels._triton.device import tiles_of  # noqa: E402
-from fusion.kernels.infonce.triton import backward, forward, launch, prepare, rows  # noqa: E402
+from fusion.kernels.infonce.triton import backward, forward, plan, prepare, rows  # noqa: E402
+from fusion.kernels.infonce.triton.tiles import TILES  # noqa: E402
 
 from .aot import ARCHITECTURES, SM_86, Resources, compile_kernel, write  # noqa: E402
 
@@ -55,8 +56,8 @@ def _signature(kind: str) -> dict[str, str]:
 def _compiled(architecture: int, kind: str, name: str, fixed: bool = True, accuracy: bool = False) -> Resources:
     """A kernel of tiles as the launcher launches it, ``name`` as in its table."""
     launched, _, wide = name.partition(" ")
-    tile = launch.TILES[tiles_of(architecture), kind, name]
-    of_tiles = launch.tile_constants(tile, WIDE if wide else FEATURES, kind == "split", launched, False)
+    tile = TILES[tiles_of(architecture), kind, name]
+    of_tiles = plan.tile_constants(tile, WIDE if wide else FEATURES, kind == "split", launched, False)
     constants: dict[str, Any] = {**of_tiles, "LEARNED": False, "NORMALIZE": True, "FIXED": fixed}
     constants |= {"ACCURACY": accuracy, "SCALED": kind == "split", "SLOPE": False}
     kernel = KERNELS[launched]
@@ -74,7 +75,7 @@ def _compiled(architecture: int, kind: str, name: str, fixed: bool = True, accur
 
 @functools.cache
 def _rows(name: str) -> Resources:
-    of_rows = launch.row_constants(FEATURES, True)
+    of_rows = plan.row_constants(FEATURES, True)
     flags = {"NORMALIZE": True, "LEARNED": False, "ANCHORED": False, "ACCURACY": True, "SLOPE": True, "SCALED": True}
     flags |= {"TIE": 1e-5, "NO_DIRECTION": 1e-8, "BACKWARD": True, "BLOCK_ROWS": 64}
     kernel = {
@@ -88,7 +89,7 @@ def _rows(name: str) -> Resources:
     )
 
 
-@pytest.mark.parametrize("one", launch.TILES, ids=str)
+@pytest.mark.parametrize("one", TILES, ids=str)
 def test_tiles_fit_and_repeat_no_product(one: tuple[int, str, str]) -> None:
     architecture, kind, name = one
     resources = _compiled(*one)
@@ -101,7 +102,7 @@ def test_tiles_fit_and_repeat_no_product(one: tuple[int, str, str]) -> None:
 
 def _arithmetic(architecture: int, kind: str, name: str) -> int:
     """Multiply-adds of one tile of each of the two loops, with labels compared and without."""
-    tile = launch.TILES[architecture, kind, name]
+    tile = TILES[architecture, kind, name]
     similarities, sums = (4, 3) if kind == "split" else (1, 1)
     products = similarities + (sums if name == "backward" else 0)
     return 2 * products * tile.rows * tile.columns * FEATURES
@@ -139,17 +140,17 @@ def _costs(kind: str, name: str, tokens: int) -> dict[str, float]:
     operations = int(2 * tokens**2 * FEATURES * (similarities + sums))
     moved = tokens * FEATURES * (4 if kind == "split" else 2) + 4 * tokens * (FEATURES if sums else 1)
     if name == "halved":
-        moved += 8 * tokens * (triton.cdiv(tokens, launch.TILES[86, kind, name].rows) // 2)
+        moved += 8 * tokens * (triton.cdiv(tokens, TILES[86, kind, name].rows) // 2)
     floor = max(operations / A6000["bf16 FLOP/s"], moved / A6000["bytes/s"])
     return {"operations": operations, "bytes": moved, "floor_ms": round(1e3 * floor, 3)}
 
 
 def write_table() -> None:
     kernels: dict[str, Any] = {}
-    for architecture, kind, name in launch.TILES:
+    for architecture, kind, name in TILES:
         if architecture == 86:
             resources = _compiled(architecture, kind, name).numbers()
-            kernels[f"{name}, {kind}"] = {"tile": vars(launch.TILES[86, kind, name]), "resources": resources}
+            kernels[f"{name}, {kind}"] = {"tile": vars(TILES[86, kind, name]), "resources": resources}
             if "wide" not in name:
                 costs = {size: _costs(kind, name, tokens) for size, tokens in N.items()}
                 kernels[f"{name}, {kind}"]["costs"] = costs

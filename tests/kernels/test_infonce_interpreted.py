@@ -28,8 +28,9 @@ if not INTERPRETED:
 else:
     from fusion.kernels import patch_info_nce, use_backend
     from fusion.kernels.infonce import eager
+    from fusion.kernels.infonce.inputs import Inputs
     from fusion.kernels.infonce.layout import dense_layout
-    from fusion.kernels.infonce.triton import launch
+    from fusion.kernels.infonce.triton import launch, plan
 
     from .gpu_arithmetic import gpu_arithmetic
     from .infonce_cases import CASES, DTYPES, check, tokens_of
@@ -60,14 +61,15 @@ else:
         if one.missing:
             valid = (torch.rand(one.small[:3], generator=torch.Generator().manual_seed(1)) >= one.missing).flatten()
         layout = dense_layout(one.small[:3], one.options.get("exclude", "tile"), valid, tokens.device)
-        return launch.forward(tokens, *layout, None, temperature, value, one.options.get("normalize", True), False)
+        inputs = Inputs(tokens, *layout, None, temperature, value)
+        return launch.forward(inputs, one.options.get("normalize", True), False)
 
     @pytest.mark.parametrize("case", ["treesatai", "modality", "self", "missing", "nothing observed", "wide tokens"])
     def test_half_of_the_tiles(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """Losses and what backward needs are those of all tiles, but for the order of sums."""
         value = CASES[case].temperature
         whole = _forward(case, None, value)
-        monkeypatch.setattr(launch, "_HALVED_FROM", 0)
+        monkeypatch.setattr(plan, "_HALVED_FROM", 0)
         half, again = (_forward(case, None, value) for _ in range(2))
         on_device = _forward(case, torch.tensor(value), 0.0)
         for h, a, w, d in zip(half, again, whole, on_device, strict=True):
@@ -90,13 +92,13 @@ else:
         tokens = tokens_of(CASES["treesatai"], (3, 3, 8, 16), "cpu").to(dtype).flatten(0, 2)
         layout = dense_layout((3, 3, 8), "tile", None, tokens.device)
         anchor = torch.randperm(72, generator=torch.Generator().manual_seed(2))[:37]
-        forward = (tokens, *layout, anchor, None, 0.2, True, True)
+        forward = Inputs(tokens, *layout, anchor, None, 0.2), True, True
         got, want = launch.forward(*forward), eager.forward(*forward)
         for g, w in zip(got, want, strict=True):
             torch.testing.assert_close(g, w, rtol=1e-5, atol=1e-5)
-        _, log_z, log_y, inverse, _ = eager.forward(tokens, *layout, None, None, 0.2, True, False)
-        grad, temperature = torch.rand(72), torch.tensor(0.2)
-        backward = (grad, tokens, *layout, anchor, temperature, 0.0, log_z, log_y, inverse, True, True)
+        _, log_z, log_y, inverse, _ = eager.forward(Inputs(tokens, *layout, None, None, 0.2), True, False)
+        learned = Inputs(tokens, *layout, anchor, torch.tensor(0.2), 0.0)
+        backward = torch.rand(72), learned, log_z, log_y, inverse, True, True
         tolerance = {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 1e-2, "atol": 2e-2}
         for g, w in zip(launch.backward(*backward), eager.backward(*backward), strict=True):
             torch.testing.assert_close(g, w, **tolerance)

@@ -98,7 +98,7 @@ def test_finds_the_nearest(backend, metric, rows, size, dim):
     codebook = torch.randn(size, dim, generator=generator)
     codes = nearest_code(x, codebook, metric=metric)
     assert codes.dtype == torch.int64
-    assert torch.equal(codes, reference.nearest_code(x.double(), codebook.double(), metric))
+    assert torch.equal(codes, reference.nearest_code(x.double(), codebook.double(), metric=metric))
 
 
 @pytest.mark.parametrize("offset", [0.0, 100.0, 1e4, -1e4])
@@ -238,7 +238,7 @@ def test_finite_scalars_match_the_definition(backend, form, levels):
     bound, _, _ = reference.finite_scalar_bound(z.double(), levels, form)
     near_a_border = ((bound - bound.floor() - 0.5).abs() < 1e-5).any(-1)  # float32 may round the other way there
     quantized, codes = finite_scalar_quantize(z, levels, form=form)
-    expected, expected_codes = reference.finite_scalar_quantize(z.double(), levels, form)
+    expected, expected_codes = reference.finite_scalar_quantize(z.double(), levels, form=form)
     assert torch.equal(codes[~near_a_border], expected_codes[~near_a_border])
     torch.testing.assert_close(
         quantized[~near_a_border].double(), expected[~near_a_border], atol=1e-6, rtol=0, equal_nan=True

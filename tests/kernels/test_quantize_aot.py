@@ -18,7 +18,7 @@ triton = pytest.importorskip("triton")
 
 from fusion.kernels import toolchain  # noqa: E402
 from fusion.kernels.quantize import triton as quantize  # noqa: E402
-from fusion.kernels.quantize.triton.launch import BLOCK, row_block, tile_for  # noqa: E402
+from fusion.kernels.quantize.triton.tiles import BLOCK, row_block, tile_for  # noqa: E402
 
 from .aot import ARCHITECTURES, SM_86, Resources, compile_kernel, write  # noqa: E402
 

@@ -9,7 +9,6 @@ from ..._triton.language import LOG2_E
 from .primitives import (
     EDGE,
     FAR,
-    MIXED,
     add_product,
     at_extra,
     beyond,
@@ -24,6 +23,7 @@ from .primitives import (
     pair_bias,
     pair_places,
     row_keys,
+    run_of,
     store_bias,
 )
 
@@ -176,27 +176,15 @@ def queries_kernel(
     edges = tl.load(p_counts + 2 * query_block)
     mixed = tl.load(p_counts + 2 * query_block + 1)
     p_order += query_block * key_blocks
-    for t in range(0, edges):
-        b_dq, b_dt = _queries_block(
-            b_dq, b_dt, b_q, b_do, b_q_at, b_0, b_1, b_2, b_3, b_top, b_factor, b_delta, b_low, b_high, m_q, o_row,
-            tl.load(p_order + t), rows, keys, positions, scale * LOG2_E, p_key, p_value, p_valid, p_index, p_key_place,
-            p_bias, kl, vl, drop_below, kept, D, BLOCK_D, KEYS, NEAR, BLOCK_N, EDGE, VALID, DROPOUT, PRECISION,
-            EUCLIDEAN,
-        )  # fmt: skip
-    for t in range(edges, mixed):
-        b_dq, b_dt = _queries_block(
-            b_dq, b_dt, b_q, b_do, b_q_at, b_0, b_1, b_2, b_3, b_top, b_factor, b_delta, b_low, b_high, m_q, o_row,
-            tl.load(p_order + t), rows, keys, positions, scale * LOG2_E, p_key, p_value, p_valid, p_index, p_key_place,
-            p_bias, kl, vl, drop_below, kept, D, BLOCK_D, KEYS, NEAR, BLOCK_N, MIXED, VALID, DROPOUT, PRECISION,
-            EUCLIDEAN,
-        )  # fmt: skip
-    for t in range(mixed, key_blocks):
-        b_dq, b_dt = _queries_block(
-            b_dq, b_dt, b_q, b_do, b_q_at, b_0, b_1, b_2, b_3, b_top, b_factor, b_delta, b_low, b_high, m_q, o_row,
-            tl.load(p_order + t), rows, keys, positions, scale * LOG2_E, p_key, p_value, p_valid, p_index, p_key_place,
-            p_bias, kl, vl, drop_below, kept, D, BLOCK_D, KEYS, NEAR, BLOCK_N, FAR, VALID, DROPOUT, PRECISION,
-            EUCLIDEAN,
-        )  # fmt: skip
+    for kind in tl.static_range(EDGE, FAR - 1, -1):
+        begin, end = run_of(kind, edges, mixed, key_blocks)
+        for t in range(begin, end):
+            b_dq, b_dt = _queries_block(
+                b_dq, b_dt, b_q, b_do, b_q_at, b_0, b_1, b_2, b_3, b_top, b_factor, b_delta, b_low, b_high, m_q, o_row,
+                tl.load(p_order + t), rows, keys, positions, scale * LOG2_E, p_key, p_value, p_valid, p_index,
+                p_key_place, p_bias, kl, vl, drop_below, kept, D, BLOCK_D, KEYS, NEAR, BLOCK_N, kind, VALID, DROPOUT,
+                PRECISION, EUCLIDEAN,
+            )  # fmt: skip
 
     # In closed form sums are those of a bucket and of the ones further from the far bucket; a query at an extra
     # position has one bucket only, and no gradient of it.
@@ -298,24 +286,14 @@ def keys_kernel(
     edges = tl.load(p_counts + 2 * key_block)
     mixed = tl.load(p_counts + 2 * key_block + 1)
     p_order += key_block * query_blocks
-    for t in range(0, edges):
-        b_dk, b_dv = _keys_block(
-            b_dk, b_dv, b_k, b_v, b_k_at, o_k, tl.load(p_order + t), pair, queries, rows, positions, scale * LOG2_E,
-            p_query, p_grad_output, p_index, p_query_place, p_rows, ql, gl, drop_below, kept,
-            D, BLOCK_D, QUERIES, NEAR, EDGE, DROPOUT, PRECISION, EUCLIDEAN,
-        )  # fmt: skip
-    for t in range(edges, mixed):
-        b_dk, b_dv = _keys_block(
-            b_dk, b_dv, b_k, b_v, b_k_at, o_k, tl.load(p_order + t), pair, queries, rows, positions, scale * LOG2_E,
-            p_query, p_grad_output, p_index, p_query_place, p_rows, ql, gl, drop_below, kept,
-            D, BLOCK_D, QUERIES, NEAR, MIXED, DROPOUT, PRECISION, EUCLIDEAN,
-        )  # fmt: skip
-    for t in range(mixed, query_blocks):
-        b_dk, b_dv = _keys_block(
-            b_dk, b_dv, b_k, b_v, b_k_at, o_k, tl.load(p_order + t), pair, queries, rows, positions, scale * LOG2_E,
-            p_query, p_grad_output, p_index, p_query_place, p_rows, ql, gl, drop_below, kept,
-            D, BLOCK_D, QUERIES, NEAR, FAR, DROPOUT, PRECISION, EUCLIDEAN,
-        )  # fmt: skip
+    for kind in tl.static_range(EDGE, FAR - 1, -1):
+        begin, end = run_of(kind, edges, mixed, query_blocks)
+        for t in range(begin, end):
+            b_dk, b_dv = _keys_block(
+                b_dk, b_dv, b_k, b_v, b_k_at, o_k, tl.load(p_order + t), pair, queries, rows, positions, scale * LOG2_E,
+                p_query, p_grad_output, p_index, p_query_place, p_rows, ql, gl, drop_below, kept,
+                D, BLOCK_D, QUERIES, NEAR, kind, DROPOUT, PRECISION, EUCLIDEAN,
+            )  # fmt: skip
     if VALID:
         m_used = tl.load(p_valid + tile * keys + o_k, mask=m_k, other=0) != 0
         b_dk = tl.where(m_used[:, None], b_dk, 0.0)

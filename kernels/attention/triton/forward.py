@@ -9,7 +9,6 @@ from ..._triton.language import LOG2_E
 from .primitives import (
     EDGE,
     FAR,
-    MIXED,
     add_product,
     at_extra,
     keep,
@@ -20,6 +19,7 @@ from .primitives import (
     pair_bias,
     pair_places,
     row_keys,
+    run_of,
     store_bias,
 )
 
@@ -124,24 +124,14 @@ def forward_kernel(
     edges = tl.load(p_counts + 2 * query_block)
     mixed = tl.load(p_counts + 2 * query_block + 1)
     p_order += query_block * key_blocks
-    for t in range(0, edges):
-        b_sum, b_top, b_weight = _forward_block(
-            b_sum, b_top, b_weight, b_q, b_q_at, b_0, b_1, b_2, b_3, b_low, b_high, m_q, o_row, tl.load(p_order + t),
-            rows, keys, positions, scale, p_key, p_value, p_valid, p_index, p_key_place, p_bias, kl, vl,
-            drop_below, D, BLOCK_D, KEYS, NEAR, EDGE, VALID, DROPOUT, PRECISION, EUCLIDEAN,
-        )  # fmt: skip
-    for t in range(edges, mixed):
-        b_sum, b_top, b_weight = _forward_block(
-            b_sum, b_top, b_weight, b_q, b_q_at, b_0, b_1, b_2, b_3, b_low, b_high, m_q, o_row, tl.load(p_order + t),
-            rows, keys, positions, scale, p_key, p_value, p_valid, p_index, p_key_place, p_bias, kl, vl,
-            drop_below, D, BLOCK_D, KEYS, NEAR, MIXED, VALID, DROPOUT, PRECISION, EUCLIDEAN,
-        )  # fmt: skip
-    for t in range(mixed, key_blocks):
-        b_sum, b_top, b_weight = _forward_block(
-            b_sum, b_top, b_weight, b_q, b_q_at, b_0, b_1, b_2, b_3, b_low, b_high, m_q, o_row, tl.load(p_order + t),
-            rows, keys, positions, scale, p_key, p_value, p_valid, p_index, p_key_place, p_bias, kl, vl,
-            drop_below, D, BLOCK_D, KEYS, NEAR, FAR, VALID, DROPOUT, PRECISION, EUCLIDEAN,
-        )  # fmt: skip
+    for kind in tl.static_range(EDGE, FAR - 1, -1):
+        begin, end = run_of(kind, edges, mixed, key_blocks)
+        for t in range(begin, end):
+            b_sum, b_top, b_weight = _forward_block(
+                b_sum, b_top, b_weight, b_q, b_q_at, b_0, b_1, b_2, b_3, b_low, b_high, m_q, o_row,
+                tl.load(p_order + t), rows, keys, positions, scale, p_key, p_value, p_valid, p_index, p_key_place,
+                p_bias, kl, vl, drop_below, D, BLOCK_D, KEYS, NEAR, kind, VALID, DROPOUT, PRECISION, EUCLIDEAN,
+            )  # fmt: skip
 
     m_any = b_weight != 0.0  # a valid key; what is not a number stays none
     b_output = b_sum * tl.where(m_any, tl.div_rn(kept, tl.where(m_any, b_weight, 1.0)), 0.0)[:, None]

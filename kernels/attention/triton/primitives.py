@@ -14,6 +14,17 @@ EDGE = tl.constexpr(2)  # besides, the walked side ends, or some keys are at ext
 
 
 @triton.jit
+def run_of(KIND: tl.constexpr, edges, mixed, blocks):
+    """First and last + 1 of the blocks of one kind in a program's order: edges, mixed ones, far ones."""
+    if KIND == EDGE:
+        return 0, edges
+    elif KIND == MIXED:
+        return edges, mixed
+    else:
+        return mixed, blocks
+
+
+@triton.jit
 def row_keys(seed, o_row):
     """64 key bits of each row, as two uint32 (dropout.py)."""
     z = seed.to(tl.uint64) + (o_row + 1).to(tl.uint64) * 0x9E3779B97F4A7C15

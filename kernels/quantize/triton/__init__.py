@@ -2,7 +2,8 @@
 
 from . import launch
 from .bins import decode_kernel, decode_rows_kernel, encode_kernel, plan_kernel
-from .nearest import columns_kernel, nearest_kernel, split_kernel
+from .codebook import columns_kernel, split_kernel
+from .nearest import nearest_kernel
 from .rows import commitment_kernel, rows_backward_kernel, rows_kernel
 from .scalars import scalars_backward_kernel, scalars_kernel
 from .statistics import add_kernel, finish_kernel, mark_kernel

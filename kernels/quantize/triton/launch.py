@@ -10,18 +10,18 @@ import torch
 import triton
 from torch import Tensor
 
-from ..._triton.device import Tile, architecture, interpreting, row
+from ..._triton.device import Tile, architecture, interpreting
 from ...memory import remember, remember_numbers
 from ..eager import contiguous_rows
 from .bins import decode_kernel, decode_rows_kernel, encode_kernel, plan_kernel
-from .nearest import columns_kernel, nearest_kernel, split_kernel
+from .codebook import columns_kernel, split_kernel
+from .nearest import nearest_kernel
 from .rows import commitment_kernel, rows_backward_kernel, rows_kernel
 from .scalars import scalars_backward_kernel, scalars_kernel
 from .statistics import add_kernel, finish_kernel, mark_kernel
+from .tiles import INTERPRETED, block, row_block, tile_for
 
 __all__ = [
-    "BLOCK",
-    "NEAREST_TILES",
     "bin_decode",
     "bin_encode",
     "code_statistics",
@@ -30,26 +30,8 @@ __all__ = [
     "nearest_code",
     "quantize_rows",
     "quantize_rows_backward",
-    "row_block",
-    "tile_for",
 ]
 
-# Of nearest_kernel, by compute capability and depth: rows are vectors, columns codes, depth the values of a vector
-# multiplied at once. Vectors of up to 128 values stay on the chip, split; longer ones pass through in pieces.
-NEAREST_TILES = {
-    (86, 16): Tile(128, 64, 8, 2, 16),
-    (86, 32): Tile(128, 64, 8, 2, 32),
-    (86, 64): Tile(128, 64, 8, 2, 64),
-    (86, 128): Tile(128, 32, 8, 2, 128),
-    (86, 256): Tile(128, 64, 8, 3, 32),
-    (90, 16): Tile(64, 64, 4, 3, 16),
-    (90, 32): Tile(128, 32, 8, 3, 32),
-    (90, 64): Tile(128, 32, 8, 3, 64),
-    (90, 128): Tile(128, 32, 8, 3, 128),
-    (90, 256): Tile(128, 64, 8, 3, 32),
-}
-_INTERPRETED = Tile(32, 32, 1, 1, 16)
-BLOCK = 2048  # values of a program of bins, and of one that keeps rows whole, if it holds more than one
 _PARTS = 2 if interpreting() else 32  # of a codebook, for the sums of its columns
 _CODES = 32  # of a block in the kernels that prepare
 
@@ -65,11 +47,6 @@ class Prepared(NamedTuple):
     exact: Tensor | None  # None: the codebook itself, which what is remembered for it must not keep alive
 
 
-def tile_for(architecture: int, dim: int) -> Tile:
-    """The tile of ``nearest_kernel`` for vectors of ``dim`` values."""
-    return row(NEAREST_TILES, architecture, min(256, max(16, triton.next_power_of_2(dim))))
-
-
 def nearest_code(x: Tensor, codebook: Tensor, metric: str) -> Tensor:
     rows, dim = x.shape
     nearest = torch.empty(rows, dtype=torch.int64, device=x.device)
@@ -77,7 +54,7 @@ def nearest_code(x: Tensor, codebook: Tensor, metric: str) -> Tensor:
         return nearest
     x = contiguous_rows(x)
     cosine = metric == "cosine"
-    tile = _INTERPRETED if interpreting() else tile_for(architecture(x.device), dim)
+    tile = INTERPRETED if interpreting() else tile_for(architecture(x.device), dim)
     p = _remembered(codebook, ("nearest", cosine, tile), lambda: prepare(codebook, cosine, tile))
     exact = p.exact if cosine else contiguous_rows(codebook)
     nearest_kernel[(triton.cdiv(rows, tile.rows),)](
@@ -117,9 +94,9 @@ def bin_encode(values: Tensor, edges: Tensor) -> Tensor:
     if count == 0:
         return codes
     inner, plan = _remembered(edges, "bins", lambda: _plan(edges))
-    block = _block()
-    encode_kernel[(triton.cdiv(count, block),)](
-        values.contiguous(), inner, plan, codes, count, bins, LEVELS=(bins - 1).bit_length(), BLOCK=block
+    together = block()
+    encode_kernel[(triton.cdiv(count, together),)](
+        values.contiguous(), inner, plan, codes, count, bins, LEVELS=(bins - 1).bit_length(), BLOCK=together
     )
     return codes
 
@@ -139,13 +116,13 @@ def bin_decode(codes: Tensor, centres: Tensor) -> Tensor:
         return values
     codes = codes.contiguous()
     if centres.ndim == 1:
-        block = _block()
-        decode_kernel[(triton.cdiv(count, block),)](codes, centres.contiguous(), values, count, size, BLOCK=block)
+        together = block()
+        decode_kernel[(triton.cdiv(count, together),)](codes, centres.contiguous(), values, count, size, BLOCK=together)
         return values
     centres = contiguous_rows(centres)
     dim = centres.shape[1]
     columns = min(512, triton.next_power_of_2(dim))
-    rows = max(1, _block() // columns)
+    rows = max(1, block() // columns)
     decode_rows_kernel[(triton.cdiv(count, rows), triton.cdiv(dim, columns))](
         codes, centres, values, count, size, centres.stride(0), D=dim, ROWS=rows, COLUMNS=columns
     )
@@ -183,7 +160,7 @@ def _scalars(levels: tuple[int, ...], form: str, device: torch.device) -> tuple[
     """What ``scalars_kernel`` needs of every dimension: (5, D) float32, (D,) int64."""
 
     def make() -> tuple[Tensor, Tensor]:
-        columns = []
+        columns: list[tuple[float, ...]] = []
         for size in levels:
             if form == "sigmoid":
                 columns.append((0.0, size - 1, 0.0, 0.0, size - 1))
@@ -213,10 +190,10 @@ def code_statistics(x: Tensor, codes: Tensor, size: int) -> tuple[Tensor, Tensor
         add_kernel[grid](
             x, used, largest.view(torch.int32), fixed_sums, rows, x.stride(0), shift, float(2**shift), **shape
         )
-    values, block = max(size, size * dim), 1024
-    finish_kernel[(triton.cdiv(values, block),)](
+    values, together = max(size, size * dim), 1024
+    finish_kernel[(triton.cdiv(values, together),)](
         fixed_counts, fixed_sums, largest.view(torch.int32), counts, sums,
-        size, size * dim, float(2**shift), BLOCK=block,
+        size, size * dim, float(2**shift), BLOCK=together,
     )  # fmt: skip
     return counts, sums
 
@@ -250,18 +227,6 @@ def quantize_rows_backward(
             **shape, ROTATION=gradient == "rotation",
         )  # fmt: skip
     return dx
-
-
-def row_block(dim: int, rows: int) -> tuple[dict[str, int], tuple[int]]:
-    """The sizes of a kernel that keeps rows of ``dim`` values whole, and its grid."""
-    columns = triton.next_power_of_2(dim)
-    height = max(1, _block() // columns)
-    shape = {"D": dim, "ROWS": height, "COLUMNS": columns, "num_warps": max(4, columns // 512)}
-    return shape, (triton.cdiv(rows, height),)
-
-
-def _block() -> int:
-    return 256 if interpreting() else BLOCK
 
 
 def _remembered(tensor: Tensor, key: Hashable, make: Callable[[], Any]) -> Any:
