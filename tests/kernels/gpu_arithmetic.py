@@ -1,4 +1,4 @@
-"""The float32 arithmetic of a GPU in Triton's interpreter, so that an error of it shows without one.
+"""The arithmetic of a GPU in Triton's interpreter, so that an error of it shows without one.
 
 NumPy rounds every operation by itself, within half a unit in the last place, and adds in the same order wherever it
 adds. On a GPU
@@ -7,7 +7,10 @@ adds. On a GPU
 - a division is within two units unless it is ``div_rn``;
 - a product that is added to is not rounded before the sum (contraction to ``fma``);
 - ``tl.dot`` of float32 adds its products one by one, each sum rounded once;
-- a reduction adds in the order of its layout, which the compiler chooses by kernel: here a shuffled one for each.
+- a reduction adds in the order of its layout, which the compiler chooses by kernel: here a shuffled one for each;
+- a tensor core takes 16 products of 16-bit operands and the sum so far, brings all to the largest exponent among them,
+  cuts off what is below, adds, and cuts the sum to float32: towards zero every time, so that long sums err to one side.
+  (Fasi et al., "Numerical behavior of NVIDIA tensor cores", 2021; two bits beyond float32's, as on an H100.)
 
 Errors are by the bits of what is computed, so that the same numbers give the same bits.
 """
@@ -24,15 +27,19 @@ import triton.language as tl
 from triton.runtime import interpreter
 from triton.runtime.interpreter import InterpreterBuilder, ReduceOps, TensorHandle
 
-__all__ = ["PARTS", "gpu_arithmetic"]
+from fusion.kernels._triton.interpreter import to_float32
 
-PARTS = ("exp2", "division", "contraction", "dot", "order")
+__all__ = ["ALL_PARTS", "PARTS", "gpu_arithmetic"]
+
+PARTS = ("exp2", "division", "contraction", "dot", "order")  # of float32 operands
+ALL_PARTS = (*PARTS, "tensor cores")
+_DEPTH, _BITS, _SPARE = 16, 24, 2  # products that a tensor core adds at once, bits of float32, and its own beyond them
 _ULPS = 2.0
 
 
 @contextlib.contextmanager
 def gpu_arithmetic(parts: tuple[str, ...] = PARTS) -> Iterator[None]:
-    """Computes float32 as a GPU does, or in some of ``parts`` only."""
+    """Computes as a GPU does, in ``parts`` of it."""
     with contextlib.ExitStack() as kept:
         for part in parts:
             for owner, name, method in _MADE[part]():
@@ -145,4 +152,33 @@ def _order() -> list[tuple[type, str, Any]]:
     return [(ReduceOps, "sum", add), (interpreter.GridExecutor, "__call__", call)]
 
 
-_MADE = dict(zip(PARTS, (_exp2, _division, _contraction, _dot, _order), strict=True))
+def _tensor_cores() -> list[tuple[type, str, Any]]:
+    rounding = InterpreterBuilder.create_dot
+
+    def create_dot(self: Any, a: TensorHandle, b: TensorHandle, c: TensorHandle, *options: Any) -> TensorHandle:
+        if a.dtype.scalar not in (tl.float16, tl.bfloat16):
+            return rounding(self, a, b, c, *options)
+        left, right = (
+            (to_float32(x.data) if x.dtype.scalar == tl.bfloat16 else x.data).astype(np.float64) for x in (a, b)
+        )
+        total = c.data.astype(np.float64)
+        for k in range(0, left.shape[1], _DEPTH):
+            products = left[:, k : k + _DEPTH, None] * right[None, k : k + _DEPTH, :]
+            exponent = _exponent(np.maximum(np.abs(products).max(1), np.abs(total)))
+            total = _cut(products, exponent[:, None], _BITS + _SPARE).sum(1) + _cut(total, exponent, _BITS + _SPARE)
+            total = _cut(total, _exponent(total), _BITS)
+        return TensorHandle(total.astype(np.float32), c.dtype.scalar)
+
+    return [(InterpreterBuilder, "create_dot", create_dot)]
+
+
+def _exponent(x: np.ndarray) -> np.ndarray:
+    return np.where(x == 0, -149, np.frexp(x)[1])
+
+
+def _cut(x: np.ndarray, exponent: np.ndarray, bits: int) -> np.ndarray:
+    step = np.ldexp(1.0, exponent - bits)
+    return np.trunc(x / step) * step
+
+
+_MADE = dict(zip(ALL_PARTS, (_exp2, _division, _contraction, _dot, _order, _tensor_cores), strict=True))

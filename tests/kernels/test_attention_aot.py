@@ -18,7 +18,7 @@ from fusion.kernels._triton.device import tiles_of  # noqa: E402
 from fusion.kernels.attention import triton as attention  # noqa: E402
 from fusion.kernels.attention.triton.tiles import tile_for  # noqa: E402
 
-from .aot import ARCHITECTURES, SM_86, Resources, compile_kernel, write  # noqa: E402
+from .aot import ARCHITECTURES, SM_86, Resources, check_recorded, compile_kernel, write  # noqa: E402
 
 TABLE = SM_86 / "attention.json"
 STACK_LIMIT = 64  # bytes a thread: a few registers spilled around a loop, not in it
@@ -112,8 +112,7 @@ def test_tiles_fit_and_multiply_no_more_than_they_must(architecture: int, one: t
     else:
         assert "tf32" not in resources.ptx  # float32 products are exact
     if architecture == 86:
-        recorded = json.loads(TABLE.read_text())["kernels"][_title(*one)]["compiled"].get(triton.__version__)
-        assert recorded in (None, _numbers(one)), "write the table anew"
+        check_recorded(TABLE, _title(*one), _numbers(one))
 
 
 def _products(architecture: int, width: int, name: str, euclidean: bool) -> list[int]:

@@ -1,28 +1,18 @@
-"""The Triton kernels of attention in Triton's interpreter: what a GPU runs, in every dtype, against float64.
-
-Triton decides when it is imported whether to interpret: outside the interpreter this file runs itself again in another
-process.
-"""
+"""The Triton kernels of attention in Triton's interpreter: what a GPU runs, in every dtype, against float64."""
 
 from __future__ import annotations
-
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
 
-pytest.importorskip("triton")
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+from .interpreted import interpreting, run_interpreted
 
-if not INTERPRETED:
+pytest.importorskip("triton")
+
+if not interpreting():
 
     def test_kernels_in_the_interpreter() -> None:
-        environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "FUSION_BACKEND": "auto"}
-        command = [sys.executable, "-m", "pytest", "-q", "-x", __file__, "-p", "no:cacheprovider"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+        run_interpreted(__file__)
 
 else:
     from fusion.kernels import relative_attention, use_backend

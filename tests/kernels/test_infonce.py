@@ -8,20 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fusion.kernels import PatchInfoNCE, backends, patch_info_nce, patch_info_nce_ragged, use_backend
+from fusion.kernels import PatchInfoNCE, patch_info_nce, patch_info_nce_ragged
 from fusion.kernels.infonce import reference
 from fusion.kernels.infonce.layout import dense_layout
-
-
-def _backends() -> list[str]:
-    rows = [row for row in backends() if row["op"] == "patch_info_nce_forward"]
-    return [row["backend"] for row in rows if row["available"] == "yes" and row["backend"] in ("cpp", "eager")]
-
-
-@pytest.fixture(params=_backends())
-def backend(request: pytest.FixtureRequest):
-    with use_backend(request.param):
-        yield request.param
 
 
 def _tokens(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0, alike: float = 1.0) -> Tensor:

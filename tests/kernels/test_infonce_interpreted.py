@@ -1,29 +1,19 @@
-"""The Triton kernels of patch InfoNCE in Triton's interpreter: what a GPU runs, in every dtype, against float64.
-
-Triton decides when it is imported whether to interpret: outside the interpreter this file runs itself again in another
-process.
-"""
+"""The Triton kernels of patch InfoNCE in Triton's interpreter: what a GPU runs, in every dtype, against float64."""
 
 from __future__ import annotations
-
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
 from torch import Tensor
 
-pytest.importorskip("triton")
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+from .interpreted import interpreting, run_interpreted
 
-if not INTERPRETED:
+pytest.importorskip("triton")
+
+if not interpreting():
 
     def test_kernels_in_the_interpreter() -> None:
-        environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "pytest", "-q", "-x", __file__, "-p", "no:cacheprovider"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+        run_interpreted(__file__)
 
 else:
     from fusion.kernels import patch_info_nce, use_backend
@@ -32,9 +22,8 @@ else:
     from fusion.kernels.infonce.layout import dense_layout
     from fusion.kernels.infonce.triton import launch, plan
 
-    from .gpu_arithmetic import gpu_arithmetic
+    from .gpu_arithmetic import ALL_PARTS, gpu_arithmetic
     from .infonce_cases import CASES, DTYPES, check, tokens_of
-    from .tensor_cores import truncating
 
     pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, for inf - inf behind a mask
 
@@ -50,7 +39,7 @@ else:
     @pytest.mark.parametrize("case", HARD)
     def test_float32_is_as_exact_by_a_gpus_arithmetic(case: str) -> None:
         """Whose tensor cores cut off what they add, and whose powers of two are approximate."""
-        with gpu_arithmetic(), truncating():
+        with gpu_arithmetic(ALL_PARTS):
             check(case, torch.float32, "cpu", small=True)
 
     def _forward(case: str, temperature: Tensor | None, value: float) -> tuple[Tensor, ...]:
