@@ -17,7 +17,10 @@ def kinds_kernel(
     positions, extra, queries, keys,
     QUERIES: tl.constexpr, KEYS: tl.constexpr, BY_KEY: tl.constexpr,
 ):  # fmt: skip
-    """The kind of one pair of blocks; BY_KEY: programs own keys and walk through queries. Reads a bucket a pair."""
+    """The kind of one pair of blocks; BY_KEY: programs own keys and walk through queries.
+
+    Reads a bucket, 1 byte, a pair of tokens, and writes 1 byte a pair of blocks; done once for a table and positions.
+    """
     own, walked = tl.program_id(0), tl.program_id(1)
     query_block, key_block = own, walked
     if BY_KEY:
@@ -38,13 +41,16 @@ def kinds_kernel(
 
 @triton.jit
 def order_kernel(
-    p_kinds,
+    p_kinds,  # (own blocks, walked blocks) int8
     p_order,  # (own blocks, walked blocks) int32
     p_counts,  # (own blocks, 2) int32
     walked,
     WALKED: tl.constexpr,  # power of two, at least ``walked``
 ):
-    """Sorts one program's blocks by kind, edges first and each kind as it was, and counts edges and edges + mixed."""
+    """Sorts one program's blocks by kind, edges first and each kind as it was, and counts edges and edges + mixed.
+
+    5 bytes a pair of blocks; done once for a table and positions.
+    """
     o = tl.arange(0, WALKED)
     m = o < walked
     b_kind = tl.load(p_kinds + tl.program_id(0) * walked + o, mask=m, other=-1).to(tl.int32)

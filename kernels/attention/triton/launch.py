@@ -20,9 +20,10 @@ import triton
 from torch import Tensor
 
 from ..inputs import Inputs, empty_like_heads, with_unit_stride
-from .backward import keys_kernel, queries_kernel, rows_kernel, table_kernel
+from .backward import keys_kernel, queries_kernel
 from .forward import forward_kernel
 from .plan import ROWS, Plan
+from .rows import rows_kernel, table_kernel
 
 __all__ = ["backward", "forward"]
 

@@ -143,6 +143,7 @@ def backward_kernel(
     """d_i = sum_j W_ij f_j over this program's columns, W made again from S.
 
     4 R N D operations (3.5 times that where SPLIT; WIDE makes S anew for every BLOCK_D features), R N powers of two.
+    Reads N D numbers for every ROWS rows, writes D numbers a row and split.
 
     Tensor cores cut off what they add: n sums of one sign lose about n / 4 units in the last place. Where SPLIT, what
     a program has is therefore added to memory every FLUSH tiles, with rounding; and the temperature's gradient, which

@@ -38,6 +38,15 @@ def plan(p_edges, split, splits, columns, ANCHORED: tl.constexpr, COLUMNS: tl.co
 
 
 @triton.jit
+def run_of(COMPARE: tl.constexpr, begin, edge, inside, outside, after, end):
+    """Tiles of one of ``plan``'s two kinds: first and number of its first run, first of its second, number of all."""
+    if COMPARE:
+        return edge, inside - edge, outside, (inside - edge) + (after - outside)
+    else:
+        return begin, edge - begin, after, (edge - begin) + (end - after)
+
+
+@triton.jit
 def walk(t, first, count, second):
     """The t-th of a run of ``count`` that starts at ``first`` and goes on at ``second``."""
     return tl.where(t < count, first + t, second + t - count)
@@ -110,7 +119,8 @@ def forward_kernel(
 ):
     """Z_i = sum_j 2^(s_ij + shift_j) over this program's columns.
 
-    2 R N D operations (4 times that where SPLIT), R N powers of two; reads N D numbers for every ROWS rows.
+    2 R N D operations (4 times that where SPLIT), R N powers of two. Reads N D numbers for every ROWS rows, writes one
+    to three a row and split.
     """
     temperature = temperature_of(p_temperature, temperature, LEARNED)
     # Where only the device knows the temperature, both kinds are launched and one does the work.
@@ -127,20 +137,15 @@ def forward_kernel(
         b_m = tl.full([ROWS], float("-inf"), tl.float32)
         b_z = tl.zeros([ROWS], tl.float32)
         b_rival = tl.full([ROWS], float("-inf"), tl.float32)
-        for t in range(0, (inside - edge) + (after - outside)):
-            b_m, b_z, b_rival = _tile(
-                b_m, b_z, b_rival, b_q, b_q_low, b_block, b_kind, o_r, m_r,
-                walk(t, edge, inside - edge, outside), b_factor, columns,
-                p_high, p_low, p_unit, p_shift, p_block, p_ring, p_modality,
-                STRIDE, CHUNK, COLUMNS, FIXED, SPLIT, WIDE, True, ACCURACY,
-            )  # fmt: skip
-        for t in range(0, (edge - begin) + (end - after)):
-            b_m, b_z, b_rival = _tile(
-                b_m, b_z, b_rival, b_q, b_q_low, b_block, b_kind, o_r, m_r,
-                walk(t, begin, edge - begin, after), b_factor, columns,
-                p_high, p_low, p_unit, p_shift, p_block, p_ring, p_modality,
-                STRIDE, CHUNK, COLUMNS, FIXED, SPLIT, WIDE, False, ACCURACY,
-            )  # fmt: skip
+        for compare in tl.static_range(1, -1, -1):
+            first, count, second, tiles = run_of(compare, begin, edge, inside, outside, after, end)
+            for t in range(0, tiles):
+                b_m, b_z, b_rival = _tile(
+                    b_m, b_z, b_rival, b_q, b_q_low, b_block, b_kind, o_r, m_r,
+                    walk(t, first, count, second), b_factor, columns,
+                    p_high, p_low, p_unit, p_shift, p_block, p_ring, p_modality,
+                    STRIDE, CHUNK, COLUMNS, FIXED, SPLIT, WIDE, compare, ACCURACY,
+                )  # fmt: skip
         o_z = split * rows + o_out
         tl.store(p_z + o_z, b_z, mask=m_r)
         if not FIXED:
@@ -195,7 +200,8 @@ def halved_kernel(
     """Z from half of the tiles, with one shift: row block i meets column blocks i, i + 1, ... halfway round the circle.
 
     So every pair of blocks meets once, all programs have the same work, and each sum has one place and one writer.
-    N^2 D operations (4 times that where SPLIT), N^2 / 2 powers of two.
+    N^2 D operations (4 times that where SPLIT), N^2 / 2 powers of two. Reads N D / 2 numbers for every ROWS rows,
+    writes N^2 / (2 ROWS) sums along columns.
     """
     temperature = temperature_of(p_temperature, temperature, LEARNED)
     if one_shift(temperature, True):

@@ -70,7 +70,11 @@ def losses_kernel(
     ACCURACY: tl.constexpr,
     TIE: tl.constexpr,
 ):
-    """loss_i = log Z_i - log Y_i, Z from its partial sums, Y from the positives; reads f of a row and its positives."""
+    """loss_i = log Z_i - log Y_i, Z from its partial sums, Y from the positives.
+
+    2 (M - 1) D operations a row. Reads f of a row and of its M - 1 positives, and a number for every split and column
+    sum; writes three or four numbers a row.
+    """
     temperature = temperature_of(p_temperature, temperature, LEARNED)
     fixed = one_shift(temperature, NORMALIZE)
     scale = LOG2_E / temperature
@@ -162,7 +166,7 @@ def gradients_kernel(
 ):
     """dL/df_i = sum_j W_ij f_j / t with the positives' terms set right, then dL/dx_i = (dL/df - (f . dL/df) f) / |x|.
 
-    Reads ``splits`` rows of d, f of a row and its positives; writes a row of gradients.
+    4 (M - 1) D operations a row. Reads ``splits`` rows of d, f of a row and of its M - 1 positives; writes D gradients.
     """
     temperature = temperature_of(p_temperature, temperature, LEARNED)
     fixed = one_shift(temperature, NORMALIZE)

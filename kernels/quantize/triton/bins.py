@@ -32,7 +32,10 @@ def plan_kernel(
     SIZE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Inner edges as float32 for values that are no wider, and whether they are equally spaced. One program."""
+    """Inner edges as float32 for values that are no wider, and whether they are equally spaced.
+
+    One program: K edges read, SIZE written.
+    """
     first = _round_up(tl.load(p_edges + stride)).to(tl.float64)
     last = _round_up(tl.load(p_edges + (bins - 1) * stride)).to(tl.float64)
     step = (last - first) / tl.maximum(bins - 2, 1)
@@ -62,7 +65,10 @@ def encode_kernel(
     LEVELS: tl.constexpr,  # of the search: SIZE = 2^LEVELS
     BLOCK: tl.constexpr,
 ):
-    """How many inner edges are not above a value, -1 for NaN: N values read, N codes written, edges from cache."""
+    """How many inner edges are not above a value, -1 for NaN: N values read, N codes written, edges from cache.
+
+    Two comparisons a value where edges are equally spaced, else LEVELS.
+    """
     start = tl.program_id(0).to(tl.int64) * BLOCK
     p_values += start
     p_codes += start

@@ -131,6 +131,8 @@ def split_kernel(
     """Centre, ``c - centre`` (of unit codes for COSINE) as two float16, and the bias ``-|c - centre|^2 / 2``.
 
     Biases and lengths are of scaled codes: squares of neither small nor large ones leave float32.
+
+    K D values read (twice for COSINE) and 4 PARTS D for every CODES codes; 2 K D of 16 bits written.
     """
     PADDED: tl.constexpr = (D + DEPTH - 1) // DEPTH * DEPTH
     o_k = tl.program_id(0) * CODES + tl.arange(0, CODES)

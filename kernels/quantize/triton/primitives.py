@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["divided", "finite_rows", "load_rows"]
+__all__ = ["divided", "finite_rows", "load_rows", "program_rows"]
 
 
 @triton.jit
@@ -13,6 +13,15 @@ def divided(b_x, b_divisor, b_inverse):
     """b_x / b_divisor, rounded as division rounds it, by its inverse."""
     b_near = b_x * b_inverse
     return tl.fma(tl.fma(-b_near, b_divisor, b_x), b_inverse, b_near)
+
+
+@triton.jit
+def program_rows(rows, D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """This program's rows and all columns, which rows exist, and which entries do: (ROWS, COLUMNS)."""
+    o_n = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    o_d = tl.arange(0, COLUMNS)
+    m_n = o_n < rows
+    return o_n, o_d, m_n, m_n[:, None] & (o_d < D)[None, :]
 
 
 @triton.jit

@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .primitives import finite_rows, load_rows
+from .primitives import finite_rows, load_rows, program_rows
 
 __all__ = ["commitment_kernel", "rows_backward_kernel", "rows_kernel"]
 
@@ -25,10 +25,7 @@ def rows_kernel(
     COLUMNS: tl.constexpr,
 ):
     """``codebook[codes]``, NaN for -1, and ``|x - quantized|^2`` of finite rows: 2 N D + N read, N D written."""
-    o_n = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    o_d = tl.arange(0, COLUMNS)
-    m_n = o_n < rows
-    m = m_n[:, None] & (o_d < D)[None, :]
+    o_n, o_d, m_n, m = program_rows(rows, D, ROWS, COLUMNS)
     b_code = tl.load(p_codes + o_n, mask=m_n, other=-1)
     b_x = load_rows(p_x, o_n, o_d, m, stride)
     b_c = tl.load(p_codebook + tl.maximum(b_code, 0)[:, None] * code_stride + o_d[None, :], mask=m, other=0)
@@ -50,7 +47,10 @@ def commitment_kernel(
     dim,
     BLOCK: tl.constexpr,
 ):
-    """The mean square over finite rows and D, 0 without any, and their number. One program, in a fixed order."""
+    """The mean square over finite rows and D, 0 without any, and their number. One program, in a fixed order.
+
+    Two numbers read for every program of ``rows_kernel``.
+    """
     b_square = tl.zeros([BLOCK], tl.float64)
     b_finite = tl.zeros([BLOCK], tl.int64)
     for start in range(0, programs, BLOCK):
@@ -90,10 +90,7 @@ def rows_backward_kernel(
     g is the gradient as it came, or, for ROTATION, the transpose of the map that turns and scales x to q: with
     ``e = x/|x|, u = q/|q|, w = (e + u)/|e + u|`` it is ``|q|/|x| (g - 2 w (w.g) + 2 e (u.g))``.
     """
-    o_n = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    o_d = tl.arange(0, COLUMNS)
-    m_n = o_n < rows
-    m = m_n[:, None] & (o_d < D)[None, :]
+    o_n, o_d, _, m = program_rows(rows, D, ROWS, COLUMNS)
     b_x = load_rows(p_x, o_n, o_d, m, stride)
     m_finite = finite_rows(b_x)[:, None]
     b_x = tl.where(m_finite, b_x, 0)

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from ..._triton.language import power_of_two
-from .primitives import finite_rows, load_rows
+from .primitives import finite_rows, load_rows, program_rows
 
 __all__ = ["add_kernel", "finish_kernel", "mark_kernel"]
 
@@ -33,10 +33,8 @@ def mark_kernel(
     COLUMNS: tl.constexpr,
 ):
     """Which rows count, how many each code has, and the largest value: N D values and N codes read."""
-    o_n = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    o_d = tl.arange(0, COLUMNS)
-    m_n = o_n < rows
-    b_x = load_rows(p_x, o_n, o_d, m_n[:, None] & (o_d < D)[None, :], stride)
+    o_n, o_d, m_n, m = program_rows(rows, D, ROWS, COLUMNS)
+    b_x = load_rows(p_x, o_n, o_d, m, stride)
     b_code = tl.load(p_codes + o_n, mask=m_n, other=-1)
     m_used = finite_rows(b_x) & (b_code >= 0) & (b_code < size)
     tl.store(p_used + o_n, tl.where(m_used, b_code, -1).to(tl.int32), mask=m_n)
