@@ -1,4 +1,4 @@
-"""Quantization look-ups and training steps against their peers (contenders/quantize.py)."""
+"""Nearest-neighbour search, binning and training steps against their peers (contenders/quantize.py)."""
 
 from __future__ import annotations
 

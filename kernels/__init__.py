@@ -1,4 +1,4 @@
-"""The op library: patch InfoNCE, relative-position attention and quantization look-ups as torch operators.
+"""The op library: patch InfoNCE, relative-position attention and quantization as torch operators.
 
 Importing it needs torch, numpy and einops, compiles nothing and touches no GPU.
 """

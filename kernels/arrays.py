@@ -1,4 +1,4 @@
-"""The look-ups on NumPy arrays: for dask, ``xarray.apply_ufunc`` and loader workers, without tensors.
+"""Quantization of NumPy arrays: for dask, ``xarray.apply_ufunc`` and loader workers, without tensors.
 
 The same C++ as the torch operators, reading the arrays where they are (float32 or float64, C-contiguous; others are
 copied), with the GIL released and the number of threads an argument. Needs a C++ compiler at first use.

@@ -166,7 +166,7 @@ def _arrays_library() -> Library:
     python = f"-I{sysconfig.get_path('include')}"
     return Library(
         name="fusion_arrays",
-        title="NumPy look-ups",
+        title="NumPy functions",
         sources=(CSRC / "bindings" / "arrays.cpp", *sorted((CSRC / "cpu").glob("quantize*.cpp"))),
         compile={".cpp": (compiler, *_CXX_FLAGS, f"-I{pybind11.get_include()}", python, f"-I{CSRC}")},
         link=(compiler, "-shared", "-fopenmp", "-ldl"),

@@ -1,6 +1,6 @@
-"""Quantization look-ups and training steps against what a user would use otherwise.
+"""Nearest-neighbour search, binning and training steps against what a user would use otherwise.
 
-Look-ups: ``plain``, torch.cdist and argmin; ``compile``, torch.compile of it; ``addmm``, blocks of rows by one matrix
+Search: ``plain``, torch.cdist and argmin; ``compile``, torch.compile of it; ``addmm``, blocks of rows by one matrix
 product with the codes' norms as its bias, and argmax; ``tiled``, one Triton kernel that multiplies tiles and keeps the
 minimum (tiled_search.py); ``faiss``, IndexFlatL2 (CPU); ``vqp``, vector-quantize-pytorch. Bins: ``bucketize`` (torch)
 and ``digitize`` (NumPy); ``copy``, as many bytes read and written. Training: one-hot sums as commonly written.

@@ -1,4 +1,4 @@
-// The NumPy face of the look-ups (kernels/arrays.py): arrays in place, the GIL released, threads by argument.
+// Quantization of NumPy arrays (kernels/arrays.py): arrays in place, the GIL released, threads by argument.
 // Arguments arrive checked and C-contiguous.
 
 #include <pybind11/numpy.h>

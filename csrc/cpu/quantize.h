@@ -1,4 +1,4 @@
-// Quantization look-ups on raw pointers, without torch: shared by the torch operators and the NumPy module.
+// Quantization on raw pointers, without torch: shared by the torch operators and the NumPy module.
 //
 // N rows of D values, K codes; T is the type of the values, Arithmetic<T> the type computed in. Results do not
 // depend on `threads`.

@@ -1,5 +1,5 @@
 // Bins on a GPU, registered with torch by the stable C ABI: for float64, which the Triton kernels do not compute in,
-// and for GPUs that Triton does not serve. The other look-ups are in kernels/quantize/triton.
+// and for GPUs that Triton does not serve. The other operators are in kernels/quantize/triton.
 //
 // Schema and checks are in kernels/quantize/native.py; tensors arrive contiguous. What is returned is defined in
 // csrc/cpu/quantize.h.

@@ -32,13 +32,7 @@ def forward(x: Inputs, normalize: bool, accuracy: bool) -> tuple[Tensor, Tensor,
 
 
 def backward(
-    grad: Tensor,
-    x: Inputs,
-    log_z: Tensor,
-    log_y: Tensor,
-    inverse: Tensor,
-    normalize: bool,
-    needs_temperature: bool,
+    grad: Tensor, x: Inputs, log_z: Tensor, log_y: Tensor, inverse: Tensor, normalize: bool, needs_temperature: bool
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the anchors' tokens, (R, D), and their share of the gradient of the temperature, ()."""
     d_tokens, d_temperature = _backward(grad, *x[:5], _number(x), log_z, log_y, normalize)

@@ -1,4 +1,4 @@
-"""The look-ups in chunked PyTorch: correct on every device and in every float dtype, memory O(N + K).
+"""Quantization in chunked PyTorch: correct on every device and in every float dtype, memory O(N + K).
 
 Arithmetic is float32 at least, whatever the inputs' dtype.
 """

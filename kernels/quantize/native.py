@@ -1,4 +1,4 @@
-"""The compiled look-ups (csrc/cpu/quantize*.cpp, csrc/cuda/quantize.cu) behind the operators' signatures."""
+"""Compiled quantization (csrc/cpu/quantize*.cpp, csrc/cuda/quantize.cu) behind the operators' signatures."""
 
 from __future__ import annotations
 

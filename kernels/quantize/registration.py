@@ -86,7 +86,7 @@ for _operator in (
 
 
 def _refuses_triton(*args: Any) -> str | None:
-    """Look-ups on a GPU compute in float32, and keep rows in registers."""
+    """These kernels compute in float32, and keep rows in registers."""
     tensors = [a for a in args if isinstance(a, Tensor)]
     if any(a.dtype == torch.float64 for a in tensors):
         return "computes in float32, and float64 was given"

@@ -1,4 +1,4 @@
-"""The look-ups on NumPy arrays: the torch operators' answers, no copies, threads, other arrays' shapes."""
+"""Quantization of NumPy arrays: the torch operators' answers, no copies, threads, other arrays' shapes."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_views_and_empty_arrays(rng):
 
 
 def test_other_threads_run_meanwhile(rng):
-    """With the GIL held, the counting thread would stand still until the look-up is done."""
+    """With the GIL held, the counting thread would stand still until the search is done."""
     x, codebook = rng.standard_normal((200_000, 32), "float32"), rng.standard_normal((512, 32), "float32")
     counted, done = 0, threading.Event()
 

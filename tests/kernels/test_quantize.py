@@ -1,4 +1,4 @@
-"""The look-ups against their float64 definition, the reference numbers, and every awkward input."""
+"""Quantization against its float64 definition, the reference numbers, and every awkward input."""
 
 from __future__ import annotations
 

@@ -101,13 +101,7 @@ def forward(x: Inputs, normalize: bool, accuracy: bool) -> tuple[Tensor, Tensor,
 
 
 def backward(
-    grad: Tensor,
-    x: Inputs,
-    log_z: Tensor,
-    log_y: Tensor,
-    inverse: Tensor,
-    normalize: bool,
-    needs_temperature: bool,
+    grad: Tensor, x: Inputs, log_z: Tensor, log_y: Tensor, inverse: Tensor, normalize: bool, needs_temperature: bool
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the anchors' tokens, (R, D), and their share of the gradient of the temperature, ()."""
     tokens, modality, block, ring, anchor, temperature, value = x
