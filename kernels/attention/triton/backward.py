@@ -22,7 +22,6 @@ from .primitives import (
     near_biases,
     pair_bias,
     pair_places,
-    place_of,
     row_keys,
     run_of,
 )
@@ -88,7 +87,11 @@ def queries_kernel(
 
     R are the table's columns less the far one. Reads keys and values once; 6 D operations and one power a score.
     """
-    query_block, pair, tile, head = place_of(queries, QUERIES, heads)
+    query_blocks = tl.cdiv(queries, QUERIES)
+    query_block = tl.program_id(0) % query_blocks
+    pair = tl.program_id(0) // query_blocks
+    tile = (pair // heads).to(tl.int64)
+    head = (pair % heads).to(tl.int64)
     p_key += tile * kb + head * kh
     p_value += tile * vb + head * vh
     p_valid += tile * keys
@@ -208,7 +211,11 @@ def keys_kernel(
     Reads queries, dO and p_rows once; 8 D operations and one power a score. Invalid keys need no masks inside: a key's
     gradients come from its own scores alone, and are zeroed at the end.
     """
-    key_block, pair, tile, head = place_of(keys, KEYS, heads)
+    key_blocks = tl.cdiv(keys, KEYS)
+    key_block = tl.program_id(0) % key_blocks
+    pair = tl.program_id(0) // key_blocks
+    tile = (pair // heads).to(tl.int64)
+    head = (pair % heads).to(tl.int64)
     p_query += tile * qb + head * qh
     p_grad_output += tile * gb + head * gh
     o_k = key_block * KEYS + tl.arange(0, KEYS)

@@ -18,7 +18,6 @@ from .primitives import (
     near_biases,
     pair_bias,
     pair_places,
-    place_of,
     row_keys,
     run_of,
     store_bias,
@@ -88,7 +87,11 @@ def forward_kernel(
 
     Reads keys and values once, writes O, largest and weight (op.py); 4 D operations and one power a score.
     """
-    query_block, pair, tile, head = place_of(queries, QUERIES, heads)
+    query_blocks = tl.cdiv(queries, QUERIES)
+    query_block = tl.program_id(0) % query_blocks
+    pair = tl.program_id(0) // query_blocks
+    tile = (pair // heads).to(tl.int64)
+    head = (pair % heads).to(tl.int64)
     p_key += tile * kb + head * kh
     p_value += tile * vb + head * vh
     p_valid += tile * keys

@@ -14,14 +14,6 @@ EDGE = tl.constexpr(2)  # besides, the walked side ends, or some keys are at ext
 
 
 @triton.jit
-def place_of(tokens, TOKENS: tl.constexpr, heads):
-    """This program's block of TOKENS own tokens, its (tile, head) pair, its tile and its head."""
-    blocks = tl.cdiv(tokens, TOKENS)
-    pair = tl.program_id(0) // blocks
-    return tl.program_id(0) % blocks, pair, (pair // heads).to(tl.int64), (pair % heads).to(tl.int64)
-
-
-@triton.jit
 def run_of(KIND: tl.constexpr, edges, mixed, blocks):
     """First and last + 1 of the blocks of one kind in a program's order: edges, mixed ones, far ones."""
     if KIND == EDGE:

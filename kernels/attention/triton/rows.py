@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .primitives import at_extra, load_rows, place_of, row_keys, store_bias
+from .primitives import at_extra, load_rows, row_keys, store_bias
 
 
 @triton.jit
@@ -25,10 +25,13 @@ def rows_kernel(
     float32 keeps f = 1 / weight apart; for half precisions c = largest + log2(weight), whose rounding is far below
     theirs, and f is 1. Reads queries, O and dO, writes 7 to 9 numbers a row.
     """
-    query_block, pair, tile, head = place_of(queries, QUERIES, heads)
+    query_blocks = tl.cdiv(queries, QUERIES)
+    pair = tl.program_id(0) // query_blocks
+    tile = (pair // heads).to(tl.int64)
+    head = (pair % heads).to(tl.int64)
     if not SHARED:
         p_table += head * buckets * (D if CONTEXTUAL else 1)
-    o_q = query_block * QUERIES + tl.arange(0, QUERIES)
+    o_q = tl.program_id(0) % query_blocks * QUERIES + tl.arange(0, QUERIES)
     o_d = tl.arange(0, BLOCK_D)
     m_q = o_q < queries
     o_row = pair.to(tl.int64) * queries + o_q
