@@ -38,15 +38,6 @@ def plan(p_edges, split, splits, columns, ANCHORED: tl.constexpr, COLUMNS: tl.co
 
 
 @triton.jit
-def run_of(COMPARE: tl.constexpr, begin, edge, inside, outside, after, end):
-    """Tiles of one of ``plan``'s two kinds: first and number of its first run, first of its second, number of all."""
-    if COMPARE:
-        return edge, inside - edge, outside, (inside - edge) + (after - outside)
-    else:
-        return begin, edge - begin, after, (edge - begin) + (end - after)
-
-
-@triton.jit
 def walk(t, first, count, second):
     """The t-th of a run of ``count`` that starts at ``first`` and goes on at ``second``."""
     return tl.where(t < count, first + t, second + t - count)
@@ -137,15 +128,20 @@ def forward_kernel(
         b_m = tl.full([ROWS], float("-inf"), tl.float32)
         b_z = tl.zeros([ROWS], tl.float32)
         b_rival = tl.full([ROWS], float("-inf"), tl.float32)
-        for compare in tl.static_range(1, -1, -1):
-            first, count, second, tiles = run_of(compare, begin, edge, inside, outside, after, end)
-            for t in range(0, tiles):
-                b_m, b_z, b_rival = _tile(
-                    b_m, b_z, b_rival, b_q, b_q_low, b_block, b_kind, o_r, m_r,
-                    walk(t, first, count, second), b_factor, columns,
-                    p_high, p_low, p_unit, p_shift, p_block, p_ring, p_modality,
-                    STRIDE, CHUNK, COLUMNS, FIXED, SPLIT, WIDE, compare, ACCURACY,
-                )  # fmt: skip
+        for t in range(0, (inside - edge) + (after - outside)):
+            b_m, b_z, b_rival = _tile(
+                b_m, b_z, b_rival, b_q, b_q_low, b_block, b_kind, o_r, m_r,
+                walk(t, edge, inside - edge, outside), b_factor, columns,
+                p_high, p_low, p_unit, p_shift, p_block, p_ring, p_modality,
+                STRIDE, CHUNK, COLUMNS, FIXED, SPLIT, WIDE, True, ACCURACY,
+            )  # fmt: skip
+        for t in range(0, (edge - begin) + (end - after)):
+            b_m, b_z, b_rival = _tile(
+                b_m, b_z, b_rival, b_q, b_q_low, b_block, b_kind, o_r, m_r,
+                walk(t, begin, edge - begin, after), b_factor, columns,
+                p_high, p_low, p_unit, p_shift, p_block, p_ring, p_modality,
+                STRIDE, CHUNK, COLUMNS, FIXED, SPLIT, WIDE, False, ACCURACY,
+            )  # fmt: skip
         o_z = split * rows + o_out
         tl.store(p_z + o_z, b_z, mask=m_r)
         if not FIXED:
