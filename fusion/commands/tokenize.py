@@ -79,13 +79,13 @@ def _tokenizers() -> dict[str, Any]:
         FiniteScalarQuantizer,
         MeanScaleBins,
         MuLaw,
-        PatchTokenizer,
         QuantileBins,
         ResidualVectorQuantizer,
         SymbolicAggregate,
         UniformBins,
         VectorQuantizer,
     )
+    from fusion.tokenizers import PatchTokenizer
 
     def residual() -> ResidualVectorQuantizer:
         return ResidualVectorQuantizer(64, 256, 4, restart_below=0.1)

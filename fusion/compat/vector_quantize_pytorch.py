@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..kernels.quantize import vector_quantize
-from ..kernels.quantize.learning import draw_rows, joint_statistics, kmeans
+from ..kernels.quantize.clustering import draw_rows, joint_statistics, kmeans
 
 __all__ = ["FSQ", "VectorQuantize"]
 

@@ -32,7 +32,7 @@ class TokenFusionConfig:
         modalities: with mean and std per band where known.
         grid: patches per tile (rows, columns), the same for every modality.
         tokenizers: by modality, ``{"kind": ..., further settings}``; a modality without an entry has that of its
-            kind in :data:`DEFAULTS`. Kinds and settings: see :mod:`fusion.token_fusion.tokenizers`.
+            kind in :data:`DEFAULTS`. Kinds and settings: see :mod:`fusion.tokenizers.registry`.
         dim, depth, heads, width: of the transformer: width of a token, blocks, attention heads, hidden width of the
             feed-forwards.
         dropout: of the branches and of the attention weights.

@@ -162,7 +162,7 @@ def counterfactual(
 
 def calendar(model: nn.Module, name: str) -> np.ndarray:
     """(T,) days of the values of a series."""
-    regular = model.tokenizer.parts[name].calendar
+    regular = model.tokenizer.part(name).calendar
     return regular.times(regular.length, 1).double().numpy()
 
 

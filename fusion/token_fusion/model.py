@@ -13,7 +13,7 @@ from ..kernels import RelativeAttention
 from ..layers import Encoding, TransformerBlock
 from .config import TokenFusionConfig
 from .embedding import CodeTables, PlaceEmbedding, relation_buckets
-from .tokenizers import TileTokenizer
+from .tile_tokenizer import TileTokenizer
 from .tokens import Tokens
 
 __all__ = ["Encoded", "Encoding", "TokenFusion"]
@@ -50,7 +50,7 @@ class TokenFusion(nn.Module):
         self.config = config
         self.tokenizer = TileTokenizer(config)
         layout = self.tokenizer.layout
-        ordinal = {name: part.ordinal for name, part in self.tokenizer.parts.items()}
+        ordinal = {name: part.ordinal for name, part in self.tokenizer.by_name().items()}
         bucket, place = relation_buckets(layout)
         self.codes = CodeTables(layout, ordinal, config.dim)
         self.place = PlaceEmbedding(layout, config.dim)
@@ -112,7 +112,7 @@ class TokenFusion(nn.Module):
 
     def logits(self, hidden: Tensor, name: str) -> Tensor:
         """States (B, N_m, D) of a modality's tokens -> scores (B, N_m, K), -inf for codes a channel does not have."""
-        part, table = self.tokenizer.parts[name], self.codes[name]
+        part, table = self.tokenizer.part(name), self.codes[name]
         channel = part.places.channel.to(hidden.device)
         rows = self.to_scores(hidden)
         by_channel = [rows[:, channel == c] @ weight.T for c, weight in enumerate(table)]

@@ -203,7 +203,7 @@ class MaskedPrediction:
             rows = states[:, inside][asked]  # (R, D)
             codes = tokens.codes[:, slots[inside]][asked]
             channel = tokens.layout.channel.to(codes.device)[slots[inside]].expand(asked.shape)[asked]
-            ordinal = model.tokenizer.parts[name].ordinal.to(codes.device)
+            ordinal = model.tokenizer.part(name).ordinal.to(codes.device)
             table = model.codes[name]
             loss = masked_cross_entropy(rows, table, channel, codes, self.spread * ordinal[channel].float())
             count, sample = asked.sum(1), asked.nonzero()[:, 0]  # (B,), (R,)

@@ -1,8 +1,8 @@
-"""Quantization of vectors and series: look-ups, codebooks that learn, tokenizers."""
+"""Quantization of vectors and series: nearest codes and bins, codebooks that learn, deterministic tokenizers."""
 
+from .clustering import kmeans
 from .codebooks import VectorQuantizer, code_usage
 from .composites import FiniteScalarQuantizer, ProductVectorQuantizer, ResidualVectorQuantizer
-from .learning import kmeans, train_tokenizer
 from .op import (
     bin_decode,
     bin_encode,
@@ -12,16 +12,17 @@ from .op import (
     nearest_code,
     vector_quantize,
 )
-from .patches import PatchTokenizer
-from .tokenizers import MeanScaleBins, MuLaw, QuantileBins, SymbolicAggregate, UniformBins
+from .quantizer import Quantizer
+from .scaled import MeanScaleBins, SymbolicAggregate
+from .tokenizers import MuLaw, QuantileBins, UniformBins
 
 __all__ = [
     "FiniteScalarQuantizer",
     "MeanScaleBins",
     "MuLaw",
-    "PatchTokenizer",
     "ProductVectorQuantizer",
     "QuantileBins",
+    "Quantizer",
     "ResidualVectorQuantizer",
     "SymbolicAggregate",
     "UniformBins",
@@ -34,6 +35,5 @@ __all__ = [
     "finite_scalar_quantize",
     "kmeans",
     "nearest_code",
-    "train_tokenizer",
     "vector_quantize",
 ]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from .clustering import draw_rows, joint_statistics, kmeans
 from .eager import working_dtype
-from .learning import draw_rows, joint_statistics, kmeans
 from .op import GRADIENTS, METRICS, code_decode, nearest_code, vector_quantize
+from .quantizer import Quantizer
 
 __all__ = ["VectorQuantizer", "code_usage"]
 
@@ -30,11 +32,7 @@ def perplexity(counts: Tensor) -> float:
     return float(torch.exp(torch.special.entr(share).sum()))
 
 
-def _mirror_started(module: nn.Module, _: object) -> None:
-    module._started = bool(module.started)
-
-
-class VectorQuantizer(nn.Module):
+class VectorQuantizer(Quantizer):
     """Vector quantization with a codebook that learns: moving averages or gradients, k-means start, restarts.
 
     Args:
@@ -58,6 +56,12 @@ class VectorQuantizer(nn.Module):
     :meth:`start` yourself to choose the vectors. Under DDP every rank must take part in every training step; a rank
     may have fewer vectors, or none.
     """
+
+    codebook: Tensor  # (K, D)
+    counts: Tensor  # (K,)
+    sums: Tensor  # (K, D)
+    updates: Tensor  # ()
+    started: Tensor  # () bool
 
     def __init__(
         self,
@@ -86,7 +90,7 @@ class VectorQuantizer(nn.Module):
         if not 0 <= decay < 1:
             raise ValueError(f"VectorQuantizer: decay must be in [0, 1), got {decay}")
         self.dim, self.codebook_size = dim, codes
-        self.bits = math.log2(codes)  # of information in the code of one vector
+        self.bits = math.log2(codes)
         self.metric, self.learning, self.gradient = metric, learning, gradient
         self.decay, self.commitment, self.restart_below = decay, commitment, restart_below
         self.seed, self.group = seed, group
@@ -100,7 +104,6 @@ class VectorQuantizer(nn.Module):
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self.register_buffer("started", torch.zeros((), dtype=torch.bool))
         self._started = False  # mirrors the buffer, which a GPU could only tell by waiting
-        self.register_load_state_dict_post_hook(_mirror_started)
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, codes={self.codebook_size}, metric={self.metric}, learning={self.learning}"
@@ -159,6 +162,10 @@ class VectorQuantizer(nn.Module):
         error = nn.functional.embedding(codes.clamp_min(0), self._unit(self.codebook)) - x
         error = torch.where(finite[..., None], error, 0)
         return error.square().sum() / (finite.sum() * self.dim).clamp_min(1)
+
+    def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state, prefix, *args)
+        self._started = bool(self.started)
 
     @torch.no_grad()
     def _update(self, x: Tensor, codes: Tensor) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from functools import reduce
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +13,12 @@ from torch import Tensor, nn
 from .codebooks import VectorQuantizer
 from .eager import working_dtype
 from .op import FORMS, check_levels, finite_scalar_quantize, pass_gradient
+from .quantizer import Quantizer
 
 __all__ = ["FiniteScalarQuantizer", "ProductVectorQuantizer", "ResidualVectorQuantizer"]
 
 
-class ResidualVectorQuantizer(nn.Module):
+class ResidualVectorQuantizer(Quantizer):
     """Each layer quantizes what the layers before it left over (Zeghidour et al. 2021, Algorithm 1).
 
     Args:
@@ -33,7 +35,7 @@ class ResidualVectorQuantizer(nn.Module):
             raise ValueError("ResidualVectorQuantizer: a remainder has a length, so metric must be 'l2'")
         seed = options.pop("seed", 0)
         self.layers = nn.ModuleList(VectorQuantizer(dim, codes, seed=seed + i, **options) for i in range(layers))
-        self.dim, self.codebook_size, self.gradient = dim, codes, self.layers[0].gradient
+        self.dim, self.codebook_size, self.gradient = dim, codes, self._each()[0].gradient
         self.bits = layers * math.log2(codes)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -53,17 +55,21 @@ class ResidualVectorQuantizer(nn.Module):
     def encode(self, x: Tensor) -> Tensor:
         """(..., D) -> codes (..., Q)."""
         left, codes = x.to(working_dtype(x)), []
-        for layer in self.layers:
+        for layer in self._each():
             codes.append(layer.encode(left))
             left = left - layer.decode(codes[-1])
         return torch.stack(codes, -1)
 
     def decode(self, codes: Tensor) -> Tensor:
         """codes (..., q), q <= Q: the first layers alone give a coarser answer -> (..., D)."""
-        return sum(layer.decode(code) for layer, code in zip(self.layers, codes.unbind(-1), strict=False))
+        parts = [layer.decode(code) for layer, code in zip(self._each(), codes.unbind(-1), strict=False)]
+        return reduce(torch.add, parts)
+
+    def _each(self) -> list[VectorQuantizer]:
+        return cast(list[VectorQuantizer], list(self.layers))
 
 
-class ProductVectorQuantizer(nn.Module):
+class ProductVectorQuantizer(Quantizer):
     """Cuts a vector into parts of equal size, each with a codebook of its own (Jegou et al. 2011).
 
     Args:
@@ -90,16 +96,19 @@ class ProductVectorQuantizer(nn.Module):
 
     def encode(self, x: Tensor) -> Tensor:
         """(..., D) -> codes (..., M)."""
-        parts = zip(self.parts, x.chunk(len(self.parts), -1), strict=True)
+        parts = zip(self._each(), x.chunk(len(self.parts), -1), strict=True)
         return torch.stack([quantizer.encode(part) for quantizer, part in parts], -1)
 
     def decode(self, codes: Tensor) -> Tensor:
         """codes (..., M) -> (..., D)."""
-        parts = zip(self.parts, codes.unbind(-1), strict=True)
+        parts = zip(self._each(), codes.unbind(-1), strict=True)
         return torch.cat([quantizer.decode(code) for quantizer, code in parts], -1)
 
+    def _each(self) -> list[VectorQuantizer]:
+        return cast(list[VectorQuantizer], list(self.parts))
 
-class FiniteScalarQuantizer(nn.Module):
+
+class FiniteScalarQuantizer(Quantizer):
     """:func:`finite_scalar_quantize` with the interface of the learning quantizers. It has nothing to learn.
 
     Args:
@@ -135,9 +144,9 @@ class FiniteScalarQuantizer(nn.Module):
                 f"got {int(codes.min())}..{int(codes.max())}"
             )
         digits, rest = [], codes.clamp_min(0)
-        for level in self.levels:
-            digits.append(rest % level)
-            rest = rest // level
+        for count in self.levels:
+            digits.append(rest % count)
+            rest = rest // count
         level = torch.stack(digits, -1).float()  # (..., D)
         size = torch.tensor(self.levels, dtype=torch.float32, device=codes.device)
         half = (size / 2).floor()

@@ -9,16 +9,11 @@ import pytest
 import torch
 
 from fusion.kernels.quantize import (
-    FiniteScalarQuantizer,
     MeanScaleBins,
     MuLaw,
-    PatchTokenizer,
-    ProductVectorQuantizer,
     QuantileBins,
-    ResidualVectorQuantizer,
     SymbolicAggregate,
     UniformBins,
-    VectorQuantizer,
 )
 
 nan = math.nan
@@ -128,11 +123,10 @@ def test_pointwise_codes_keep_the_series_shape(make):
     assert single.encode(x[1, 0]).shape == (101,)
 
 
-@pytest.mark.parametrize("make", [*ALL, lambda: PatchTokenizer(VectorQuantizer(8, 16), patch=4, hidden=8)])
+@pytest.mark.parametrize("make", ALL)
 def test_a_state_dict_restores_the_tokenizer(make, tmp_path):
     x = walks(9)
-    tokenizer = make()
-    tokenizer = tokenizer.fit(x, steps=3) if isinstance(tokenizer, PatchTokenizer) else tokenizer.fit(x)
+    tokenizer = make().fit(x)
     torch.save(tokenizer.state_dict(), tmp_path / "state.pt")
     restored = make().eval()
     restored.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
@@ -183,41 +177,6 @@ def test_segments_need_not_divide_the_length():
     assert torch.equal(tokenizer.encode(even)[0], tokenizer.encode(odd)[0])
 
 
-@pytest.mark.parametrize(
-    "quantizer",
-    [
-        None,
-        lambda: VectorQuantizer(16, 32, restart_below=0.1),
-        lambda: FiniteScalarQuantizer([8, 5, 5, 5]),
-        lambda: ResidualVectorQuantizer(16, 32, 2, restart_below=0.1),
-        lambda: ProductVectorQuantizer(16, 32, 2, restart_below=0.1),
-    ],
-)
-def test_patch_tokenizer_learns(quantizer):
-    phase = torch.rand(40, 1, 1) * 6.28
-    x = 20 + 10 * torch.sin(torch.arange(50) * 0.3 + phase)
-    x[:5, :, :17] = nan
-    tokenizer = PatchTokenizer(quantizer and quantizer(), patch=8, hidden=16, blocks=1)
-    before = tokenizer.eval().train().forward(x)[0].sub(x).nan_to_num().square().mean().sqrt()
-    tokenizer.fit(x, steps=80)
-    assert tokenizer.reconstruction_error(x) < min(4.0, before.item())
-    codes, scale = tokenizer.encode(x)
-    assert codes.shape[:3] == (40, 1, 7)
-    assert (codes[:5, :, :2] == -1).all()
-    assert (codes[5:] >= 0).all()
-    assert torch.equal(tokenizer.reconstruct(x).isnan()[:5, 0].sum(1), torch.full((5,), 16))
-    assert tokenizer.decode(codes, scale).shape == (40, 1, 56)
-
-
-def test_patch_tokenizer_gradients_are_finite_with_gaps():
-    tokenizer = PatchTokenizer(VectorQuantizer(8, 16), patch=4, hidden=8, blocks=1).train()
-    _, codes, loss = tokenizer(walks(4, 41))
-    loss.backward()
-    assert codes.shape == (4, 3, 11)
-    for name, parameter in tokenizer.named_parameters():
-        assert parameter.grad.isfinite().all(), name
-
-
 def test_real_temperatures_cost_more_bits_for_less_error(data_dir):
     with open(data_dir("daily_temperature_stations") / "tmean_2019.csv") as file:
         rows = list(csv.reader(file))[1:]
@@ -243,8 +202,8 @@ def test_real_temperatures_cost_more_bits_for_less_error(data_dir):
         (lambda: MeanScaleBins(4), ValueError, "vocabulary=4"),
         (lambda: MeanScaleBins().decode(torch.zeros(3).long()), TypeError, "pass what encode returned"),
         (lambda: SymbolicAggregate(8, 1), ValueError, "alphabet=1"),
-        (lambda: PatchTokenizer(patch=0), ValueError, "patch=0"),
-        (lambda: PatchTokenizer().fit(torch.full((1, 1, 9), nan)), ValueError, "no finite value"),
+        (lambda: UniformBins(4, channels=2).fit(torch.zeros(1, 3, 5)), ValueError, "made for 2 variables, got 3"),
+        (lambda: MuLaw(channels=2).fit(torch.zeros(1, 3, 5)), ValueError, "made for 2 variables, got 3"),
     ],
 )
 def test_bad_arguments_are_named(call, error, says):
@@ -269,3 +228,35 @@ def test_a_tokenizer_fitted_again_forgets_its_first_bins():
     assert tokenizer.encode(torch.tensor([0.9])).tolist() == [0]
     tokenizer.edges.mul_(0.1)
     assert tokenizer.encode(torch.tensor([0.75])).tolist() == [7]
+
+
+MADE_FOR_THREE = [
+    lambda: UniformBins(64, channels=3),
+    lambda: QuantileBins(64, channels=3),
+    lambda: MuLaw(63, channels=3),
+]
+
+
+@pytest.mark.parametrize("make", MADE_FOR_THREE)
+def test_buffers_have_their_final_shapes_before_the_fit(make):
+    x = walks()
+    x[:, 2] = x[:, 2].round()  # ties: quantiles merge
+    fresh, tokenizer = make(), make().fit(x)
+    assert {k: v.shape for k, v in fresh.state_dict().items()} == {
+        k: v.shape for k, v in tokenizer.state_dict().items()
+    }
+    assert tokenizer.sizes.shape == (3,)
+    assert tokenizer.code_values().shape == (3, 64)
+    if not isinstance(fresh, MuLaw):  # which need not be fitted
+        with pytest.raises(RuntimeError, match="not fitted"):
+            fresh.encode(x)
+    codes = tokenizer.encode(x)
+    assert all(int(codes[:, c].max()) < tokenizer.sizes[c] for c in range(3))
+    values = tokenizer.code_values()[torch.arange(3)[:, None], codes.clamp_min(0)]
+    assert torch.equal(values[codes >= 0], tokenizer.decode(codes)[codes >= 0])
+
+
+def test_a_margin_lets_uniform_bins_reach_beyond_what_was_seen():
+    tokenizer = UniformBins(10, margin=0.1).fit(torch.tensor([0.0, 10.0]))
+    assert tokenizer.edges[0, [0, -1]].tolist() == pytest.approx([-1, 11])
+    assert UniformBins(10, low=0.0, high=1.0, channels=2).sizes.tolist() == [10, 10]

@@ -186,7 +186,7 @@ class Brightness(nn.Module):
 
 
 def test_an_external_tokenizer_takes_part():
-    from fusion.token_fusion import tokenizers
+    from fusion.tokenizers import registry
 
     register_tokenizer("brightness", Brightness)
     try:
@@ -198,7 +198,7 @@ def test_an_external_tokenizer_takes_part():
         with pytest.raises(ValueError, match="already known"):
             register_tokenizer("brightness", Brightness)
     finally:
-        del tokenizers._IMAGE["brightness"]
+        del registry._IMAGE["brightness"]
 
 
 @pytest.mark.parametrize(

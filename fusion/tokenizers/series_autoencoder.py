@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .codebooks import VectorQuantizer
+from ..kernels import VectorQuantizer
+from ..kernels.quantize import Quantizer
+from ..kernels.quantize.scaled import SCALE_BITS, Encoded, with_scale
+from ..kernels.quantize.tokenizers import Tokenizer
 from .learning import train_tokenizer
-from .tokenizers import SCALE_BITS, Encoded, Tokenizer, apart
 
 __all__ = ["PatchTokenizer"]
 
@@ -25,7 +27,7 @@ class _Block(nn.Module):
         return x + self.layers(x)
 
 
-class PatchTokenizer(Tokenizer):
+class PatchTokenizer(Tokenizer[Encoded]):
     """Series to one code a patch of ``patch`` values, learned (the VQ-VAE of TOTEM, Talukder et al. 2024).
 
     Every variable of every place is a series of its own, normalised by its mean and deviation, which are kept as side
@@ -40,7 +42,7 @@ class PatchTokenizer(Tokenizer):
     """
 
     def __init__(
-        self, quantizer: nn.Module | None = None, *, patch: int = 8, hidden: int = 64, blocks: int = 2
+        self, quantizer: Quantizer | None = None, *, patch: int = 8, hidden: int = 64, blocks: int = 2
     ) -> None:
         super().__init__()
         if patch < 1 or hidden < 1 or blocks < 0:
@@ -48,8 +50,8 @@ class PatchTokenizer(Tokenizer):
                 f"PatchTokenizer: patch, hidden >= 1 and blocks >= 0, got patch={patch}, hidden={hidden}, "
                 f"blocks={blocks}"
             )
-        self.quantizer = quantizer or VectorQuantizer(64, 256, restart_below=0.1)
-        self.codebook_size, self.patch = self.quantizer.codebook_size, patch
+        self.quantizer: Quantizer = quantizer or VectorQuantizer(64, 256, restart_below=0.1)
+        self.patch = patch
         self.encoder = nn.Sequential(
             nn.Conv1d(2, hidden, patch, stride=patch),  # the values, and which of them were observed
             *(_Block(hidden) for _ in range(blocks)),
@@ -60,6 +62,14 @@ class PatchTokenizer(Tokenizer):
             *(_Block(hidden) for _ in range(blocks)),
             nn.ConvTranspose1d(hidden, 1, patch, stride=patch),
         )
+
+    @property
+    def codebook_size(self) -> int:
+        return self.quantizer.codebook_size
+
+    def tokens(self, length: int) -> int:
+        """P, number of patches of a series of ``length`` values."""
+        return -(-length // self.patch)
 
     def forward(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Series (..., T) -> reconstruction (..., T), codes (..., P) or (..., P, Q), loss ().
@@ -76,7 +86,7 @@ class PatchTokenizer(Tokenizer):
         return reconstruction.reshape(values.shape), self._unflatten(codes, values.shape), loss
 
     def fit(
-        self, values: Tensor, *, steps: int = 600, batch: int = 64, learning_rate: float = 2e-3, seed: int = 0
+        self, values: Tensor, *, steps: int = 600, batch_size: int = 64, lr: float = 2e-3, seed: int = 0
     ) -> PatchTokenizer:
         """Trains with AdamW on ``steps`` batches of series drawn from (B, C, T), then switches to evaluation.
 
@@ -86,8 +96,7 @@ class PatchTokenizer(Tokenizer):
         series = series[series.isfinite().any(1)]
         if series.shape[0] == 0:
             raise ValueError(f"PatchTokenizer.fit: series {tuple(values.shape)} have no finite value")
-        train_tokenizer(self, series, steps=steps, batch=batch, learning_rate=learning_rate, seed=seed)
-        return self
+        return train_tokenizer(self, series, steps=steps, batch_size=batch_size, lr=lr, seed=seed)
 
     @torch.no_grad()
     def encode(self, values: Tensor) -> Encoded:
@@ -99,7 +108,7 @@ class PatchTokenizer(Tokenizer):
     @torch.no_grad()
     def decode(self, codes: Tensor | Encoded, scale: Tensor | None = None, length: int | None = None) -> Tensor:
         """Codes and scales as :meth:`encode` gives them -> float32 series (..., length), by default P * patch."""
-        codes, scale = apart(codes, scale)
+        codes, scale = with_scale(codes, scale)
         leading = scale.shape[:-1]
         quantized = self.quantizer.decode(codes.reshape(-1, *codes.shape[len(leading) :]))  # (N, P, D)
         decoded = self.decode_vectors(quantized)[..., :length]
@@ -117,8 +126,7 @@ class PatchTokenizer(Tokenizer):
         return self.decode(self.encode(values), length=values.shape[-1])
 
     def rate(self, length: int) -> float:
-        patches = -(-length // self.patch)
-        return (patches * self.quantizer.bits + 2 * SCALE_BITS) / length
+        return (self.tokens(length) * self.quantizer.bits + 2 * SCALE_BITS) / length
 
     def _normalise(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Series (..., T) -> (N, T) with mean 0 and deviation 1, NaN where missing; mean and deviation (N, 2)."""

@@ -1,14 +1,14 @@
-"""What codebooks that learn share: rows drawn and statistics summed alike on every rank, and k-means."""
+"""What codebooks are found by: rows drawn and statistics summed alike on every rank, and k-means."""
 
 from __future__ import annotations
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from .op import code_statistics, nearest_code
 
-__all__ = ["draw_rows", "joint_statistics", "kmeans", "train_tokenizer"]
+__all__ = ["draw_rows", "joint_statistics", "kmeans"]
 
 SAMPLE_PER_CODE = 256  # more rows than this a code do not move k-means visibly, and cost time
 
@@ -40,7 +40,7 @@ def joint_sum(group: dist.ProcessGroup | None, *tensors: Tensor) -> list[Tensor]
         return list(tensors)
     flat = torch.cat([t.reshape(-1) for t in tensors])
     dist.all_reduce(flat, group=group)
-    parts = flat.split([t.numel() for t in tensors])
+    parts = flat.split_with_sizes([t.numel() for t in tensors])
     return [part.view_as(t) for part, t in zip(parts, tensors, strict=True)]
 
 
@@ -106,24 +106,3 @@ def kmeans(
         if metric == "cosine":
             codebook = torch.nn.functional.normalize(codebook, dim=1)
     return codebook
-
-
-def train_tokenizer(
-    tokenizer: nn.Module, examples: Tensor, *, steps: int, batch: int, learning_rate: float = 2e-3, seed: int = 0
-) -> None:
-    """Trains with AdamW on ``steps`` batches drawn from ``examples`` (N, ...), then switches to evaluation.
-
-    ``tokenizer(examples)`` returns reconstruction, codes and the loss (). The same seed draws the same batches.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(tokenizer.parameters(), lr=learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
-    tokenizer.train()
-    for _ in range(steps):
-        drawn = torch.randint(len(examples), (min(batch, len(examples)),), generator=generator)
-        _, _, loss = tokenizer(examples[drawn.to(examples.device)])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    tokenizer.eval()

@@ -7,7 +7,7 @@ import math
 import torch
 
 from fusion.data import Modality
-from fusion.token_fusion.textons import PatchTextons
+from fusion.tokenizers import PatchTextons
 
 PHOTO = Modality("photo", "image", ("NIR", "R"), 1.0, 8, "8 bit", (100.0, 60.0), (30.0, 20.0))
 
@@ -28,7 +28,7 @@ def patches(kind: str, count: int, seed: int = 0) -> torch.Tensor:
 
 def fitted(codes: int = 3) -> PatchTextons:
     textons = PatchTextons(PHOTO, codes)
-    textons.learn(torch.cat([patches(kind, 100) for kind in ("flat", "rows", "spots")]))
+    textons.fit(torch.cat([patches(kind, 100) for kind in ("flat", "rows", "spots")]))
     return textons
 
 
@@ -53,5 +53,5 @@ def test_weights_travel_and_pixels_have_no_texture():
     assert again.encode(patches("rows", 5)).equal(fitted().encode(patches("rows", 5)))
     pixel = PatchTextons(Modality("x", "image", ("a",), 1.0, 1), 4)
     values = torch.tensor([0.0, 1.0, 5.0, 9.0]).repeat(20).reshape(-1, 1, 1, 1)
-    pixel.learn(values)
+    pixel.fit(values)
     torch.testing.assert_close(pixel.decode(pixel.encode(values)), values, rtol=0, atol=1e-4)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..data.modality import Modality
 from ..kernels import VectorQuantizer
+from .image_patches import LearnedPatchCodec
 
 __all__ = ["PatchTextons"]
 
 _FAINT = 0.05  # of a band's standard deviation; contrasts below it count as none
 
 
-class PatchTextons(nn.Module):
+class PatchTextons(LearnedPatchCodec):
     """One of K textons a patch: clusters of colour and contrast, after Leung and Malik (IJCV 2001).
 
     A patch is described by the mean of every band, and by the logarithms of its standard deviation and of its mean
@@ -26,19 +29,17 @@ class PatchTextons(nn.Module):
         codes: K.
     """
 
+    centre: Tensor  # (4 C,) of the features
+    scale: Tensor
+
     def __init__(self, modality: Modality, codes: int = 256) -> None:
-        super().__init__()
-        self.codebook_size, self.size = codes, modality.patch_size
+        super().__init__(modality, codes)
         features = 4 * modality.channels
         self.quantizer = VectorQuantizer(features, codes)
-        mean = torch.tensor(modality.mean or (0.0,) * modality.channels)
-        std = torch.tensor(modality.std or (1.0,) * modality.channels).clamp_min(1e-12)
-        self.register_buffer("mean", mean[:, None, None], persistent=False)
-        self.register_buffer("std", std[:, None, None], persistent=False)
         self.register_buffer("centre", torch.zeros(features))
         self.register_buffer("scale", torch.ones(features))
 
-    def learn(self, patches: Tensor, *, steps: int = 0, seed: int = 0) -> None:
+    def fit(self, patches: Tensor, *, steps: int = 0, seed: int = 0) -> Self:
         """Finds the centres in (R, C, h, w); there are no ``steps`` to it."""
         features = self._features(patches)
         self.centre.copy_(features.mean(0))
@@ -46,6 +47,7 @@ class PatchTextons(nn.Module):
         self.scale.copy_(torch.where(spread > 1e-6, spread, 1.0))
         self.quantizer.seed = seed
         self.quantizer.start((features - self.centre) / self.scale)
+        return self
 
     def encode(self, patches: Tensor) -> Tensor:
         """(R, C, h, w) -> codes (R,)."""
@@ -55,13 +57,13 @@ class PatchTextons(nn.Module):
         """(R,) -> patches (R, C, h, w) of the textons' mean colours."""
         features = self.quantizer.decode(codes) * self.scale + self.centre
         colour = features[:, : len(self.mean), None, None] * self.std + self.mean
-        return colour.expand(-1, -1, self.size, self.size)
+        return colour.expand(-1, *self.shape)
 
     def _features(self, patches: Tensor) -> Tensor:
         """(R, C, h, w) -> (R, 4 C): colours first."""
-        x = (patches - self.mean) / self.std
+        x = self.standardised(patches)
         rows, columns = (
-            x.diff(dim=axis).abs().flatten(2).mean(2) if self.size > 1 else torch.zeros_like(x[..., 0, 0])
+            x.diff(dim=axis).abs().flatten(2).mean(2) if self.shape[1] > 1 else torch.zeros_like(x[..., 0, 0])
             for axis in (2, 3)
         )
         contrast = torch.cat([x.flatten(2).std(2, correction=0), rows, columns], 1)
