@@ -54,7 +54,7 @@ def generate(
     from pathlib import Path
 
     from fusion.commands.session import begin, finish
-    from fusion.experiments.tokens import examine
+    from fusion.workflow import examine
 
     source = Path(run)
     folder = Path(out) if out else (source if source.is_dir() else source.parent) / "generate"

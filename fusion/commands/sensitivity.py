@@ -41,8 +41,8 @@ def sensitivity(
     from pathlib import Path
 
     from fusion.commands.session import begin, finish
-    from fusion.experiments.tokens import examine
     from fusion.training import load_finetuned
+    from fusion.workflow import examine
 
     source = Path(run)
     folder = Path(out) if out else (source if source.is_dir() else source.parent) / "sensitivity"

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from ..data.tiles import TileBatch
 from .edits import Edit, add, assign, edit_from, exchange, hide, hide_tokens, paste, shift_days, take
 from .generate import expect, generate, require_token_fusion
+from .model import TokenFusion
 
 __all__ = [
     "Change",
@@ -117,7 +117,7 @@ def compare(before: Any, after: Any, days: Any, *, period: float = YEAR) -> Chan
 
 
 def counterfactual(
-    model: nn.Module,
+    model: TokenFusion,
     tiles: TileBatch,
     edit: Edit,
     target: str,
@@ -160,9 +160,15 @@ def counterfactual(
     return Counterfactual(*profiles, days, compare(*profiles, days))
 
 
-def calendar(model: nn.Module, name: str) -> np.ndarray:
-    """(T,) days of the values of a series."""
+def calendar(model: TokenFusion, name: str) -> np.ndarray:
+    """(T,) days of the values of a series.
+
+    Raises:
+        ValueError: no such modality, or an image.
+    """
     regular = model.tokenizer.part(name).calendar
+    if regular is None:
+        raise ValueError(f"calendar: {name!r} is an image and has no days")
     return regular.times(regular.length, 1).double().numpy()
 
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from ..data.tiles import TileBatch
 from . import decoding
 from .decoding import Cooling, Schedule, Scheme
+from .model import TokenFusion
 from .tokens import Tokens
 
-__all__ = ["Generated", "condition", "evaluating", "expect", "generate", "quantile"]
-
+__all__ = ["Generated", "condition", "evaluating", "expect", "generate", "quantile", "require_token_fusion"]
 
 CHUNK = 1 << 22  # probabilities at a time
 
@@ -45,7 +45,7 @@ class Generated:
 
 @torch.no_grad()
 def generate(
-    model: nn.Module,
+    model: TokenFusion,
     tiles: TileBatch | Tokens,
     targets: Sequence[str],
     *,
@@ -114,7 +114,7 @@ def generate(
 
 
 @torch.no_grad()
-def expect(model: nn.Module, tiles: TileBatch | Tokens, target: str, *, given: Sequence[str] | None = None) -> Tensor:
+def expect(model: TokenFusion, tiles: TileBatch | Tokens, target: str, *, given: Sequence[str] | None = None) -> Tensor:
     """The expected values of a modality, (B, ...) as the tokenizer's ``expected``: one step, no draw.
 
     The best single guess in squared error that the model has; smoother than anything it would draw. Arguments and
@@ -130,7 +130,7 @@ def expect(model: nn.Module, tiles: TileBatch | Tokens, target: str, *, given: S
 
 
 def condition(
-    model: nn.Module, tiles: TileBatch | Tokens, targets: Sequence[str], given: Sequence[str] | None = None
+    model: TokenFusion, tiles: TileBatch | Tokens, targets: Sequence[str], given: Sequence[str] | None = None
 ) -> tuple[Tokens, Tensor]:
     """The tokens of B places, and which of them (B, N) may be seen when ``targets`` (possibly none) are wanted.
 
@@ -167,18 +167,17 @@ def condition(
     return tokens, visible
 
 
-def require_token_fusion(model: nn.Module) -> None:
-    """Refuses what cannot generate.
+def require_token_fusion(model: nn.Module) -> TokenFusion:
+    """``model``, if it is one that can generate.
 
     Raises:
         TypeError: ``model`` is no TokenFusion.
     """
-    from .model import TokenFusion
-
     if not isinstance(model, TokenFusion):
         inside = isinstance(getattr(model, "model", None), TokenFusion)
         hint = "give its .model" if inside else "pretrain one with `fusion pretrain --preset token-fusion`"
         raise TypeError(f"a TokenFusion is wanted, this is {type(model).__name__}; {hint}")
+    return model
 
 
 @contextmanager
@@ -216,7 +215,7 @@ class _Plan:
 
 
 def _draw(
-    model: nn.Module,
+    model: TokenFusion,
     tokens: Tokens,
     visible: Tensor,
     target: str,

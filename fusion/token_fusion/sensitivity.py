@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..data.tiles import TileBatch
 from .generate import condition, evaluating, require_token_fusion
+from .model import TokenFusion
 
 __all__ = ["Answer", "Measure", "Per", "Sensitivity", "head", "sensitivity"]
 
@@ -46,7 +47,7 @@ class Sensitivity:
 
 
 def sensitivity(
-    model: nn.Module,
+    model: TokenFusion,
     tiles: TileBatch | Iterable[TileBatch],
     target: str | Answer,
     *,
@@ -98,7 +99,7 @@ def head(module: nn.Module) -> Answer:
 
 
 def _each(
-    model: nn.Module, batch: TileBatch, target: str | Answer, given: Sequence[str] | None, measure: Measure
+    model: TokenFusion, batch: TileBatch, target: str | Answer, given: Sequence[str] | None, measure: Measure
 ) -> tuple[Tensor, Tensor]:
     """(B, N) sensitivity of every token, and which ones are visible."""
     layout = model.tokenizer.layout
@@ -120,7 +121,7 @@ def _each(
     return (gradient * embedded.detach()).sum(-1).abs(), visible
 
 
-def _shares(model: nn.Module, total: np.ndarray, count: np.ndarray, places: int, per: Per) -> Sensitivity:
+def _shares(model: TokenFusion, total: np.ndarray, count: np.ndarray, places: int, per: Per) -> Sensitivity:
     layout = model.tokenizer.layout
     modality, channel, time = (part.cpu().numpy() for part in (layout.modality, layout.channel, layout.time))
 
@@ -148,7 +149,7 @@ def _shares(model: nn.Module, total: np.ndarray, count: np.ndarray, places: int,
     return Sensitivity(by_modality, band, date, token, places)
 
 
-def _band(model: nn.Module, name: str, channel: int) -> str:
+def _band(model: TokenFusion, name: str, channel: int) -> str:
     """What a channel of a modality's tokens is called."""
     bands, channels = model.config.modality(name).bands, model.tokenizer.layout.channels(name)
     if channels == 1 and len(bands) > 1:

@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from fusion.experiments.tokens.common import mean_profile, profile_scores, ridge_profiles
+from fusion.evaluation.profile_baselines import mean_profile, ridge_profiles
+from fusion.evaluation.profile_scores import profile_scores
 from fusion.workflow import load_experiment, run_experiment
 
 IMAGES = ["aerial", "terrain", "location"]

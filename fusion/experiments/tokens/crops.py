@@ -12,13 +12,16 @@ import torch
 
 from ...data import ArrayTiles, Modality, TileDataset, fraction
 from ...evaluation import Features, ProbeResult, Row, Section, per_class, probe, score
+from ...evaluation.generation import compare, pictures
+from ...evaluation.model_profiles import inputs
+from ...evaluation.profile_scores import score_table
+from ...token_fusion.generate import require_token_fusion
 from ...training.systems import reinitialised
+from ...training.token_fusion import Recipe, learn, tokenize
+from ...training.token_heads import classify as tune
+from ...training.token_heads import representation
 from ...workflow import figures, scores
 from ...workflow.state import State
-from .common import score_table
-from .generation import compare, inputs, pictures
-from .learning import Recipe, learn, representation, tokenize
-from .learning import classify as tune
 
 __all__ = ["classify", "generate", "open_series"]
 
@@ -104,12 +107,14 @@ def generate(
 
     Args:
         how: arguments of :func:`fusion.token_fusion.generate.generate`.
-        others: further models by name, as arguments of :class:`~.learning.Recipe`, e.g. with other tokenizers; they
-            train on the same pixels.
+        others: further models by name, as arguments of :class:`~fusion.training.token_fusion.Recipe`, e.g. with other
+            tokenizers; they train on the same pixels.
         unit: of the target, for the report.
     """
     train, test = state.split("train"), state.split("test")
-    main = compare(state.model(model), train, test, target, given, samples=samples, seed=state.seed, how=how)
+    main = compare(
+        require_token_fusion(state.model(model)), train, test, target, given, samples=samples, seed=state.seed, how=how
+    )
     for name, settings in (others or {}).items():
         other = learn(train, Recipe.of(settings), state.seed)
         found = compare(other, train, test, target, given, samples=samples, seed=state.seed, how=how, baselines=False)
@@ -143,9 +148,10 @@ def classify(
 
     Args:
         draws: of the labels, for shares below one; all labels are used once.
-        tuning: arguments of :func:`fusion.experiments.tokens.learning.classify`.
+        tuning: arguments of :func:`fusion.training.token_heads.classify`.
     """
-    trained, known, unseen = state.model(model), state.split("labelled_train"), state.split("labelled_test")
+    trained = require_token_fusion(state.model(model))
+    known, unseen = state.split("labelled_train"), state.split("labelled_test")
     names = tuple(m.name for m in trained.config.modalities)
     seeds = [state.seed + k for k in range(draws)]
     shared: dict[str, Any] = {"shares": shares, "seeds": seeds, "modalities": names}

@@ -12,10 +12,11 @@ import torch
 
 from ...data import LandscapeTiles, TileBatch, TileDataset, collate
 from ...evaluation import Section, Table
+from ...evaluation.model_profiles import tile_statistics
 from ...evaluation.profiles import counterfactual_plot
 from ...token_fusion.counterfactual import Change, Edit, add, compare, counterfactual, exchange
+from ...token_fusion.generate import require_token_fusion
 from ...workflow.state import State
-from .common import tile_statistics
 
 __all__ = ["known_directions"]
 
@@ -71,7 +72,8 @@ def known_directions(
     known, unseen = state.split(train), state.split(test)
     if not isinstance(unseen, LandscapeTiles):
         raise ValueError("known_directions: only the built-in landscape knows what should happen")
-    fused, items, found, rows = state.model(model), [], {}, []
+    fused = require_token_fusion(state.model(model))
+    items, found, rows = [], {}, []
     unit, seed = fused.config.modality(target).unit, f"seed {state.seed}"
     cases = [
         _raised(known, unseen, given, raised),

@@ -22,10 +22,12 @@ from ...evaluation import (
     score,
 )
 from ...evaluation.plots import COLOURS, observed_predicted, panels, picture
+from ...token_fusion.generate import require_token_fusion
 from ...training.systems import reinitialised
+from ...training.token_fusion import tokenize
+from ...training.token_heads import regress, representation
 from ...workflow import scores
 from ...workflow.state import State
-from .learning import regress, representation, tokenize
 
 __all__ = ["downstream"]
 
@@ -53,10 +55,10 @@ def downstream(
 
     Args:
         modalities: those used; all that the model has by default.
-        tuning: arguments of :func:`~fusion.experiments.tokens.learning.regress`; ``scratch`` what differs for the
+        tuning: arguments of :func:`~fusion.training.token_heads.regress`; ``scratch`` what differs for the
             models trained from scratch, which may want longer.
     """
-    fused: Any = state.model(model)
+    fused = require_token_fusion(state.model(model))
     names = list(modalities or [m.name for m in fused.config.modalities])
     known, unseen = (state.split(split).with_modalities(names) for split in (labelled, test))
     seen, hidden = tokenize(fused, known), tokenize(fused, unseen)

@@ -17,12 +17,14 @@ import torch
 from ...data import ArrayTiles, Modality, fraction
 from ...data.flux_sites import FluxSites, read_flux_sites
 from ...evaluation import Picture, Section, Spread, Table, score
+from ...evaluation.model_profiles import inputs
 from ...evaluation.plots import observed_predicted
+from ...evaluation.profile_baselines import tabular_forest, tabular_ridge
 from ...training.systems import reinitialised
+from ...training.token_fusion import Recipe, learn, tokenize
+from ...training.token_heads import regress, representation
+from ...workflow.examine import sensitivity
 from ...workflow.state import State
-from .examine import sensitivity
-from .generation import inputs
-from .learning import Recipe, learn, regress, representation, tokenize
 
 __all__ = ["cross_validate", "open_towers", "sensitive"]
 
@@ -95,8 +97,8 @@ def cross_validate(
     pretrained representation; ``ridge`` and ``forest`` on all values before tokenization; ``mean`` of the labels.
 
     Args:
-        recipe: of the models, as arguments of :class:`~.learning.Recipe`.
-        tuning: arguments of :func:`~.learning.regress`.
+        recipe: of the models, as arguments of :class:`~fusion.training.token_fusion.Recipe`.
+        tuning: arguments of :func:`~fusion.training.token_heads.regress`.
         shares: of the labels, drawn anew in every repeat.
         repeats: seeds; the folds of sites are drawn anew, too.
         folds: of sites; years are left out one at a time.
@@ -171,31 +173,13 @@ def _fold(
         for name in ("hls", "weather"):
             found[share, name] = tune(model, labelled.select([name])).predict(hidden.select([name]))
         for name, made, (x, new) in (
-            ("probe", _ridge(), codes),
-            ("ridge", _ridge(), raw),
-            ("forest", _forest(seed), raw),
+            ("probe", tabular_ridge(), codes),
+            ("ridge", tabular_ridge(), raw),
+            ("forest", tabular_forest(seed), raw),
         ):
             found[share, name] = made.fit(x[few], gpp).predict(new)
         found[share, "mean"] = np.full(len(test), gpp.mean())
     return found
-
-
-def _ridge() -> Any:
-    from sklearn.impute import SimpleImputer
-    from sklearn.linear_model import RidgeCV
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    return make_pipeline(SimpleImputer(keep_empty_features=True), StandardScaler(), RidgeCV(np.logspace(-2, 4, 13)))
-
-
-def _forest(seed: int) -> Any:
-    from sklearn.ensemble import RandomForestRegressor
-    from sklearn.impute import SimpleImputer
-    from sklearn.pipeline import make_pipeline
-
-    forest = RandomForestRegressor(200, min_samples_leaf=2, max_features=1 / 3, random_state=seed)
-    return make_pipeline(SimpleImputer(keep_empty_features=True), forest)
 
 
 def _report(

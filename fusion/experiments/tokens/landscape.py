@@ -9,26 +9,22 @@ import numpy as np
 import torch
 
 from ...data import TileDataset
+from ...data.spacing import evenly_spaced
 from ...evaluation import Picture, Section, Table
-from ...evaluation.plots import COLOURS, panels, picture
+from ...evaluation.generation import BAND, coverage, error_by_date
+from ...evaluation.model_profiles import expected_profiles, profiles, sampled_profiles, tile_statistics
+from ...evaluation.profile_baselines import forest_profiles, mean_profile, ridge_profiles
+from ...evaluation.profile_scores import profile_scores, score_table
 from ...evaluation.profiles import profile_plot
+from ...token_fusion import TokenFusion
+from ...token_fusion.counterfactual import calendar
+from ...token_fusion.generate import require_token_fusion
 from ...token_fusion.module import TokenFusionPretraining
 from ...token_fusion.objective import draw_masks
 from ...training import save_model
+from ...training.token_fusion import Recipe, learn, tokenize
+from ...workflow import examine
 from ...workflow.state import State
-from . import examine
-from .common import (
-    expected_profiles,
-    mean_profile,
-    profile_scores,
-    profiles,
-    ridge_profiles,
-    sampled_profiles,
-    score_table,
-    tile_statistics,
-)
-from .generation import BAND, calendar, forest_profiles
-from .learning import Recipe, learn, tokenize
 
 __all__ = ["generation", "pretrain", "sensitivity"]
 
@@ -40,7 +36,7 @@ def pretrain(state: State, *, recipe: Mapping[str, Any], train: str = "train", v
     losses of some masks of both splits go to ``pretrain.loss``.
 
     Args:
-        recipe: see :class:`~fusion.experiments.tokens.learning.Recipe`.
+        recipe: see :class:`~fusion.training.token_fusion.Recipe`.
     """
     plan, known, unseen = Recipe.of(recipe), state.split(train), state.split(validation)
     fused = learn(known, plan, state.seed)
@@ -85,7 +81,8 @@ def generation(
         shown: tiles, evenly spaced, that ``samples`` series each are drawn for; they make the uncertainty band.
         how: arguments of :func:`fusion.token_fusion.generate.generate`.
     """
-    fused, known, unseen = state.model(model), state.split(train), state.split(test)
+    fused = require_token_fusion(state.model(model))
+    known, unseen = state.split(train), state.split(test)
     past, truth = profiles(fused, known, target), profiles(fused, unseen, target)
     means, texture = (
         [tile_statistics(part, given, deviation=deviation) for part in (known, unseen)] for deviation in (False, True)
@@ -102,11 +99,10 @@ def generation(
     guesses |= {f"given_{name}": expected_profiles(fused, unseen, target, [name]) for name in given}
     found: dict[str, Any] = {name: profile_scores(truth, guess) for name, guess in guesses.items()}
 
-    some = np.unique(np.linspace(0, len(unseen) - 1, min(shown, len(unseen))).round().astype(int))
+    some = evenly_spaced(len(unseen), shown)
     drawn = sampled_profiles(fused, unseen.subset(some), target, given, samples, state.seed, **(how or {}))
-    low, high = np.quantile(drawn, BAND, axis=0)
     found["samples"] = profile_scores(truth[some], np.median(drawn, axis=0))
-    found["samples"]["coverage"] = float(((truth[some] >= low) & (truth[some] <= high)).mean())
+    found["samples"]["coverage"] = coverage(truth[some], drawn)
 
     unit = fused.config.modality(target).unit
     conditions = (
@@ -116,7 +112,7 @@ def generation(
     )
     state.metrics[key] = found | {"conditions": conditions}
     days = calendar(fused, target)
-    pick = np.linspace(0, len(some) - 1, 6).round().astype(int)
+    pick = evenly_spaced(len(some), 6)
     names = [unseen.names[some[i]] for i in pick]
     items: list[Picture | Table] = [
         score_table(found, conditions, unit),
@@ -128,7 +124,9 @@ def generation(
             unit=unit,
             conditions=f"{target.capitalize()} of six unseen tiles. {conditions}",
         ),
-        _errors(days, truth, {n: guesses[n] for n in ("mean_profile", "ridge", "forest", "model")}, unit, conditions),
+        error_by_date(
+            days, truth, {n: guesses[n] for n in ("mean_profile", "ridge", "forest", "model")}, unit, conditions
+        ),
     ]
     state.sections.append(Section(f"{target.capitalize()} generated from {', '.join(given)}", "", items))
     order = ("model", "ridge", f"ridge_without_{place}", "forest", "mean_profile")
@@ -150,10 +148,9 @@ def sensitivity(
 
 
 @torch.no_grad()
-def _losses(model: Any, tiles: TileDataset, plan: Recipe, most: int = 512) -> dict[str, float]:
+def _losses(model: TokenFusion, tiles: TileDataset, plan: Recipe, most: int = 512) -> dict[str, float]:
     """By modality, and ``all``, of at most so many tiles."""
-    some = np.unique(np.linspace(0, len(tiles) - 1, min(most, len(tiles))).round().astype(int))
-    tokens = tokenize(model, tiles.subset(some))
+    tokens = tokenize(model, tiles.subset(evenly_spaced(len(tiles), most)))
     objective = TokenFusionPretraining(model.config, **plan.module).objective
     masks = draw_masks(
         tokens,
@@ -166,15 +163,3 @@ def _losses(model: Any, tiles: TileDataset, plan: Recipe, most: int = 512) -> di
     )
     losses = objective.score(model, tokens, *masks)
     return {name: float(loss) for name, loss in losses.by_modality.items()} | {"all": float(losses.total)}
-
-
-def _errors(
-    days: np.ndarray, truth: np.ndarray, guesses: Mapping[str, np.ndarray], unit: str, conditions: str
-) -> Picture:
-    """RMSE of every date, one line a method."""
-    figure, (panel,) = panels(1, width=7, height=3.2)
-    for colour, (name, guess) in zip(COLOURS, guesses.items(), strict=False):
-        panel.plot(days, np.sqrt(np.nanmean((guess - truth) ** 2, axis=(0, 1))), color=colour, label=name)
-    panel.set(xlabel="day of the year", ylabel=f"RMSE ({unit})", ylim=(0, None))
-    panel.legend(frameon=False, fontsize=8, ncols=len(guesses), loc="lower left", bbox_to_anchor=(0, 1.0))
-    return picture(figure, f"Error by date. {conditions}")

@@ -11,18 +11,13 @@ import numpy as np
 
 from ...data import ArrayTiles, Modality, TileDataset
 from ...evaluation import Section
+from ...evaluation.generation import Generated, pictures
+from ...evaluation.model_profiles import expected_profiles, profiles, sampled_profiles, tile_statistics
+from ...evaluation.profile_baselines import forest_profiles, mean_profile, ridge_profiles
+from ...evaluation.profile_scores import score_table
+from ...token_fusion.counterfactual import calendar
+from ...training.token_fusion import Recipe, learn
 from ...workflow.state import State
-from .common import (
-    expected_profiles,
-    mean_profile,
-    profiles,
-    ridge_profiles,
-    sampled_profiles,
-    score_table,
-    tile_statistics,
-)
-from .generation import Generated, calendar, forest_profiles, pictures
-from .learning import Recipe, learn
 
 __all__ = ["leave_one_out", "open_stations"]
 
@@ -130,7 +125,7 @@ def leave_one_out(
     nearest other station, ``nearest_lapse`` the same moved to the station's elevation by -6.5 K/km.
 
     Args:
-        recipes: of the models by name, as arguments of :class:`~.learning.Recipe`.
+        recipes: of the models by name, as arguments of :class:`~fusion.training.token_fusion.Recipe`.
         own_steps: of training for each station.
         given: inputs by name; by default the terrain, the location, and both.
         how: arguments of :func:`fusion.token_fusion.generate.generate`.

@@ -10,10 +10,10 @@ import numpy as np
 
 from ...data import ArrayTiles, Modality, TileDataset, block_splits
 from ...evaluation import Section
+from ...evaluation.generation import Generated, compare, pictures
+from ...evaluation.profile_scores import score_table
+from ...training.token_fusion import Recipe, learn
 from ...workflow.state import State
-from .common import score_table
-from .generation import Generated, compare, pictures
-from .learning import Recipe, learn
 
 __all__ = ["generate", "open_places"]
 
@@ -67,8 +67,8 @@ def generate(
     generated within both places, whose weather is thus known; only the ground is new.
 
     Args:
-        recipes: for ``season`` and ``window`` the models by name, as arguments of :class:`~.learning.Recipe`. The first
-            is ``model``, the others ``model_<name>``.
+        recipes: for ``season`` and ``window`` the models by name, as arguments of
+            :class:`~fusion.training.token_fusion.Recipe`. The first is ``model``, the others ``model_<name>``.
         how: arguments of :func:`fusion.token_fusion.generate.generate`.
         unit: of the target, for the report.
     """

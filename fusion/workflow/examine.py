@@ -7,44 +7,27 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from torch import nn
 
-from ...data import Modality, TileBatch, TileDataset, collate
-from ...evaluation import Picture, Section, Table
-from ...evaluation.profiles import counterfactual_plot, image_plot, profile_plot, sensitivity_bars, sensitivity_dates
-from ...token_fusion.generate import require_token_fusion
-from ...workflow.state import State
-from .common import batches, mean_profile, profile_scores, profiles, score_table
+from ..data import TileBatch, TileDataset, collate
+from ..data.spacing import evenly_spaced
+from ..evaluation import Picture, Section, Table
+from ..evaluation.profile_scores import score_table
+from ..evaluation.profiles import counterfactual_plot, sensitivity_bars, sensitivity_dates
+from ..token_fusion import counterfactual as what_if
+from ..token_fusion import sensitivity as gradients
+from ..token_fusion.edits import edit_from
+from ..token_fusion.generate import require_token_fusion
+from ..training.token_fusion import model_batches
+from . import generated
+from .state import State
 
-__all__ = ["counterfactual", "generate", "sensitivity", "some"]
+__all__ = ["counterfactual", "generate", "sensitivity"]
 
-SHOWN = 6  # places in a picture
-BAND = (0.1, 0.9)  # quantiles of the samples
 QUANTITIES = ("mean", "amplitude", "phase")
-
-
-@dataclass(frozen=True)
-class _Values:
-    """Of one target: ``samples`` (S, N, ...), ``expected`` and ``observed`` (N, ...) in its unit, NaN where missing;
-    ``days`` (T,) of a series."""
-
-    samples: np.ndarray
-    expected: np.ndarray
-    observed: np.ndarray
-    days: np.ndarray | None
-
-    @property
-    def median(self) -> np.ndarray:
-        return np.median(self.samples, axis=0)
-
-    def band(self) -> tuple[np.ndarray, np.ndarray]:
-        low, high = np.quantile(self.samples, BAND, axis=0)
-        return low, high
 
 
 def generate(
@@ -70,22 +53,21 @@ def generate(
         most: at most so many tiles, evenly spaced.
         how: further arguments of :func:`fusion.token_fusion.generate.generate`.
     """
-    require_token_fusion(state.model(model))
-    fused, part = state.model(model), some(state.split(tiles), most)
+    fused, part = require_token_fusion(state.model(model)), _some(state.split(tiles), most)
     how = {"seed": state.seed} | how
-    found = _generated(fused, part, targets, given, samples, how)
+    found = generated.gather(fused, part, targets, given, samples, how)
     sources = list(given) if given is not None else [m.name for m in part.modalities if m.name not in targets]
     told = []
     for target, values in found.items():
         modality = fused.config.modality(target)
-        written = _write(state.out, modality, part.names, values)
-        scores = _scores(state, fused, target, values, train)
+        written = generated.save(state.out, modality, part.names, values)
+        scores = generated.score(fused, target, values, state.data.get(train))
         conditions = (
             f"{target.capitalize()} ({', '.join(modality.bands)}) of {len(part)} tiles of split {tiles!r} from "
             f"{', '.join(sources)}; {samples} samples, seed {how['seed']}."
         )
         items: list[Picture | Table] = [score_table(scores, conditions, modality.unit)] if scores else []
-        items += _pictures(modality, part.names, values, conditions)
+        items += generated.draw(modality, part.names, values, conditions)
         title = f"{target.capitalize()} from {', '.join(sources)}"
         state.sections.append(Section(title, f"Values in {modality.unit or 'the unit of the data'}: {written}.", items))
         if scores:
@@ -119,15 +101,11 @@ def counterfactual(
         most: at most so many tiles, evenly spaced.
         how: further arguments of :func:`fusion.token_fusion.generate.generate`.
     """
-    from ...token_fusion.counterfactual import counterfactual as run
-    from ...token_fusion.edits import edit_from
-
-    require_token_fusion(state.model(model))
-    fused, part = state.model(model), some(state.split(tiles), most)
+    fused, part = require_token_fusion(state.model(model)), _some(state.split(tiles), most)
     if samples:
         how = {"seed": state.seed} | how
     change_by = edit_from(edit, fused.config.modalities)
-    found = run(fused, _whole(part), change_by, target, given=given, samples=samples, **how)
+    found = what_if.counterfactual(fused, _whole(part), change_by, target, given=given, samples=samples, **how)
     modality, told = fused.config.modality(target), _in_words(edit)
     kind = f"medians of {samples} samples" if samples else "expectations"
     conditions = f"{len(part)} tiles of split {tiles!r}; {kind} of {target}; edit: {told}."
@@ -166,8 +144,8 @@ def sensitivity(
     *,
     target: str | None = None,
     given: Sequence[str] | None = None,
-    measure: Literal["gradient", "gradient-x-input"] = "gradient",
-    per: Literal["token", "group"] = "token",
+    measure: gradients.Measure = "gradient",
+    per: gradients.Per = "token",
     tiles: str = "test",
     most: int | None = 256,
     model: str = "pretrained",
@@ -187,15 +165,11 @@ def sensitivity(
     Raises:
         ValueError: neither target nor head, or both.
     """
-    from ...token_fusion.sensitivity import head as output_of
-    from ...token_fusion.sensitivity import sensitivity as run
-
     if (target is None) == (head is None):
         raise ValueError("sensitivity: give a target modality, or a fine-tuned model, and not both")
-    require_token_fusion(state.model(model))
-    fused, part = state.model(model), some(state.split(tiles), most)
-    answer = target if head is None else output_of(head)
-    found = run(fused, batches(fused, part), answer, given=given, measure=measure, per=per)
+    fused, part = require_token_fusion(state.model(model)), _some(state.split(tiles), most)
+    answer = gradients.head(head) if target is None else target
+    found = gradients.sensitivity(fused, model_batches(fused, part), answer, given=given, measure=measure, per=per)
     what = "the prediction of the fine-tuned head" if head is not None else f"the expected mean of {target}"
     conditions = f"Of {what}, over {len(part)} tiles of split {tiles!r}; measure: {measure} per {per}."
     bands = {f"{name} {band}": share for name, shares in found.band.items() for band, share in shares.items()}
@@ -217,121 +191,13 @@ def sensitivity(
     return ", ".join(f"{name} {share:.0%}" for name, share in found.modality.items())
 
 
-def some(dataset: TileDataset, most: int | None) -> TileDataset:
+def _some(dataset: TileDataset, most: int | None) -> TileDataset:
     """At most so many tiles, evenly spaced."""
     if most is None or most >= len(dataset):
         return dataset
     if most < 1:
         raise ValueError(f"at least one tile is wanted, not {most}")
-    return dataset.subset(np.linspace(0, len(dataset) - 1, most).round().astype(int))
-
-
-def _generated(
-    model: nn.Module,
-    dataset: TileDataset,
-    targets: Sequence[str],
-    given: Sequence[str] | None,
-    samples: int,
-    how: Mapping[str, Any],
-) -> dict[str, _Values]:
-    from ...token_fusion.counterfactual import calendar
-    from ...token_fusion.generate import expect, generate
-
-    drawn: dict[str, list[np.ndarray]] = {name: [] for name in targets}
-    expected: dict[str, list[np.ndarray]] = {name: [] for name in targets}
-    observed: dict[str, list[np.ndarray]] = {name: [] for name in targets}
-    sources = [n for n in model.tokenizer.layout.names if n not in targets] if given is None else given
-    for batch in batches(model, dataset, 32):
-        made = generate(model, batch, targets, given=sources, samples=samples, **how)
-        for name in targets:
-            drawn[name].append(made.values[name].cpu().numpy())
-            expected[name].append(expect(model, batch, name, given=sources).cpu().numpy())
-            known = model.tokenizer.values(batch, name) if name in batch.values else None
-            observed[name].append(np.full_like(expected[name][-1], np.nan) if known is None else known.cpu().numpy())
-    return {
-        name: _Values(
-            np.concatenate(drawn[name], axis=1),
-            np.concatenate(expected[name]),
-            np.concatenate(observed[name]),
-            calendar(model, name) if model.config.modality(name).kind == "series" else None,
-        )
-        for name in targets
-    }
-
-
-def _scores(state: State, model: nn.Module, target: str, values: _Values, train: str) -> dict[str, dict[str, float]]:
-    """Errors of what was generated, and of the mean of the training tiles; empty where nothing was observed."""
-    seen = np.isfinite(values.observed)
-    if not seen.any():
-        return {}
-    low, high = values.band()
-    scores = {name: profile_scores(values.observed, getattr(values, name)) for name in ("expected", "median")}
-    scores["median"]["coverage"] = float(((values.observed >= low) & (values.observed <= high))[seen].mean())
-    known = state.data.get(train)
-    if known is not None and target in [m.name for m in known.modalities]:
-        mean = mean_profile(profiles(model, known.with_modalities([target]), target), len(values.observed))
-        scores["mean_profile"] = profile_scores(values.observed, mean)
-    return {"expectation": scores.pop("expected")} | scores
-
-
-def _pictures(modality: Modality, names: Sequence[str], values: _Values, conditions: str) -> list[Picture]:
-    """Of some places and at most three bands."""
-    pick = np.unique(np.linspace(0, len(names) - 1, min(SHOWN, len(names))).round().astype(int))
-    labels, seen = [names[i] for i in pick], bool(np.isfinite(values.observed).any())
-    if values.samples.ndim == 3:  # one number a band: nothing to draw that the files do not tell
-        return []
-    drawn = []
-    for c, band in enumerate(modality.bands[:3]):
-        note = f"{modality.name.capitalize()}, band {band}, of {len(pick)} tiles. {conditions}"
-        sample, truth = values.samples[:, pick, c], values.observed[pick, c] if seen else None
-        if values.days is not None:
-            drawn.append(
-                profile_plot(
-                    values.days,
-                    truth,
-                    sample,
-                    names=labels,
-                    unit=modality.unit,
-                    expected=values.expected[pick, c],
-                    band=BAND,
-                    conditions=note,
-                )
-            )
-            continue
-        rows = {"observed": truth} if truth is not None else {}
-        rows |= {"median": np.median(sample, axis=0), "expectation": values.expected[pick, c], "spread": sample.std(0)}
-        drawn.append(image_plot(rows, names=labels, unit=modality.unit, conditions=note))
-    return drawn
-
-
-def _write(folder: Path, modality: Modality, names: Sequence[str], values: _Values) -> str:
-    """``NAME.npz``, and of a series ``NAME.csv``; what was written."""
-    low, high = values.band()
-    arrays = {"samples": values.samples, "median": values.median, "low": low, "high": high}
-    arrays |= {"expected": values.expected, "observed": values.observed}
-    about = {"names": names, "bands": modality.bands, "unit": modality.unit}
-    if values.days is not None:
-        arrays["days"] = values.days
-    folder.mkdir(parents=True, exist_ok=True)
-    written = f"{modality.name}.npz"
-    np.savez_compressed(folder / written, **{k: np.array(v) for k, v in about.items()}, **arrays)
-    if values.days is None:
-        return written
-    with open(folder / f"{modality.name}.csv", "w", newline="") as file:
-        table = csv.writer(file)
-        columns = ("median", "low", "high", "expected", "observed")
-        table.writerow(["tile", "band", "day", *(f"{c} ({modality.unit})" if modality.unit else c for c in columns)])
-        for (i, c, t), _ in np.ndenumerate(values.expected):
-            numbers = [arrays[column][i, c, t] for column in columns]
-            table.writerow(
-                [
-                    names[i],
-                    modality.bands[c],
-                    f"{values.days[t]:g}",
-                    *("" if np.isnan(v) else f"{v:.6g}" for v in numbers),
-                ]
-            )
-    return f"{written}, {modality.name}.csv"
+    return dataset.subset(evenly_spaced(len(dataset), most))
 
 
 def _whole(dataset: TileDataset) -> TileBatch:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import nn
 
-from ...data import TileDataset
-from ...evaluation import Picture
-from ...evaluation.plots import COLOURS, panels, picture
-from .common import expected_profiles, mean_profile, profile_scores, profiles, ridge_profiles, sampled_profiles
+from ..data import TileDataset
+from ..data.spacing import evenly_spaced
+from ..token_fusion import TokenFusion
+from ..token_fusion.counterfactual import calendar
+from .model_profiles import expected_profiles, inputs, profiles, sampled_profiles
+from .plots import COLOURS, panels, picture
+from .profile_baselines import forest_profiles, mean_profile, ridge_profiles
+from .profile_scores import profile_scores
+from .profiles import profile_plot
+from .report import Picture
 
-__all__ = ["BAND", "Generated", "calendar", "compare", "forest_profiles", "inputs", "pictures"]
+__all__ = ["BAND", "Generated", "compare", "coverage", "error_by_date", "pictures"]
 
 BAND = (0.1, 0.9)  # quantiles of the samples that make the uncertainty band
 
@@ -39,14 +44,18 @@ class Generated:
     def scores(self) -> dict[str, dict[str, float]]:
         """Errors by method, and for the samples the share of true values in their 80 % band."""
         found = {name: profile_scores(self.truth, guess) for name, guess in self.guesses.items()}
-        low, high = np.quantile(self.drawn, BAND, axis=0)
-        seen = np.isfinite(self.truth)
-        found["samples"]["coverage"] = float(((self.truth >= low) & (self.truth <= high))[seen].mean())
+        found["samples"]["coverage"] = coverage(self.truth, self.drawn)
         return found
 
 
+def coverage(truth: np.ndarray, samples: np.ndarray) -> float:
+    """Share of the observed values (N, ...) that lie in the :data:`BAND` of samples (S, N, ...)."""
+    low, high = np.quantile(samples, BAND, axis=0)
+    return float(((truth >= low) & (truth <= high))[np.isfinite(truth)].mean())
+
+
 def compare(
-    model: nn.Module,
+    model: TokenFusion,
     train: TileDataset,
     test: TileDataset,
     target: str,
@@ -69,7 +78,7 @@ def compare(
     guesses = {"model": expected_profiles(model, test, target, given), "samples": np.median(drawn, axis=0)}
     if baselines:
         x, unseen = inputs(model, train, given), inputs(model, test, given)
-        methods = {
+        methods: dict[str, Callable[[np.ndarray], np.ndarray]] = {
             "mean_profile": lambda y: mean_profile(y, len(truth)),
             "ridge": lambda y: ridge_profiles(x, y, unseen),
             "forest": lambda y: forest_profiles(x, y, unseen, seed),
@@ -81,19 +90,11 @@ def compare(
     return Generated(truth, guesses, drawn, calendar(model, target))
 
 
-def calendar(model: nn.Module, name: str) -> np.ndarray:
-    """(T,) days at the middle of the intervals of a series."""
-    settings = model.config.tokenizer(name)
-    return settings["start"] + settings["step"] * (np.arange(settings["length"]) + 0.5)
-
-
 def pictures(
     found: Generated, name: str, unit: str, conditions: str, tiles: Sequence[str], most: int = 6
 ) -> list[Picture]:
     """Truth and samples at some of the tiles, evenly spaced, and the error of every method by date."""
-    from ...evaluation.profiles import profile_plot
-
-    pick = np.unique(np.linspace(0, len(tiles) - 1, min(most, len(tiles))).round().astype(int))
+    pick = evenly_spaced(len(tiles), most)
     what = f"{name.capitalize()} of {len(pick)} of the tiles: observed, and the median and 80 % band of samples."
     shown = profile_plot(
         found.days,
@@ -103,30 +104,17 @@ def pictures(
         unit=unit,
         conditions=f"{what} {conditions}",
     )
+    return [shown, error_by_date(found.days, found.truth, found.guesses, unit, conditions)]
+
+
+def error_by_date(
+    days: np.ndarray, truth: np.ndarray, guesses: Mapping[str, np.ndarray], unit: str, conditions: str
+) -> Picture:
+    """RMSE of every date, one line a method: of profiles (N, C, T) on ``days`` (T,)."""
     figure, (panel,) = panels(1, width=7, height=3.2)
-    for colour, (method, guess) in zip(COLOURS, found.guesses.items(), strict=False):
-        error = np.sqrt(np.nanmean((guess - found.truth) ** 2, axis=(0, 1)))
-        panel.plot(found.days, error, color=colour, label=method)
+    for colour, (method, guess) in zip(COLOURS, guesses.items(), strict=False):
+        error = np.sqrt(np.nanmean((guess - truth) ** 2, axis=(0, 1)))
+        panel.plot(days, error, color=colour, label=method)
     panel.set(xlabel="day", ylabel=f"RMSE ({unit})", ylim=(0, None))
     panel.legend(frameon=False, fontsize=8, ncols=4, loc="lower left", bbox_to_anchor=(0, 1.0))
-    return [shown, picture(figure, f"Error by date. {conditions}")]
-
-
-def inputs(model: nn.Module, dataset: TileDataset, names: Sequence[str]) -> np.ndarray:
-    """(N, D) what the model's tokens of the modalities ``names`` stand for, before tokenization; NaN where missing."""
-    found = [profiles(model, dataset, name) for name in names]
-    return np.concatenate([values.reshape(len(values), -1) for values in found], axis=1)
-
-
-def forest_profiles(x: np.ndarray, profile: np.ndarray, unseen: np.ndarray, seed: int = 0) -> np.ndarray:
-    """(M, C, T) for ``unseen`` (M, D): a random forest of all dates at once on ``x`` (N, D), with training means for
-    what is missing."""
-    from sklearn.ensemble import RandomForestRegressor
-    from sklearn.impute import SimpleImputer
-    from sklearn.pipeline import make_pipeline
-
-    target = profile.reshape(len(profile), -1)
-    target = np.where(np.isnan(target), np.nanmean(target, axis=0), target)
-    forest = RandomForestRegressor(200, min_samples_leaf=2, max_features=1 / 3, random_state=seed)
-    fitted = make_pipeline(SimpleImputer(keep_empty_features=True), forest).fit(x, target)
-    return fitted.predict(unseen).reshape(len(unseen), *profile.shape[1:])
+    return picture(figure, f"Error by date. {conditions}")
