@@ -15,8 +15,8 @@ from torch import Tensor
 from ..data import TileDataset
 from ..token_fusion import TokenFusion
 from ..token_fusion.generate import expect, generate
+from ..token_fusion.in_memory import BATCH, model_batches
 from ..training.loading import evaluation_loader
-from ..training.token_fusion import BATCH, model_batches
 
 __all__ = ["expected_profiles", "inputs", "profiles", "sampled_profiles", "tile_statistics"]
 

@@ -32,10 +32,10 @@ class DropPath(nn.Module):
 class FeedForward(nn.Module):
     """Linear, GELU, dropout, linear, dropout on the last axis."""
 
-    def __init__(self, dim: int, width: int, dropout: float = 0.0) -> None:
+    def __init__(self, dim: int, mlp_dim: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.expand = nn.Linear(dim, width)
-        self.contract = nn.Linear(width, dim)
+        self.expand = nn.Linear(dim, mlp_dim)
+        self.contract = nn.Linear(mlp_dim, dim)
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -49,13 +49,13 @@ class TransformerBlock(nn.Module):
     """
 
     def __init__(
-        self, attention: nn.Module, dim: int, width: int, dropout: float = 0.0, drop_path: float = 0.0
+        self, attention: nn.Module, dim: int, mlp_dim: int, dropout: float = 0.0, drop_path: float = 0.0
     ) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(dim, eps=1e-6)
         self.attention = attention
         self.feed_forward_norm = nn.LayerNorm(dim, eps=1e-6)
-        self.feed_forward = FeedForward(dim, width, dropout)
+        self.feed_forward = FeedForward(dim, mlp_dim, dropout)
         self.dropout = Dropout(dropout)
         self.drop_path = DropPath(drop_path)
 

@@ -26,13 +26,13 @@ class CrossBlock(nn.Module):
     """
 
     def __init__(
-        self, attention: RelativeAttention, dim: int, width: int, dropout: float = 0.0, drop_path: float = 0.0
+        self, attention: RelativeAttention, dim: int, mlp_dim: int, dropout: float = 0.0, drop_path: float = 0.0
     ) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(dim, eps=1e-6)
         self.attention = attention
         self.feed_forward_norm = nn.LayerNorm(dim, eps=1e-6)
-        self.feed_forward = FeedForward(dim, width, dropout)
+        self.feed_forward = FeedForward(dim, mlp_dim, dropout)
         self.dropout = Dropout(dropout)
         self.drop_path = DropPath(drop_path)
 
@@ -55,7 +55,7 @@ class Combiner(nn.Module):
 
     Args:
         grid: patches per tile (rows, columns).
-        dim, depth, heads, width: token width, self-attention blocks, heads, hidden width of the feed-forwards.
+        dim, depth, heads, mlp_dim: token width, self-attention blocks, heads, hidden width of the feed-forwards.
         dropout, attention_dropout: of branches and of attention weights.
         drop_path: of the last self-attention block, growing linearly from 0 in the first.
     """
@@ -67,7 +67,7 @@ class Combiner(nn.Module):
         *,
         depth: int = 6,
         heads: int = 16,
-        width: int = 1024,
+        mlp_dim: int = 1024,
         dropout: float = 0.2,
         attention_dropout: float = 0.2,
         drop_path: float = 0.2,
@@ -78,12 +78,12 @@ class Combiner(nn.Module):
         self.query = nn.Parameter(torch.empty(1, 1, dim))
         self.blocks = nn.ModuleList(
             TransformerBlock(
-                RelativeAttention(dim, heads, bucket, dropout=attention_dropout), dim, width, dropout, rate
+                RelativeAttention(dim, heads, bucket, dropout=attention_dropout), dim, mlp_dim, dropout, rate
             )
             for rate in torch.linspace(0, drop_path, depth).tolist()
         )
         cross = RelativeAttention(dim, heads, bucket, cross=True, dropout=attention_dropout)
-        self.cross = CrossBlock(cross, dim, width, dropout, drop_path)
+        self.cross = CrossBlock(cross, dim, mlp_dim, dropout, drop_path)
         self._look_at_own_patch(own=int(bucket[1, 1]), others=len(bucket) - 1)
         self._positions: dict[tuple[int, int, torch.device], Tensor] = {}
 

@@ -69,7 +69,7 @@ class SeriesEncoder(nn.Module):
         dim: token width.
         heads, key_dim: of the attention; ``heads`` is also the number of groups of the group norms.
         widths: of the layers that turn a date into a vector, before the last one of width ``dim``.
-        hidden: middle width of the layers after the pooling.
+        mlp_dim: middle width of the layers after the pooling.
         normalise: group-normalise the dates of a patch before the attention.
         period: base of the day encoding, see :func:`fusion.layers.encode_days`.
     """
@@ -82,7 +82,7 @@ class SeriesEncoder(nn.Module):
         heads: int = 16,
         key_dim: int = 8,
         widths: tuple[int, ...] = (32, 128),
-        hidden: int = 512,
+        mlp_dim: int = 512,
         dropout: float = 0.2,
         attention_dropout: float = 0.1,
         normalise: bool = True,
@@ -90,7 +90,7 @@ class SeriesEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.period = period
-        before, after = (channels, *widths, dim), (dim, dim, hidden, dim)
+        before, after = (channels, *widths, dim), (dim, dim, mlp_dim, dim)
         self.date_layers = nn.ModuleList(nn.Linear(*w) for w in itertools.pairwise(before))
         self.date_norms = nn.ModuleList(MaskedBatchNorm(w) for w in before[1:])
         self.in_norm = MaskedGroupNorm(heads, dim) if normalise else None

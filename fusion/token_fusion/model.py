@@ -59,7 +59,7 @@ class TokenFusion(nn.Module):
             TransformerBlock(
                 RelativeAttention(config.dim, config.heads, bucket, dropout=config.dropout),
                 config.dim,
-                config.width,
+                config.mlp_dim,
                 config.dropout,
                 rate,
             )

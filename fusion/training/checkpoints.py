@@ -25,7 +25,16 @@ from fusion import __version__
 from .files import write_atomically
 from .systems import SYSTEMS, config_of, system_of
 
-__all__ = ["FORMAT", "Header", "differences", "load_finetuned", "load_model", "read_header", "save_model"]
+__all__ = [
+    "FORMAT",
+    "Header",
+    "differences",
+    "load_finetuned",
+    "load_model",
+    "read_header",
+    "save_model",
+    "with_todays_names",
+]
 
 FORMAT = 1  # raised when the meaning of the metadata changes
 _ON_TOP = "finetuned."  # prefix of tensors that are not the model's
@@ -155,7 +164,12 @@ def load_model(path: Path | str, *, system: str | None = None, config: Any = Non
         wrong.append(f"system: {header.system!r} in the checkpoint, {system!r} wanted")
     if config is not None:
         wanted = config.to_dict() if hasattr(config, "to_dict") else config
-        wrong += differences(header.config, json.loads(json.dumps(wanted)))
+        saved = (
+            with_todays_names(header.config, SYSTEMS[header.system].load("config"))
+            if header.system in SYSTEMS
+            else header.config
+        )
+        wrong += differences(saved, json.loads(json.dumps(wanted)))
     if wrong:
         raise ValueError(f"{path} is a checkpoint of another configuration:\n  " + "\n  ".join(wrong))
     model = _build(path, header)
@@ -208,6 +222,15 @@ def differences(saved: Any, wanted: Any, name: str = "") -> list[str]:
     elif saved == wanted:
         return []
     return [f"{name}: {_short(saved)} in the checkpoint, {_short(wanted)} wanted"]
+
+
+def with_todays_names(config: Mapping[str, Any], kind: Any) -> dict[str, Any]:
+    """A saved configuration of class ``kind``, in plain types, with today's names of its fields; as it is if unfit."""
+    try:
+        today = kind.from_dict(config).to_dict()
+    except (TypeError, KeyError, ValueError):
+        today = config
+    return cast(dict[str, Any], json.loads(json.dumps(today)))
 
 
 def _are_modalities(value: Any) -> bool:

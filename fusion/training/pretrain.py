@@ -12,7 +12,7 @@ from torch import nn
 
 from ..data import TileDataset, fit_statistics
 from ..settings import call
-from .checkpoints import differences
+from .checkpoints import differences, with_todays_names
 from .files import write_atomically
 from .systems import SYSTEMS, config_of
 
@@ -86,7 +86,9 @@ def _fit_tokenizer(model: nn.Module, tiles: TileDataset, path: Path, training: M
     if path.is_file() and training.get("resume", True):
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-        if "made_for" in metadata and not differences(json.loads(metadata["made_for"]), made_for):
+        found = json.loads(metadata.get("made_for", "{}"))
+        found |= {"config": with_todays_names(found.get("config", {}), type(config_of(model)))}
+        if not differences(found, made_for):
             tokenizer.load_state_dict(load_file(path))
             return
     tokenizer.fit(tiles, seed=seed, progress=training.get("progress", True))

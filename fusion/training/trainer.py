@@ -24,7 +24,7 @@ from fusion.kernels.backends import chosen
 
 from . import run_folder
 from .callbacks import FiniteLoss, History, KeepModels
-from .checkpoints import differences
+from .checkpoints import differences, with_todays_names
 from .loading import RandomViews, evaluation_loader, training_loader
 from .memory import estimate_memory
 from .state import AtomicState, Interrupted, Interruption, KeepState
@@ -89,7 +89,11 @@ def fit(
     identity = _identity(module, train, batch_size, seed)
     settings = {"epochs": epochs, "monitor": monitor, "mode": mode, "patience": patience, "workers": workers}
     state = run / "last.ckpt"
-    before = _earlier(state, identity) if resume and state.is_file() else None
+    before = (
+        _earlier(state, identity, type(config_of(module.get_submodule("model"))))
+        if resume and state.is_file()
+        else None
+    )
     if before is not None and before["finished"] and (before["early"] or before["epochs"] >= epochs):
         if progress:
             print(f"{run} is finished ({before['epochs']} epochs); resume=False starts over", flush=True)
@@ -172,7 +176,7 @@ def _identity(module: LightningModule, train: TileDataset, batch_size: int, seed
     }
 
 
-def _earlier(state: Path, identity: dict[str, Any]) -> dict[str, Any]:
+def _earlier(state: Path, identity: dict[str, Any], kind: type) -> dict[str, Any]:
     """What an earlier call left: epoch reached, whether it was finished."""
     try:
         left: dict[str, Any] = torch.load(state, map_location="cpu", weights_only=True, mmap=True)["fusion"]
@@ -181,7 +185,8 @@ def _earlier(state: Path, identity: dict[str, Any]) -> dict[str, Any]:
             f"{state} cannot be read ({type(error).__name__}: {error}); resume=False starts over, and "
             "last.safetensors beside it holds the model itself"
         ) from error
-    different = differences(_plain(left["identity"]), _plain(identity))
+    saved = left["identity"] | {"model": with_todays_names(left["identity"]["model"], kind)}
+    different = differences(_plain(saved), _plain(identity))
     if different:
         listed = "\n  ".join(line.replace("checkpoint", "folder") for line in different)
         raise ValueError(

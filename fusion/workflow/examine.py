@@ -21,7 +21,7 @@ from ..token_fusion import counterfactual as what_if
 from ..token_fusion import sensitivity as gradients
 from ..token_fusion.edits import edit_from
 from ..token_fusion.generate import require_token_fusion
-from ..training.token_fusion import model_batches
+from ..token_fusion.in_memory import model_batches
 from . import generated
 from .state import State
 

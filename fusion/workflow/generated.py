@@ -21,7 +21,7 @@ from ..evaluation.profiles import image_plot, profile_plot
 from ..token_fusion import TokenFusion
 from ..token_fusion.counterfactual import calendar
 from ..token_fusion.generate import expect, generate
-from ..training.token_fusion import model_batches
+from ..token_fusion.in_memory import model_batches
 
 __all__ = ["Values", "draw", "gather", "save", "score"]
 

@@ -18,7 +18,7 @@ TOKENIZERS = {
     "s1": {"kind": "bins", "step": 60, "length": 6, "bins": 16},
     "temperature": {"kind": "bins", "step": 20, "length": 18, "bins": 32},
 }
-MODEL = {"dim": 16, "depth": 1, "heads": 2, "width": 32, "tokenizers": TOKENIZERS}
+MODEL = {"dim": 16, "depth": 1, "heads": 2, "mlp_dim": 32, "tokenizers": TOKENIZERS}
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,7 @@ TINY = {
                         "dim": 16,
                         "depth": 1,
                         "heads": 2,
-                        "width": 32,
+                        "mlp_dim": 32,
                         "tokenizers": {
                             "aerial": {"kind": "textons", "codes": 16},
                             "terrain": {"kind": "scalar", "bins": 16},

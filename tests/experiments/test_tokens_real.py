@@ -13,7 +13,7 @@ from fusion.experiments.tokens.stations import open_stations
 from fusion.experiments.tokens.temperature import open_places
 from fusion.workflow import load_experiment, run_experiment
 
-TINY = {"dim": 16, "depth": 1, "heads": 2, "width": 16}
+TINY = {"dim": 16, "depth": 1, "heads": 2, "mlp_dim": 16}
 
 
 def disjoint(*parts):

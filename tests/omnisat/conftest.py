@@ -18,7 +18,7 @@ GRID = (2, 3)
 
 @pytest.fixture
 def config() -> OmniSatConfig:
-    return OmniSatConfig.preset("tiny", MODALITIES, GRID, dim=16, width=32, heads=2, series_heads=2)
+    return OmniSatConfig.preset("tiny", MODALITIES, GRID, dim=16, mlp_dim=32, heads=2, series_heads=2)
 
 
 @pytest.fixture

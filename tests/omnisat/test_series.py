@@ -24,7 +24,7 @@ def make(length=6, tiles=3, patches=2):
 
 
 def encoder(**options):
-    options = {"heads": 2, "key_dim": 4, "widths": (8,), "hidden": 16, "dropout": 0.0, **options}
+    options = {"heads": 2, "key_dim": 4, "widths": (8,), "mlp_dim": 16, "dropout": 0.0, **options}
     return SeriesEncoder(4, 8, attention_dropout=0.0, **options).double()
 
 

@@ -16,7 +16,9 @@ def places() -> TileDataset:
 
 @pytest.fixture(scope="session")
 def config() -> TokenFusionConfig:
-    return TokenFusionConfig.preset("tiny", MODALITIES, GRID, tokenizers=TOKENIZERS, dim=16, depth=2, heads=2, width=32)
+    return TokenFusionConfig.preset(
+        "tiny", MODALITIES, GRID, tokenizers=TOKENIZERS, dim=16, depth=2, heads=2, mlp_dim=32
+    )
 
 
 @pytest.fixture(scope="session")

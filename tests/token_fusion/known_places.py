@@ -65,7 +65,7 @@ def batch(count: int = 6, first: int = 0) -> TileBatch:
 def fitted() -> TokenFusion:
     """Weights as they begin, tokenizers fitted: enough where nothing need be known."""
     torch.manual_seed(0)
-    config = TokenFusionConfig(MODALITIES, (2, 2), TOKENIZERS, dim=32, depth=2, heads=2, width=64, dropout=0.0)
+    config = TokenFusionConfig(MODALITIES, (2, 2), TOKENIZERS, dim=32, depth=2, heads=2, mlp_dim=64, dropout=0.0)
     model = TokenFusion(config)
     model.tokenizer.fit(places().split("train"))
     return model.eval()

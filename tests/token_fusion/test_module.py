@@ -15,7 +15,7 @@ QUIET = {"progress": False, "memory": "ignore"}
 
 
 def model_settings(config):
-    fields = ("tokenizers", "dim", "depth", "heads", "width")
+    fields = ("tokenizers", "dim", "depth", "heads", "mlp_dim")
     return {name: getattr(config, name) for name in fields}
 
 

@@ -129,7 +129,7 @@ def test_tokens_of_scales_and_of_all_bands_are_called_so():
         "noise": {"kind": "scalar", "bins": 8},
         "temperature": {"kind": "sax", "segments": 6, "alphabet": 4, "step": 20, "length": 18},
     }
-    model = TokenFusion(TokenFusionConfig(MODALITIES, (2, 2), tokenizers, dim=16, depth=1, heads=2, width=16))
+    model = TokenFusion(TokenFusionConfig(MODALITIES, (2, 2), tokenizers, dim=16, depth=1, heads=2, mlp_dim=16))
     model.tokenizer.fit(places())
     found = sensitivity(model, batch(3), "relief")
     assert set(found.band["photo"]) == {"all bands"}

@@ -12,7 +12,15 @@ from fusion.evaluation import extract, finetune, linear_probe
 from fusion.omnisat import OmniSatConfig, OmniSatPretraining
 from fusion.training import Finetuning, fit, load_finetuned, load_model, read_header
 
-SMALL = {"dim": 16, "depth": 1, "heads": 2, "width": 32, "series_heads": 2, "series_widths": (8,), "series_hidden": 16}
+SMALL = {
+    "dim": 16,
+    "depth": 1,
+    "heads": 2,
+    "mlp_dim": 32,
+    "series_heads": 2,
+    "series_widths": (8,),
+    "series_mlp_dim": 16,
+}
 
 
 @pytest.fixture(scope="module")

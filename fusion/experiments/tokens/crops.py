@@ -16,10 +16,10 @@ from ...evaluation.generation import compare, pictures
 from ...evaluation.model_profiles import inputs
 from ...evaluation.profile_scores import score_table
 from ...token_fusion.generate import require_token_fusion
+from ...token_fusion.heads import classify as tune
+from ...token_fusion.heads import representation
+from ...token_fusion.in_memory import Recipe, learn, tokenize
 from ...training.systems import reinitialised
-from ...training.token_fusion import Recipe, learn, tokenize
-from ...training.token_heads import classify as tune
-from ...training.token_heads import representation
 from ...workflow import figures, scores
 from ...workflow.state import State
 
@@ -107,7 +107,7 @@ def generate(
 
     Args:
         how: arguments of :func:`fusion.token_fusion.generate.generate`.
-        others: further models by name, as arguments of :class:`~fusion.training.token_fusion.Recipe`, e.g. with other
+        others: further models by name, as arguments of :class:`~fusion.token_fusion.in_memory.Recipe`, e.g. with other
             tokenizers; they train on the same pixels.
         unit: of the target, for the report.
     """
@@ -148,7 +148,7 @@ def classify(
 
     Args:
         draws: of the labels, for shares below one; all labels are used once.
-        tuning: arguments of :func:`fusion.training.token_heads.classify`.
+        tuning: arguments of :func:`fusion.token_fusion.heads.classify`.
     """
     trained = require_token_fusion(state.model(model))
     known, unseen = state.split("labelled_train"), state.split("labelled_test")

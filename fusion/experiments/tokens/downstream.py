@@ -23,9 +23,9 @@ from ...evaluation import (
 )
 from ...evaluation.plots import COLOURS, observed_predicted, panels, picture
 from ...token_fusion.generate import require_token_fusion
+from ...token_fusion.heads import regress, representation
+from ...token_fusion.in_memory import tokenize
 from ...training.systems import reinitialised
-from ...training.token_fusion import tokenize
-from ...training.token_heads import regress, representation
 from ...workflow import scores
 from ...workflow.state import State
 
@@ -55,7 +55,7 @@ def downstream(
 
     Args:
         modalities: those used; all that the model has by default.
-        tuning: arguments of :func:`~fusion.training.token_heads.regress`; ``scratch`` what differs for the
+        tuning: arguments of :func:`~fusion.token_fusion.heads.regress`; ``scratch`` what differs for the
             models trained from scratch, which may want longer.
     """
     fused = require_token_fusion(state.model(model))

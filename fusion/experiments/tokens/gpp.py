@@ -20,9 +20,9 @@ from ...evaluation import Picture, Section, Spread, Table, score
 from ...evaluation.model_profiles import inputs
 from ...evaluation.plots import observed_predicted
 from ...evaluation.profile_baselines import tabular_forest, tabular_ridge
+from ...token_fusion.heads import regress, representation
+from ...token_fusion.in_memory import Recipe, learn, tokenize
 from ...training.systems import reinitialised
-from ...training.token_fusion import Recipe, learn, tokenize
-from ...training.token_heads import regress, representation
 from ...workflow.examine import sensitivity
 from ...workflow.state import State
 
@@ -97,8 +97,8 @@ def cross_validate(
     pretrained representation; ``ridge`` and ``forest`` on all values before tokenization; ``mean`` of the labels.
 
     Args:
-        recipe: of the models, as arguments of :class:`~fusion.training.token_fusion.Recipe`.
-        tuning: arguments of :func:`~fusion.training.token_heads.regress`.
+        recipe: of the models, as arguments of :class:`~fusion.token_fusion.in_memory.Recipe`.
+        tuning: arguments of :func:`~fusion.token_fusion.heads.regress`.
         shares: of the labels, drawn anew in every repeat.
         repeats: seeds; the folds of sites are drawn anew, too.
         folds: of sites; years are left out one at a time.

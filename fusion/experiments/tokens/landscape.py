@@ -19,10 +19,10 @@ from ...evaluation.profiles import profile_plot
 from ...token_fusion import TokenFusion
 from ...token_fusion.counterfactual import calendar
 from ...token_fusion.generate import require_token_fusion
+from ...token_fusion.in_memory import Recipe, learn, tokenize
 from ...token_fusion.module import TokenFusionPretraining
 from ...token_fusion.objective import draw_masks
 from ...training import save_model
-from ...training.token_fusion import Recipe, learn, tokenize
 from ...workflow import examine
 from ...workflow.state import State
 
@@ -36,7 +36,7 @@ def pretrain(state: State, *, recipe: Mapping[str, Any], train: str = "train", v
     losses of some masks of both splits go to ``pretrain.loss``.
 
     Args:
-        recipe: see :class:`~fusion.training.token_fusion.Recipe`.
+        recipe: see :class:`~fusion.token_fusion.in_memory.Recipe`.
     """
     plan, known, unseen = Recipe.of(recipe), state.split(train), state.split(validation)
     fused = learn(known, plan, state.seed)

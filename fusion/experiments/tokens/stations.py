@@ -16,7 +16,7 @@ from ...evaluation.model_profiles import expected_profiles, profiles, sampled_pr
 from ...evaluation.profile_baselines import forest_profiles, mean_profile, ridge_profiles
 from ...evaluation.profile_scores import score_table
 from ...token_fusion.counterfactual import calendar
-from ...training.token_fusion import Recipe, learn
+from ...token_fusion.in_memory import Recipe, learn
 from ...workflow.state import State
 
 __all__ = ["leave_one_out", "open_stations"]
@@ -125,7 +125,7 @@ def leave_one_out(
     nearest other station, ``nearest_lapse`` the same moved to the station's elevation by -6.5 K/km.
 
     Args:
-        recipes: of the models by name, as arguments of :class:`~fusion.training.token_fusion.Recipe`.
+        recipes: of the models by name, as arguments of :class:`~fusion.token_fusion.in_memory.Recipe`.
         own_steps: of training for each station.
         given: inputs by name; by default the terrain, the location, and both.
         how: arguments of :func:`fusion.token_fusion.generate.generate`.

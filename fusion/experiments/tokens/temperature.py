@@ -12,7 +12,7 @@ from ...data import ArrayTiles, Modality, TileDataset, block_splits
 from ...evaluation import Section
 from ...evaluation.generation import Generated, compare, pictures
 from ...evaluation.profile_scores import score_table
-from ...training.token_fusion import Recipe, learn
+from ...token_fusion.in_memory import Recipe, learn
 from ...workflow.state import State
 
 __all__ = ["generate", "open_places"]
@@ -68,7 +68,7 @@ def generate(
 
     Args:
         recipes: for ``season`` and ``window`` the models by name, as arguments of
-            :class:`~fusion.training.token_fusion.Recipe`. The first is ``model``, the others ``model_<name>``.
+            :class:`~fusion.token_fusion.in_memory.Recipe`. The first is ``model``, the others ``model_<name>``.
         how: arguments of :func:`fusion.token_fusion.generate.generate`.
         unit: of the target, for the report.
     """

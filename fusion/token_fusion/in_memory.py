@@ -12,12 +12,12 @@ from torch import Tensor
 
 from ..data import TileBatch, TileDataset
 from ..settings import call
-from ..token_fusion import TokenFusion
-from ..token_fusion.objective import draw_masks
-from ..token_fusion.tokens import Tokens
-from .in_memory import descend, row_batches
-from .loading import evaluation_loader
-from .pretrain import configure
+from ..training.in_memory import descend, row_batches
+from ..training.loading import evaluation_loader
+from ..training.pretrain import configure
+from .model import TokenFusion
+from .objective import draw_masks
+from .tokens import Tokens
 
 __all__ = ["BATCH", "Recipe", "learn", "model_batches", "tokenize"]
 
@@ -62,7 +62,7 @@ def learn(
         start: a model to go on from, whose tokenizers are kept; it stays as it is.
         steps: instead of the recipe's.
     """
-    from ..token_fusion.module import TokenFusionPretraining  # and with it Lightning, which takes seconds
+    from .module import TokenFusionPretraining  # and with it Lightning, which takes seconds
 
     if recipe.modalities:
         tiles = tiles.with_modalities(list(recipe.modalities))

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..token_fusion import TokenFusion
-from ..token_fusion.tokens import Tokens
-from .in_memory import descend, row_batches
-from .token_fusion import BATCH
+from ..training.in_memory import descend, row_batches
+from .in_memory import BATCH
+from .model import TokenFusion
+from .tokens import Tokens
 
 __all__ = ["Classifier", "Regressor", "classify", "regress", "representation"]
 
