@@ -57,7 +57,9 @@ def image_patches(self: ImageDecoder, tokens: Tensor, indices: list[Tensor]) -> 
     x = tokens[:, :, None, None]
     for convolution, index, side in zip(self.convolutions, reversed(indices), self.sides, strict=True):
         x = F.max_unpool2d(x, index.contiguous(), 2, output_size=(side, side))
-        x = nn.ConvTranspose2d.forward(convolution, x)
+        x = F.conv_transpose2d(
+            x, convolution.weight, convolution.bias, convolution.stride, 1, convolution.output_padding
+        )
     return x
 
 

@@ -50,8 +50,8 @@ def sensitivity(
     head = None
     if target is None:
         head = load_finetuned(source)
-        state.models["pretrained"] = head.model
-    how = {"given": given, "measure": measure, "per": per, "tiles": split, "most": tiles}
+        state.models["pretrained"] = head.get_submodule("model")
+    how: dict[str, Any] = {"given": given, "measure": measure, "per": per, "tiles": split, "most": tiles}
     examine.sensitivity(state, target=target, head=head, **how)
     finish(state, f"What {run} looks at in {data}")
     return 0

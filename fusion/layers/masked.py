@@ -92,6 +92,11 @@ class MaskedBatchNorm(nn.BatchNorm1d):
     Without ``valid``, or in evaluation, it is ``nn.BatchNorm1d`` over all leading axes.
     """
 
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """x (..., C); valid (...), or None. float32 from half precision."""
         if valid is None or not self.training:

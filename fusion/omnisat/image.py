@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
-from .pooling import layout, max_pool, patch_slices
+from .pooling import layout, max_pool, patch_slices, to_channels_last
 from .stem import Stem
 from .unpooling import UnpoolConvolution, UnpoolProjection
 
@@ -82,7 +82,7 @@ class ImageEncoder(nn.Module):
         self.blocks = nn.ModuleList(ResidualBlock(dim, groups) for side in sides[1:] if side > 1)
         if not self.blocks:
             self.blocks.append(ResidualBlock(dim, groups, kernel=1))
-        self.to(memory_format=torch.channels_last)
+        to_channels_last(self)
 
     def forward(self, patches: Tensor, valid: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
         """patches (N, C, s, s), valid (N,) -> tokens (N, D), pooling positions [(N, D, h, w) int16, ...]."""
@@ -116,17 +116,17 @@ class ImageDecoder(nn.Module):
     def __init__(self, channels: int, patch_size: int, dim: int = 256) -> None:
         super().__init__()
         stride, sides = pyramid(patch_size)
-        self.patch_size = patch_size
+        self.channels, self.patch_size = channels, patch_size
         self.sides = sides[-2::-1]  # map sides from the token up, e.g. 3, 6, 12, 25
         last = (stride, patch_size - (sides[0] - 1) * stride - 1)  # stride and output padding to patch_size
         self.convolutions = nn.ModuleList(UnpoolConvolution(dim) for _ in self.sides[1:])
         self.convolutions.append(UnpoolProjection(dim, channels, *last))
-        self.to(memory_format=torch.channels_last)
+        to_channels_last(self)
 
     def forward(self, tokens: Tensor, indices: list[Tensor]) -> Tensor:
         """tokens (N, D), indices as the encoder returned them -> patches (N, C, s, s)."""
         if len(tokens) == 0:
-            return tokens.new_zeros(0, self.convolutions[-1].out_channels, self.patch_size, self.patch_size)
+            return tokens.new_zeros(0, self.channels, self.patch_size, self.patch_size)
         if not indices:  # a patch of one pixel
             return self.convolutions[0](tokens[:, :, None, None], None, 1)
         bytes_per_patch = indices[0][0].numel() * tokens.element_size()

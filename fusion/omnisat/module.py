@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from ..data.tiles import TileBatch
@@ -74,6 +75,9 @@ class OmniSatPretraining(L.LightningModule):
         values |= {f"val/reconstruction/{name}": error for name, error in losses.by_modality.items()}
         self.log_dict(values, batch_size=len(batch))
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        optimizer = torch.optim.Adam(self.parameters(), lr=self.hparams.lr)
-        return {"optimizer": optimizer, "lr_scheduler": plateau(optimizer, self.hparams.patience, self.hparams.factor)}
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        optimizer = torch.optim.Adam(self.parameters(), lr=self.hparams["lr"])
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": plateau(optimizer, self.hparams["patience"], self.hparams["factor"]),
+        }

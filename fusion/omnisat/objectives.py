@@ -140,10 +140,15 @@ class PretrainingObjective(nn.Module):
         """Eq. 3 (with the minus sign it lacks), cosine similarities; and the retrieval accuracy in evaluation."""
         if len(seen.names) == 1:  # nothing to compare with
             return seen.tokens.new_zeros((), dtype=torch.float32), None
-        options = {"temperature": self.temperature, "valid": seen.present, "exclude": "tile", "group": self._group()}
-        if self.training:
-            return patch_info_nce(seen.tokens, **options), None
-        return patch_info_nce(seen.tokens, **options, return_accuracy=True)
+        found = patch_info_nce(
+            seen.tokens,
+            temperature=self.temperature,
+            valid=seen.present,
+            exclude="tile",
+            group=self._group(),
+            return_accuracy=not self.training,
+        )
+        return found if isinstance(found, tuple) else (found, None)
 
     def _group(self) -> dist.ProcessGroup | None:
         """The processes that this one is trained together with."""

@@ -13,10 +13,20 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-__all__ = ["empty_map", "index_dtype", "layout", "max_pool", "patch_slices", "pick", "pool", "unpool"]
+__all__ = [
+    "empty_map",
+    "index_dtype",
+    "layout",
+    "max_pool",
+    "patch_slices",
+    "pick",
+    "pool",
+    "to_channels_last",
+    "unpool",
+]
 
 # Bytes of the largest map in one slice; on a GPU enough to fill it, and no end for chains of layers.
 _CACHED = {"cpu": 2 << 20}
@@ -34,6 +44,13 @@ def layout(maps: Tensor) -> torch.memory_format:
     """The memory format of (N, C, H, W) maps or weights; channels-last where it could be either."""
     last = maps.is_contiguous(memory_format=torch.channels_last)
     return torch.channels_last if last else torch.contiguous_format
+
+
+def to_channels_last(module: nn.Module) -> None:
+    """Lays the weights of convolutions out for channels-last maps, in place."""
+    for parameter in module.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
 
 def empty_map(weight: Tensor, patches: int, channels: int, side: int) -> Tensor:
@@ -55,7 +72,7 @@ def pool(maps: Tensor) -> tuple[Tensor, Tensor]:
 
 def unpool(pooled: Tensor, index: Tensor, side: int) -> Tensor:
     """(N, C, h, w) -> (N, C, side, side): every value at its position, zero elsewhere."""
-    return F.max_unpool2d(pooled, index.to(torch.int64), 2, output_size=(side, side))
+    return F.max_unpool2d(pooled, index.to(torch.int64), (2, 2), output_size=(side, side))
 
 
 def pick(maps: Tensor, index: Tensor) -> Tensor:
@@ -82,7 +99,8 @@ class _MaxPool(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: None) -> Tensor:
         (index,) = ctx.saved_tensors
-        out = empty_map(grad, *grad.shape[:2], ctx.side)
+        count, channels = grad.shape[:2]
+        out = empty_map(grad, count, channels, ctx.side)
         for part in patch_slices(len(out), out[:1].nbytes, out.device):
             out[part] = unpool(grad[part], index[part], ctx.side)
         return out

@@ -155,8 +155,8 @@ class SeriesDecoder(nn.Linear):
         super().__init__(dim, channels)
         self.period = period
 
-    def forward(self, tokens: Tensor, days: Tensor, tile: Tensor) -> Tensor:
-        """Decodes patches of several tiles, each on the dates of its tile.
+    def forward(self, tokens: Tensor, days: Tensor | None = None, tile: Tensor | None = None) -> Tensor:
+        """Decodes patches of several tiles, each on the dates of its tile; without days, tokens alone (..., C).
 
         Args:
             tokens: (R, D) patch encodings. days: (B, K) of every tile. tile: (R,) the tile of each patch.
@@ -164,6 +164,8 @@ class SeriesDecoder(nn.Linear):
         Returns:
             (R, K, C) predicted values.
         """
+        if days is None:
+            return super().forward(tokens)
         by_day = F.linear(self.encode_days(days).to(tokens.dtype), self.weight)  # (B, K, C)
         by_patch = F.linear(tokens, self.weight, self.bias)  # (R, C)
         return by_patch[:, None] + by_day[tile]  # (R, K, C)

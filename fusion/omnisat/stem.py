@@ -51,11 +51,9 @@ class _ConvGeluPool(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight)
         for part in patch_slices(len(x), _map_bytes(weight, side), x.device):
             grad_z = unpool(grad_peak[part], index[part], side)
-            part_x, part_weight, _ = _convolution_backward(
-                grad_z, x[part], weight, ctx.stride, (grad_x is not None, True, False)
-            )
+            part_x, part_weight = _convolution_backward(grad_z, x[part], weight, ctx.stride, grad_x is not None)
             grad_weight += part_weight
-            if grad_x is not None:
+            if grad_x is not None and part_x is not None:
                 grad_x[part] = part_x
         return grad_x, grad_weight, grad_peak.sum((0, 2, 3)), None
 
@@ -65,12 +63,25 @@ def _map_bytes(weight: Tensor, side: int) -> int:
 
 
 def _convolution_backward(
-    grad: Tensor, x: Tensor, weight: Tensor, stride: int, wanted: tuple[bool, bool, bool]
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    one = [1, 1]
-    return torch.ops.aten.convolution_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, stride: int, input_too: bool
+) -> tuple[Tensor | None, Tensor]:
+    """Gradients of the input, if wanted, and of the weight."""
+    one, wanted = [1, 1], (input_too, True, False)
+    grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
         grad, x, weight, None, [stride, stride], one, one, False, [0, 0], 1, wanted
     )
+    return grad_x, grad_weight
+
+
+class _Convolution(nn.Conv2d):
+    bias: Tensor  # there is one
+
+
+class _BatchNorm(nn.BatchNorm2d):
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
 
 
 class Stem(nn.Module):
@@ -78,8 +89,8 @@ class Stem(nn.Module):
 
     def __init__(self, channels: int, dim: int, stride: int, pooled: bool) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, dim, 3, stride, padding=1)
-        self.norm = nn.BatchNorm2d(dim)
+        self.conv = _Convolution(channels, dim, 3, stride, padding=1)
+        self.norm = _BatchNorm(dim)
         self.pooled = pooled
 
     def folded(self, patches: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor] | None:

@@ -92,11 +92,20 @@ def to_autocast(*tensors: Tensor) -> list[Tensor]:
     return [t.to(torch.get_autocast_dtype(device)) for t in tensors]
 
 
-class UnpoolConvolution(nn.ConvTranspose2d):
+class _Unpooled(nn.Module):
+    """Weights of a transposed convolution of maps that are first un-pooled, initialised as PyTorch does."""
+
+    def __init__(self, convolution: nn.ConvTranspose2d) -> None:
+        super().__init__()
+        self.weight, self.bias = convolution.weight, convolution.bias
+        self.stride, self.output_padding = convolution.stride[0], convolution.output_padding[0]
+
+
+class UnpoolConvolution(_Unpooled):
     """3x3 transposed convolution, stride 1, of maps that are first un-pooled."""
 
     def __init__(self, channels: int) -> None:
-        super().__init__(channels, channels, 3, padding=1, bias=False)
+        super().__init__(nn.ConvTranspose2d(channels, channels, 3, padding=1, bias=False))
 
     def forward(self, x: Tensor, index: Tensor, side: int) -> Tensor:
         """x (N, D, h, w), index of the same shape, into side x side -> (N, D, side, side)."""
@@ -104,17 +113,17 @@ class UnpoolConvolution(nn.ConvTranspose2d):
         return _Convolution.apply(x, index, weight, side)
 
 
-class UnpoolProjection(nn.ConvTranspose2d):
+class UnpoolProjection(_Unpooled):
     """3x3 transposed convolution to few channels, of any stride, of maps that are first un-pooled."""
 
     def __init__(self, channels: int, out: int, stride: int, output_padding: int) -> None:
-        super().__init__(channels, out, 3, stride, 1, output_padding)
+        super().__init__(nn.ConvTranspose2d(channels, out, 3, stride, 1, output_padding))
 
     def forward(self, x: Tensor, index: Tensor | None, side: int) -> Tensor:
         """x (N, D, h, w), index of the same shape or None (no un-pooling), into side x side -> (N, C, s, s)."""
         if index is None:
-            return super().forward(x)
+            return F.conv_transpose2d(x, self.weight, self.bias, self.stride, 1, self.output_padding)
         x, weight = to_autocast(x, self.weight)
-        stride = self.stride[0]
-        out_side = (side - 1) * stride + 1 + self.output_padding[0]
-        return _Projection.apply(x, index, weight, side, stride, out_side) + self.bias[:, None, None]
+        out_side = (side - 1) * self.stride + 1 + self.output_padding
+        projected = _Projection.apply(x, index, weight, side, self.stride, out_side)
+        return projected if self.bias is None else projected + self.bias[:, None, None]

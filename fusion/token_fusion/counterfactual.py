@@ -156,8 +156,8 @@ def counterfactual(
                 made = expect(model, part, target, given=given)
             parts.append(made.cpu())
         profiles.append(torch.cat(parts).numpy())
-    days = calendar(model, target)
-    return Counterfactual(*profiles, days, compare(*profiles, days))
+    before, after, days = *profiles, calendar(model, target)
+    return Counterfactual(before, after, days, compare(before, after, days))
 
 
 def calendar(model: TokenFusion, name: str) -> np.ndarray:

@@ -83,9 +83,14 @@ class PlaceEmbedding(nn.Module):
     correction of every single place are learned vectors.
     """
 
+    modality_of: Tensor  # (N,)
+    channel_of: Tensor  # (N,), counted over all modalities
+    position_code: Tensor  # (N, D)
+    time_code: Tensor  # (N, D)
+
     def __init__(self, layout: Layout, dim: int) -> None:
         super().__init__()
-        channel = torch.zeros(len(layout), dtype=torch.int64)  # counted over all modalities
+        channel = torch.zeros(len(layout), dtype=torch.int64)
         first = 0
         for name, part in layout.slices.items():
             channel[part] = layout.channel[part] + first

@@ -99,7 +99,8 @@ def generate(
         first = model.predict(tokens, visible, targets[0])  # the same for all samples
         drawn = []
         for sample in range(samples):
-            now, seen, logits = tokens, visible, first
+            now, seen = tokens, visible
+            logits: Tensor | None = first
             for target in targets:
                 part = layout.slices[target]
                 levels = _levels(names, target, (seed, sample), plan.steps, part.stop - part.start)

@@ -45,6 +45,8 @@ class TokenFusion(nn.Module):
     (arXiv 2510.23118), whose architecture is not public; this one is our choice (docs/token_fusion.md).
     """
 
+    relation_place: Tensor  # (N,)
+
     def __init__(self, config: TokenFusionConfig) -> None:
         super().__init__()
         self.config = config

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from ..data.tiles import TileBatch
@@ -74,13 +75,13 @@ class TokenFusionPretraining(L.LightningModule):
             self.log(f"val/{name}/loss", losses.by_modality[name], batch_size=count)
             self.log(f"val/{name}/accuracy", losses.accuracy[name], batch_size=count)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         decaying = {id(m.weight) for m in self.model.modules() if isinstance(m, nn.Linear)}
         trained = [p for p in self.model.parameters() if p.requires_grad]
         groups = [
-            {"params": [p for p in trained if id(p) in decaying], "weight_decay": self.hparams.weight_decay},
+            {"params": [p for p in trained if id(p) in decaying], "weight_decay": self.hparams["weight_decay"]},
             {"params": [p for p in trained if id(p) not in decaying], "weight_decay": 0.0},
         ]
-        optimizer = torch.optim.AdamW(groups, lr=self.hparams.lr, betas=tuple(self.hparams.betas))
+        optimizer = torch.optim.AdamW(groups, lr=self.hparams["lr"], betas=tuple(self.hparams["betas"]))
         steps = int(self.trainer.estimated_stepping_batches)
-        return {"optimizer": optimizer, "lr_scheduler": warmup_cosine(optimizer, steps, self.hparams.warmup)}
+        return {"optimizer": optimizer, "lr_scheduler": warmup_cosine(optimizer, steps, self.hparams["warmup"])}

@@ -92,8 +92,10 @@ def sensitivity(
 def head(module: nn.Module) -> Answer:
     """The output of a fine-tuned module as an answer for :func:`sensitivity`, to be used with its ``.model``."""
 
+    model, output = require_token_fusion(module.get_submodule("model")), module.get_submodule("head")
+
     def answer(hidden: Tensor, visible: Tensor) -> Tensor:
-        return module.head(module.model.summarise(hidden, visible).summary)
+        return output(model.summarise(hidden, visible).summary)
 
     return answer
 

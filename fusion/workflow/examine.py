@@ -109,7 +109,8 @@ def counterfactual(
     modality, told = fused.config.modality(target), _in_words(edit)
     kind = f"medians of {samples} samples" if samples else "expectations"
     conditions = f"{len(part)} tiles of split {tiles!r}; {kind} of {target}; edit: {told}."
-    rows, items = {}, []
+    rows: dict[str, dict[str, float]] = {}
+    items: list[Picture | Table] = []
     for c, band in enumerate(modality.bands):
         change, single = found.change.of(c), len(modality.bands) == 1
         summary, moved = change.summary(), {name: getattr(change, name) for name in QUANTITIES}
@@ -127,7 +128,7 @@ def counterfactual(
     caption = f"Mean and amplitude in {modality.unit or 'the unit of the data'}, phase in days (later is positive). "
     state.sections.append(Section(f"If: {told}", "", [Table(columns, cells, caption + conditions), *items]))
     state.out.mkdir(parents=True, exist_ok=True)
-    arrays = {"before": found.before, "after": found.after, "days": found.days}
+    arrays: dict[str, Any] = {"before": found.before, "after": found.after, "days": found.days}
     np.savez_compressed(state.out / f"{key}.npz", names=np.array(part.names), unit=np.array(modality.unit), **arrays)
     changes = {name: getattr(found.change, name) for name in QUANTITIES}
     with open(state.out / f"{key}.csv", "w", newline="") as file:
@@ -165,12 +166,16 @@ def sensitivity(
     Raises:
         ValueError: neither target nor head, or both.
     """
-    if (target is None) == (head is None):
+    if target is not None and head is None:
+        answer: str | gradients.Answer = target
+        what = f"the expected mean of {target}"
+    elif head is not None and target is None:
+        answer = gradients.head(head)
+        what = "the prediction of the fine-tuned head"
+    else:
         raise ValueError("sensitivity: give a target modality, or a fine-tuned model, and not both")
     fused, part = require_token_fusion(state.model(model)), _some(state.split(tiles), most)
-    answer = gradients.head(head) if target is None else target
     found = gradients.sensitivity(fused, model_batches(fused, part), answer, given=given, measure=measure, per=per)
-    what = "the prediction of the fine-tuned head" if head is not None else f"the expected mean of {target}"
     conditions = f"Of {what}, over {len(part)} tiles of split {tiles!r}; measure: {measure} per {per}."
     bands = {f"{name} {band}": share for name, shares in found.band.items() for band, share in shares.items()}
     state.metrics[key] = {name: {"share": share} for name, share in found.modality.items()} | {"conditions": conditions}
@@ -179,7 +184,10 @@ def sensitivity(
         Table(["modality", "share"], [[name, share] for name, share in found.modality.items()], conditions),
         sensitivity_bars(found.modality, found.band, conditions=conditions),
     ]
-    arrays = {"modality": np.array(list(found.modality)), "modality_share": np.array(list(found.modality.values()))}
+    arrays: dict[str, Any] = {
+        "modality": np.array(list(found.modality)),
+        "modality_share": np.array(list(found.modality.values())),
+    }
     arrays |= {"band": np.array(list(bands)), "band_share": np.array(list(bands.values())), "token": found.token}
     if found.date:
         items.append(sensitivity_dates(found.date, conditions=conditions))

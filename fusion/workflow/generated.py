@@ -124,14 +124,14 @@ def draw(modality: Modality, names: Sequence[str], values: Values, conditions: s
 def save(folder: Path, modality: Modality, names: Sequence[str], values: Values) -> str:
     """``NAME.npz``, and of a series ``NAME.csv``; what was written."""
     low, high = values.band()
-    arrays = {"samples": values.samples, "median": values.median, "low": low, "high": high}
+    arrays: dict[str, Any] = {"samples": values.samples, "median": values.median, "low": low, "high": high}
     arrays |= {"expected": values.expected, "observed": values.observed}
-    about = {"names": names, "bands": modality.bands, "unit": modality.unit}
+    arrays |= {"names": np.array(names), "bands": np.array(modality.bands), "unit": np.array(modality.unit)}
     if values.days is not None:
         arrays["days"] = values.days
     folder.mkdir(parents=True, exist_ok=True)
     written = f"{modality.name}.npz"
-    np.savez_compressed(folder / written, **{k: np.array(v) for k, v in about.items()}, **arrays)
+    np.savez_compressed(folder / written, **arrays)
     if values.days is None:
         return written
     with open(folder / f"{modality.name}.csv", "w", newline="") as file:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ...data import ArrayTiles, Modality, TileDataset, fraction
-from ...evaluation import Features, ProbeResult, Row, Section, per_class, probe, score
+from ...evaluation import Features, Picture, ProbeResult, Row, Section, Table, per_class, probe, score
 from ...evaluation.generation import compare, pictures
 from ...evaluation.model_profiles import inputs
 from ...evaluation.profile_scores import score_table
@@ -125,7 +125,7 @@ def generate(
         f"same cell of 100 km; seed {state.seed}."
     )
     state.metrics[key] = rows | {"conditions": what}
-    items = [score_table(rows, what, unit), *pictures(main, target, unit, what, test.names)]
+    items: list[Picture | Table] = [score_table(rows, what, unit), *pictures(main, target, unit, what, test.names)]
     state.sections.append(Section(f"{target.capitalize()} from {' and '.join(given)}", "", items))
     return "RMSE " + ", ".join(f"{name} {row['rmse']:.2f}" for name, row in rows.items())
 
@@ -156,15 +156,15 @@ def classify(
     seeds = [state.seed + k for k in range(draws)]
     shared: dict[str, Any] = {"shares": shares, "seeds": seeds, "modalities": names}
     torch.manual_seed(state.seed)
-    fresh = reinitialised(trained).eval()
+    fresh = require_token_fusion(reinitialised(trained).eval())
     kinds = {"joint": trained, "random": fresh}
     tokens = [tokenize(trained, part) for part in (known, unseen)]
     rows: list[Row] = []
     for name, network in kinds.items():
-        frozen = (_features(representation(network, t), part) for t, part in zip(tokens, (known, unseen), strict=True))
-        rows += probe(*frozen, known, probes=["linear"], name=name, **shared)
-    raw = (_features(inputs(trained, part, names), part) for part in (known, unseen))
-    rows += probe(*raw, known, probes=["linear", "forest"], name="raw", **shared)
+        seen, new = (_features(representation(network, t), p) for t, p in zip(tokens, (known, unseen), strict=True))
+        rows += probe(seen, new, known, probes=["linear"], name=name, **shared)
+    seen, new = (_features(inputs(trained, part, names), part) for part in (known, unseen))
+    rows += probe(seen, new, known, probes=["linear", "forest"], name="raw", **shared)
     labels, wanted = known.labels().numpy(), unseen.labels().numpy()
     for share in shares:
         for seed in seeds if share < 1 else seeds[:1]:  # all labels can be drawn in one way only

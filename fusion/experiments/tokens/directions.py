@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ...data import LandscapeTiles, TileBatch, TileDataset, collate
-from ...evaluation import Section, Table
+from ...evaluation import Picture, Section, Table
 from ...evaluation.model_profiles import tile_statistics
 from ...evaluation.profiles import counterfactual_plot
 from ...token_fusion.counterfactual import Change, Edit, add, compare, counterfactual, exchange
@@ -73,7 +73,9 @@ def known_directions(
     if not isinstance(unseen, LandscapeTiles):
         raise ValueError("known_directions: only the built-in landscape knows what should happen")
     fused = require_token_fusion(state.model(model))
-    items, found, rows = [], {}, []
+    found: dict[str, Any] = {}
+    items: list[Picture | Table] = []
+    rows: list[list[Any]] = []
     unit, seed = fused.config.modality(target).unit, f"seed {state.seed}"
     cases = [
         _raised(known, unseen, given, raised),
@@ -120,8 +122,8 @@ def _within(name: str, levels: np.ndarray, highest: float) -> np.ndarray:
     return rows
 
 
-def _air(dataset: LandscapeTiles, rows: np.ndarray, **what: float) -> np.ndarray:
-    return np.stack([dataset.air(int(i), **what) for i in rows])
+def _air(dataset: LandscapeTiles, rows: np.ndarray, *, raised: float = 0.0, north: float = 0.0) -> np.ndarray:
+    return np.stack([dataset.air(int(i), raised=raised, north=north) for i in rows])
 
 
 def _raised(known: TileDataset, unseen: LandscapeTiles, given: Sequence[str], metres: float) -> _Case:
@@ -153,10 +155,10 @@ def _woods(unseen: LandscapeTiles, given: Sequence[str], low: float, high: float
     rows = np.arange(len(unseen))
     open_land, woods = (torch.from_numpy(rng.choice(part, len(rows))) for part in donors)
     tiles = _batch(unseen, rows, given)
-    truth = tuple(
+    before, after = (
         np.stack([unseen.air(int(i), trees_of=int(j)) for i, j in zip(rows, order, strict=True)])
         for order in (open_land, woods)
     )
     edit = partial(exchange, names=["aerial"], source=tiles, order=woods)
     told = "the image of another tile's forest instead of open land"
-    return _Case("woods", told, exchange(tiles, ["aerial"], order=open_land), edit, 0, -1, truth)
+    return _Case("woods", told, exchange(tiles, ["aerial"], order=open_land), edit, 0, -1, (before, after))

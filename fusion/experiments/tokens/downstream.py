@@ -16,6 +16,7 @@ from ...evaluation import (
     Row,
     Section,
     Spread,
+    Table,
     forest_probe,
     linear_probe,
     raw_statistics,
@@ -80,7 +81,9 @@ def downstream(
         state.models.setdefault(key, joint)
         add("joint", seed, joint.predict(hidden), names)
         torch.manual_seed(seed)
-        fresh = regress(reinitialised(fused), tokens, own, seed=seed, **recipe | dict(scratch or {}))
+        fresh = regress(
+            require_token_fusion(reinitialised(fused)), tokens, own, seed=seed, **recipe | dict(scratch or {})
+        )
         add("task_specific", seed, fresh.predict(hidden), names)
         for name in names if len(names) > 1 else []:
             single = regress(fused, tokens.select([name]), own, seed=seed, **recipe)
@@ -102,7 +105,7 @@ def downstream(
     conditions = scores.conditions(state, named["joint"], share, draws, labelled, test)
     state.metrics[key] = found | {"conditions": conditions}
     first, name = named["joint"][0].result, unseen.classes[0]
-    items = [
+    items: list[Picture | Table] = [
         scores.table(named, conditions),
         _bars(named, conditions),
         observed_predicted(first.target, first.prediction, name, conditions=f"joint, first draw. {conditions}"),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from ...evaluation import Picture, Section, Spread, Table, score
 from ...evaluation.model_profiles import inputs
 from ...evaluation.plots import observed_predicted
 from ...evaluation.profile_baselines import tabular_forest, tabular_ridge
+from ...token_fusion.generate import require_token_fusion
 from ...token_fusion.heads import regress, representation
 from ...token_fusion.in_memory import Recipe, learn, tokenize
 from ...training.systems import reinitialised
@@ -105,7 +106,7 @@ def cross_validate(
     """
     from sklearn.model_selection import GroupKFold
 
-    tiles, towers = state.data["all"], state.data["towers"]
+    tiles, towers = cast(ArrayTiles, state.data["all"]), cast(Towers, state.data["towers"])
     plan = Plan(Recipe.of(recipe), tuning or {}, tuple(shares))
     target = towers.gpp
     jobs = []
@@ -162,16 +163,17 @@ def _fold(
     raw = [inputs(model, part, ["hls", "weather"]) for part in (known, unseen)]
     target = known.labels().numpy()[:, 0]
     torch.manual_seed(seed)
-    fresh = reinitialised(model)
+    fresh = require_token_fusion(reinitialised(model))
     found: dict[tuple[float, str], np.ndarray] = {}
     for share in plan.shares:
         few = torch.tensor(fraction(known, share, seed))
         labelled, gpp = seen.rows(few), target[few]
-        tune = partial(regress, target=gpp, seed=seed, **plan.tuning)
-        found[share, "joint"] = tune(model, labelled).predict(hidden)
-        found[share, "scratch"] = tune(fresh, labelled).predict(hidden)
+        how = {"seed": seed} | dict(plan.tuning)
+        found[share, "joint"] = regress(model, labelled, gpp, **how).predict(hidden)
+        found[share, "scratch"] = regress(fresh, labelled, gpp, **how).predict(hidden)
         for name in ("hls", "weather"):
-            found[share, name] = tune(model, labelled.select([name])).predict(hidden.select([name]))
+            single = regress(model, labelled.select([name]), gpp, **how)
+            found[share, name] = single.predict(hidden.select([name]))
         for name, made, (x, new) in (
             ("probe", tabular_ridge(), codes),
             ("ridge", tabular_ridge(), raw),
@@ -208,7 +210,7 @@ def sensitive(
     state: State, *, recipe: Mapping[str, Any], tuning: Mapping[str, Any] | None = None, key: str = "sensitivity"
 ) -> str:
     """Which modalities, bands and dates GPP hangs on, of a model that was trained on all towers."""
-    tiles, towers = state.data["all"], state.data["towers"]
+    tiles, towers = state.split("all"), cast(Towers, state.data["towers"])
     model = learn(tiles, Recipe.of(recipe), state.seed)
     regressor = regress(model, tokenize(model, tiles), towers.gpp, seed=state.seed, **(tuning or {}))
     state.models["regressor"] = regressor.model

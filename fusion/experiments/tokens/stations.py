@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...data import ArrayTiles, Modality, TileDataset
-from ...evaluation import Section
+from ...evaluation import Picture, Section, Table
 from ...evaluation.generation import Generated, pictures
 from ...evaluation.model_profiles import expected_profiles, profiles, sampled_profiles, tile_statistics
 from ...evaluation.profile_baselines import forest_profiles, mean_profile, ridge_profiles
@@ -80,8 +80,8 @@ def open_stations(source: str | Path, *, places: int = 300, seed: int = 0) -> tu
         names=[s["name"].strip() for s in stations] + [f"{r}-{c}" for r, c in drawn],
         splits={
             "stations": range(count),
-            "inside": np.flatnonzero(inside),
-            "outside": np.flatnonzero(~inside),
+            "inside": np.flatnonzero(inside).tolist(),
+            "outside": np.flatnonzero(~inside).tolist(),
             "terrain": range(count, count + len(drawn)),
         },
     )
@@ -171,7 +171,10 @@ def leave_one_out(
         f"({len(inside) - 1} of them with terrain); seed {state.seed}."
     )
     state.metrics[key] = scored | {"conditions": what}
-    items = [score_table(scored, what, "degC"), *pictures(result, _TARGET, "degC", what, inside.names)]
+    items: list[Picture | Table] = [
+        score_table(scored, what, "degC"),
+        *pictures(result, _TARGET, "degC", what, inside.names),
+    ]
     state.sections.append(Section("The year's temperature where no station is", "", items))
     return "RMSE " + ", ".join(f"{name} {row['rmse']:.2f}" for name, row in scored.items())
 

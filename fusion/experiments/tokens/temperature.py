@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...data import ArrayTiles, Modality, TileDataset, block_splits
-from ...evaluation import Section
+from ...evaluation import Picture, Section, Table
 from ...evaluation.generation import Generated, compare, pictures
 from ...evaluation.profile_scores import score_table
 from ...token_fusion.in_memory import Recipe, learn
@@ -91,7 +91,7 @@ def generate(
             rows = result.scores()
             what = f"{_SPLITS[split]} {len(names)} {kind}s scored; seed {state.seed}."
             state.metrics[f"{kind}_by_{split}"] = rows | {"conditions": what}
-            items = [score_table(rows, what, unit), *pictures(result, target, unit, what, names)]
+            items: list[Picture | Table] = [score_table(rows, what, unit), *pictures(result, target, unit, what, names)]
             state.sections.append(Section(f"{target.capitalize()} of a {kind}, by {split}", "", items))
             told.append(f"{kind} by {split} " + ", ".join(f"{n} {rows[n]['rmse']:.2f}" for n in ("model", "ridge")))
     return f"RMSE ({unit}): " + "; ".join(told)
@@ -114,16 +114,15 @@ def _one(
     how: Mapping[str, Any] | None,
 ) -> Generated:
     """All models and baselines, trained on ``known``."""
-    main: Generated | None = None
-    for name, plan in plans.items():
-        model = learn(known, plan, seed)
-        result = compare(
-            model, known, unseen, target, given, samples=samples, seed=seed, how=how, baselines=main is None
-        )
-        if main is None:
-            main = result
-        else:
-            main.guesses[f"model_{name}"] = result.guesses["model"]
+    results: list[Generated] = []
+    for plan in plans.values():
+        model, first = learn(known, plan, seed), not results
+        found = compare(model, known, unseen, target, given, samples=samples, seed=seed, how=how, baselines=first)
+        results.append(found)
+    main = results[0]
+    main.guesses.update(
+        {f"model_{name}": found.guesses["model"] for name, found in list(zip(plans, results, strict=True))[1:]}
+    )
     return main
 
 
@@ -158,11 +157,11 @@ def _tiles(cubes: Mapping[str, Mapping[str, np.ndarray]], side: int, block: int)
         {name: joined(f"{name}_days") for name in ("s2", "temperature")},
         grid=(side, side),
         names=names,
-        splits=splits,
+        splits={name: rows.tolist() for name, rows in splits.items()},
     )
 
 
-def _season(cube: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _season(cube: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Tiles of the whole season."""
     count, side = len(cube["s2"]), cube["side"]
     air = cube["temperature"]
@@ -176,7 +175,7 @@ def _season(cube: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     }
 
 
-def _windows(cube: Mapping[str, np.ndarray], window: int, every: int) -> dict[str, np.ndarray]:
+def _windows(cube: Mapping[str, Any], window: int, every: int) -> dict[str, np.ndarray]:
     """Windows of tiles, tile after tile for each first day."""
     season = _season(cube)
     first, last = cube["temperature_days"][[0, -1]]
