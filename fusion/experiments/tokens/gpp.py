@@ -106,7 +106,7 @@ def cross_validate(
     """
     from sklearn.model_selection import GroupKFold
 
-    tiles, towers = cast(ArrayTiles, state.data["all"]), cast(Towers, state.data["towers"])
+    tiles, towers = cast(ArrayTiles, state.data["all"]), cast(FluxSites, state.data["towers"])
     plan = Plan(Recipe.of(recipe), tuning or {}, tuple(shares))
     target = towers.gpp
     jobs = []
@@ -210,7 +210,7 @@ def sensitive(
     state: State, *, recipe: Mapping[str, Any], tuning: Mapping[str, Any] | None = None, key: str = "sensitivity"
 ) -> str:
     """Which modalities, bands and dates GPP hangs on, of a model that was trained on all towers."""
-    tiles, towers = state.split("all"), cast(Towers, state.data["towers"])
+    tiles, towers = state.split("all"), cast(FluxSites, state.data["towers"])
     model = learn(tiles, Recipe.of(recipe), state.seed)
     regressor = regress(model, tokenize(model, tiles), towers.gpp, seed=state.seed, **(tuning or {}))
     state.models["regressor"] = regressor.model
