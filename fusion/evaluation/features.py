@@ -129,7 +129,7 @@ def _vectors(model: nn.Module, batch: TileBatch, level: str, pool: str, modaliti
     """(B, D) of tiles or (B*P, D) of patches."""
     if level == "tile" and pool == "tokens":
         seen = cast(Any, model).encode(batch)
-        mean = seen.tokens.mean(2).masked_fill(~seen.present[..., None], 0)  # (M, B, D)
+        mean = seen.tokens.mean(2).masked_fill(~seen.valid[..., None], 0)  # (M, B, D)
         found, absent = dict(zip(seen.names, mean, strict=True)), torch.zeros_like(mean[0])
         names = [m.name for m in config_of(model).modalities if m.name in modalities]
         return torch.cat([found.get(name, absent) for name in names], dim=1)  # (B, M*D)

@@ -4,9 +4,10 @@ from .dropout import Dropout, relu_dropout
 from .encoding import Encoding
 from .masked import MaskedBatchNorm, MaskedGroupNorm, masked_mean, masked_softmax, standardise
 from .positions import encode_days
-from .transformer import DropPath, FeedForward, TransformerBlock
+from .transformer import AttentionBlock, DropPath, FeedForward, TransformerBlock
 
 __all__ = [
+    "AttentionBlock",
     "DropPath",
     "Dropout",
     "Encoding",

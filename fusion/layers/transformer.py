@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .dropout import Dropout
 
-__all__ = ["DropPath", "FeedForward", "TransformerBlock"]
+__all__ = ["AttentionBlock", "DropPath", "FeedForward", "TransformerBlock"]
 
 
 class DropPath(nn.Module):
@@ -42,11 +42,8 @@ class FeedForward(nn.Module):
         return self.dropout(self.contract(self.dropout(F.gelu(self.expand(x)))))
 
 
-class TransformerBlock(nn.Module):
-    """x + dropout(attention(norm(x))), then x + feed_forward(norm(x)), each branch under drop-path.
-
-    ``attention`` is any module (B, L, D) -> (B, L, D); further arguments of ``forward`` go to it.
-    """
+class AttentionBlock(nn.Module):
+    """The parts of a pre-norm block: norm, attention, norm, feed-forward, and what is dropped of the branches."""
 
     def __init__(
         self, attention: nn.Module, dim: int, mlp_dim: int, dropout: float = 0.0, drop_path: float = 0.0
@@ -58,6 +55,13 @@ class TransformerBlock(nn.Module):
         self.feed_forward = FeedForward(dim, mlp_dim, dropout)
         self.dropout = Dropout(dropout)
         self.drop_path = DropPath(drop_path)
+
+
+class TransformerBlock(AttentionBlock):
+    """x + dropout(attention(norm(x))), then x + feed_forward(norm(x)), each branch under drop-path.
+
+    ``attention`` is any module (B, L, D) -> (B, L, D); further arguments of ``forward`` go to it.
+    """
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         attended = self.attention(self.attention_norm(x), *args, **kwargs)  # (B, L, D)

@@ -14,27 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..kernels import RelativeAttention, euclidean_buckets
-from ..layers import Dropout, DropPath, FeedForward, TransformerBlock
+from ..layers import AttentionBlock, TransformerBlock
 
 __all__ = ["Combiner", "CrossBlock"]
 
 
-class CrossBlock(nn.Module):
+class CrossBlock(AttentionBlock):
     """Learned queries, the same for all tiles, attend to the tokens of a tile; then a residual feed-forward.
 
     The attention has no residual: a query holds nothing of the tile.
     """
-
-    def __init__(
-        self, attention: RelativeAttention, dim: int, mlp_dim: int, dropout: float = 0.0, drop_path: float = 0.0
-    ) -> None:
-        super().__init__()
-        self.attention_norm = nn.LayerNorm(dim, eps=1e-6)
-        self.attention = attention
-        self.feed_forward_norm = nn.LayerNorm(dim, eps=1e-6)
-        self.feed_forward = FeedForward(dim, mlp_dim, dropout)
-        self.dropout = Dropout(dropout)
-        self.drop_path = DropPath(drop_path)
 
     def forward(self, tokens: Tensor, query: Tensor, key_position: Tensor | None, valid: Tensor | None) -> Tensor:
         """tokens (B, L, D), query (1, S, D) at positions 0..S-1, key_position (L,), valid (B, L) -> (B, S, D)."""
@@ -100,14 +89,14 @@ class Combiner(nn.Module):
         bias = math.log(others) * math.sqrt(len(direction))  # the op divides by sqrt(D/H)
         attention.table[..., own] = direction * bias / direction.square().sum()
 
-    def forward(self, tokens: Tensor, present: Tensor) -> Tensor:
-        """tokens (B, M, P, D), present (B, M) bool -> (B, 1+P, D), the tile's summary first.
+    def forward(self, tokens: Tensor, valid: Tensor) -> Tensor:
+        """tokens (B, M, P, D), valid (B, M) bool -> (B, 1+P, D), the tile's summary first.
 
         Tokens of a modality that a tile does not have are never attended to.
         """
         batch, modalities, patches, dim = tokens.shape
         position = self.positions(modalities, patches, tokens.device)
-        valid = F.pad(present.repeat_interleave(patches, dim=1), (1, 0), value=True)  # (B, 1 + M*P)
+        valid = F.pad(valid.repeat_interleave(patches, dim=1), (1, 0), value=True)  # (B, 1 + M*P)
         x = torch.cat((self.summary.expand(batch, -1, -1).to(tokens.dtype), tokens.flatten(1, 2)), dim=1)
         for block in self.blocks:
             x = block(x, key_position=position, valid=valid)

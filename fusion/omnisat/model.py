@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..data.modality import Modality
 from ..data.tiles import TileBatch
 from ..layers import Encoding
+from ..layers.statistics import band_statistics
 from .combiner import Combiner
 from .config import OmniSatConfig
 from .image import ImageEncoder, patchify_image
@@ -25,7 +26,7 @@ class Tokens:
     Attributes:
         names: the M modalities, in the order of the model.
         tokens: (M, B, P, D), meaningless where a modality is missing.
-        present: (M, B) bool, which tiles have which modality.
+        valid: (M, B) bool, which tiles have which modality.
         patches: by modality, the standardised input: (B*P, C, s, s) for images, (B, P, L, C*s*s) for series.
         indices: images, the pooling positions of all B*P patches.
         attention: series, (B, L).
@@ -33,7 +34,7 @@ class Tokens:
 
     names: tuple[str, ...]
     tokens: Tensor
-    present: Tensor
+    valid: Tensor
     patches: dict[str, Tensor]
     indices: dict[str, list[Tensor]]
     attention: dict[str, Tensor]
@@ -62,10 +63,9 @@ class OmniSat(nn.Module):
             drop_path=config.drop_path,
         )
         for modality in config.modalities:
-            mean = torch.tensor(modality.mean or (0.0,) * modality.channels)
-            std = torch.tensor(modality.std or (1.0,) * modality.channels)
-            self.register_buffer(f"mean_{modality.name}", mean[:, None, None], persistent=False)
-            self.register_buffer(f"std_{modality.name}", std.clamp_min(1e-12)[:, None, None], persistent=False)
+            mean, std = band_statistics(modality)
+            self.register_buffer(f"mean_{modality.name}", mean, persistent=False)
+            self.register_buffer(f"std_{modality.name}", std, persistent=False)
 
     def forward(self, batch: TileBatch) -> Encoding:
         """Encodes B tiles.
@@ -74,7 +74,7 @@ class OmniSat(nn.Module):
             ValueError: a modality the model does not have, or values whose bands or size do not fit.
         """
         tokens = self.encode(batch)
-        return self.combine(tokens.tokens, tokens.present)
+        return self.combine(tokens.tokens, tokens.valid)
 
     def encode(self, batch: TileBatch) -> Tokens:
         """Runs the encoder of every modality of the batch."""
@@ -101,9 +101,9 @@ class OmniSat(nn.Module):
         out.tokens = torch.stack(tokens)  # (M, B, P, D)
         return out
 
-    def combine(self, tokens: Tensor, present: Tensor) -> Encoding:
-        """tokens (M, B, P, D), present (M, B) bool -> the encoding of B tiles."""
-        combined = self.combiner(tokens.transpose(0, 1), present.T)  # (B, 1+P, D)
+    def combine(self, tokens: Tensor, valid: Tensor) -> Encoding:
+        """tokens (M, B, P, D), valid (M, B) bool -> the encoding of B tiles."""
+        combined = self.combiner(tokens.transpose(0, 1), valid.T)  # (B, 1+P, D)
         return Encoding(combined[:, 0], combined[:, 1:])
 
     def _standardised(self, batch: TileBatch, modality: Modality) -> Tensor:

@@ -120,7 +120,7 @@ class PretrainingObjective(nn.Module):
         masked = draw_masked(tiles, modalities, patches, self.mask_ratio, generator)  # (M, B, P), on the CPU
         hidden = masked.to(seen.tokens.device, non_blocking=True)[..., None]
         tokens = torch.where(hidden, self.mask_token.to(seen.tokens.dtype), seen.tokens)
-        encodings = model.combine(tokens, seen.present).patches  # (B, P, D)
+        encodings = model.combine(tokens, seen.valid).patches  # (B, P, D)
 
         errors = {}
         for m, name in enumerate(seen.names):
@@ -143,7 +143,7 @@ class PretrainingObjective(nn.Module):
         found = patch_info_nce(
             seen.tokens,
             temperature=self.temperature,
-            valid=seen.present,
+            valid=seen.valid,
             exclude="tile",
             group=self._group(),
             return_accuracy=not self.training,
@@ -163,13 +163,13 @@ class PretrainingObjective(nn.Module):
         decoder, inputs = self.decoders[name], seen.patches[name]
         tile = rows // encodings.shape[1]  # (R,)
         tokens = encodings.flatten(0, 1)[rows]  # (R, D)
-        present = seen.present[seen.names.index(name)]  # (B,)
+        valid = seen.valid[seen.names.index(name)]  # (B,)
         if isinstance(decoder, ImageDecoder):
             target = _rows(inputs, rows)  # (R, C, s, s)
             if self.targets == "instance":
                 target = patch_standardised(target, (1, 2, 3))
             predicted = decoder(tokens, [_rows(index, rows) for index in seen.indices[name]])
-            return (predicted.float() - target).square().mean((1, 2, 3)), present[tile]
+            return (predicted.float() - target).square().mean((1, 2, 3)), valid[tile]
         dates, chosen = select_dates(seen.attention[name], batch.valid[name], self.date_share)  # (B, K)
         predicted = decoder(tokens, batch.days[name].gather(1, dates), tile)  # (R, K, C)
         if self.targets == "instance":
@@ -179,7 +179,7 @@ class PretrainingObjective(nn.Module):
             target = inputs.flatten(0, 1)[rows[:, None], dates[tile]]  # (R, K, C)
         error = (predicted.float() - target).square().mean(2)  # (R, K)
         weight = chosen.to(error.dtype)[tile]  # (R, K)
-        return (error * weight).sum(1) / weight.sum(1).clamp_min(1), present[tile]
+        return (error * weight).sum(1) / weight.sum(1).clamp_min(1), valid[tile]
 
 
 def _joined_mean(values: Tensor, valid: Tensor, group: dist.ProcessGroup) -> Tensor:

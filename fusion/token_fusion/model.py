@@ -26,12 +26,12 @@ class Encoded:
     Attributes:
         names: the M modalities, in the order of the model.
         tokens: (M, B, 1, D) mean of a modality's visible tokens, 0 where it is missing.
-        present: (M, B) bool.
+        valid: (M, B) bool.
     """
 
     names: tuple[str, ...]
     tokens: Tensor
-    present: Tensor
+    valid: Tensor
 
 
 class TokenFusion(nn.Module):
@@ -152,7 +152,7 @@ class TokenFusion(nn.Module):
         none of it; the summary is the mean over modalities of the means of their tokens.
         """
         weight = visible.to(states.dtype)
-        means, present = self._means(states, weight)  # (M, B, D), (M, B)
+        means, valid = self._means(states, weight)  # (M, B, D), (M, B)
         patches = means[:, :, None].expand(-1, -1, self.config.patches, -1).clone()
         position = self.tokenizer.layout.position.to(states.device)
         onto = nn.functional.one_hot(position, self.config.patches + 1)[:, 1:].to(states.dtype)  # (N, P)
@@ -160,14 +160,14 @@ class TokenFusion(nn.Module):
             count = weight[:, part] @ onto[part]  # (B, P)
             own = torch.einsum("bnd,bn,np->bpd", states[:, part], weight[:, part], onto[part])
             patches[m] = torch.where(count[..., None] > 0, own / count.clamp_min(1)[..., None], patches[m])
-        share = (present / present.sum(0).clamp_min(1)).to(states.dtype)  # (M, B)
+        share = (valid / valid.sum(0).clamp_min(1)).to(states.dtype)  # (M, B)
         return Encoding(torch.einsum("mbd,mb->bd", means, share), torch.einsum("mbpd,mb->bpd", patches, share))
 
     def encode(self, batch: TileBatch) -> Encoded:
         """Every modality of B tiles as one vector."""
         states, seen = self._states(self.tokenize(batch))
-        means, present = self._means(states, seen.to(states.dtype))
-        return Encoded(self.tokenizer.layout.names, means[:, :, None], present)
+        means, valid = self._means(states, seen.to(states.dtype))
+        return Encoded(self.tokenizer.layout.names, means[:, :, None], valid)
 
     def _states(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
         """States (B, N, D) of everything observed, and what that is (B, N)."""
@@ -176,10 +176,10 @@ class TokenFusion(nn.Module):
 
     def _means(self, states: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Mean state (M, B, D) of each modality's tokens with weight (B, N), and which modalities have any (M, B)."""
-        means, present = [], []
+        means, valid = [], []
         for part in self.tokenizer.layout.slices.values():
             count = weight[:, part].sum(1)  # (B,)
             total = torch.einsum("bnd,bn->bd", states[:, part], weight[:, part])
             means.append(total / count.clamp_min(1)[:, None])
-            present.append(count > 0)
-        return torch.stack(means), torch.stack(present)
+            valid.append(count > 0)
+        return torch.stack(means), torch.stack(valid)

@@ -52,13 +52,13 @@ def test_reconstruction_is_the_mean_over_masked_tokens(config, batch, targets):
     seen = model.encode(data)
     masked = hidden_by(3, 3, 6)
     tokens = torch.where(masked[..., None], objective.mask_token, seen.tokens)
-    encoding = model.combine(tokens, seen.present).patches
+    encoding = model.combine(tokens, seen.valid).patches
     dates, chosen = select_dates(seen.attention["s2"], data.valid["s2"])
     errors = {name: [] for name in seen.names}
     for m, name in enumerate(seen.names):
         for b in range(3):
             for p in range(6):
-                if not (masked[m, b, p] and seen.present[m, b]):
+                if not (masked[m, b, p] and seen.valid[m, b]):
                     continue
                 token, decoder = encoding[b, p][None], objective.decoders[name]
                 if name == "s2":
@@ -91,7 +91,7 @@ def test_contrast_is_equation_3(system, batch):
     with torch.no_grad():
         losses, seen = run(system, data), model.encode(data)
     unit = F.normalize(seen.tokens.double(), dim=-1)  # (M, B, P, D)
-    names = [(m, b, p) for m in range(3) for b in range(2) for p in range(6) if seen.present[m, b]]
+    names = [(m, b, p) for m in range(3) for b in range(2) for p in range(6) if seen.valid[m, b]]
     rows, hits = [], []
     for m, b, p in names:
         others = [(n, c, q) for n, c, q in names if (n, c) != (m, b)]
