@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -118,7 +119,7 @@ def _info_nce_inputs() -> Tensors:
     return {"tokens": _random(3, 5, 9, 24, seed=0), "temperature": torch.tensor(0.2), "valid": valid}
 
 
-def _info_nce(op: Callable[..., Tensor]) -> Callable[[Tensors], Tensors]:
+def _info_nce(op: Callable[..., Any]) -> Callable[[Tensors], Tensors]:
     def run(inputs: Tensors) -> Tensors:
         inputs = inputs | {k: inputs[k].requires_grad_() for k in ("tokens", "temperature")}
         loss = op(inputs["tokens"], temperature=inputs["temperature"], valid=inputs["valid"])

@@ -73,14 +73,14 @@ def _describe_gpu(index: int) -> str:
     """What it is, whether Triton's kernels run on it, by whose tiles, and whether they were timed there."""
     import torch
 
-    from fusion.kernels._triton.device import MEASURED, OLDEST, SHARED_MEMORY, nearest, tiles_of
+    from fusion.kernels._triton.device import MEASURED, OLDEST, SHARED_MEMORY, nearest, shared_memory, tiles_of
 
     gpu = torch.cuda.get_device_properties(index)
     own = 10 * gpu.major + gpu.minor
     text = f"{gpu.name}, sm_{own}, {gpu.total_memory / 2**30:.0f} GiB"
     if (gpu.major, gpu.minor) < OLDEST:
         return f"{text}; the Triton kernels need sm_{OLDEST[0]}{OLDEST[1]} or above and do not run on it"
-    alike = nearest((gpu.major, gpu.minor), gpu.shared_memory_per_block_optin)
+    alike = nearest((gpu.major, gpu.minor), shared_memory(index))
     if own not in SHARED_MEMORY:
         text += f"; sm_{own}: not listed, takes the tiles of sm_{alike}"
     elif tiles_of(own) != own:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.distributed as dist
@@ -45,4 +46,4 @@ class NTXentLoss(nn.Module):
         views = torch.stack([out0, out1])[:, :, None]  # (2, B, 1, D)
         shared = self.gather_distributed and dist.is_initialized() and dist.get_world_size() > 1
         group = dist.group.WORLD if shared else None
-        return patch_info_nce(views, temperature=self.temperature, exclude="self", group=group)
+        return cast(Tensor, patch_info_nce(views, temperature=self.temperature, exclude="self", group=group))

@@ -171,7 +171,7 @@ class OriginalOmniSat(nn.Module):
                 loss = series_loss(predicted, x, selected, mask, size)
             out.reconstructed[name], out.losses[f"{name}_reconstruction_loss"] = predicted, loss
         total = sum(out.losses.values())
-        out.losses["contrastive_loss"] = patch_info_nce(torch.stack(tokens), temperature=0.1)
+        out.losses["contrastive_loss"] = cast(Tensor, patch_info_nce(torch.stack(tokens), temperature=0.1))
         out.losses["loss"] = total + out.losses["contrastive_loss"]
         return out
 

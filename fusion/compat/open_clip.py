@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -49,7 +51,8 @@ class ClipLoss(nn.Module):
         """Features (B, D), already normalised as the model gives them. ``logit_bias`` changes no softmax."""
         features = torch.stack([image_features, text_features])[:, :, None]  # (2, B, 1, D)
         group = dist.group.WORLD if self.world_size > 1 else None
-        loss = patch_info_nce(features, temperature=1 / logit_scale, exclude="modality", normalize=False, group=group)
+        options: dict[str, Any] = {"exclude": "modality", "normalize": False, "group": group}
+        loss = cast(Tensor, patch_info_nce(features, temperature=1 / logit_scale, **options))
         if group is not None and self.gather_with_grad:
             loss = self.world_size * loss - (self.world_size - 1) * loss.detach()
         return {"contrastive_loss": loss} if output_dict else loss

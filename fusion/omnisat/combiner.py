@@ -8,6 +8,7 @@ their modality: tokens of the same patch in two modalities have distance zero.
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -83,7 +84,7 @@ class Combiner(nn.Module):
         The queries are copies of one vector and only the position table tells them apart. From a table of zeros,
         as in self-attention, they all say the same for many epochs.
         """
-        attention = self.cross.attention
+        attention = cast(RelativeAttention, self.cross.attention)
         direction = torch.randn(attention.table.shape[1])  # (D/H,), the same in every head
         self.query.copy_(direction.repeat(attention.heads))
         bias = math.log(others) * math.sqrt(len(direction))  # the op divides by sqrt(D/H)

@@ -25,6 +25,7 @@ __all__ = [
     "multiprocessors",
     "refuses_device",
     "row",
+    "shared_memory",
     "tiles_of",
 ]
 
@@ -63,10 +64,11 @@ def architecture(device: torch.device) -> int:
 
 @functools.cache
 def _architecture(index: int) -> int:
-    return nearest(torch.cuda.get_device_capability(index), _shared_memory(index))
+    return nearest(torch.cuda.get_device_capability(index), shared_memory(index))
 
 
-def _shared_memory(index: int) -> int:
+def shared_memory(index: int) -> int:
+    """Bytes that one program may have on GPU ``index``."""
     properties: Any = torch.cuda.get_device_properties(index)  # whose stub knows less than it has
     return int(properties.shared_memory_per_block_optin)
 
