@@ -3,6 +3,9 @@
 Importing it needs torch, numpy and einops, compiles nothing and touches no GPU.
 """
 
+import importlib
+from typing import Any
+
 from .attention import RelativeAttention, euclidean_buckets, relative_attention
 from .backends import BackendError, backends, use_backend
 from .infonce import PatchInfoNCE, patch_info_nce, patch_info_nce_ragged
@@ -48,3 +51,10 @@ __all__ = [
     "use_backend",
     "vector_quantize",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """``PatchTokenizer`` learns by gradient and lives in :mod:`fusion.tokenizers`; its former place here still works."""
+    if name != "PatchTokenizer":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module("fusion.tokenizers").PatchTokenizer
