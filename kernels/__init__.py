@@ -54,7 +54,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """``PatchTokenizer`` learns by gradient and lives in :mod:`fusion.tokenizers`; its former place here still works."""
+    """``PatchTokenizer`` learns by gradient and is in :mod:`fusion.tokenizers`; its former place here still works."""
     if name != "PatchTokenizer":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return importlib.import_module("fusion.tokenizers").PatchTokenizer
