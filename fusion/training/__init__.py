@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from .systems import SYSTEMS, System, register
     from .trainer import fit
 
-_ROOMS = {
+_MODULES = {
     "checkpoints": ("Header", "load_finetuned", "load_model", "read_header", "save_model"),
     "finetuning": ("Finetuning",),
     "memory": ("MemoryEstimate", "estimate_memory"),
     "systems": ("SYSTEMS", "System", "register"),
     "trainer": ("fit",),
 }
-_HOME = {name: room for room, names in _ROOMS.items() for name in names}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "SYSTEMS",

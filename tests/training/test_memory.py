@@ -52,9 +52,9 @@ def test_nothing_changes_by_estimating():
 
 def test_the_largest_batch_fits_and_the_next_does_not():
     estimate = estimate_memory(Exponential(), Meadows(6), 10)
-    room = type(estimate)(estimate.state, 0, estimate.per_tile, 10, 100_000_000)
-    used = estimate.state + room.largest_batch * room.per_tile
-    assert used <= 0.9 * room.available < used + room.per_tile
+    smaller = type(estimate)(estimate.state, 0, estimate.per_tile, 10, 100_000_000)
+    used = estimate.state + smaller.largest_batch * smaller.per_tile
+    assert used <= 0.9 * smaller.available < used + smaller.per_tile
     assert type(estimate)(estimate.state, 0, estimate.per_tile, 10, 1_000).largest_batch == 0
 
 

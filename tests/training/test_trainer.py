@@ -209,9 +209,9 @@ def test_data_that_the_model_does_not_expect_are_refused_before_the_first_step(t
 
 
 def test_too_much_memory_is_refused_with_the_batch_that_fits(tmp_path, monkeypatch):
-    import fusion.training.memory as room
+    import fusion.training.memory as memory
 
-    monkeypatch.setattr(room, "available_memory", lambda device: 20_000)
+    monkeypatch.setattr(memory, "available_memory", lambda device: 20_000)
     with pytest.raises(ValueError, match=r"training would need .* batch_size=\d+ fits; memory='warn' tries"):
         train(tmp_path, memory="refuse", batch_size=24)
     with pytest.warns(UserWarning, match="training would need"):
