@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fusion.experiments.tokens.crops import open_series
-from fusion.experiments.tokens.gpp import open_towers
+from fusion.experiments.tokens.gpp import open_flux_sites
 from fusion.experiments.tokens.stations import open_stations
 from fusion.experiments.tokens.temperature import open_places
 from fusion.workflow import load_experiment, run_experiment
@@ -101,9 +101,9 @@ def test_stations_have_their_terrain_and_terrain_has_no_station(data_dir):
         assert tile.values["terrain"][0, 4, 4] == tile.values["location"][2, 0, 0]
 
 
-def test_towers_have_the_weather_of_their_own_past(data_dir):
-    parts, words = open_towers(data_dir("gpp_flux"))
-    tiles, towers = parts["all"], parts["towers"]
+def test_flux_sites_have_the_weather_of_their_own_past(data_dir):
+    parts, words = open_flux_sites(data_dir("gpp_flux"))
+    tiles, sites = parts["all"], parts["sites"]
     assert "975 images at 36 flux sites" in words
     assert len(set(tiles.names)) > 900
     for i in range(0, 975, 50):
@@ -111,13 +111,13 @@ def test_towers_have_the_weather_of_their_own_past(data_dir):
         days = tile.days["weather"][tile.valid["weather"]]
         assert days[-1] == 90
         assert days.min() >= 0
-        np.testing.assert_array_equal(tile.values["hls"].flatten().numpy(), towers.bands[i])
-        np.testing.assert_array_equal(tile.values["weather"][-1].flatten().numpy(), towers.weather[i])
-        same = (towers.site == towers.site[i]) & (towers.year == towers.year[i])
+        np.testing.assert_array_equal(tile.values["hls"].flatten().numpy(), sites.bands[i])
+        np.testing.assert_array_equal(tile.values["weather"][-1].flatten().numpy(), sites.weather[i])
+        same = (sites.site == sites.site[i]) & (sites.year == sites.year[i])
         for day, weather in zip(tile.days["weather"], tile.values["weather"].flatten(1), strict=True):
-            past = same & (towers.day == towers.day[i] + int(day) - 90)
-            assert not weather.any() or (towers.weather[past] == weather.numpy()).all(1).any()
-    assert tiles.labels()[:, 0].numpy() == pytest.approx(towers.gpp, abs=1e-5)
+            past = same & (sites.day == sites.day[i] + int(day) - 90)
+            assert not weather.any() or (sites.weather[past] == weather.numpy()).all(1).any()
+    assert tiles.labels()[:, 0].numpy() == pytest.approx(sites.gpp, abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_towers_have_the_weather_of_their_own_past(data_dir):
         (open_places, "no .npz here"),
         (open_series, "no series.npz and no labels.csv"),
         (open_stations, "no stations.csv, tmean_2019.csv, dem_twi_serbia.tif"),
-        (open_towers, "no such file"),
+        (open_flux_sites, "no such file"),
     ],
 )
 def test_folders_without_the_data_are_refused(opener, told, tmp_path):

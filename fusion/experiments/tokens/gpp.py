@@ -1,4 +1,4 @@
-"""Gross primary production at flux towers: joint pretraining of bands and weather against what else one would do."""
+"""Gross primary production at flux sites: joint pretraining of bands and weather against what else one would do."""
 
 from __future__ import annotations
 
@@ -27,46 +27,46 @@ from ...training.systems import reinitialised
 from ...workflow.examine import sensitivity
 from ...workflow.state import State
 
-__all__ = ["cross_validate", "open_towers", "sensitive"]
+__all__ = ["cross_validate", "open_flux_sites", "sensitive"]
 
 _BEFORE, _FRAMES = 90, 4  # days of weather before an image, and at most so many dates of it
 
 
-def open_towers(source: str | Path) -> tuple[dict[str, Any], str]:
-    """``hls_merra_gpp_sites.csv`` of the folder ``source``: a tile is one image of a tower and its day's production.
+def open_flux_sites(source: str | Path) -> tuple[dict[str, Any], str]:
+    """``hls_merra_gpp_sites.csv`` of the folder ``source``: a tile is one image of a site and its day's production.
 
     The image is one pixel, the mean of its 50 x 50; weather is a series: that of the day, and of the dates with an
-    image of the same tower in the same year up to 90 days before. Day 90 is the image's own.
+    image of the same site in the same year up to 90 days before. Day 90 is the image's own.
 
-    Parts: ``all`` tiles, and ``towers``, the table itself.
+    Parts: ``all`` tiles, and ``sites``, the table itself.
 
     Raises:
         ValueError: there is no such file, or a row lacks a value.
     """
-    towers = read_flux_sites(source)
-    hls, weather = (series.modality for series in towers.cubes[0].sensors.values())
-    near = _before(towers)  # (N, L)
+    sites = read_flux_sites(source)
+    hls, weather = (series.modality for series in sites.cubes[0].sensors.values())
+    near = _before(sites)  # (N, L)
     seen = near >= 0
-    days = np.where(seen, towers.day[near] - towers.day[:, None] + _BEFORE, 0)
+    days = np.where(seen, sites.day[near] - sites.day[:, None] + _BEFORE, 0)
     tiles = ArrayTiles(
         [Modality("hls", "image", hls.bands, 30.0, 1, hls.unit), weather],
-        {"hls": towers.bands, "weather": np.where(seen[..., None], towers.weather[near], np.nan)},
+        {"hls": sites.bands, "weather": np.where(seen[..., None], sites.weather[near], np.nan)},
         {"weather": days},
-        names=[f"{site}/{day}" for site, day in zip(towers.site, towers.day.astype("datetime64[D]"), strict=True)],
+        names=[f"{site}/{day}" for site, day in zip(sites.site, sites.day.astype("datetime64[D]"), strict=True)],
         task="regression",
         classes=("GPP",),
-        labels=torch.from_numpy(towers.gpp.astype(np.float32))[:, None],
+        labels=torch.from_numpy(sites.gpp.astype(np.float32))[:, None],
     )
-    return {"all": tiles, "towers": towers}, str(towers)
+    return {"all": tiles, "sites": sites}, str(sites)
 
 
-def _before(towers: FluxSites) -> np.ndarray:
-    """(N, frames) rows of the same tower and year up to each row's date, itself the last; -1 where there is none."""
-    found = np.full((len(towers), _FRAMES), -1)
-    for own in towers.rows.values():  # in the order of time
+def _before(sites: FluxSites) -> np.ndarray:
+    """(N, frames) rows of the same site and year up to each row's date, itself the last; -1 where there is none."""
+    found = np.full((len(sites), _FRAMES), -1)
+    for own in sites.rows.values():  # in the order of time
         for k, row in enumerate(own):
             earlier = own[max(0, k + 1 - _FRAMES) : k + 1]
-            same = (towers.day[row] - towers.day[earlier] <= _BEFORE) & (towers.year[earlier] == towers.year[row])
+            same = (sites.day[row] - sites.day[earlier] <= _BEFORE) & (sites.year[earlier] == sites.year[row])
             kept = earlier[same]
             found[row, _FRAMES - len(kept) :] = kept
     return found
@@ -106,11 +106,11 @@ def cross_validate(
     """
     from sklearn.model_selection import GroupKFold
 
-    tiles, towers = cast(ArrayTiles, state.data["all"]), cast(FluxSites, state.data["towers"])
+    tiles, sites = cast(ArrayTiles, state.data["all"]), cast(FluxSites, state.data["sites"])
     plan = Plan(Recipe.of(recipe), tuning or {}, tuple(shares))
-    target = towers.gpp
+    target = sites.gpp
     jobs = []
-    for split, groups in (("by_site", towers.site), ("by_year", towers.year)):
+    for split, groups in (("by_site", sites.site), ("by_year", sites.year)):
         parts = folds if split == "by_site" else len(np.unique(groups))
         for repeat in range(repeats):
             cut = GroupKFold(parts, shuffle=True, random_state=state.seed + repeat)
@@ -209,9 +209,9 @@ def _report(
 def sensitive(
     state: State, *, recipe: Mapping[str, Any], tuning: Mapping[str, Any] | None = None, key: str = "sensitivity"
 ) -> str:
-    """Which modalities, bands and dates GPP hangs on, of a model that was trained on all towers."""
-    tiles, towers = state.split("all"), cast(FluxSites, state.data["towers"])
+    """Which modalities, bands and dates GPP hangs on, of a model that was trained on all sites."""
+    tiles, sites = state.split("all"), cast(FluxSites, state.data["sites"])
     model = learn(tiles, Recipe.of(recipe), state.seed)
-    regressor = regress(model, tokenize(model, tiles), towers.gpp, seed=state.seed, **(tuning or {}))
+    regressor = regress(model, tokenize(model, tiles), sites.gpp, seed=state.seed, **(tuning or {}))
     state.models["regressor"] = regressor.model
     return sensitivity(state, head=regressor, model="regressor", tiles="all", most=None, key=key)
