@@ -1,5 +1,4 @@
-"""What pretraining has to beat: raw band statistics, the same encoder with random weights, and series of places
-predicted without any network."""
+"""What pretraining has to beat: raw band statistics, and the same encoder with random weights."""
 
 from __future__ import annotations
 
@@ -13,15 +12,11 @@ from fusion.training.systems import config_of, reinitialised
 
 from .features import Features
 from .probes import ProbeResult, fit_and_score
-from .regressors import forest, ridge
 
 __all__ = [
     "forest_probe",
-    "forest_profiles",
-    "mean_profile",
     "random_encoder",
     "raw_statistics",
-    "ridge_profiles",
 ]
 
 
@@ -78,33 +73,6 @@ def forest_probe(train: Features, test: Features, *, trees: int = 300, seed: int
     share = 1 / 3 if train.task == "regression" else "sqrt"  # Breiman's choices
     forest = kind(trees, max_features=share, min_samples_leaf=1, random_state=seed, n_jobs=-1)
     return fit_and_score("forest", forest, train, test)[1]
-
-
-# Series of places: (N, C, T) of N tiles, C variables and T dates, NaN where nothing was observed.
-
-
-def mean_profile(train: np.ndarray, tiles: int) -> np.ndarray:
-    """(tiles, C, T): the mean of the training profiles (N, C, T), for everybody."""
-    return np.broadcast_to(np.nanmean(train, axis=0), (tiles, *train.shape[1:]))
-
-
-def ridge_profiles(x: np.ndarray, profile: np.ndarray, unseen: np.ndarray) -> np.ndarray:
-    """(M, C, T) for ``unseen`` (M, D): a ridge regression of every date of ``profile`` (N, C, T) on ``x`` (N, D), its
-    strength chosen by leave-one-out for each date alone. Missing inputs take the training mean; so do missing dates."""
-    target = _filled(profile.reshape(len(profile), -1).astype(np.float64))
-    fitted = ridge(np.logspace(-3, 4, 15), per_target=True).fit(x, target)
-    return np.asarray(fitted.predict(unseen)).reshape(len(unseen), *profile.shape[1:])
-
-
-def forest_profiles(x: np.ndarray, profile: np.ndarray, unseen: np.ndarray, seed: int = 0) -> np.ndarray:
-    """As :func:`ridge_profiles`, by one random forest of all dates at once."""
-    fitted = forest(seed).fit(x, _filled(profile.reshape(len(profile), -1)))
-    return np.asarray(fitted.predict(unseen)).reshape(len(unseen), *profile.shape[1:])
-
-
-def _filled(target: np.ndarray) -> np.ndarray:
-    """(N, T) with the mean of its column for NaN."""
-    return np.where(np.isnan(target), np.nanmean(target, axis=0), target)
 
 
 def _describe(tile: Tile, dataset: TileDataset, seasons: int) -> np.ndarray:

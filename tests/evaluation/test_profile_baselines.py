@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fusion.evaluation.baselines import forest_profiles, mean_profile, ridge_profiles
+from fusion.evaluation.profile_baselines import forest_profiles, mean_profile, ridge_profiles
 
 
 @pytest.fixture

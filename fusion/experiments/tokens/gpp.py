@@ -19,7 +19,7 @@ from ...data.flux_sites import FluxSites, read_flux_sites
 from ...evaluation import Picture, Section, Spread, Table, score
 from ...evaluation.model_profiles import inputs
 from ...evaluation.plots import observed_predicted
-from ...evaluation.profile_baselines import tabular_forest, tabular_ridge
+from ...evaluation.regressors import forest, ridge
 from ...token_fusion.generate import require_token_fusion
 from ...token_fusion.heads import regress, representation
 from ...token_fusion.in_memory import Recipe, learn, tokenize
@@ -175,9 +175,9 @@ def _fold(
             single = regress(model, labelled.select([name]), gpp, **how)
             found[share, name] = single.predict(hidden.select([name]))
         for name, made, (x, new) in (
-            ("probe", tabular_ridge(), codes),
-            ("ridge", tabular_ridge(), raw),
-            ("forest", tabular_forest(seed), raw),
+            ("probe", ridge(), codes),
+            ("ridge", ridge(), raw),
+            ("forest", forest(seed), raw),
         ):
             found[share, name] = made.fit(x[few], gpp).predict(new)
         found[share, "mean"] = np.full(len(test), gpp.mean())
