@@ -19,6 +19,11 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("FUSION_DATA", REPOSITORY.parent / "shared" / "data"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes a minute or more begins first, so that no core waits for it at the end."""
+    items.sort(key=lambda item: "interpreted" not in item.path.name)
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Callable[[str], Path]:
     """``data_dir("biomassters_mini")`` is the folder of a real data set, or skips the test."""
