@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor
 
 from ..data.tiles import TileBatch
 from ..layers.schedules import plateau
+from ..training.pretraining import Pretraining
 from .config import OmniSatConfig
 from .model import OmniSat
 from .objectives import PretrainingObjective, Targets
@@ -18,7 +17,7 @@ from .objectives import PretrainingObjective, Targets
 __all__ = ["OmniSatPretraining"]
 
 
-class OmniSatPretraining(L.LightningModule):
+class OmniSatPretraining(Pretraining):
     """Trains :class:`OmniSat` without labels (paper 3.4: Adam 1e-4, learning rate x 0.1 on a plateau of 10 epochs).
 
     Logs ``train/loss``, ``val/loss``, ``val/contrastive``, ``val/retrieval`` and
@@ -31,6 +30,9 @@ class OmniSatPretraining(L.LightningModule):
         mask_ratio, contrastive_weight, reconstruction_weight, temperature, targets, share_negatives: see
             :class:`~fusion.omnisat.objectives.PretrainingObjective`.
     """
+
+    model: OmniSat
+    objective: PretrainingObjective
 
     def __init__(
         self,
@@ -45,11 +47,9 @@ class OmniSatPretraining(L.LightningModule):
         factor: float = 0.1,
         share_negatives: bool = True,
     ) -> None:
-        super().__init__()
         if isinstance(config, dict):
             config = OmniSatConfig.from_dict(config)
-        self.save_hyperparameters(ignore="config")
-        self.save_hyperparameters({"config": config.to_dict()})
+        super().__init__(config)
         self.model = OmniSat(config)
         self.objective = PretrainingObjective(
             config,
@@ -60,11 +60,6 @@ class OmniSatPretraining(L.LightningModule):
             targets=targets,
             share_negatives=share_negatives,
         )
-
-    def training_step(self, batch: TileBatch, index: int) -> Tensor:
-        losses = self.objective(self.model, batch)
-        self.log("train/loss", losses.total, on_step=True, on_epoch=True, batch_size=len(batch), prog_bar=True)
-        return losses.total
 
     def validation_step(self, batch: TileBatch, index: int) -> None:
         generator = torch.Generator().manual_seed(index)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor, nn
+from torch import nn
 
 from ..data.tiles import TileBatch
 from ..layers.schedules import warmup_cosine
+from ..training.pretraining import Pretraining
 from .config import TokenFusionConfig
 from .model import TokenFusion
 from .objective import MaskedPrediction
@@ -19,7 +19,7 @@ from .objective import MaskedPrediction
 __all__ = ["TokenFusionPretraining"]
 
 
-class TokenFusionPretraining(L.LightningModule):
+class TokenFusionPretraining(Pretraining):
     """Trains :class:`TokenFusion` without labels, by AdamW with a linear warm-up and a cosine to zero.
 
     The model's tokenizer must be fitted before (``module.model.tokenizer.fit(tiles)``). Logs ``train/loss``,
@@ -32,6 +32,9 @@ class TokenFusionPretraining(L.LightningModule):
         warmup: share of all steps in which the learning rate rises.
         inputs, targets, alphas, whole, spread, average: see :class:`~fusion.token_fusion.objective.MaskedPrediction`.
     """
+
+    model: TokenFusion
+    objective: MaskedPrediction
 
     def __init__(
         self,
@@ -47,11 +50,9 @@ class TokenFusionPretraining(L.LightningModule):
         spread: float = 1.0,
         average: Literal["modality", "token"] = "modality",
     ) -> None:
-        super().__init__()
         if isinstance(config, dict):
             config = TokenFusionConfig.from_dict(config)
-        self.save_hyperparameters(ignore="config")
-        self.save_hyperparameters({"config": config.to_dict()})
+        super().__init__(config)
         self.model = TokenFusion(config)
         self.objective = MaskedPrediction(
             inputs=None if inputs is None else (inputs[0], inputs[1]),
@@ -61,11 +62,6 @@ class TokenFusionPretraining(L.LightningModule):
             spread=spread,
             average=average,
         )
-
-    def training_step(self, batch: TileBatch, index: int) -> Tensor:
-        losses = self.objective(self.model, batch)
-        self.log("train/loss", losses.total, on_step=True, on_epoch=True, batch_size=len(batch), prog_bar=True)
-        return losses.total
 
     def validation_step(self, batch: TileBatch, index: int) -> None:
         generator = torch.Generator().manual_seed(index)
