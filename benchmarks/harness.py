@@ -22,6 +22,8 @@ from typing import Any
 
 import torch
 
+from .gpu.measure import peak
+
 __all__ = ["Build", "compare", "conditions", "device_name", "save"]
 
 RESULTS = Path(__file__).parent / "results"
@@ -100,12 +102,7 @@ def _times_cuda(steps: dict[str, Step]) -> dict[str, list[float]]:
 def _peak(step: Step, build: Build) -> int:
     """Bytes a step needs beyond what was there before it."""
     if torch.cuda.is_available():
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        step()
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - before
+        return peak(step)
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_peak_of_process, args=(build, sender))

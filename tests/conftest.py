@@ -48,3 +48,11 @@ def golden() -> Callable[[str], dict[str, Any]]:
         return json.loads(path.read_text())
 
     return read
+
+
+@pytest.fixture
+def seeded() -> None:
+    """Random numbers of a test are the same in whatever order tests run."""
+    import torch
+
+    torch.manual_seed(0)

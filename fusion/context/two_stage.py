@@ -19,7 +19,7 @@ from .module import FusionPretraining, SensorPretraining
 from .objective import ContextObjective
 from .sensor import SensorAutoencoder
 
-__all__ = ["Recipe", "held_out", "objective", "sensor", "train_fusion", "train_sensor", "train_stages"]
+__all__ = ["Recipe", "TwoStages", "held_out", "objective", "sensor"]
 
 _WARMUP = 100  # steps
 
@@ -77,89 +77,67 @@ def objective(config: SensorConfig, recipe: Recipe) -> ContextObjective:
     return ContextObjective(angle=recipe.angle if optical else 0.0, **decay)
 
 
-def train_sensor(
-    config: SensorConfig,
-    train: TileDataset,
-    validation: TileDataset,
-    run: Path,
-    recipe: Recipe,
-    *,
-    seed: int = 0,
-    progress: bool = False,
-) -> SensorAutoencoder:
-    """Stage 1 of one sensor, in the run folder ``run``."""
-    torch.manual_seed(seed)
-    name = config.modality.name
-    steps = recipe.steps(0, len(train))
-    module = SensorPretraining(
-        SensorAutoencoder(config), objective(config, recipe), lr=recipe.lr, warmup=_WARMUP, steps=steps
-    )
-    own, held = train.with_modalities([name]), validation.with_modalities([name])
-    return cast(SensorAutoencoder, _fit(module, own, held, run, 0, recipe, seed, progress))
+@dataclass(frozen=True)
+class TwoStages:
+    """What both stages learn from, where their run folders are, and how they train.
 
+    Attributes:
+        run: folder of the run folders.
+    """
 
-def train_fusion(
-    model: ContextFusion,
-    train: TileDataset,
-    validation: TileDataset,
-    run: Path,
-    recipe: Recipe,
-    *,
-    seed: int = 0,
-    progress: bool = False,
-) -> ContextFusion:
-    """Stage 2, in the run folder ``run``."""
-    objectives = {s.modality.name: objective(s, recipe) for s in model.config.sensors}
-    if recipe.freeze:
-        model.freeze_sensors()
-    steps = recipe.steps(1, len(train))
-    module = FusionPretraining(model, objectives, lr=recipe.lr, warmup=_WARMUP, steps=steps)
-    return cast(ContextFusion, _fit(module, train, validation, run, 1, recipe, seed, progress))
+    train: TileDataset
+    validation: TileDataset
+    run: Path
+    recipe: Recipe
+    seed: int = 0
+    progress: bool = False
 
+    def train_all(self, sensors: Sequence[SensorConfig], fusion: Mapping[str, Any] | None = None) -> ContextFusion:
+        """Every sensor alone, then all together; ``fusion`` are fields of the fusion's configuration."""
+        encoders = {config.modality.name: self.train_sensor(config) for config in sensors}
+        torch.manual_seed(self.seed)
+        return self.train_fusion(ContextFusion(FusionConfig(tuple(sensors), **current_names(fusion or {})), encoders))
 
-def train_stages(
-    sensors: Sequence[SensorConfig],
-    train: TileDataset,
-    validation: TileDataset,
-    run: Path,
-    recipe: Recipe,
-    *,
-    fusion: Mapping[str, Any] | None = None,
-    seed: int = 0,
-    progress: bool = False,
-) -> ContextFusion:
-    """Every sensor alone, then all together; ``fusion`` are fields of the fusion's configuration."""
-    encoders = {}
-    for config in sensors:
+    def train_sensor(self, config: SensorConfig) -> SensorAutoencoder:
+        """Stage 1 of one sensor, in the run folder of its name."""
+        torch.manual_seed(self.seed)
         name = config.modality.name
-        encoders[name] = train_sensor(config, train, validation, run / name, recipe, seed=seed, progress=progress)
-    torch.manual_seed(seed)
-    model = ContextFusion(FusionConfig(tuple(sensors), **current_names(fusion or {})), encoders)
-    return train_fusion(model, train, validation, run / "fusion", recipe, seed=seed, progress=progress)
+        steps = self.recipe.steps(0, len(self.train))
+        module = SensorPretraining(
+            SensorAutoencoder(config), objective(config, self.recipe), lr=self.recipe.lr, warmup=_WARMUP, steps=steps
+        )
+        own, held = self.train.with_modalities([name]), self.validation.with_modalities([name])
+        return cast(SensorAutoencoder, self._fit(module, own, held, name, 0))
 
+    def train_fusion(self, model: ContextFusion, name: str = "fusion") -> ContextFusion:
+        """Stage 2, in the run folder ``name``."""
+        objectives = {s.modality.name: objective(s, self.recipe) for s in model.config.sensors}
+        if self.recipe.freeze:
+            model.freeze_sensors()
+        steps = self.recipe.steps(1, len(self.train))
+        module = FusionPretraining(model, objectives, lr=self.recipe.lr, warmup=_WARMUP, steps=steps)
+        return cast(ContextFusion, self._fit(module, self.train, self.validation, name, 1))
 
-def _fit(
-    module: SensorPretraining | FusionPretraining,
-    train: TileDataset,
-    validation: TileDataset,
-    run: Path,
-    stage: int,
-    recipe: Recipe,
-    seed: int,
-    progress: bool,
-) -> nn.Module:
-    best = fit(
-        module,
-        train,
-        validation,
-        run,
-        epochs=recipe.epochs[stage],
-        batch_size=recipe.batch_size,
-        monitor="val/loss",
-        gradient_clip_val=1.0,
-        seed=seed,
-        memory="warn",
-        progress=progress,
-        accelerator="cpu" if not torch.cuda.is_available() else "auto",
-    )
-    return load_model(best)
+    def _fit(
+        self,
+        module: SensorPretraining | FusionPretraining,
+        train: TileDataset,
+        validation: TileDataset,
+        name: str,
+        stage: int,
+    ) -> nn.Module:
+        best = fit(
+            module,
+            train,
+            validation,
+            self.run / name,
+            epochs=self.recipe.epochs[stage],
+            batch_size=self.recipe.batch_size,
+            monitor="val/loss",
+            gradient_clip_val=1.0,
+            seed=self.seed,
+            memory="warn",
+            progress=self.progress,
+            accelerator="cpu" if not torch.cuda.is_available() else "auto",
+        )
+        return load_model(best)

@@ -5,9 +5,9 @@ Readers are imported when they are first used: the contract itself needs torch a
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ..lazy import lazily
 from .arrays import ArrayTiles
 from .blocks import block_splits
 from .cubes import Cube, SensorCube
@@ -23,14 +23,6 @@ if TYPE_CHECKING:
     from .folder import FolderDataset as CubeDataset
     from .landscape import Landscape, LandscapeTiles
     from .treesat import TreeSatDataset
-
-_READERS = {
-    "CubeDataset": ("folder", "FolderDataset"),  # its former name
-    "FolderDataset": ("folder", "FolderDataset"),
-    "Landscape": ("landscape", "Landscape"),
-    "LandscapeTiles": ("landscape", "LandscapeTiles"),
-    "TreeSatDataset": ("treesat", "TreeSatDataset"),
-}
 
 __all__ = [
     "ArrayTiles",
@@ -55,9 +47,13 @@ __all__ = [
     "partition",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _READERS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, found = _READERS[name]
-    return getattr(importlib.import_module(f".{module}", __name__), found)
+__getattr__ = lazily(
+    __name__,
+    {
+        "CubeDataset": "folder:FolderDataset",  # its former name
+        "FolderDataset": "folder",
+        "Landscape": "landscape",
+        "LandscapeTiles": "landscape",
+        "TreeSatDataset": "treesat",
+    },
+)

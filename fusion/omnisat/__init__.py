@@ -5,6 +5,7 @@ tokens of all modalities, ``model.py`` puts them together, ``objectives.py`` say
 ``module.py`` how.
 """
 
+from ..lazy import lazily
 from .config import OmniSatConfig
 from .model import Encoding, OmniSat
 from .objectives import PretrainingObjective
@@ -17,10 +18,5 @@ __all__ = [
     "PretrainingObjective",
 ]
 
-
-def __getattr__(name: str):  # Lightning takes seconds to import; the model does without
-    if name == "OmniSatPretraining":
-        from . import module
-
-        return module.OmniSatPretraining
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# Lightning takes seconds to import; the model does without.
+__getattr__ = lazily(__name__, {"OmniSatPretraining": "module"})

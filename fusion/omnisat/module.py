@@ -17,7 +17,7 @@ from .objectives import PretrainingObjective, Targets
 __all__ = ["OmniSatPretraining"]
 
 
-class OmniSatPretraining(Pretraining):
+class OmniSatPretraining(Pretraining[OmniSat, PretrainingObjective]):
     """Trains :class:`OmniSat` without labels (paper 3.4: Adam 1e-4, learning rate x 0.1 on a plateau of 10 epochs).
 
     Logs ``train/loss``, ``val/loss``, ``val/contrastive``, ``val/retrieval`` and
@@ -30,9 +30,6 @@ class OmniSatPretraining(Pretraining):
         mask_ratio, contrastive_weight, reconstruction_weight, temperature, targets, share_negatives: see
             :class:`~fusion.omnisat.objectives.PretrainingObjective`.
     """
-
-    model: OmniSat
-    objective: PretrainingObjective
 
     def __init__(
         self,
@@ -49,8 +46,7 @@ class OmniSatPretraining(Pretraining):
     ) -> None:
         if isinstance(config, dict):
             config = OmniSatConfig.from_dict(config)
-        super().__init__(config)
-        self.model = OmniSat(config)
+        super().__init__(OmniSat(config))
         self.objective = PretrainingObjective(
             config,
             mask_ratio=mask_ratio,

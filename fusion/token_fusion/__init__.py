@@ -8,6 +8,7 @@ how. ``generate.py`` (with ``decoding.py``) draws what is hidden, ``counterfactu
 would be if, ``sensitivity.py`` what an answer hangs on.
 """
 
+from ..lazy import lazily
 from ..tokenizers import register_tokenizer
 from .config import TokenFusionConfig
 from .model import Encoding, TokenFusion
@@ -27,10 +28,5 @@ __all__ = [
     "register_tokenizer",
 ]
 
-
-def __getattr__(name: str):  # Lightning takes seconds to import; the model does without
-    if name == "TokenFusionPretraining":
-        from . import module
-
-        return module.TokenFusionPretraining
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# Lightning takes seconds to import; the model does without.
+__getattr__ = lazily(__name__, {"TokenFusionPretraining": "module"})

@@ -19,7 +19,7 @@ from .objective import MaskedPrediction
 __all__ = ["TokenFusionPretraining"]
 
 
-class TokenFusionPretraining(Pretraining):
+class TokenFusionPretraining(Pretraining[TokenFusion, MaskedPrediction]):
     """Trains :class:`TokenFusion` without labels, by AdamW with a linear warm-up and a cosine to zero.
 
     The model's tokenizer must be fitted before (``module.model.tokenizer.fit(tiles)``). Logs ``train/loss``,
@@ -32,9 +32,6 @@ class TokenFusionPretraining(Pretraining):
         warmup: share of all steps in which the learning rate rises.
         inputs, targets, alphas, whole, spread, average: see :class:`~fusion.token_fusion.objective.MaskedPrediction`.
     """
-
-    model: TokenFusion
-    objective: MaskedPrediction
 
     def __init__(
         self,
@@ -52,8 +49,7 @@ class TokenFusionPretraining(Pretraining):
     ) -> None:
         if isinstance(config, dict):
             config = TokenFusionConfig.from_dict(config)
-        super().__init__(config)
-        self.model = TokenFusion(config)
+        super().__init__(TokenFusion(config))
         self.objective = MaskedPrediction(
             inputs=None if inputs is None else (inputs[0], inputs[1]),
             targets=None if targets is None else (targets[0], targets[1]),

@@ -5,8 +5,9 @@ Names are imported when they are first used: checkpoints need torch alone, ``fit
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..lazy import lazily
 
 if TYPE_CHECKING:
     from .checkpoints import Header, load_finetuned, load_model, read_header, save_model
@@ -22,7 +23,6 @@ _MODULES = {
     "systems": ("SYSTEMS", "System", "register"),
     "trainer": ("fit",),
 }
-_HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "SYSTEMS",
@@ -39,8 +39,4 @@ __all__ = [
     "save_model",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+__getattr__ = lazily(__name__, {name: module for module, names in _MODULES.items() for name in names})

@@ -7,10 +7,7 @@ import torch
 
 from fusion.compat.vector_quantize_pytorch import FSQ, VectorQuantize
 
-
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 @pytest.fixture

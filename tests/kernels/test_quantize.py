@@ -22,10 +22,7 @@ from fusion.kernels.quantize import code_decode, code_statistics, reference
 nan, inf = math.nan, math.inf
 LEVELS = [[8, 5, 5, 5], [8, 8, 8, 6, 5], [7, 5, 5, 5, 5], [3, 5, 4]]
 
-
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def excess(x: torch.Tensor, codebook: torch.Tensor, codes: torch.Tensor) -> float:

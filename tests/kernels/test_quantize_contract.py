@@ -22,10 +22,7 @@ from fusion.kernels.quantize import code_decode, code_statistics
 
 nan = math.nan
 
-
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 # -------------------------------------------------------------------------------------------- memory and threads

@@ -19,10 +19,7 @@ from fusion.kernels.quantize import (
     nearest_code,
 )
 
-
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def grid(rows: int, columns: int, function: str, a: float, b: float) -> torch.Tensor:

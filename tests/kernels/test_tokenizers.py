@@ -20,10 +20,7 @@ nan = math.nan
 POINTWISE = [lambda: UniformBins(64), lambda: QuantileBins(64), lambda: MuLaw(63)]
 ALL = [*POINTWISE, lambda: MeanScaleBins(259), lambda: SymbolicAggregate(10, 8)]
 
-
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def walks(places: int = 5, length: int = 101) -> torch.Tensor:

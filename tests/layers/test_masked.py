@@ -7,10 +7,7 @@ from torch import nn
 
 from fusion.layers import MaskedBatchNorm, MaskedGroupNorm, masked_mean, masked_softmax, standardise
 
-
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def series(batch=3, patches=2, length=5, channels=8):

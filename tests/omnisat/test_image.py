@@ -11,11 +11,6 @@ from fusion.omnisat.stem import Stem
 from fusion.omnisat.unpooling import UnpoolConvolution, UnpoolProjection
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
 @pytest.fixture
 def small_slices(monkeypatch):
     """Makes every step go patch by patch, as it does on large batches."""

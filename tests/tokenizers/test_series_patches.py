@@ -17,10 +17,7 @@ from fusion.tokenizers import PatchTokenizer
 
 nan = math.nan
 
-
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def waves() -> torch.Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...context import ContextFusion
 from ...context.samples import ContextSamples
-from ...context.two_stage import Recipe, held_out, sensor, train_stages
+from ...context.two_stage import Recipe, TwoStages, held_out, sensor
 from ...data import Landscape, Modality, collate
 from ...data.cubes import Cube, SensorCube, observed_statistics, smooth_backscatter
 from ...data.landscape.vegetation import BANDS, CLASSES
@@ -84,10 +84,10 @@ def cross_validate(
         ContextSamples(known, configs, stride=3, limit=n, seed=state.seed + k)
         for k, n in enumerate((samples, held_out(samples)))
     )
-    model = train_stages(
-        configs, train, validation, state.out / "train", Recipe.of(recipe), fusion=fusion, seed=state.seed,
-        progress=state.progress,
-    ).eval()  # fmt: skip
+    stages = TwoStages(
+        train, validation, state.out / "train", Recipe.of(recipe), seed=state.seed, progress=state.progress
+    )
+    model = stages.train_all(configs, fusion).eval()
     state.models["pretrained"] = model
     checked = ContextSamples(unseen, configs, stride=3, limit=256, seed=state.seed)
     batch = collate([checked[i] for i in range(len(checked))], [m.name for m in checked.modalities])

@@ -127,19 +127,24 @@ def _air(dataset: LandscapeTiles, rows: np.ndarray, *, raised: float = 0.0, nort
 
 
 def _raised(known: TileDataset, unseen: LandscapeTiles, given: Sequence[str], metres: float) -> _Case:
-    height, limit = (tile_statistics(part, ["terrain"])[:, 0] for part in (unseen, known))
-    rows = _within("raised", height + metres, limit.max())
-    edit = partial(add, modality=unseen.modality("terrain"), amounts={"elevation": metres})
+    rows, edit = _shift(known, unseen, "terrain", "elevation", metres, "raised")
     truth = _air(unseen, rows), _air(unseen, rows, raised=metres)
     return _Case("raised", f"raised by {metres:g} m", _batch(unseen, rows, given), edit, -1, 0, truth)
 
 
 def _north(known: TileDataset, unseen: LandscapeTiles, given: Sequence[str], degrees: float) -> _Case:
-    latitude, limit = (tile_statistics(part, ["location"])[:, 0] for part in (unseen, known))
-    rows = _within("moved", latitude + degrees, limit.max())
-    edit = partial(add, modality=unseen.modality("location"), amounts={"latitude": degrees})
+    rows, edit = _shift(known, unseen, "location", "latitude", degrees, "moved")
     truth = _air(unseen, rows), _air(unseen, rows, north=degrees)
     return _Case("north", f"moved north by {degrees:g}°", _batch(unseen, rows, given), edit, -1, 1, truth)
+
+
+def _shift(
+    known: TileDataset, unseen: LandscapeTiles, modality: str, band: str, amount: float, done: str
+) -> tuple[np.ndarray, Edit]:
+    """Tiles whose first band of ``modality`` stays within what training saw when ``amount`` is added, and that edit."""
+    now, limit = (tile_statistics(part, [modality])[:, 0] for part in (unseen, known))
+    rows = _within(done, now + amount, limit.max())
+    return rows, partial(add, modality=unseen.modality(modality), amounts={band: amount})
 
 
 def _woods(unseen: LandscapeTiles, given: Sequence[str], low: float, high: float, seed: int) -> _Case:

@@ -16,7 +16,7 @@ import torch
 
 from ....context import ContextFusion
 from ....context.samples import ContextSamples
-from ....context.two_stage import Recipe, held_out, sensor, train_stages
+from ....context.two_stage import Recipe, TwoStages, held_out, sensor
 from ....data import Cube
 from ....data.cubes import observed_statistics
 from ....embed import embed_cube, open_embeddings
@@ -45,10 +45,10 @@ def dense(
         ContextSamples(cubes, configs, stride=5, limit=n, seed=state.seed + k, longest_gap=_MONTH)
         for k, n in enumerate((samples, held_out(samples)))
     )
-    model: ContextFusion = train_stages(
-        configs, train, validation, state.out / "monthly-train", Recipe.of(recipe), fusion=fusion, seed=state.seed,
-        progress=state.progress,
-    )  # fmt: skip
+    stages = TwoStages(
+        train, validation, state.out / "monthly-train", Recipe.of(recipe), seed=state.seed, progress=state.progress
+    )
+    model = stages.train_all(configs, fusion)
     cube, store = cubes[0], state.out / "monthly.zarr"
     growth = _growth(model, cube, block)
     shutil.rmtree(store, ignore_errors=True)  # of an earlier run: what is measured here is making it

@@ -10,7 +10,7 @@ import torch
 
 from ....context import ContextFusion, SensorConfig
 from ....context.samples import ContextSamples
-from ....context.two_stage import Recipe, held_out, sensor, train_fusion, train_sensor, train_stages
+from ....context.two_stage import Recipe, TwoStages, held_out, sensor
 from ....data import Cube
 from ....data.cubes import observed_statistics
 from ....evaluation import Section
@@ -47,10 +47,10 @@ def pretrain(
     chosen: dict[str, Any] = {"stride": 1, "seed": state.seed}
     train = ContextSamples(patches, configs, allowed=training, limit=samples, **chosen)
     validation = ContextSamples(patches, configs, allowed=inside & lowest, limit=held_out(samples), **chosen)
-    model = train_stages(
-        configs, train, validation, state.out / "train", Recipe.of(recipe), fusion=fusion, seed=state.seed,
-        progress=state.progress,
-    )  # fmt: skip
+    stages = TwoStages(
+        train, validation, state.out / "train", Recipe.of(recipe), seed=state.seed, progress=state.progress
+    )
+    model = stages.train_all(configs, fusion)
     state.models["pretrained"] = model
     parameters = sum(p.numel() for p in model.parameters())
     sizes = ", ".join(f"{c.modality.name} {c.bottleneck}" for c in configs)
@@ -88,12 +88,12 @@ def third_sensor(state: State, *, fields: Mapping[str, Any], samples: int, recip
     data = ContextSamples(patches, configs, limit=samples + samples // 4, **chosen)
     order = np.random.default_rng(state.seed).permutation(len(data))
     train, validation = data.subset(order[samples // 4 :]), data.subset(order[: samples // 4])
-    settings: dict[str, Any] = {"seed": state.seed, "progress": state.progress}
-    run, plan = state.out / "train", Recipe.of(recipe)
-    landsat = train_sensor(config, train, validation, run / "landsat", plan, **settings)
+    run = state.out / "train"
+    stages = TwoStages(train, validation, run, Recipe.of(recipe), seed=state.seed, progress=state.progress)
+    landsat = stages.train_sensor(config)
     before = {k: v.clone() for k, v in model.sensors.state_dict().items()}
     torch.manual_seed(state.seed)
-    extended = train_fusion(model.with_sensor(landsat), train, validation, run / "three", plan, **settings)
+    extended = stages.train_fusion(model.with_sensor(landsat), "three")
     same = all(torch.equal(extended.sensors.state_dict()[k], v) for k, v in before.items())
     log = np.genfromtxt(run / "three" / "metrics.csv", delimiter=",", names=True)
     error = {n: float(np.atleast_1d(log[f"val{n}centre"])[-1]) for n in model.sensors} | {
