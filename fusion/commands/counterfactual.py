@@ -46,11 +46,11 @@ def counterfactual(
     """
     from pathlib import Path
 
-    from fusion.commands.session import begin, finish
+    from fusion.commands.session import begin, beside, finish
     from fusion.workflow import examine
 
     source = Path(run)
-    folder = Path(out) if out else (source if source.is_dir() else source.parent) / "counterfactual"
+    folder = beside(source, "counterfactual", out)
     state = begin(data, folder, reader=reader, splits=splits, model=source, seed=seed)
     examine.counterfactual(state, edit=edit, target=target, given=given, samples=samples, tiles=split, most=tiles)
     finish(state, f"Counterfactual of {target} by {run} for {data}")

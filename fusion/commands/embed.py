@@ -38,14 +38,14 @@ def embed(
         workers: processes that read tiles.
         block: pixels per side in memory at a time (cubes).
     """
-    from fusion.commands.session import begin
+    from fusion.commands.session import begin, beside
     from fusion.embed import embed_map
     from fusion.training import read_header
 
     source = Path(run)
     if read_header(source).system == "context":
         return _embed_cubes(source, data, out, reader or {}, dtype, block)
-    target = Path(out) if out else (source if source.is_dir() else source.parent) / "embeddings.tif"
+    target = beside(source, "embeddings.tif", out)
     state = begin(data, target.parent, reader=reader, modalities=modalities, model=source)
     options: dict[str, Any] = {"dtype": dtype, "batch_size": batch_size, "workers": workers}
     for written in embed_map(state.model("pretrained"), state.split(split), target, **options):
@@ -56,13 +56,14 @@ def embed(
 def _embed_cubes(
     run: Path, data: str, out: str | None, reader: dict[str, Any], dtype: Literal["float32", "int8"], block: int
 ) -> int:
+    from fusion.commands.session import beside
     from fusion.context import ContextFusion
     from fusion.data import open_cubes
     from fusion.embed import embed_cube
     from fusion.training import load_model
 
     model = cast(ContextFusion, load_model(run))
-    folder = Path(out) if out else (run if run.is_dir() else run.parent) / "embeddings"
+    folder = beside(run, "embeddings", out)
     longest_gap = reader.pop("longest_gap", 7)
     cubes = open_cubes(data, **reader)
     for cube in cubes:

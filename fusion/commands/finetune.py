@@ -42,11 +42,11 @@ def finetune(
     """
     from pathlib import Path
 
-    from fusion.commands.session import begin, finish
+    from fusion.commands.session import begin, beside, finish
     from fusion.workflow import steps
 
     source = Path(run)
-    folder = Path(out) if out else (source if source.is_dir() else source.parent) / "finetune"
+    folder = beside(source, "finetune", out)
     state = begin(data, folder, reader=reader, splits=splits, modalities=modalities, model=source, seed=seed)
     steps.finetune(
         state,
@@ -84,11 +84,11 @@ def evaluate(
     """
     from pathlib import Path
 
-    from fusion.commands.session import begin, finish
+    from fusion.commands.session import begin, beside, finish
     from fusion.workflow import steps
 
     source = Path(run)
-    folder = Path(out) if out else (source if source.is_dir() else source.parent) / "evaluate"
+    folder = beside(source, "evaluate", out)
     state = begin(data, folder, reader=reader, splits=splits, model=source)
     steps.evaluate(state, checkpoint=source, test=split)
     finish(state, f"Evaluation of {run} on {data}")

@@ -53,11 +53,11 @@ def generate(
     """
     from pathlib import Path
 
-    from fusion.commands.session import begin, finish
+    from fusion.commands.session import begin, beside, finish
     from fusion.workflow import examine
 
     source = Path(run)
-    folder = Path(out) if out else (source if source.is_dir() else source.parent) / "generate"
+    folder = beside(source, "generate", out)
     state = begin(data, folder, reader=reader, splits=splits, model=source, seed=seed)
     targets = [target] if isinstance(target, str) else target
     how: dict[str, Any] = {"scheme": scheme, "steps": steps, "schedule": schedule}

@@ -43,11 +43,11 @@ def probe(
     """
     from pathlib import Path
 
-    from fusion.commands.session import begin, finish
+    from fusion.commands.session import begin, beside, finish
     from fusion.workflow import steps
 
     source = Path(run)
-    folder = Path(out) if out else (source if source.is_dir() else source.parent) / "probe"
+    folder = beside(source, "probe", out)
     state = begin(data, folder, reader=reader, splits=splits, modalities=modalities, model=source, seed=seed)
     options: dict[str, Any] = {"share": share, "draws": draws, "probes": probes or ["linear"], "pool": pool}
     steps.compare(state, forest=forest, **options)

@@ -40,12 +40,12 @@ def sensitivity(
     """
     from pathlib import Path
 
-    from fusion.commands.session import begin, finish
+    from fusion.commands.session import begin, beside, finish
     from fusion.training import load_finetuned
     from fusion.workflow import examine
 
     source = Path(run)
-    folder = Path(out) if out else (source if source.is_dir() else source.parent) / "sensitivity"
+    folder = beside(source, "sensitivity", out)
     state = begin(data, folder, reader=reader, splits=splits, model=source)
     head = None
     if target is None:

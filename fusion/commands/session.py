@@ -11,7 +11,7 @@ from fusion.data import TileDataset, open_data, partition
 from fusion.training.files import write_atomically
 from fusion.workflow.state import State
 
-__all__ = ["begin", "finish", "print_table"]
+__all__ = ["begin", "beside", "finish", "print_table"]
 
 
 def begin(
@@ -34,6 +34,11 @@ def begin(
     if models:
         dataset = _known(dataset, models["pretrained"])
     return State(out, seed, partition(dataset, splits), models, progress=True)
+
+
+def beside(run: Path, name: str, out: str | None) -> Path:
+    """``out`` if given, else ``name`` in the run folder, which ``run`` is or, as a checkpoint, lies in."""
+    return Path(out) if out else (run if run.is_dir() else run.parent) / name
 
 
 def _known(dataset: TileDataset, model: Any) -> TileDataset:

@@ -8,8 +8,6 @@ from torch import Tensor
 
 from .interpreted import interpreting, run_interpreted
 
-pytest.importorskip("triton")
-
 if not interpreting():
 
     def test_kernels_in_the_interpreter() -> None:

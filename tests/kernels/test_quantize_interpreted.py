@@ -7,8 +7,6 @@ import torch
 
 from .interpreted import interpreting, run_interpreted
 
-pytest.importorskip("triton")
-
 if not interpreting():
 
     def test_kernels_in_the_interpreter() -> None:
