@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -16,7 +16,7 @@ from .in_memory import BATCH
 from .model import TokenFusion
 from .tokens import Tokens
 
-__all__ = ["Classifier", "Regressor", "classify", "regress", "representation"]
+__all__ = ["Classifier", "Regressor", "Tuning", "classify", "regress", "representation"]
 
 Head = TypeVar("Head", bound="_Head")
 
@@ -63,54 +63,46 @@ class Classifier(_Head):
         return torch.cat([self.eval()(some).argmax(1) for some in _parts(tokens)]).numpy()
 
 
-def regress(
-    model: TokenFusion,
-    tokens: Tokens,
-    target: np.ndarray,
-    *,
-    steps: int = 200,
-    batch_size: int = 64,
-    lr: float = 1e-3,
-    hide: float = 0.0,
-    seed: int = 0,
-) -> Regressor:
-    """Fine-tunes a copy of ``model`` with a head to the ``target`` (N,) of the ``tokens`` of N tiles.
+@dataclass(frozen=True)
+class Tuning:
+    """How a head and the model below it are trained.
 
-    Args:
+    Attributes:
+        lr: of AdamW.
         hide: of each tile, in every step a random share of its tokens, so much on average, is masked: the same few
             tiles never look the same twice.
+        seed: of the head, the batches and what is hidden.
     """
-    torch.manual_seed(seed)
+
+    steps: int = 200
+    batch_size: int = 64
+    lr: float = 1e-3
+    hide: float = 0.0
+    seed: int = 0
+
+
+def regress(model: TokenFusion, tokens: Tokens, target: np.ndarray, tuning: Tuning) -> Regressor:
+    """Fine-tunes a copy of ``model`` with a head to the ``target`` (N,) of the ``tokens`` of N tiles."""
+    torch.manual_seed(tuning.seed)
     regressor = Regressor(copy.deepcopy(model), target)
     wanted = torch.from_numpy((target - regressor.mean) / regressor.std).float()
 
     def loss(visible: Tokens, rows: Tensor) -> Tensor:
         return nn.functional.smooth_l1_loss(regressor(visible), wanted[rows])
 
-    return _tune(regressor, loss, tokens, steps, batch_size, lr, hide, seed)
+    return _tune(regressor, loss, tokens, tuning)
 
 
-def classify(
-    model: TokenFusion,
-    tokens: Tokens,
-    target: np.ndarray,
-    classes: int,
-    *,
-    steps: int = 200,
-    batch_size: int = 64,
-    lr: float = 1e-3,
-    hide: float = 0.0,
-    seed: int = 0,
-) -> Classifier:
+def classify(model: TokenFusion, tokens: Tokens, target: np.ndarray, classes: int, tuning: Tuning) -> Classifier:
     """As :func:`regress`, to the class indices ``target`` (N,) of ``classes`` classes."""
-    torch.manual_seed(seed)
+    torch.manual_seed(tuning.seed)
     classifier = Classifier(copy.deepcopy(model), classes)
     wanted = torch.from_numpy(target)
 
     def loss(visible: Tokens, rows: Tensor) -> Tensor:
         return nn.functional.cross_entropy(classifier(visible), wanted[rows])
 
-    return _tune(classifier, loss, tokens, steps, batch_size, lr, hide, seed)
+    return _tune(classifier, loss, tokens, tuning)
 
 
 @torch.no_grad()
@@ -119,30 +111,21 @@ def representation(model: TokenFusion, tokens: Tokens) -> np.ndarray:
     return torch.cat([_summary(model, some) for some in _parts(tokens)]).numpy()
 
 
-def _tune(
-    module: Head,
-    loss: Callable[[Tokens, Tensor], Tensor],
-    tokens: Tokens,
-    steps: int,
-    batch_size: int,
-    lr: float,
-    hide: float,
-    seed: int,
-) -> Head:
+def _tune(module: Head, loss: Callable[[Tokens, Tensor], Tensor], tokens: Tokens, tuning: Tuning) -> Head:
     """Trains on tokens of which a share is masked anew in every step, and leaves the module in evaluation mode."""
-    generator = torch.Generator().manual_seed(seed)
-    batches = row_batches(len(tokens), min(batch_size, len(tokens)), generator)
+    generator = torch.Generator().manual_seed(tuning.seed)
+    batches = row_batches(len(tokens), min(tuning.batch_size, len(tokens)), generator)
 
     def partly(_: int) -> Tensor:
         rows = next(batches)
         visible = tokens.rows(rows)
-        if hide:
-            share = 2 * hide * torch.rand(len(visible), 1, generator=generator)
+        if tuning.hide:
+            share = 2 * tuning.hide * torch.rand(len(visible), 1, generator=generator)
             masked = torch.rand(visible.codes.shape, generator=generator) < share
             visible = replace(visible, codes=visible.codes.masked_fill(masked, -1))
         return loss(visible, rows)
 
-    return descend(module, partly, steps=steps, lr=lr, weight_decay=0.05).eval()
+    return descend(module, partly, steps=tuning.steps, lr=tuning.lr, weight_decay=0.05).eval()
 
 
 def _parts(tokens: Tokens) -> list[Tokens]:

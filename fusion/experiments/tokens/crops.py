@@ -16,8 +16,8 @@ from ...evaluation.generation import compare, pictures
 from ...evaluation.model_profiles import inputs
 from ...evaluation.profile_scores import score_table
 from ...token_fusion.generate import require_token_fusion
+from ...token_fusion.heads import Tuning, representation
 from ...token_fusion.heads import classify as tune
-from ...token_fusion.heads import representation
 from ...token_fusion.in_memory import Recipe, learn, tokenize
 from ...training.systems import reinitialised
 from ...workflow import figures, scores
@@ -148,7 +148,7 @@ def classify(
 
     Args:
         draws: of the labels, for shares below one; all labels are used once.
-        tuning: arguments of :func:`fusion.token_fusion.heads.classify`.
+        tuning: fields of :class:`fusion.token_fusion.heads.Tuning`.
     """
     trained = require_token_fusion(state.model(model))
     known, unseen = state.split("labelled_train"), state.split("labelled_test")
@@ -168,10 +168,11 @@ def classify(
     labels, wanted = known.labels().numpy(), unseen.labels().numpy()
     for share in shares:
         for seed in seeds if share < 1 else seeds[:1]:  # all labels can be drawn in one way only
+            how = Tuning(seed=seed, **(tuning or {}))
             few = fraction(known, share, seed)
             for name, network in (("pretrained", trained), ("scratch", fresh)):
                 labelled = tokens[0].rows(torch.tensor(few))
-                tuned = tune(network, labelled, labels[few], len(known.classes), seed=seed, **(tuning or {}))
+                tuned = tune(network, labelled, labels[few], len(known.classes), how)
                 guess = tuned.predict(tokens[1])
                 found = score("multiclass", wanted, guess), per_class("multiclass", wanted, guess, known.classes)
                 rows.append(Row(name, names, share, seed, ProbeResult("finetune", *found, wanted, guess, len(few))))

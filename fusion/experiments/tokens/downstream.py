@@ -24,7 +24,7 @@ from ...evaluation import (
 )
 from ...evaluation.plots import COLOURS, observed_predicted, panels, picture
 from ...token_fusion.generate import require_token_fusion
-from ...token_fusion.heads import regress, representation
+from ...token_fusion.heads import Tuning, regress, representation
 from ...token_fusion.in_memory import tokenize
 from ...training.systems import reinitialised
 from ...workflow import scores
@@ -56,7 +56,7 @@ def downstream(
 
     Args:
         modalities: those used; all that the model has by default.
-        tuning: arguments of :func:`~fusion.token_fusion.heads.regress`; ``scratch`` what differs for the
+        tuning: fields of :class:`~fusion.token_fusion.heads.Tuning`; ``scratch`` what differs for the
             models trained from scratch, which may want longer.
     """
     fused = require_token_fusion(state.model(model))
@@ -77,16 +77,16 @@ def downstream(
     for seed in range(state.seed, state.seed + draws):
         few = fraction(known, share, seed)
         tokens, own = seen.rows(torch.tensor(few)), target[few, 0]
-        joint = regress(fused, tokens, own, seed=seed, **recipe)
+        joint = regress(fused, tokens, own, Tuning(seed=seed, **recipe))
         state.models.setdefault(key, joint)
         add("joint", seed, joint.predict(hidden), names)
         torch.manual_seed(seed)
         fresh = regress(
-            require_token_fusion(reinitialised(fused)), tokens, own, seed=seed, **recipe | dict(scratch or {})
+            require_token_fusion(reinitialised(fused)), tokens, own, Tuning(seed=seed, **recipe | dict(scratch or {}))
         )
         add("task_specific", seed, fresh.predict(hidden), names)
         for name in names if len(names) > 1 else []:
-            single = regress(fused, tokens.select([name]), own, seed=seed, **recipe)
+            single = regress(fused, tokens.select([name]), own, Tuning(seed=seed, **recipe))
             add(f"single_{name}", seed, single.predict(hidden.select([name])), [name])
         for row, probe, (features, others) in (
             ("probe", linear_probe, frozen),

@@ -21,7 +21,7 @@ from ...evaluation.model_profiles import inputs
 from ...evaluation.plots import observed_predicted
 from ...evaluation.regressors import forest, ridge
 from ...token_fusion.generate import require_token_fusion
-from ...token_fusion.heads import regress, representation
+from ...token_fusion.heads import Tuning, regress, representation
 from ...token_fusion.in_memory import Recipe, learn, tokenize
 from ...training.systems import reinitialised
 from ...workflow.examine import sensitivity
@@ -98,8 +98,8 @@ def cross_validate(
     pretrained representation; ``ridge`` and ``forest`` on all values before tokenization; ``mean`` of the labels.
 
     Args:
-        recipe: of the models, as arguments of :class:`~fusion.token_fusion.in_memory.Recipe`.
-        tuning: arguments of :func:`~fusion.token_fusion.heads.regress`.
+        recipe: of the models, as fields of :class:`~fusion.token_fusion.in_memory.Recipe`.
+        tuning: fields of :class:`~fusion.token_fusion.heads.Tuning`.
         shares: of the labels, drawn anew in every repeat.
         repeats: seeds; the folds of sites are drawn anew, too.
         folds: of sites; years are left out one at a time.
@@ -168,11 +168,11 @@ def _fold(
     for share in plan.shares:
         few = torch.tensor(fraction(known, share, seed))
         labelled, gpp = seen.rows(few), target[few]
-        how = {"seed": seed} | dict(plan.tuning)
-        found[share, "joint"] = regress(model, labelled, gpp, **how).predict(hidden)
-        found[share, "scratch"] = regress(fresh, labelled, gpp, **how).predict(hidden)
+        how = Tuning(**{"seed": seed} | dict(plan.tuning))
+        found[share, "joint"] = regress(model, labelled, gpp, how).predict(hidden)
+        found[share, "scratch"] = regress(fresh, labelled, gpp, how).predict(hidden)
         for name in ("hls", "weather"):
-            single = regress(model, labelled.select([name]), gpp, **how)
+            single = regress(model, labelled.select([name]), gpp, how)
             found[share, name] = single.predict(hidden.select([name]))
         for name, made, (x, new) in (
             ("probe", ridge(), codes),
@@ -212,6 +212,6 @@ def sensitive(
     """Which modalities, bands and dates GPP hangs on, of a model that was trained on all sites."""
     tiles, sites = state.split("all"), cast(FluxSites, state.data["sites"])
     model = learn(tiles, Recipe.of(recipe), state.seed)
-    regressor = regress(model, tokenize(model, tiles), sites.gpp, seed=state.seed, **(tuning or {}))
+    regressor = regress(model, tokenize(model, tiles), sites.gpp, Tuning(seed=state.seed, **(tuning or {})))
     state.models["regressor"] = regressor.model
     return sensitivity(state, head=regressor, model="regressor", tiles="all", most=None, key=key)
