@@ -9,20 +9,20 @@ from typing import Any
 __all__ = ["lazily"]
 
 
-def lazily(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
+def lazily(package: str, submodules: Mapping[str, str]) -> Callable[[str], Any]:
     """A ``__getattr__`` for the module ``package``.
 
     Args:
-        homes: by name, the submodule that has it; ``"submodule:Other"`` where it is called otherwise there.
+        submodules: by name, the submodule that has it; ``"submodule:Other"`` where it is called otherwise there.
 
     Raises:
         AttributeError: of the function returned, for any other name.
     """
 
     def get(name: str) -> Any:
-        if name not in homes:
+        if name not in submodules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        module, _, other = homes[name].partition(":")
+        module, _, other = submodules[name].partition(":")
         return getattr(importlib.import_module(f".{module}", package), other or name)
 
     return get
