@@ -1,12 +1,58 @@
-"""Settings that come from a YAML or the command line: one that a function does not know is refused by name."""
+"""Settings that come from a YAML or the command line: one that a function does not know is refused by name, and one
+whose name has changed is understood by its former name too."""
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ParamSpec, TypeVar, cast
 
-__all__ = ["call"]
+__all__ = ["call", "former_names", "renamed", "with_new_names"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def renamed(**former: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """A function that understands arguments by their former names too: ``@renamed(share="fraction")``.
+
+    Signature and docstring have the new names only; :func:`call` and the command line read the others from
+    :func:`former_names`.
+
+    Args:
+        former: the new name by the former name, of arguments that are given by name.
+
+    Raises:
+        TypeError: from the decorated function, where an argument is given by both names.
+    """
+
+    def decorated(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def translating(*args: Any, **kwargs: Any) -> R:
+            return function(*args, **with_new_names(kwargs, former, f"{function.__name__}()"))
+
+        translating.__dict__["former_names"] = former
+        return cast("Callable[P, R]", translating)
+
+    return decorated
+
+
+def former_names(function: Callable[..., Any]) -> Mapping[str, str]:
+    """The new name of an argument by its former name, as :func:`renamed` was told; empty for other functions."""
+    return getattr(function, "former_names", {})
+
+
+def with_new_names(settings: Mapping[str, Any], former: Mapping[str, str], where: str) -> dict[str, Any]:
+    """The settings, in their order, by the new names of those that were renamed.
+
+    Raises:
+        TypeError: a setting is given by both names.
+    """
+    twice = [name for name in settings if former.get(name) in settings]
+    if twice:
+        raise TypeError(f"{where}: {twice[0]} is the former name of {former[twice[0]]}; give {former[twice[0]]} alone")
+    return {former.get(name, name): value for name, value in settings.items()}
 
 
 def call(function: Callable[..., Any], settings: Mapping[str, Any], where: str, *given: Any) -> Any:
@@ -14,7 +60,9 @@ def call(function: Callable[..., Any], settings: Mapping[str, Any], where: str, 
 
     Raises:
         ValueError: an unknown setting; the message lists those there are.
+        TypeError: a setting is given by its former and by its new name.
     """
+    settings = with_new_names(settings, former_names(function), where)
     parameters = inspect.signature(function).parameters
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     known = [name for name, p in parameters.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from fusion.settings import renamed
+
 __all__ = ["evaluate", "finetune"]
 
 
+@renamed(share="fraction")
 def finetune(
     run: str,
     *,
@@ -15,7 +18,7 @@ def finetune(
     reader: dict[str, Any] | None = None,
     splits: dict[str, str | None] | None = None,
     modalities: list[str] | None = None,
-    share: float = 1.0,
+    fraction: float = 1.0,
     draws: int = 1,
     starts: list[Literal["pretrained", "frozen", "scratch"]] | None = None,
     rates: dict[str, float] | None = None,
@@ -32,7 +35,7 @@ def finetune(
         reader: options of the data's reader.
         splits: which split of the data is train, val and test.
         modalities: use only these, e.g. --modalities '[s2,s1]'.
-        share: of the labels of the training split.
+        fraction: of the labels of the training split.
         draws: how often these labels are drawn.
         starts: of pretrained (all weights train), frozen (the head alone), scratch; pretrained by default.
         rates: learning rate of each start, e.g. --rates.pretrained 1e-4.
@@ -50,7 +53,7 @@ def finetune(
     state = begin(data, folder, reader=reader, splits=splits, modalities=modalities, model=source, seed=seed)
     steps.finetune(
         state,
-        shares=[share],
+        fractions=[fraction],
         draws=draws,
         starts=starts or ["pretrained"],
         rates=rates,

@@ -9,12 +9,16 @@ import importlib
 import inspect
 import re
 from argparse import Action
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NoReturn
 
 import docstring_parser
-from jsonargparse import ActionConfigFile, ArgumentParser
+import yaml
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+
+from fusion.settings import former_names, with_new_names
 
 __all__ = ["COMMANDS", "parse"]
 
@@ -22,9 +26,52 @@ PRESETS = Path(__file__).parent.parent / "presets"
 
 
 class Parser(ArgumentParser):
-    """Says in one line what is wrong with a command line."""
+    """Says in one line what is wrong with a command line, and understands options by their former names too.
 
-    def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
+    Attributes:
+        former: the new name of an option by its former name, see :func:`fusion.settings.renamed`.
+    """
+
+    former: Mapping[str, str] = MappingProxyType({})
+
+    def parse_args(self, *args: Any, **settings: Any) -> Any:
+        if args and args[0] is not None:
+            args = (self._options(args[0]), *args[1:])
+        return super().parse_args(*args, **settings)
+
+    def parse_string(self, content: str, *more: Any, **settings: Any) -> Namespace:
+        return super().parse_string(self._keys(content), *more, **settings)  # a file of --config or --preset
+
+    def _options(self, arguments: Sequence[str]) -> list[str]:
+        """``--former``, ``--former=value``, ``--former.key`` and ``--former+`` with the new name."""
+        parts = [re.fullmatch(r"--(\w+)((?:[=.+].*)?)", argument, re.S) for argument in arguments]
+        new = self._new_names([part[1] for part in parts if part], "options")
+        return [
+            f"--{new[part[1]]}{part[2]}" if part else argument for part, argument in zip(parts, arguments, strict=True)
+        ]
+
+    def _keys(self, content: str) -> str:
+        """The text of a YAML with the new names of its keys; all else stays as it is written."""
+        try:
+            tree = yaml.compose(content)
+        except yaml.YAMLError:  # which jsonargparse tells
+            return content
+        if not self.former or not isinstance(tree, yaml.MappingNode):
+            return content
+        keys = [key for key, _ in tree.value if isinstance(key, yaml.ScalarNode)]
+        new = self._new_names([key.value for key in keys], "configuration")
+        for key in keys:
+            key.value = new[key.value]
+        return yaml.serialize(tree)
+
+    def _new_names(self, names: Sequence[str], where: str) -> dict[str, str]:
+        try:
+            with_new_names(dict.fromkeys(names), self.former, where)
+        except TypeError as error:
+            self.error(str(error), error)
+        return {name: self.former.get(name, name) for name in names}
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         command = self.prog.replace("[options] ", "")
         self.exit(2, f"{command}: {message}\n`{command} --help` lists the options\n")
 
@@ -58,6 +105,7 @@ class Command:
             parser.add_argument("--config", action="config", help="YAML file with values for the options below")
             parser.add_argument("--preset", action=PresetAction, metavar="NAME", help="values that ship with fusion")
         told = {parameter.arg_name: parameter.description for parameter in docstring_parser.parse(documented).params}
+        parser.former = former_names(self.function)
         takes = inspect.signature(self.function).parameters
         for name in self.positional:
             several = "+" if str(takes[name].annotation).startswith("list") else None

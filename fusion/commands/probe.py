@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from fusion.settings import renamed
+
 __all__ = ["probe"]
 
 
+@renamed(share="fraction")
 def probe(
     run: str,
     *,
@@ -15,7 +18,7 @@ def probe(
     reader: dict[str, Any] | None = None,
     splits: dict[str, str | None] | None = None,
     modalities: list[str] | None = None,
-    share: float = 0.1,
+    fraction: float = 0.1,
     draws: int = 5,
     probes: list[str] | None = None,
     forest: bool = False,
@@ -32,7 +35,7 @@ def probe(
         reader: options of the data's reader.
         splits: which split of the data is train and test, e.g. --splits.test chip-b.
         modalities: use only these, e.g. --modalities '[s2,s1]'.
-        share: of the labels of the training split that the probe sees.
+        fraction: of the labels of the training split that the probe sees.
         draws: how often these labels are drawn.
         probes: of linear, knn, forest; linear by default.
         forest: add a random forest on the raw bands.
@@ -49,7 +52,7 @@ def probe(
     source = Path(run)
     folder = beside(source, "probe", out)
     state = begin(data, folder, reader=reader, splits=splits, modalities=modalities, model=source, seed=seed)
-    options: dict[str, Any] = {"share": share, "draws": draws, "probes": probes or ["linear"], "pool": pool}
+    options: dict[str, Any] = {"fraction": fraction, "draws": draws, "probes": probes or ["linear"], "pool": pool}
     steps.compare(state, forest=forest, **options)
     if each:
         steps.modalities(state, **options)

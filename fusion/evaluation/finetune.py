@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from fusion.data import TileDataset, fraction
+from fusion.data import TileDataset
+from fusion.data import fraction as draw_labels
+from fusion.settings import renamed
 from fusion.training.checkpoints import load_finetuned, load_model
 from fusion.training.loading import evaluation_loader, require_fit
 from fusion.training.systems import SYSTEMS, reinitialised, system_of
@@ -29,6 +31,7 @@ Start = Literal["pretrained", "frozen", "scratch"]
 RATES: dict[str, float] = {"pretrained": 2e-4, "scratch": 2e-4, "frozen": 2e-3}
 
 
+@renamed(shares="fractions")
 def finetune(
     pretrained: nn.Module | Path | str,
     train: TileDataset,
@@ -37,15 +40,15 @@ def finetune(
     *,
     validation: TileDataset | None = None,
     starts: Sequence[Start] = ("pretrained", "frozen", "scratch"),
-    shares: Sequence[float] = (0.1, 1.0),
+    fractions: Sequence[float] = (0.1, 1.0),
     seeds: Sequence[int] = (0, 1, 2),
     rates: dict[str, float] | None = None,
     settings: dict[str, Any] | None = None,
     **training: Any,
 ) -> list[Row]:
-    """Trains a head, with the encoder or on top of it, once per start, share of labels and seed; scores on ``test``.
+    """Trains a head, with the encoder or on top of it, once per start, fraction of labels and seed; scores on ``test``.
 
-    Every run has its own folder, ``run/<start>-<share>-<seed>``, so an interrupted comparison goes on where it
+    Every run has its own folder, ``run/<start>-<fraction>-<seed>``, so an interrupted comparison goes on where it
     stopped. Without ``validation`` a fifth of the labelled tiles, stratified, chooses the best epoch: with few
     labels a large validation set would be a gift that nobody has.
 
@@ -66,15 +69,15 @@ def finetune(
         raise ValueError(f"finetune: start {', '.join(unknown)} unknown; there are {', '.join(RATES)}")
     rates = RATES | (rates or {})
     rows = []
-    for share in shares:
+    for fraction in fractions:
         for seed in seeds:
-            chosen = train.subset(fraction(train, share, seed))
+            chosen = train.subset(draw_labels(train, fraction, seed))
             fitted, held_out = (chosen, validation) if validation is not None else _hold_out(chosen, seed)
             for start in starts:
                 module = _module(pretrained, start, fitted, seed, rates[start], settings or {})
-                folder = Path(run) / f"{start}-{share:g}-{seed}"
+                folder = Path(run) / f"{start}-{fraction:g}-{seed}"
                 best = fit(module, fitted, held_out, folder, seed=seed, **training)
-                rows.append(Row(start, _names(train), share, seed, _result(best, test, len(chosen))))
+                rows.append(Row(start, _names(train), fraction, seed, _result(best, test, len(chosen))))
     return rows
 
 
@@ -103,9 +106,9 @@ def _hold_out(chosen: TileDataset, seed: int) -> tuple[TileDataset, TileDataset]
     if len(chosen) < 4:
         raise ValueError(
             f"finetune: {len(chosen)} labelled tiles are too few to hold a fifth of them out for choosing the best "
-            "epoch; draw a larger share, or give validation="
+            "epoch; draw a larger fraction, or give validation="
         )
-    fitted = fraction(chosen, 0.8, seed)
+    fitted = draw_labels(chosen, 0.8, seed)
     rest = sorted(set(range(len(chosen))) - set(fitted))
     if not rest:  # every class had a single tile, and stratification kept them all
         fitted, rest = fitted[:-1], fitted[-1:]

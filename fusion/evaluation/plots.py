@@ -150,7 +150,7 @@ def label_efficiency(rows: Sequence[Row], metric: str = "macro_f1", conditions: 
         lines.setdefault(f"{entry['features']}, {entry['method']}", []).append(entry)
     figure, (panel,) = panels(1, width=6, height=3.8)
     for colour, (name, entries) in zip(COLOURS, lines.items(), strict=False):
-        entries.sort(key=lambda entry: entry["share"])
+        entries.sort(key=lambda entry: entry["fraction"])
         x = np.array([entry["labelled"] for entry in entries])
         mean = np.array([entry["scores"][metric].mean for entry in entries])
         sd = np.array([entry["scores"][metric].sd for entry in entries])

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from fusion.data import TileDataset, fraction
+from fusion.data import TileDataset
+from fusion.data import fraction as draw_labels
+from fusion.settings import renamed
 from fusion.training.systems import config_of
 
 from .baselines import forest_probe, random_encoder, raw_statistics
@@ -34,12 +36,12 @@ class Row:
     Attributes:
         features: where they come from, e.g. ``"pretrained"``, ``"random"``, ``"raw"``.
         modalities: those that were given.
-        share, seed: of the labels, and of their draw.
+        fraction, seed: of the labels, and of their draw.
     """
 
     features: str
     modalities: tuple[str, ...]
-    share: float
+    fraction: float
     seed: int
     result: ProbeResult
 
@@ -47,7 +49,13 @@ class Row:
     def method(self) -> str:
         return self.result.method
 
+    @property
+    def share(self) -> float:
+        """The former name of ``fraction``."""
+        return self.fraction
 
+
+@renamed(shares="fractions")
 def evaluate(
     model: nn.Module,
     train: TileDataset,
@@ -55,7 +63,7 @@ def evaluate(
     *,
     modalities: Sequence[Sequence[str]] | None = None,
     probes: Sequence[str] = ("linear", "knn"),
-    shares: Sequence[float] = (1.0,),
+    fractions: Sequence[float] = (1.0,),
     seeds: Sequence[int] = (0,),
     name: str = "pretrained",
     **extraction: Any,
@@ -65,18 +73,18 @@ def evaluate(
     Args:
         modalities: combinations to try instead.
         probes: of ``PROBES``.
-        shares, seeds: fractions of the training labels, each drawn (stratified) once per seed.
+        fractions, seeds: fractions of the training labels, each drawn (stratified) once per seed.
         extraction: goes to :func:`~fusion.evaluation.extract`, e.g. ``pool``, ``batch_size``, ``device``.
 
     Raises:
         ValueError: data that do not fit the model, or labels that allow no probe; the message says why.
     """
-    rows, drawn = [], _drawn(train, shares, seeds)
+    rows, drawn = [], _drawn(train, fractions, seeds)
     for names in modalities or combinations(model, train):
         known, unknown = (extract(model, split, names, **extraction) for split in (train.subset(drawn), test))
         settings: dict[str, Any] = {
             "probes": probes,
-            "shares": shares,
+            "fractions": fractions,
             "seeds": seeds,
             "name": name,
             "modalities": tuple(names),
@@ -85,13 +93,14 @@ def evaluate(
     return rows
 
 
+@renamed(shares="fractions")
 def compare(
     model: nn.Module,
     train: TileDataset,
     test: TileDataset,
     *,
     probes: Sequence[str] = ("linear",),
-    shares: Sequence[float] = (0.1,),
+    fractions: Sequence[float] = (0.1,),
     seeds: Sequence[int] = (0,),
     forest: bool = True,
     **extraction: Any,
@@ -102,19 +111,22 @@ def compare(
     """
     names = combinations(model, train)[-1]
     train, test = (split.with_modalities(names) for split in (train, test))
-    shared: dict[str, Any] = {"shares": shares, "modalities": tuple(names)}
-    rows = evaluate(model, train, test, modalities=[names], probes=probes, shares=shares, seeds=seeds, **extraction)
+    shared: dict[str, Any] = {"fractions": fractions, "modalities": tuple(names)}
+    rows = evaluate(
+        model, train, test, modalities=[names], probes=probes, fractions=fractions, seeds=seeds, **extraction
+    )
     for seed in seeds:
-        control, drawn = random_encoder(model, train, seed), _drawn(train, shares, [seed])
+        control, drawn = random_encoder(model, train, seed), _drawn(train, fractions, [seed])
         known, unknown = (extract(control, split, **extraction) for split in (train.subset(drawn), test))
         rows += probe(known, unknown, train, rows=drawn, probes=probes, seeds=[seed], name="random", **shared)
-    drawn = _drawn(train, shares, seeds)
+    drawn = _drawn(train, fractions, seeds)
     known, unknown = (raw_statistics(split) for split in (train.subset(drawn), test))
     methods = [*probes, "forest"] if forest and "forest" not in probes else list(probes)
     rows += probe(known, unknown, train, rows=drawn, probes=methods, seeds=seeds, name="raw", **shared)
     return rows
 
 
+@renamed(shares="fractions")
 def probe(
     train: Features,
     test: Features,
@@ -122,7 +134,7 @@ def probe(
     *,
     rows: Sequence[int] | np.ndarray | None = None,
     probes: Sequence[str] = ("linear",),
-    shares: Sequence[float] = (1.0,),
+    fractions: Sequence[float] = (1.0,),
     seeds: Sequence[int] = (0,),
     name: str = "pretrained",
     modalities: tuple[str, ...] = (),
@@ -144,21 +156,23 @@ def probe(
     if len(train) != len(covered):
         raise ValueError(f"probe: features of {len(train)} tiles, labels of {len(covered)}; they must be the same")
     found = []
-    for share in shares:
-        for seed in seeds if share < 1 else list(seeds)[:1]:  # all labels can be drawn in one way only
-            chosen = np.asarray(fraction(labelled, share, seed))
+    for fraction in fractions:
+        for seed in seeds if fraction < 1 else list(seeds)[:1]:  # all labels can be drawn in one way only
+            chosen = np.asarray(draw_labels(labelled, fraction, seed))
             if not np.isin(chosen, covered).all():
-                raise ValueError(f"probe: share {share}, seed {seed} draws tiles without features; extract them too")
+                raise ValueError(
+                    f"probe: fraction {fraction}, seed {seed} draws tiles without features; extract them too"
+                )
             few = train.subset(np.searchsorted(covered, chosen))
             for method in probes:
                 result = PROBES[method](few, test, seed=seed)
-                found.append(Row(name, modalities, share, seed, result))
+                found.append(Row(name, modalities, fraction, seed, result))
     return found
 
 
-def _drawn(train: TileDataset, shares: Sequence[float], seeds: Sequence[int]) -> np.ndarray:
+def _drawn(train: TileDataset, fractions: Sequence[float], seeds: Sequence[int]) -> np.ndarray:
     """Tiles that any draw contains (ascending): the others need not be encoded at all."""
-    draws = [fraction(train, share, seed) for share in shares for seed in seeds]
+    draws = [draw_labels(train, fraction, seed) for fraction in fractions for seed in seeds]
     return np.unique(np.concatenate(draws))
 
 
@@ -177,21 +191,22 @@ def combinations(model: nn.Module, dataset: TileDataset) -> list[list[str]]:
 
 
 def summarise(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """One entry per features, modalities, method and share: the scores as :class:`Spread` over seeds, and notes."""
+    """One entry per features, modalities, method and fraction: the scores as :class:`Spread` over seeds, and notes."""
     groups: dict[tuple[str, tuple[str, ...], str, float], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row.features, row.modalities, row.method, row.share), []).append(row)
+        groups.setdefault((row.features, row.modalities, row.method, row.fraction), []).append(row)
     return [
         {
             "features": features,
             "modalities": modalities,
             "method": method,
-            "share": share,
+            "fraction": fraction,
+            "share": fraction,  # its former name
             "labelled": int(np.mean([row.result.labelled for row in members])),
             "scores": {
                 metric: Spread.of([row.result.scores[metric] for row in members]) for metric in members[0].result.scores
             },
             "notes": tuple(dict.fromkeys(note for row in members for note in row.result.notes)),
         }
-        for (features, modalities, method, share), members in groups.items()
+        for (features, modalities, method, fraction), members in groups.items()
     ]

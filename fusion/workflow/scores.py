@@ -63,7 +63,7 @@ def by_modality(rows: Sequence[Row], first: str, prefix: bool = False) -> Named:
 def of_module(module: nn.Module, test: TileDataset, seed: int, like: Row | None = None) -> list[Row]:
     """Scores of a fine-tuned module with all its modalities, then with each alone (if there are several).
 
-    ``like`` lends origin, share of the labels and seed of the run that the module comes from.
+    ``like`` lends origin, fraction of the labels and seed of the run that the module comes from.
     """
     known = {m.name for m in config_of(module.get_submodule("model")).modalities}
     names = [m.name for m in test.modalities if m.name in known]
@@ -75,8 +75,8 @@ def of_module(module: nn.Module, test: TileDataset, seed: int, like: Row | None 
         scores = score(test.task or "", wanted, prediction)
         classes = per_class(test.task or "", wanted, prediction, test.classes)
         result = ProbeResult("finetune", scores, classes, wanted, prediction, like.result.labelled if like else 0)
-        origin, share = (like.features, like.share) if like else ("finetuned", 1.0)
-        rows.append(Row(origin, tuple(chosen), share, seed, result))
+        origin, fraction = (like.features, like.fraction) if like else ("finetuned", 1.0)
+        rows.append(Row(origin, tuple(chosen), fraction, seed, result))
     return rows
 
 
@@ -121,14 +121,16 @@ def main_metric(rows: Sequence[Row]) -> str:
     return "r2" if "r2" in rows[0].result.scores else "macro_f1"
 
 
-def conditions(state: State, rows: Sequence[Row], share: float, draws: int, train: str, test: str) -> str:
+def conditions(state: State, rows: Sequence[Row], fraction: float, draws: int, train: str, test: str) -> str:
     """What a reader must know of these scores."""
     labelled, unseen = state.split(train), state.split(test)
-    drawn = f"drawn {draws} times (± is the standard deviation over draws)" if draws > 1 and share < 1 else "one draw"
+    drawn = (
+        f"drawn {draws} times (± is the standard deviation over draws)" if draws > 1 and fraction < 1 else "one draw"
+    )
     notes = list(dict.fromkeys(note for row in rows for note in row.result.notes))
     sentences = [
-        f"{rows[0].result.labelled} labelled tiles ({share:.0%} of the {len(labelled)} of split {train!r}, stratified, "
-        f"{drawn}), scored on the {len(unseen)} tiles of split {test!r}; seed {state.seed}.",
+        f"{rows[0].result.labelled} labelled tiles ({fraction:.0%} of the {len(labelled)} of split {train!r}, "
+        f"stratified, {drawn}), scored on the {len(unseen)} tiles of split {test!r}; seed {state.seed}.",
         *(f"Note: {note}." for note in notes),
     ]
     return " ".join(sentences)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..evaluation import Picture, Section, Table
+from ..settings import renamed
 from ..training.pretrain import train
 from . import figures, scores
 from .state import State
@@ -82,11 +83,12 @@ def pretrain(
     return f"{what}, {monitored} {curve[0]:.2f} -> {curve[-1]:.2f}"
 
 
+@renamed(share="fraction")
 def compare(
     state: State,
     *,
     key: str = "probe",
-    share: float = 0.1,
+    fraction: float = 0.1,
     draws: int = 5,
     probes: Sequence[str] = ("linear",),
     forest: bool = False,
@@ -104,7 +106,7 @@ def compare(
     Args:
         key: of the scores in ``metrics.json``: ``<key>.<row>.<metric>``, with rows ``pretrained``, ``random``, ``raw``,
             and ``<features>_<probe>`` for every probe but the first.
-        share, draws: of the labels: how many of them, and how often they are drawn anew.
+        fraction, draws: of the labels: how many of them, and how often they are drawn anew.
         probes: ``linear`` (logistic or ridge regression), ``knn``, ``forest``; ``forest=True`` adds one on raw bands.
         pool: what stands for a tile, see :func:`fusion.evaluation.extract`.
         names: other names for rows, e.g. ``{"raw": "raw_ridge"}``.
@@ -115,21 +117,22 @@ def compare(
     known, unseen = state.split(labelled), state.split(test)
     seeds = [state.seed + k for k in range(draws)]
     encoder = state.model(model)
-    rows = run(encoder, known, unseen, probes=probes, shares=[share], seeds=seeds, forest=forest, pool=pool)
+    rows = run(encoder, known, unseen, probes=probes, fractions=[fraction], seeds=seeds, forest=forest, pool=pool)
     named = scores.by_name(rows, first=probes[0], names=names or {})
-    conditions = _pooled(pool) + scores.conditions(state, rows, share, draws, labelled, test)
+    conditions = _pooled(pool) + scores.conditions(state, rows, fraction, draws, labelled, test)
     state.metrics[key] = scores.as_metrics(named) | {"conditions": conditions}
     items: list[Picture | Table] = [scores.table(named, conditions)]
     items += figures.per_class(named, unseen, conditions)
-    state.sections.append(Section(f"What {share:.0%} of the labels tell", "", items))
+    state.sections.append(Section(f"What {fraction:.0%} of the labels tell", "", items))
     return scores.summary(named, metric or scores.main_metric(rows))
 
 
+@renamed(share="fraction")
 def modalities(
     state: State,
     *,
     key: str = "modalities",
-    share: float = 1.0,
+    fraction: float = 1.0,
     draws: int = 1,
     probes: Sequence[str] = ("linear", "knn"),
     pool: Pool = "mean",
@@ -146,9 +149,9 @@ def modalities(
 
     seeds = [state.seed + k for k in range(draws)]
     splits = state.split(labelled), state.split(test)
-    rows = evaluate(state.model(model), *splits, probes=probes, shares=[share], seeds=seeds, pool=pool)
+    rows = evaluate(state.model(model), *splits, probes=probes, fractions=[fraction], seeds=seeds, pool=pool)
     named = scores.by_modality(rows, first=probes[0])
-    conditions = _pooled(pool) + scores.conditions(state, rows, share, draws, labelled, test)
+    conditions = _pooled(pool) + scores.conditions(state, rows, fraction, draws, labelled, test)
     state.metrics[key] = scores.as_metrics(named) | {"conditions": conditions}
     metric = scores.main_metric(rows)
     items: list[Picture | Table] = [scores.table(named, conditions), modality_bars(rows, metric, conditions)]
@@ -156,13 +159,14 @@ def modalities(
     return scores.summary(named, metric)
 
 
+@renamed(shares="fractions")
 def finetune(
     state: State,
     *,
     key: str = "finetune",
     model: str = "pretrained",
     starts: Sequence[Start] = ("pretrained", "scratch"),
-    shares: Sequence[float] = (1.0,),
+    fractions: Sequence[float] = (1.0,),
     draws: int = 1,
     rates: Mapping[str, float] | None = None,
     module: Mapping[str, Any] | None = None,
@@ -181,7 +185,7 @@ def finetune(
         starts: ``pretrained``, ``frozen`` (head only), ``scratch``.
         module, training: arguments of the fine-tuning module and of :func:`fusion.training.fit`.
         validation: split that chooses the best epoch; None holds out a fifth of the labels.
-        folder: of the runs, within the results; ``key`` by default. A run is ``<start>-<share>-<seed>``.
+        folder: of the runs, within the results; ``key`` by default. A run is ``<start>-<fraction>-<seed>``.
     """
     from ..evaluation import finetune as run
     from ..training import load_finetuned
@@ -197,21 +201,21 @@ def finetune(
         runs,
         validation=held_out,
         starts=starts,
-        shares=shares,
+        fractions=fractions,
         seeds=seeds,
         rates=dict(rates or {}),
         settings=dict(module or {}),
         **settings,
     )
     for row in list(rows):  # of every single modality too
-        best = load_finetuned(runs / f"{row.features}-{row.share:g}-{row.seed}")
+        best = load_finetuned(runs / f"{row.features}-{row.fraction:g}-{row.seed}")
         rows += scores.of_module(best, unseen, row.seed, row)[1:]
     named = scores.by_modality(rows, first="finetune", prefix=True)
-    conditions = scores.conditions(state, rows, shares[0], draws, labelled, test)
+    conditions = scores.conditions(state, rows, fractions[0], draws, labelled, test)
     state.metrics[key] = scores.as_metrics(named) | {"conditions": conditions}
     logs, losses = [], {}
     for start in starts:
-        log = runs / f"{start}-{shares[-1]:g}-{seeds[0]}" / "metrics.csv"
+        log = runs / f"{start}-{fractions[-1]:g}-{seeds[0]}" / "metrics.csv"
         curve = scores.column(log, "train/loss")
         losses[start] = {"first": curve[0], "last": curve[-1]}
         logs.append(figures.losses(log, state, start))

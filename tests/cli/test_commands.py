@@ -109,7 +109,7 @@ def test_pretrain_goes_on_only_with_the_same_configuration(run, capsys):
 
 
 def test_probe_compares_with_both_controls(run, tmp_path, capsys):
-    arguments = ["probe", str(run), *LANDSCAPE, *READER, "--out", str(tmp_path), "--share", "0.5", "--draws", "2"]
+    arguments = ["probe", str(run), *LANDSCAPE, *READER, "--out", str(tmp_path), "--fraction", "0.5", "--draws", "2"]
     assert main([*arguments, "--each", "true"]) == 0
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert {"pretrained", "random", "raw"} <= set(metrics["probe"])

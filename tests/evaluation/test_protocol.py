@@ -1,4 +1,4 @@
-"""The comparisons of a paper: modalities alone and together, controls, shares of labels, fine-tuning."""
+"""The comparisons of a paper: modalities alone and together, controls, fractions of labels, fine-tuning."""
 
 import numpy as np
 import pytest
@@ -37,21 +37,21 @@ def test_each_modality_alone_and_all_together(model, task):
 
 def test_controls_are_probed_with_the_same_labels(model):
     train, test = Meadows(40), Meadows(18)
-    rows = compare(model, train, test, shares=(0.2, 1.0), seeds=(0, 1))
+    rows = compare(model, train, test, fractions=(0.2, 1.0), seeds=(0, 1))
     assert {row.features for row in rows} == {"pretrained", "random", "raw"}
     assert {row.method for row in rows if row.features == "raw"} == {"linear", "forest"}
-    assert {row.result.labelled for row in rows if row.share == 0.2} == {8}
-    entries = {(e["features"], e["method"], e["share"]): e for e in summarise(rows)}
+    assert {row.result.labelled for row in rows if row.fraction == 0.2} == {8}
+    entries = {(e["features"], e["method"], e["fraction"]): e for e in summarise(rows)}
     assert entries["pretrained", "linear", 0.2]["scores"]["macro_f1"].runs == 2
     assert entries["pretrained", "linear", 1.0]["scores"]["macro_f1"].runs == 1  # all labels can be drawn one way only
     assert entries["random", "linear", 1.0]["scores"]["macro_f1"].runs == 2  # but there are many random encoders
     assert entries["raw", "forest", 1.0]["labelled"] == 40
 
 
-def test_shares_of_labels_are_stratified_draws(model):
+def test_fractions_of_labels_are_stratified_draws(model):
     train = Meadows(40)
     features = extract(model, train)
-    rows = probe(features, extract(model, Meadows(9)), train, shares=(0.25,), seeds=(0, 1, 2))
+    rows = probe(features, extract(model, Meadows(9)), train, fractions=(0.25,), seeds=(0, 1, 2))
     assert [row.seed for row in rows] == [0, 1, 2]
     assert np.bincount(features.subset(fraction(train, 0.25, 0)).y).tolist() == [5, 5]
     assert fraction(train, 0.25, 0) != fraction(train, 0.25, 1)
@@ -59,8 +59,8 @@ def test_shares_of_labels_are_stratified_draws(model):
 
 def test_only_tiles_that_are_drawn_are_encoded_and_nothing_else_changes(model):
     train, test = Meadows(40), Meadows(9)
-    whole = probe(extract(model, train), extract(model, test), train, shares=(0.2,), seeds=(0, 1), probes=("knn",))
-    few = evaluate(model, train, test, modalities=[["s2", "vhr"]], shares=(0.2,), seeds=(0, 1), probes=("knn",))
+    whole = probe(extract(model, train), extract(model, test), train, fractions=(0.2,), seeds=(0, 1), probes=("knn",))
+    few = evaluate(model, train, test, modalities=[["s2", "vhr"]], fractions=(0.2,), seeds=(0, 1), probes=("knn",))
     assert [row.result.scores for row in few] == [row.result.scores for row in whole]
 
 
@@ -68,7 +68,7 @@ def test_what_does_not_belong_together_is_refused(model):
     features = extract(model, Meadows(8))
     with pytest.raises(ValueError, match="trees unknown; there are linear, knn, forest"):
         probe(features, features, Meadows(8), probes=("trees",))
-    with pytest.raises(ValueError, match=r"share 1.0, seed 0 draws tiles without features"):
+    with pytest.raises(ValueError, match=r"fraction 1.0, seed 0 draws tiles without features"):
         probe(features.subset([0, 1]), features, Meadows(8), rows=[3, 5])
     with pytest.raises(ValueError, match="features of 8 tiles, labels of 9"):
         probe(features, features, Meadows(9))
@@ -85,17 +85,17 @@ def test_pretraining_probing_and_fine_tuning_hold_together(tmp_path):
     model = load_model(best)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     rows = finetune(
-        model, train, test, tmp_path / "fine", shares=(0.25, 1.0), seeds=(0,), epochs=3, batch_size=4, **QUIET
+        model, train, test, tmp_path / "fine", fractions=(0.25, 1.0), seeds=(0,), epochs=3, batch_size=4, **QUIET
     )
-    assert [(row.features, row.share, row.result.labelled) for row in rows] == [
-        (start, share, n) for share, n in ((0.25, 10), (1.0, 40)) for start in ("pretrained", "frozen", "scratch")
+    assert [(row.features, row.fraction, row.result.labelled) for row in rows] == [
+        (start, fraction, n) for fraction, n in ((0.25, 10), (1.0, 40)) for start in ("pretrained", "frozen", "scratch")
     ]
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
     tuned = load_finetuned(tmp_path / "fine" / "frozen-1-0")
     assert torch.equal(tuned.model.encoders["s2"].weight, model.encoders["s2"].weight)  # frozen weights stay
     tuned = load_finetuned(tmp_path / "fine" / "pretrained-1-0")
     assert not torch.equal(tuned.model.encoders["s2"].weight, model.encoders["s2"].weight)
-    row = next(row for row in rows if (row.features, row.share) == ("pretrained", 1.0))
+    row = next(row for row in rows if (row.features, row.fraction) == ("pretrained", 1.0))
     assert np.array_equal(predict(tuned, test), row.result.prediction)
 
 
@@ -109,7 +109,7 @@ def test_other_tasks_are_fine_tuned_too(tmp_path, model, task):
         tmp_path / "fine",
         validation=Meadows(6, task),
         starts=("pretrained",),
-        shares=(1.0,),
+        fractions=(1.0,),
         seeds=(0,),
         rates={"pretrained": 1e-3},
         epochs=1,
@@ -120,7 +120,7 @@ def test_other_tasks_are_fine_tuned_too(tmp_path, model, task):
 
 def test_an_interrupted_comparison_goes_on(tmp_path, model, monkeypatch):
     train, test = Meadows(16), Meadows(9)
-    settings = {"starts": ("frozen",), "shares": (1.0,), "epochs": 1, **QUIET}
+    settings = {"starts": ("frozen",), "fractions": (1.0,), "epochs": 1, **QUIET}
     first = finetune(model, train, test, tmp_path, seeds=(0,), **settings)
     state = (tmp_path / "frozen-1-0" / "last.ckpt").stat().st_mtime_ns
     both = finetune(model, train, test, tmp_path, seeds=(0, 1), **settings)
@@ -131,9 +131,9 @@ def test_an_interrupted_comparison_goes_on(tmp_path, model, monkeypatch):
 
 def test_fine_tuning_says_what_it_cannot_do(tmp_path, model):
     with pytest.raises(ValueError, match="2 labelled tiles are too few to hold a fifth of them out"):
-        finetune(model, Meadows(20), Meadows(9), tmp_path, shares=(0.1,), seeds=(0,), **QUIET)
+        finetune(model, Meadows(20), Meadows(9), tmp_path, fractions=(0.1,), seeds=(0,), **QUIET)
     with pytest.raises(ValueError, match="start warm unknown; there are pretrained, scratch, frozen"):
         finetune(model, Meadows(20), Meadows(9), tmp_path, starts=("warm",), **QUIET)
     unlabelled = TinyModel(TinyConfig(modalities=(S2,)))
     with pytest.raises(ValueError, match="the model has s2, not vhr"):
-        finetune(unlabelled, Meadows(20), Meadows(9), tmp_path, shares=(1.0,), seeds=(0,), **QUIET)
+        finetune(unlabelled, Meadows(20), Meadows(9), tmp_path, fractions=(1.0,), seeds=(0,), **QUIET)

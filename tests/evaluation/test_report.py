@@ -55,11 +55,11 @@ class Balanced(HTMLParser):
 @pytest.fixture(scope="module")
 def rows():
     model = TinyModel(TinyConfig()).eval()
-    return compare(model, Meadows(40), Meadows(18), shares=(0.2, 1.0), seeds=(0, 1), forest=False)
+    return compare(model, Meadows(40), Meadows(18), fractions=(0.2, 1.0), seeds=(0, 1), forest=False)
 
 
 def test_a_report_is_one_file_without_outside_resources(tmp_path, rows):
-    scores = {row.features: row.result.per_class for row in rows if row.share == 1}
+    scores = {row.features: row.result.per_class for row in rows if row.fraction == 1}
     table = Table(
         ("features", "macro F1", "RMSE"),
         [("pretrained", Spread.of([0.8, 0.9]), 3.0), ("<raw> & co", Spread.of([0.5, 0.6]), 2.0), ("none", 0.1, np.nan)],

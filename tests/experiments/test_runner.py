@@ -25,7 +25,7 @@ TINY = {
                 "training": {"epochs": 2, "batch_size": 16},
             }
         },
-        {"compare": {"key": "probe", "share": 0.5, "draws": 2, "names": {"raw": "bands"}, "forest": True}},
+        {"compare": {"key": "probe", "fraction": 0.5, "draws": 2, "names": {"raw": "bands"}, "forest": True}},
         {"embed": {"dtype": "int8"}},
     ],
     "expect": ["probe.bands.macro_f1 >= 0", "pretrain.epochs > 1"],
@@ -104,7 +104,7 @@ def test_what_does_not_hold_is_said_and_exits_1(folder, capsys):
         ({"steps": None}, "an experiment has title, data, steps"),
         ({"expect": ["probe.raw"]}, "'probe.raw' is not of the form"),
         ({"steps": ["pretrian"]}, "'pretrian' is no step; one of self_test, pretrain"),
-        ({"steps": [{"compare": {"shares": 0.1}}]}, "unknown setting shares; it has key, share"),
+        ({"steps": [{"compare": {"shares": 0.1}}]}, "unknown setting shares; it has key, fraction"),
         ({"steps": [{"compare": {}}]}, "no step has made a model 'pretrained'"),
         ({"steps": ["no.such:step"]}, "no function 'no.such:step'"),
         ({"steps": [{"self_test": {}}], "expect": ["probe.raw.f1 > 0"]}, "no metric 'probe.raw.f1'"),
@@ -128,13 +128,13 @@ def test_shipped_experiments_name_steps_and_settings_that_exist(name):
 
 
 def test_settings_are_checked_by_name():
-    def step(state, *, share: float, draws: int = 1):
-        return share, draws
+    def step(state, *, fraction: float, draws: int = 1):
+        return fraction, draws
 
-    assert call(step, {"share": 0.5}, "step probe", None) == (0.5, 1)
-    with pytest.raises(ValueError, match="step probe: unknown setting shares; it has share, draws"):
-        call(step, {"shares": 0.5}, "step probe", None)
-    with pytest.raises(ValueError, match="step probe: share must be given"):
+    assert call(step, {"fraction": 0.5}, "step probe", None) == (0.5, 1)
+    with pytest.raises(ValueError, match="step probe: unknown setting fractions; it has fraction, draws"):
+        call(step, {"fractions": 0.5}, "step probe", None)
+    with pytest.raises(ValueError, match="step probe: fraction must be given"):
         call(step, {}, "step probe", None)
 
 

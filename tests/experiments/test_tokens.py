@@ -61,7 +61,7 @@ TINY = {
             }
         },
         {f"{STEPS}.directions:known_directions": {"given": IMAGES, "woods_above": 0.5, "raised": 50.0}},
-        {f"{STEPS}.downstream:downstream": {"share": 0.5, "draws": 2, "tuning": {"steps": 3, "hide": 0.3}}},
+        {f"{STEPS}.downstream:downstream": {"fraction": 0.5, "draws": 2, "tuning": {"steps": 3, "hide": 0.3}}},
         {
             f"{STEPS}.landscape:sensitivity": {
                 "target": "temperature",

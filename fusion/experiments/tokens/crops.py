@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...data import ArrayTiles, Modality, TileDataset, fraction
+from ...data import ArrayTiles, Modality, TileDataset
+from ...data import fraction as draw_labels
 from ...evaluation import Features, Picture, ProbeResult, Row, Section, Table, per_class, probe, score
 from ...evaluation.generation import compare, pictures
 from ...evaluation.model_profiles import inputs
 from ...evaluation.profile_scores import score_table
+from ...settings import renamed
 from ...token_fusion.generate import require_token_fusion
 from ...token_fusion.heads import Tuning, representation
 from ...token_fusion.heads import classify as tune
@@ -130,12 +132,13 @@ def generate(
     return "RMSE " + ", ".join(f"{name} {row['rmse']:.2f}" for name, row in rows.items())
 
 
+@renamed(shares="fractions")
 def classify(
     state: State,
     *,
     key: str = "classification",
     model: str = "pretrained",
-    shares: Sequence[float] = (0.05, 1.0),
+    fractions: Sequence[float] = (0.05, 1.0),
     draws: int = 3,
     tuning: Mapping[str, Any] | None = None,
 ) -> str:
@@ -147,14 +150,14 @@ def classify(
     every value of every month.
 
     Args:
-        draws: of the labels, for shares below one; all labels are used once.
+        draws: of the labels, for fractions below one; all labels are used once.
         tuning: fields of :class:`fusion.token_fusion.heads.Tuning`.
     """
     trained = require_token_fusion(state.model(model))
     known, unseen = state.split("labelled_train"), state.split("labelled_test")
     names = tuple(m.name for m in trained.config.modalities)
     seeds = [state.seed + k for k in range(draws)]
-    shared: dict[str, Any] = {"shares": shares, "seeds": seeds, "modalities": names}
+    shared: dict[str, Any] = {"fractions": fractions, "seeds": seeds, "modalities": names}
     torch.manual_seed(state.seed)
     fresh = require_token_fusion(reinitialised(trained).eval())
     kinds = {"joint": trained, "random": fresh}
@@ -166,25 +169,25 @@ def classify(
     seen, new = (_features(inputs(trained, part, names), part) for part in (known, unseen))
     rows += probe(seen, new, known, probes=["linear", "forest"], name="raw", **shared)
     labels, wanted = known.labels().numpy(), unseen.labels().numpy()
-    for share in shares:
-        for seed in seeds if share < 1 else seeds[:1]:  # all labels can be drawn in one way only
+    for fraction in fractions:
+        for seed in seeds if fraction < 1 else seeds[:1]:  # all labels can be drawn in one way only
             how = Tuning(seed=seed, **(tuning or {}))
-            few = fraction(known, share, seed)
+            few = draw_labels(known, fraction, seed)
             for name, network in (("pretrained", trained), ("scratch", fresh)):
                 labelled = tokens[0].rows(torch.tensor(few))
                 tuned = tune(network, labelled, labels[few], len(known.classes), how)
                 guess = tuned.predict(tokens[1])
                 found = score("multiclass", wanted, guess), per_class("multiclass", wanted, guess, known.classes)
-                rows.append(Row(name, names, share, seed, ProbeResult("finetune", *found, wanted, guess, len(few))))
+                rows.append(Row(name, names, fraction, seed, ProbeResult("finetune", *found, wanted, guess, len(few))))
     state.metrics[key], items = {}, []
-    for share in shares:
-        named = _rows([row for row in rows if row.share == share])
-        conditions = scores.conditions(state, named["joint"], share, draws, "labelled_train", "labelled_test")
-        state.metrics[key][f"labels_{share:.0%}".rstrip("%")] = scores.as_metrics(named) | {"conditions": conditions}
+    for fraction in fractions:
+        named = _rows([row for row in rows if row.fraction == fraction])
+        conditions = scores.conditions(state, named["joint"], fraction, draws, "labelled_train", "labelled_test")
+        state.metrics[key][f"labels_{fraction:.0%}".rstrip("%")] = scores.as_metrics(named) | {"conditions": conditions}
         items += [scores.table(named, conditions), *figures.per_class({"joint": named["joint"]}, unseen, conditions)]
     state.sections.append(Section("Crop types with few and with all labels", "", items))
-    few_rows = _rows([row for row in rows if row.share == min(shares)])
-    return f"{min(shares):.0%} of the labels, {scores.summary(few_rows, 'macro_f1')}"
+    few_rows = _rows([row for row in rows if row.fraction == min(fractions)])
+    return f"{min(fractions):.0%} of the labels, {scores.summary(few_rows, 'macro_f1')}"
 
 
 def _rows(rows: Sequence[Row]) -> scores.Named:

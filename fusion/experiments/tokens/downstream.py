@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...data import TileDataset, fraction
+from ...data import TileDataset
+from ...data import fraction as draw_labels
 from ...evaluation import (
     Features,
     Picture,
@@ -23,6 +24,7 @@ from ...evaluation import (
     score,
 )
 from ...evaluation.plots import COLOURS, observed_predicted, panels, picture
+from ...settings import renamed
 from ...token_fusion.generate import require_token_fusion
 from ...token_fusion.heads import Tuning, regress, representation
 from ...token_fusion.in_memory import tokenize
@@ -33,20 +35,21 @@ from ...workflow.state import State
 __all__ = ["downstream"]
 
 
+@renamed(share="fraction")
 def downstream(
     state: State,
     *,
     key: str = "downstream",
     model: str = "pretrained",
     modalities: Sequence[str] | None = None,
-    share: float = 0.1,
+    fraction: float = 0.1,
     draws: int = 5,
     tuning: Mapping[str, Any] | None = None,
     scratch: Mapping[str, Any] | None = None,
     labelled: str = "train",
     test: str = "test",
 ) -> str:
-    """Regression of the tiles' target with a ``share`` of the labels, drawn ``draws`` times, scored on ``test``.
+    """Regression of the tiles' target with a ``fraction`` of the labels, drawn ``draws`` times, scored on ``test``.
 
     Scores go to ``<key>.<row>.r2`` and so on: ``joint``, the pretrained model fine-tuned on all modalities;
     ``task_specific``, the same architecture and tokenizers, trained from scratch on the same labels;
@@ -72,10 +75,10 @@ def downstream(
     def add(row: str, seed: int, guess: np.ndarray, parts: Sequence[str] = ()) -> None:
         guess = guess.reshape(truth.shape)
         result = ProbeResult("finetune", score("regression", truth, guess), {}, truth, guess, len(few))
-        named.setdefault(row, []).append(Row(row, tuple(parts), share, seed, result))
+        named.setdefault(row, []).append(Row(row, tuple(parts), fraction, seed, result))
 
     for seed in range(state.seed, state.seed + draws):
-        few = fraction(known, share, seed)
+        few = draw_labels(known, fraction, seed)
         tokens, own = seen.rows(torch.tensor(few)), target[few, 0]
         joint = regress(fused, tokens, own, Tuning(seed=seed, **recipe))
         state.models.setdefault(key, joint)
@@ -94,7 +97,7 @@ def downstream(
             ("raw_forest", forest_probe, raw),
         ):
             result = probe(features.subset(few), others, seed=seed)
-            named.setdefault(row, []).append(Row(row, tuple(names), share, seed, result))
+            named.setdefault(row, []).append(Row(row, tuple(names), fraction, seed, result))
         add("mean", seed, np.full(truth.shape, own.mean()))
 
     found = scores.as_metrics(named)
@@ -102,7 +105,7 @@ def downstream(
     if singles:
         best = max(singles, key=lambda row: found[row]["r2"])
         found["best_single"] = found[best] | {"modality": best.removeprefix("single_")}
-    conditions = scores.conditions(state, named["joint"], share, draws, labelled, test)
+    conditions = scores.conditions(state, named["joint"], fraction, draws, labelled, test)
     state.metrics[key] = found | {"conditions": conditions}
     first, name = named["joint"][0].result, unseen.classes[0]
     items: list[Picture | Table] = [
@@ -115,7 +118,7 @@ def downstream(
         "starts from masked prediction of all modalities without labels, the other from random weights. Which single "
         "modality is the best was seen on the test tiles, in its favour."
     )
-    state.sections.append(Section(f"{name.capitalize()} from {share:.0%} of the labels", text, items))
+    state.sections.append(Section(f"{name.capitalize()} from {fraction:.0%} of the labels", text, items))
     return scores.summary(named, "r2")
 
 

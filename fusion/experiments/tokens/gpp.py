@@ -14,12 +14,14 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from ...data import ArrayTiles, Modality, fraction
+from ...data import ArrayTiles, Modality
+from ...data import fraction as draw_labels
 from ...data.flux_sites import FluxSites, read_flux_sites
 from ...evaluation import Picture, Section, Spread, Table, score
 from ...evaluation.model_profiles import inputs
 from ...evaluation.plots import observed_predicted
 from ...evaluation.regressors import forest, ridge
+from ...settings import renamed
 from ...token_fusion.generate import require_token_fusion
 from ...token_fusion.heads import Tuning, regress, representation
 from ...token_fusion.in_memory import Recipe, learn, tokenize
@@ -78,15 +80,16 @@ class Plan:
 
     recipe: Recipe
     tuning: Mapping[str, Any]
-    shares: tuple[float, ...]
+    fractions: tuple[float, ...]
 
 
+@renamed(shares="fractions")
 def cross_validate(
     state: State,
     *,
     recipe: Mapping[str, Any],
     tuning: Mapping[str, Any] | None = None,
-    shares: Sequence[float] = (0.1, 1.0),
+    fractions: Sequence[float] = (0.1, 1.0),
     repeats: int = 3,
     folds: int = 4,
 ) -> str:
@@ -100,14 +103,14 @@ def cross_validate(
     Args:
         recipe: of the models, as fields of :class:`~fusion.token_fusion.in_memory.Recipe`.
         tuning: fields of :class:`~fusion.token_fusion.heads.Tuning`.
-        shares: of the labels, drawn anew in every repeat.
+        fractions: of the labels, drawn anew in every repeat.
         repeats: seeds; the folds of sites are drawn anew, too.
         folds: of sites; years are left out one at a time.
     """
     from sklearn.model_selection import GroupKFold
 
     tiles, sites = cast(ArrayTiles, state.data["all"]), cast(FluxSites, state.data["sites"])
-    plan = Plan(Recipe.of(recipe), tuning or {}, tuple(shares))
+    plan = Plan(Recipe.of(recipe), tuning or {}, tuple(fractions))
     target = sites.gpp
     jobs = []
     for split, groups in (("by_site", sites.site), ("by_year", sites.year)):
@@ -127,12 +130,12 @@ def cross_validate(
     for split in ("by_site", "by_year"):
         state.metrics[split], items = {}, []
         draws = [guessed[split, repeat] for repeat in range(repeats)]
-        for share in plan.shares:
-            named = {row: [(target, draw[of, row]) for draw in draws] for of, row in draws[0] if of == share}
-            scored, shown = _report(named, split[3:], share, len(target), repeats)
-            state.metrics[split][f"labels_{share:.0%}".rstrip("%")] = scored
+        for fraction in plan.fractions:
+            named = {row: [(target, draw[of, row]) for draw in draws] for of, row in draws[0] if of == fraction}
+            scored, shown = _report(named, split[3:], fraction, len(target), repeats)
+            state.metrics[split][f"labels_{fraction:.0%}".rstrip("%")] = scored
             items += shown
-            told.append(f"{split} {share:.0%} " + ", ".join(f"{r} {scored[r]['r2']:.2f}" for r in _TOLD))
+            told.append(f"{split} {fraction:.0%} " + ", ".join(f"{r} {scored[r]['r2']:.2f}" for r in _TOLD))
         title = f"Gross primary production of {split[3:]}s that were never seen"
         state.sections.append(Section(title, "", items))
     return "R2 " + "; ".join(told)
@@ -154,7 +157,7 @@ _ROWS = {
 def _fold(
     plan: Plan, tiles: ArrayTiles, train: np.ndarray, test: np.ndarray, seed: int
 ) -> dict[tuple[float, str], np.ndarray]:
-    """Predictions of one fold by share and row, in a process of its own: the matrices are too small for threads."""
+    """Predictions of one fold by fraction and row, in a process of its own: the matrices are too small for threads."""
     torch.set_num_threads(1)
     known, unseen = tiles.subset(train), tiles.subset(test)
     model = learn(known, plan.recipe, seed)
@@ -165,27 +168,27 @@ def _fold(
     torch.manual_seed(seed)
     fresh = require_token_fusion(reinitialised(model))
     found: dict[tuple[float, str], np.ndarray] = {}
-    for share in plan.shares:
-        few = torch.tensor(fraction(known, share, seed))
+    for fraction in plan.fractions:
+        few = torch.tensor(draw_labels(known, fraction, seed))
         labelled, gpp = seen.rows(few), target[few]
         how = Tuning(**{"seed": seed} | dict(plan.tuning))
-        found[share, "joint"] = regress(model, labelled, gpp, how).predict(hidden)
-        found[share, "scratch"] = regress(fresh, labelled, gpp, how).predict(hidden)
+        found[fraction, "joint"] = regress(model, labelled, gpp, how).predict(hidden)
+        found[fraction, "scratch"] = regress(fresh, labelled, gpp, how).predict(hidden)
         for name in ("hls", "weather"):
             single = regress(model, labelled.select([name]), gpp, how)
-            found[share, name] = single.predict(hidden.select([name]))
+            found[fraction, name] = single.predict(hidden.select([name]))
         for name, made, (x, new) in (
             ("probe", ridge(), codes),
             ("ridge", ridge(), raw),
             ("forest", forest(seed), raw),
         ):
-            found[share, name] = made.fit(x[few], gpp).predict(new)
-        found[share, "mean"] = np.full(len(test), gpp.mean())
+            found[fraction, name] = made.fit(x[few], gpp).predict(new)
+        found[fraction, "mean"] = np.full(len(test), gpp.mean())
     return found
 
 
 def _report(
-    named: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]], group: str, share: float, count: int, repeats: int
+    named: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]], group: str, fraction: float, count: int, repeats: int
 ) -> tuple[dict[str, Any], list[Table | Picture]]:
     """Metrics, table and scatter of pairs of targets and predictions by row, one a repeat."""
     scored: dict[str, Any] = {}
@@ -195,7 +198,7 @@ def _report(
         spreads[row] = {m: Spread.of([draw[m] for draw in draws]) for m in draws[0]}
         scored[row] = {m: s.mean for m, s in spreads[row].items()} | {f"{m}_sd": s.sd for m, s in spreads[row].items()}
     what = (
-        f"Each of {count} images once, predicted without its {group}, from {share:.0%} of the labels of the other "
+        f"Each of {count} images once, predicted without its {group}, from {fraction:.0%} of the labels of the other "
         f"{group}s; mean and standard deviation over {repeats} seeds."
     )
     rows = [[name, _ROWS[name], s["r2"], s["rmse"], s["mae"]] for name, s in spreads.items()]
