@@ -28,7 +28,7 @@ def main(out: Path = Path("runs/tokenize_and_generate"), epochs: int = 20) -> to
     model = load_model(fit(module, train, None, out, epochs=epochs, batch_size=32))
 
     places = collate([test[i] for i in range(4)])
-    made = generate(model, places, ["temperature"], given=["terrain"], samples=16, seed=0)
+    made = generate(model, places, ["temperature"], conditioning=["terrain"], samples=16, seed=0)
     low, high = made.band("temperature")  # 10 to 90 % of the samples
     median = made.median("temperature")  # (4, 1, 12) degC
     for name, line in zip(places.names, median[:, 0].tolist(), strict=True):

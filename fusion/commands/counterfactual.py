@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from fusion.settings import renamed
+
 __all__ = ["counterfactual"]
 
 
+@renamed(given="conditioning")
 def counterfactual(
     run: str,
     *,
     data: str,
     target: str,
     edit: dict[str, Any],
-    given: list[str] | None = None,
+    conditioning: list[str] | None = None,
     out: str | None = None,
     reader: dict[str, Any] | None = None,
     splits: dict[str, str | None] | None = None,
@@ -35,7 +38,7 @@ def counterfactual(
             'exchange: [aerial]' (with the next tile), 'paste: {aerial: [0, 1]}' (patches of the next tile),
             'hide: [s2]', 'shift_days: {s2: 90}'; 'patches: [0, 1]' limits add and assign. E.g.
             --edit '{add: {terrain: {elevation: 300}}}'.
-        given: what to generate from; everything but the target by default.
+        conditioning: what to generate from; everything but the target by default.
         out: folder of the results, RUN/counterfactual by default.
         reader: options of the data's reader.
         splits: which split of the data has which role, e.g. --splits.test chip-b.
@@ -52,6 +55,8 @@ def counterfactual(
     source = Path(run)
     folder = beside(source, "counterfactual", out)
     state = begin(data, folder, reader=reader, splits=splits, model=source, seed=seed)
-    examine.counterfactual(state, edit=edit, target=target, given=given, samples=samples, tiles=split, most=tiles)
+    examine.counterfactual(
+        state, edit=edit, target=target, conditioning=conditioning, samples=samples, tiles=split, most=tiles
+    )
     finish(state, f"Counterfactual of {target} by {run} for {data}")
     return 0

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from fusion.settings import renamed
+
 __all__ = ["sensitivity"]
 
 
+@renamed(given="conditioning")
 def sensitivity(
     run: str,
     *,
     data: str,
     target: str | None = None,
-    given: list[str] | None = None,
+    conditioning: list[str] | None = None,
     measure: Literal["gradient", "gradient-x-input"] = "gradient",
     per: Literal["token", "group"] = "token",
     out: str | None = None,
@@ -29,7 +32,7 @@ def sensitivity(
         run: run folder or checkpoint of a pretrained or fine-tuned model.
         data: `landscape`, a folder of TreeSatAI-TS, or a YAML that describes cubes.
         target: the modality whose expected mean is the answer; without it the prediction of a fine-tuned model is.
-        given: what the model sees; everything but the target by default.
+        conditioning: what the model sees; everything but the target by default.
         measure: the norm of the gradient, or the product of gradient and input.
         per: what is compared: the mean token of each group, or all of its tokens together.
         out: folder of the results, RUN/sensitivity by default.
@@ -51,7 +54,7 @@ def sensitivity(
     if target is None:
         head = load_finetuned(source)
         state.models["pretrained"] = head.get_submodule("model")
-    how: dict[str, Any] = {"given": given, "measure": measure, "per": per, "tiles": split, "most": tiles}
+    how: dict[str, Any] = {"conditioning": conditioning, "measure": measure, "per": per, "tiles": split, "most": tiles}
     examine.sensitivity(state, target=target, head=head, **how)
     finish(state, f"What {run} looks at in {data}")
     return 0

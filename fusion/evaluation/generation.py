@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from fusion.settings import renamed
+
 from ..data import TileDataset
 from ..data.spacing import evenly_spaced
 from ..token_fusion import TokenFusion
@@ -54,19 +56,20 @@ def coverage(truth: np.ndarray, samples: np.ndarray) -> float:
     return float(((truth >= low) & (truth <= high))[np.isfinite(truth)].mean())
 
 
+@renamed(given="conditioning")
 def compare(
     model: TokenFusion,
     train: TileDataset,
     test: TileDataset,
     target: str,
-    given: Sequence[str],
+    conditioning: Sequence[str],
     *,
     samples: int = 8,
     seed: int = 0,
     how: Mapping[str, Any] | None = None,
     baselines: bool = True,
 ) -> Generated:
-    """``target`` of the tiles ``test`` from their modalities ``given``, by a model that was trained on ``train``.
+    """``target`` of the tiles ``test`` from the modalities ``conditioning``, by a model trained on ``train``.
 
     The baselines see the same inputs before tokenization, each value of each date, and learn from the same tiles.
 
@@ -74,10 +77,10 @@ def compare(
         how: arguments of :func:`fusion.token_fusion.generate.generate`.
     """
     known, truth = profiles(model, train, target), profiles(model, test, target)
-    drawn = sampled_profiles(model, test, target, given, samples, seed, **(how or {}))
-    guesses = {"model": expected_profiles(model, test, target, given), "samples": np.median(drawn, axis=0)}
+    drawn = sampled_profiles(model, test, target, conditioning, samples, seed, **(how or {}))
+    guesses = {"model": expected_profiles(model, test, target, conditioning), "samples": np.median(drawn, axis=0)}
     if baselines:
-        x, unseen = inputs(model, train, given), inputs(model, test, given)
+        x, unseen = inputs(model, train, conditioning), inputs(model, test, conditioning)
         methods: dict[str, Callable[[np.ndarray], np.ndarray]] = {
             "mean_profile": lambda y: mean_profile(y, len(truth)),
             "ridge": lambda y: ridge_profiles(x, y, unseen),

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fusion.settings import renamed
+
 from ..data import TileDataset
 from ..token_fusion import TokenFusion
 from ..token_fusion.generate import expect, generate
@@ -27,21 +29,33 @@ def profiles(model: TokenFusion, dataset: TileDataset, name: str) -> np.ndarray:
 
 
 @torch.inference_mode()
-def expected_profiles(model: TokenFusion, dataset: TileDataset, name: str, given: Sequence[str]) -> np.ndarray:
-    """(N, C, T) expectation of the series ``name`` in one step, from the modalities ``given`` alone."""
+@renamed(given="conditioning")
+def expected_profiles(model: TokenFusion, dataset: TileDataset, name: str, conditioning: Sequence[str]) -> np.ndarray:
+    """(N, C, T) expectation of the series ``name`` in one step, from the modalities ``conditioning`` alone."""
     model.eval()
-    return _joined(expect(model, batch, name, given=list(given)) for batch in model_batches(model, dataset))
+    return _joined(
+        expect(model, batch, name, conditioning=list(conditioning)) for batch in model_batches(model, dataset)
+    )
 
 
 @torch.inference_mode()
+@renamed(given="conditioning")
 def sampled_profiles(
-    model: TokenFusion, dataset: TileDataset, name: str, given: Sequence[str], samples: int, seed: int = 0, **how: Any
+    model: TokenFusion,
+    dataset: TileDataset,
+    name: str,
+    conditioning: Sequence[str],
+    samples: int,
+    seed: int = 0,
+    **how: Any,
 ) -> np.ndarray:
     """(S, N, C, T) generated series ``name``; ``how`` goes to :func:`fusion.token_fusion.generate.generate`."""
     model.eval()
     drawn = []
     for number, batch in enumerate(model_batches(model, dataset)):
-        made = generate(model, batch, [name], given=list(given), samples=samples, seed=seed + number, **how)
+        made = generate(
+            model, batch, [name], conditioning=list(conditioning), samples=samples, seed=seed + number, **how
+        )
         drawn.append(made.values[name].cpu().numpy())
     return np.concatenate(drawn, axis=1)
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..data.tiles import TileBatch
+from ..settings import renamed
 from .edits import Edit, add, assign, edit_from, exchange, hide, hide_tokens, paste, shift_days, take
 from .generate import expect, generate, require_token_fusion
 from .model import TokenFusion
@@ -116,13 +117,14 @@ def compare(before: Any, after: Any, days: Any, *, period: float = YEAR) -> Chan
     return Change(new.mean - old.mean, new.amplitude - old.amplitude, later)
 
 
+@renamed(given="conditioning")
 def counterfactual(
     model: TokenFusion,
     tiles: TileBatch,
     edit: Edit,
     target: str,
     *,
-    given: Sequence[str] | None = None,
+    conditioning: Sequence[str] | None = None,
     samples: int = 0,
     batch_size: int = 64,
     **how: Any,
@@ -131,7 +133,7 @@ def counterfactual(
 
     Args:
         edit: sees all B places at once and must keep their number and order.
-        given: as in :func:`~fusion.token_fusion.generate.generate`.
+        conditioning: as in :func:`~fusion.token_fusion.generate.generate`.
         samples: 0 compares expectations; otherwise medians of so many samples, drawn alike before and after.
         batch_size: places the model sees at a time.
         how: further arguments of ``generate``.
@@ -151,9 +153,9 @@ def counterfactual(
         for start in range(0, len(version), batch_size):
             part = take(version, range(start, min(start + batch_size, len(version))))
             if samples:
-                made = generate(model, part, [target], given=given, samples=samples, **how).median(target)
+                made = generate(model, part, [target], conditioning=conditioning, samples=samples, **how).median(target)
             else:
-                made = expect(model, part, target, given=given)
+                made = expect(model, part, target, conditioning=conditioning)
             parts.append(made.cpu())
         profiles.append(torch.cat(parts).numpy())
     before, after, days = *profiles, calendar(model, target)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.tiles import TileBatch
+from ..settings import renamed
 from . import decoding
 from .decoding import Cooling, Schedule, Scheme
 from .model import TokenFusion
@@ -43,13 +44,14 @@ class Generated:
         return quantile(self.values[name], low), quantile(self.values[name], high)
 
 
+@renamed(given="conditioning")
 @torch.no_grad()
 def generate(
     model: TokenFusion,
     tiles: TileBatch | Tokens,
     targets: Sequence[str],
     *,
-    given: Sequence[str] | None = None,
+    conditioning: Sequence[str] | None = None,
     scheme: Scheme = "maskgit",
     steps: int = 8,
     schedule: Schedule = "cosine",
@@ -62,13 +64,13 @@ def generate(
 ) -> Generated:
     """Draws the modalities ``targets``, one after another; each one drawn joins the condition of the next.
 
-    Of a target that is also ``given``, what was observed is kept and the rest is drawn. A draw depends on the model,
-    on the place's own tokens and name, and on ``seed``, not on what else is in the batch.
+    Of a target that is among ``conditioning``, what was observed is kept and the rest is drawn. A draw depends on the
+    model, on the place's own tokens and name, and on ``seed``, not on what else is in the batch.
 
     Args:
         model: a :class:`~fusion.token_fusion.TokenFusion`.
         tiles: B places, with or without the targets, or their tokens.
-        given: modalities to draw from; by default all that the places have, but the targets.
+        conditioning: modalities to draw from; by default all that the places have, but the targets.
         scheme: what each step fixes: ``"maskgit"`` the codes that the model finds likeliest, ``"roar"`` any,
             ``"one-step"`` all at once, independent of each other.
         steps, schedule: see :func:`~fusion.token_fusion.decoding.schedule`.
@@ -90,7 +92,7 @@ def generate(
         raise ValueError("generate: no target; name the modalities to generate")
     plan = _Plan(scheme, 1 if scheme == "one-step" else steps, schedule, temperature, cooling, top_p)
     with evaluating(model):
-        tokens, visible = condition(model, tiles, targets, given)
+        tokens, visible = condition(model, tiles, targets, conditioning)
         names = _names(tiles, len(visible)) if places is None else list(places)
         if len(names) != len(visible):
             raise ValueError(f"generate: {len(names)} names of places for {len(visible)} places")
@@ -114,15 +116,18 @@ def generate(
     return Generated(torch.stack(drawn), values)
 
 
+@renamed(given="conditioning")
 @torch.no_grad()
-def expect(model: TokenFusion, tiles: TileBatch | Tokens, target: str, *, given: Sequence[str] | None = None) -> Tensor:
+def expect(
+    model: TokenFusion, tiles: TileBatch | Tokens, target: str, *, conditioning: Sequence[str] | None = None
+) -> Tensor:
     """The expected values of a modality, (B, ...) as the tokenizer's ``expected``: one step, no draw.
 
     The best single guess in squared error that the model has; smoother than anything it would draw. Arguments and
     errors are those of :func:`generate`; what was observed of a target that is also given is kept.
     """
     with evaluating(model):
-        tokens, visible = condition(model, tiles, [target], given)
+        tokens, visible = condition(model, tiles, [target], conditioning)
         part = model.tokenizer.layout.slices[target]
         known, codes = visible[:, part, None], tokens.codes[:, part, None].clamp_min(0)
         probable = torch.softmax(model.predict(tokens, visible, target).float(), dim=-1)  # (B, n, K)
@@ -130,8 +135,9 @@ def expect(model: TokenFusion, tiles: TileBatch | Tokens, target: str, *, given:
         return model.tokenizer.expected(target, torch.where(known, certain, probable))
 
 
+@renamed(given="conditioning")
 def condition(
-    model: TokenFusion, tiles: TileBatch | Tokens, targets: Sequence[str], given: Sequence[str] | None = None
+    model: TokenFusion, tiles: TileBatch | Tokens, targets: Sequence[str], conditioning: Sequence[str] | None = None
 ) -> tuple[Tokens, Tensor]:
     """The tokens of B places, and which of them (B, N) may be seen when ``targets`` (possibly none) are wanted.
 
@@ -140,14 +146,14 @@ def condition(
     """
     require_token_fusion(model)
     layout = model.tokenizer.layout
-    for what, names in (("targets", targets), ("given", given or ())):
+    for what, names in (("targets", targets), ("conditioning", conditioning or ())):
         if isinstance(names, str):
             raise TypeError(f"{what} must be a list of modalities, not the string {names!r}")
         if unknown := [name for name in names if name not in layout.slices]:
             raise ValueError(f"{what}: no modality {', '.join(unknown)}; the model has {', '.join(layout.slices)}")
     if len(set(targets)) < len(targets):
         raise ValueError(f"targets must be different modalities, not {list(targets)}")
-    sources = [name for name in layout.slices if name not in targets] if given is None else list(given)
+    sources = [name for name in layout.slices if name not in targets] if conditioning is None else list(conditioning)
     home = next(model.parameters()).device
     tokens = model.tokenize(tiles.to(home)) if isinstance(tiles, TileBatch) else tiles
     visible = torch.zeros_like(tokens.observed)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.tiles import TileBatch
+from ..settings import renamed
 from .generate import condition, evaluating, require_token_fusion
 from .model import TokenFusion
 
@@ -46,12 +47,13 @@ class Sensitivity:
     places: int
 
 
+@renamed(given="conditioning")
 def sensitivity(
     model: TokenFusion,
     tiles: TileBatch | Iterable[TileBatch],
     target: str | Answer,
     *,
-    given: Sequence[str] | None = None,
+    conditioning: Sequence[str] | None = None,
     measure: Measure = "gradient",
     per: Per = "token",
 ) -> Sensitivity:
@@ -61,8 +63,9 @@ def sensitivity(
         model: a :class:`~fusion.token_fusion.TokenFusion`; its weights get no gradient.
         tiles: places, or batches of them.
         target: a modality: the answer is the mean of its expected values, all bands and dates (the target itself is
-            hidden unless ``given``). Or a function of hidden states and of what is visible, such as :func:`head`.
-        given: what the model sees; by default everything but the target.
+            hidden unless among ``conditioning``). Or a function of hidden states and of what is visible, such as
+            :func:`head`.
+        conditioning: what the model sees; by default everything but the target.
         measure: the norm of the gradient, or the absolute product of gradient and embedding.
         per: what shares compare: the mean token of each group, or all of its tokens together.
 
@@ -80,7 +83,7 @@ def sensitivity(
     places = 0
     with evaluating(model):
         for batch in [tiles] if isinstance(tiles, TileBatch) else tiles:
-            each, visible = _each(model, batch, target, given, measure)
+            each, visible = _each(model, batch, target, conditioning, measure)
             total += torch.where(visible, each, 0).double().sum(0).cpu()
             count += visible.sum(0).cpu()
             places += len(batch)
@@ -101,11 +104,11 @@ def head(module: nn.Module) -> Answer:
 
 
 def _each(
-    model: TokenFusion, batch: TileBatch, target: str | Answer, given: Sequence[str] | None, measure: Measure
+    model: TokenFusion, batch: TileBatch, target: str | Answer, conditioning: Sequence[str] | None, measure: Measure
 ) -> tuple[Tensor, Tensor]:
     """(B, N) sensitivity of every token, and which ones are visible."""
     layout = model.tokenizer.layout
-    tokens, visible = condition(model, batch, [target] if isinstance(target, str) else [], given)
+    tokens, visible = condition(model, batch, [target] if isinstance(target, str) else [], conditioning)
     with torch.no_grad():
         embedded = model.embed(tokens, visible)
     embedded = embedded.detach().requires_grad_()

@@ -17,6 +17,7 @@ from ..data.spacing import evenly_spaced
 from ..evaluation import Picture, Section, Table
 from ..evaluation.profile_scores import score_table
 from ..evaluation.profiles import counterfactual_plot, sensitivity_bars, sensitivity_dates
+from ..settings import renamed
 from ..token_fusion import counterfactual as what_if
 from ..token_fusion import sensitivity as gradients
 from ..token_fusion.edits import edit_from
@@ -30,11 +31,12 @@ __all__ = ["counterfactual", "generate", "sensitivity"]
 QUANTITIES = ("mean", "amplitude", "phase")
 
 
+@renamed(given="conditioning")
 def generate(
     state: State,
     *,
     targets: Sequence[str],
-    given: Sequence[str] | None = None,
+    conditioning: Sequence[str] | None = None,
     samples: int = 8,
     tiles: str = "test",
     most: int | None = None,
@@ -49,14 +51,16 @@ def generate(
     split ``train`` go to ``<key>_<target>.<row>.rmse`` (``expectation``, ``median``, ``mean_profile``) and so on.
 
     Args:
-        given: what to generate from; everything but the targets by default.
+        conditioning: what to generate from; everything but the targets by default.
         most: at most so many tiles, evenly spaced.
         how: further arguments of :func:`fusion.token_fusion.generate.generate`.
     """
     fused, part = require_token_fusion(state.model(model)), _some(state.split(tiles), most)
     how = {"seed": state.seed} | how
-    found = generated.gather(fused, part, targets, given, samples, how)
-    sources = list(given) if given is not None else [m.name for m in part.modalities if m.name not in targets]
+    found = generated.gather(fused, part, targets, conditioning, samples, how)
+    sources = (
+        list(conditioning) if conditioning is not None else [m.name for m in part.modalities if m.name not in targets]
+    )
     told = []
     for target, values in found.items():
         modality = fused.config.modality(target)
@@ -77,12 +81,13 @@ def generate(
     return "; ".join(told)
 
 
+@renamed(given="conditioning")
 def counterfactual(
     state: State,
     *,
     edit: Mapping[str, Any],
     target: str,
-    given: Sequence[str] | None = None,
+    conditioning: Sequence[str] | None = None,
     samples: int = 0,
     tiles: str = "test",
     most: int | None = 128,
@@ -105,7 +110,9 @@ def counterfactual(
     if samples:
         how = {"seed": state.seed} | how
     change_by = edit_from(edit, fused.config.modalities)
-    found = what_if.counterfactual(fused, _whole(part), change_by, target, given=given, samples=samples, **how)
+    found = what_if.counterfactual(
+        fused, _whole(part), change_by, target, conditioning=conditioning, samples=samples, **how
+    )
     modality, told = fused.config.modality(target), _in_words(edit)
     kind = f"medians of {samples} samples" if samples else "expectations"
     conditions = f"{len(part)} tiles of split {tiles!r}; {kind} of {target}; edit: {told}."
@@ -140,11 +147,12 @@ def counterfactual(
     return ", ".join(f"{name} {row['mean']:+.3g}" for name, row in rows.items())
 
 
+@renamed(given="conditioning")
 def sensitivity(
     state: State,
     *,
     target: str | None = None,
-    given: Sequence[str] | None = None,
+    conditioning: Sequence[str] | None = None,
     measure: gradients.Measure = "gradient",
     per: gradients.Per = "token",
     tiles: str = "test",
@@ -175,7 +183,9 @@ def sensitivity(
     else:
         raise ValueError("sensitivity: give a target modality, or a fine-tuned model, and not both")
     fused, part = require_token_fusion(state.model(model)), _some(state.split(tiles), most)
-    found = gradients.sensitivity(fused, model_batches(fused, part), answer, given=given, measure=measure, per=per)
+    found = gradients.sensitivity(
+        fused, model_batches(fused, part), answer, conditioning=conditioning, measure=measure, per=per
+    )
     conditions = f"Of {what}, over {len(part)} tiles of split {tiles!r}; measure: {measure} per {per}."
     bands = {f"{name} {band}": share for name, shares in found.band.items() for band, share in shares.items()}
     state.metrics[key] = {name: {"share": share} for name, share in found.modality.items()} | {"conditions": conditions}

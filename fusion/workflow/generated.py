@@ -18,6 +18,7 @@ from ..evaluation.model_profiles import profiles
 from ..evaluation.profile_baselines import mean_profile
 from ..evaluation.profile_scores import profile_scores
 from ..evaluation.profiles import image_plot, profile_plot
+from ..settings import renamed
 from ..token_fusion import TokenFusion
 from ..token_fusion.counterfactual import calendar
 from ..token_fusion.generate import expect, generate
@@ -48,11 +49,12 @@ class Values:
         return low, high
 
 
+@renamed(given="conditioning")
 def gather(
     model: TokenFusion,
     dataset: TileDataset,
     targets: Sequence[str],
-    given: Sequence[str] | None,
+    conditioning: Sequence[str] | None,
     samples: int,
     how: Mapping[str, Any],
 ) -> dict[str, Values]:
@@ -60,12 +62,12 @@ def gather(
     drawn: dict[str, list[np.ndarray]] = {name: [] for name in targets}
     expected: dict[str, list[np.ndarray]] = {name: [] for name in targets}
     observed: dict[str, list[np.ndarray]] = {name: [] for name in targets}
-    sources = [n for n in model.tokenizer.layout.names if n not in targets] if given is None else given
+    sources = [n for n in model.tokenizer.layout.names if n not in targets] if conditioning is None else conditioning
     for batch in model_batches(model, dataset, BATCH):
-        made = generate(model, batch, targets, given=sources, samples=samples, **how)
+        made = generate(model, batch, targets, conditioning=sources, samples=samples, **how)
         for name in targets:
             drawn[name].append(made.values[name].cpu().numpy())
-            expected[name].append(expect(model, batch, name, given=sources).cpu().numpy())
+            expected[name].append(expect(model, batch, name, conditioning=sources).cpu().numpy())
             known = model.tokenizer.values(batch, name) if name in batch.values else None
             observed[name].append(np.full_like(expected[name][-1], np.nan) if known is None else known.cpu().numpy())
     return {

@@ -6,7 +6,9 @@ import pytest
 
 from fusion.commands.parser import parse
 from fusion.commands.probe import probe
-from fusion.settings import call, renamed
+from fusion.settings import call, former_names, renamed
+from fusion.token_fusion.generate import expect, generate
+from fusion.workflow import examine
 from fusion.workflow.steps import STEPS
 
 PROBE = ["probe", "runs/mine", "--data", "landscape"]
@@ -36,8 +38,10 @@ def test_a_setting_of_a_step_may_have_its_former_name():
 
 def test_steps_of_older_experiments_are_understood():
     for name in ("compare", "modalities"):
-        assert STEPS[name].former_names == {"share": "fraction"}
-    assert STEPS["finetune"].former_names == {"shares": "fractions"}
+        assert former_names(STEPS[name]) == {"share": "fraction"}
+    assert former_names(STEPS["finetune"]) == {"shares": "fractions"}
+    for show in (examine.generate, examine.counterfactual, examine.sensitivity, generate, expect):
+        assert former_names(show) == {"given": "conditioning"}
 
 
 @pytest.mark.parametrize("option", [["--share", "0.25"], ["--share=0.25"], ["--fraction", "0.25"]])
@@ -45,6 +49,14 @@ def test_an_option_may_have_its_former_name(option):
     name, function, values = parse([*PROBE, *option, "--draws", "3"])
     assert (name, function, values["fraction"], values["draws"]) == ("probe", probe, 0.25, 3)
     assert "share" not in values
+
+
+@pytest.mark.parametrize("option", [["--given", "[s1,s2]"], ["--given=[s1,s2]"], ["--given+", "s1", "--given+=s2"]])
+@pytest.mark.parametrize("command", ["generate", "counterfactual", "sensitivity"])
+def test_options_of_token_fusion_too(command, option):
+    needed = {"generate": ["--target", "x"], "counterfactual": ["--target", "x", "--edit", "{add: {}}"]}
+    words = [command, "runs/tokens", "--data", "landscape", *needed.get(command, []), *option]
+    assert parse(words)[2]["conditioning"] == ["s1", "s2"]
 
 
 @pytest.mark.parametrize("key", ["share", "fraction"])

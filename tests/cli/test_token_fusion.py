@@ -32,7 +32,17 @@ def run(tmp_path_factory):
 
 
 def test_generate_writes_values_scores_and_a_page(run, tmp_path, capsys):
-    arguments = ["generate", str(run), *DATA, "--target", "temperature", "--given", "[terrain]", "--samples", "3"]
+    arguments = [
+        "generate",
+        str(run),
+        *DATA,
+        "--target",
+        "temperature",
+        "--conditioning",
+        "[terrain]",
+        "--samples",
+        "3",
+    ]
     assert main([*arguments, "--steps", "3", "--tiles", "5", "--out", str(tmp_path)]) == 0
     with np.load(tmp_path / "temperature.npz") as made:
         assert made["samples"].shape == (3, 5, 1, 18)
@@ -79,7 +89,7 @@ def test_generate_does_without_a_truth(run, tmp_path):
 
 
 def test_counterfactual_tells_how_the_season_moves(run, tmp_path, capsys):
-    arguments = ["counterfactual", str(run), *DATA, "--target", "temperature", "--given", "[terrain]"]
+    arguments = ["counterfactual", str(run), *DATA, "--target", "temperature", "--conditioning", "[terrain]"]
     assert (
         main([*arguments, "--edit", "{add: {terrain: {elevation: 300}}}", "--tiles", "6", "--out", str(tmp_path)]) == 0
     )
@@ -118,7 +128,7 @@ def test_sensitivity_of_a_pretrained_and_of_a_finetuned_model(run, tmp_path):
     ("arguments", "told"),
     [
         (["generate", "--target", "snow"], "targets: no modality snow; the model has terrain, s1, temperature"),
-        (["generate", "--target", "s1", "--given", "[s1]"], "s1 is wholly given"),
+        (["generate", "--target", "s1", "--conditioning", "[s1]"], "s1 is wholly given"),
         (["counterfactual", "--target", "temperature", "--edit", "{melt: [s1]}"], "melt is no edit"),
         (["counterfactual", "--target", "terrain", "--edit", "{hide: [s1]}"], "'terrain' is an image"),
         (["sensitivity", "--tiles", "3"], "encoder without a head"),

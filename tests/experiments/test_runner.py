@@ -105,6 +105,8 @@ def test_what_does_not_hold_is_said_and_exits_1(folder, capsys):
         ({"expect": ["probe.raw"]}, "'probe.raw' is not of the form"),
         ({"steps": ["pretrian"]}, "'pretrian' is no step; one of self_test, pretrain"),
         ({"steps": [{"compare": {"shares": 0.1}}]}, "unknown setting shares; it has key, fraction"),
+        ({"steps": [{"compare": {"share": 0.1}}]}, "no step has made a model 'pretrained'"),  # its former name is known
+        ({"steps": [{"compare": {"share": 0.1, "fraction": 0.2}}]}, "share is the former name of fraction"),
         ({"steps": [{"compare": {}}]}, "no step has made a model 'pretrained'"),
         ({"steps": ["no.such:step"]}, "no function 'no.such:step'"),
         ({"steps": [{"self_test": {}}], "expect": ["probe.raw.f1 > 0"]}, "no metric 'probe.raw.f1'"),
@@ -113,7 +115,7 @@ def test_what_does_not_hold_is_said_and_exits_1(folder, capsys):
     ],
 )
 def test_mistakes_are_named(changes, told, tmp_path):
-    with pytest.raises(ValueError, match=r".") as error:
+    with pytest.raises((ValueError, TypeError), match=r".") as error:
         run_experiment(load_experiment(written(tmp_path, **changes)), out=tmp_path / "out", say=lambda line: None)
     assert told in str(error.value)
 

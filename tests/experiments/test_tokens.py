@@ -54,18 +54,18 @@ TINY = {
         {
             f"{STEPS}.landscape:generation": {
                 "target": "temperature",
-                "given": IMAGES,
+                "conditioning": IMAGES,
                 "shown": 6,
                 "samples": 4,
                 "how": {"steps": 2},
             }
         },
-        {f"{STEPS}.directions:known_directions": {"given": IMAGES, "woods_above": 0.5, "raised": 50.0}},
+        {f"{STEPS}.directions:known_directions": {"conditioning": IMAGES, "woods_above": 0.5, "raised": 50.0}},
         {f"{STEPS}.downstream:downstream": {"fraction": 0.5, "draws": 2, "tuning": {"steps": 3, "hide": 0.3}}},
         {
             f"{STEPS}.landscape:sensitivity": {
                 "target": "temperature",
-                "given": IMAGES,
+                "conditioning": IMAGES,
                 "finetuned": "downstream",
                 "most": 8,
             }

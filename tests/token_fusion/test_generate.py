@@ -36,7 +36,9 @@ def test_a_draw_depends_on_seed_and_place_alone(scheme):
 def test_targets_are_drawn_conditions_are_kept_the_rest_is_hidden(scheme):
     model, tiles = fitted(), batch(4)
     tokens, slices = model.tokenize(tiles), model.tokenizer.layout.slices
-    made = generate(model, tiles, ["photo"], given=["temperature"], scheme=scheme, steps=4)  # an image from a series
+    made = generate(
+        model, tiles, ["photo"], conditioning=["temperature"], scheme=scheme, steps=4
+    )  # an image from a series
     assert torch.equal(made.codes[0, :, slices["temperature"]], tokens.of("temperature"))
     assert (made.codes[0, :, slices["relief"]] == -1).all()
     assert (made.codes[..., slices["photo"]] >= 0).all()
@@ -50,9 +52,9 @@ def test_targets_are_drawn_conditions_are_kept_the_rest_is_hidden(scheme):
 def test_what_is_not_given_is_not_seen():
     model, tiles = fitted(), batch(3)
     other = replace(tiles, values=tiles.values | {"temperature": tiles.values["temperature"] + 9})
-    found = [generate(model, t, ["temperature"], given=["relief"]).codes for t in (tiles, other)]
+    found = [generate(model, t, ["temperature"], conditioning=["relief"]).codes for t in (tiles, other)]
     assert torch.equal(*found)
-    without = generate(model, tiles.select(["relief"]), ["temperature"], given=["relief"])
+    without = generate(model, tiles.select(["relief"]), ["temperature"], conditioning=["relief"])
     assert torch.equal(found[0], without.codes)
 
 
@@ -62,10 +64,10 @@ def test_what_is_observed_of_a_given_target_is_kept():
     observed = model.tokenize(tiles).of("temperature")
     known = observed >= 0
     assert known.sum(1).tolist() == [6, 6, 6]
-    made = generate(model, tiles, ["temperature"], given=["relief", "temperature"], samples=3, steps=4)
+    made = generate(model, tiles, ["temperature"], conditioning=["relief", "temperature"], samples=3, steps=4)
     assert (made.codes[:, :, part] >= 0).all()
     assert torch.equal(made.codes[..., part][:, known], observed[known].expand(3, -1))
-    expected = expect(model, tiles, "temperature", given=["relief", "temperature"])[:, 0]
+    expected = expect(model, tiles, "temperature", conditioning=["relief", "temperature"])[:, 0]
     kept = model.tokenizer.decode("temperature", observed)[:, 0]
     assert torch.allclose(expected[known], kept[known], atol=1e-5)
 
@@ -77,8 +79,8 @@ def test_places_may_miss_different_numbers_of_tokens():
     codes = tokens.codes.clone()
     codes[0, part] = torch.where(torch.arange(18) < 7, codes[0, part], -1)
     codes[1, part.start] = -1  # one; the third place misses none
-    given = ["relief", "temperature"]
-    made = generate(model, replace(tokens, codes=codes), ["temperature"], given=given, steps=5)
+    conditioning = ["relief", "temperature"]
+    made = generate(model, replace(tokens, codes=codes), ["temperature"], conditioning=conditioning, steps=5)
     kept = codes[:, part] >= 0
     assert torch.equal(made.codes[0][:, part][kept], codes[:, part][kept])
     assert (made.codes[0][:, part] >= 0).all()
@@ -86,12 +88,12 @@ def test_places_may_miss_different_numbers_of_tokens():
 
 def test_each_target_joins_the_condition_of_the_next():
     model, tiles = fitted(), batch(4)
-    both = generate(model, tiles, ["photo", "temperature"], given=["relief"], steps=3, seed=5)
-    first = generate(model, tiles, ["photo"], given=["relief"], steps=3, seed=5)
+    both = generate(model, tiles, ["photo", "temperature"], conditioning=["relief"], steps=3, seed=5)
+    first = generate(model, tiles, ["photo"], conditioning=["relief"], steps=3, seed=5)
     assert torch.equal(both.values["photo"], first.values["photo"])
     joined = replace(model.tokenize(tiles), codes=first.codes[0])
     second = generate(
-        model, joined, ["temperature"], given=["relief", "photo"], steps=3, seed=5, places=list(tiles.names)
+        model, joined, ["temperature"], conditioning=["relief", "photo"], steps=3, seed=5, places=list(tiles.names)
     )
     assert torch.equal(both.codes[0], second.codes[0])
 
@@ -183,11 +185,11 @@ def test_quantiles_are_those_of_numpy():
     ("settings", "told"),
     [
         ({"targets": ["snow"]}, "targets: no modality snow; the model has relief, photo, noise, temperature"),
-        ({"targets": ["photo"], "given": ["snow"]}, "given: no modality snow"),
+        ({"targets": ["photo"], "conditioning": ["snow"]}, "conditioning: no modality snow"),
         ({"targets": []}, "no target"),
         ({"targets": ["photo", "photo"]}, "different modalities"),
-        ({"targets": ["photo"], "given": ["relief", "photo"]}, "photo is wholly given at all 2 places"),
-        ({"targets": ["photo"], "given": []}, "2 of 2 places, e.g. place 0, place 1, have nothing"),
+        ({"targets": ["photo"], "conditioning": ["relief", "photo"]}, "photo is wholly given at all 2 places"),
+        ({"targets": ["photo"], "conditioning": []}, "2 of 2 places, e.g. place 0, place 1, have nothing"),
         ({"targets": ["photo"], "scheme": "best"}, "'maskgit', 'roar' or 'one-step'"),
         ({"targets": ["photo"], "samples": 0}, "at least 1 sample"),
         ({"targets": ["photo"], "seed": -1}, "seed of at least 0"),
@@ -210,7 +212,7 @@ def test_a_place_of_which_nothing_is_given_is_named():
     tiles = batch(3)
     tiles = replace(tiles, valid=tiles.valid | {"relief": torch.tensor([True, False, True])})
     with pytest.raises(ValueError, match=r"1 of 3 places, e\.g\. place 1, have nothing of what is given \(relief\)"):
-        generate(fitted(), tiles, ["temperature"], given=["relief"])
+        generate(fitted(), tiles, ["temperature"], conditioning=["relief"])
 
 
 def test_a_model_of_another_system_is_refused():

@@ -73,15 +73,15 @@ def test_tokens_that_are_missing_somewhere_are_averaged_where_they_are():
     model, tiles = fitted(), batch(2)
     half = copy.copy(tiles)
     half.valid = tiles.valid | {"photo": torch.tensor([True, False])}
-    found = sensitivity(model, half, "temperature", given=["relief", "photo"])
-    alone = sensitivity(model, take(tiles, [0]), "temperature", given=["relief", "photo"])
+    found = sensitivity(model, half, "temperature", conditioning=["relief", "photo"])
+    alone = sensitivity(model, take(tiles, [0]), "temperature", conditioning=["relief", "photo"])
     part = model.tokenizer.layout.slices["photo"]
     assert np.allclose(found.token[part], alone.token[part], rtol=1e-4)
 
 
 def test_what_is_asked_for_is_not_what_is_seen():
     model, tiles = fitted(), hide(batch(3), ["temperature"], days=(120, 400))
-    found = sensitivity(model, tiles, "temperature", given=["relief", "temperature"])
+    found = sensitivity(model, tiles, "temperature", conditioning=["relief", "temperature"])
     parts = model.tokenizer.layout.slices
     seen = found.token[parts["temperature"]]
     assert np.isfinite(seen).tolist() == [True] * 6 + [False] * 12
@@ -111,9 +111,9 @@ def test_what_matters_has_the_larger_share():
 def test_the_head_of_a_finetuned_model_is_an_answer():
     torch.manual_seed(0)
     module = Finetuning(fitted(), "regression", ["elevation"], target_mean=[500.0], target_std=[250.0])
-    given = ["relief", "photo"]
-    found = sensitivity(module.model, batch(3), head(module), given=given)
-    assert set(found.modality) == set(given)
+    conditioning = ["relief", "photo"]
+    found = sensitivity(module.model, batch(3), head(module), conditioning=conditioning)
+    assert set(found.modality) == set(conditioning)
     assert sum(found.modality.values()) == pytest.approx(1)
     answer = head(module)
     tokens = module.model.tokenize(batch(3))
@@ -153,8 +153,8 @@ def test_weights_get_no_gradient_and_the_mode_stays():
         (lambda: sensitivity(fitted(), batch(2), "photo", measure="guess"), "'gradient' or 'gradient-x-input'"),
         (lambda: sensitivity(fitted(), batch(2), "photo", per="patch"), "'token' or 'group'"),
         (lambda: sensitivity(fitted(), [], "photo"), "no place was given"),
-        (lambda: sensitivity(fitted(), hide(batch(2), ["relief"]), "photo", given=["relief"]), "2 of 2 places"),
-        (lambda: sensitivity(fitted(), batch(2), "photo", given=["relief", "photo"]), "wholly given"),
+        (lambda: sensitivity(fitted(), hide(batch(2), ["relief"]), "photo", conditioning=["relief"]), "2 of 2 places"),
+        (lambda: sensitivity(fitted(), batch(2), "photo", conditioning=["relief", "photo"]), "wholly given"),
     ],
 )
 def test_what_cannot_be_asked_is_told(call, told):

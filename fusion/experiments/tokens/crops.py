@@ -93,19 +93,20 @@ def open_series(source: str | Path, *, least: int = 50) -> tuple[dict[str, TileD
     return parts | {"all": every}, f"{len(every)} pixels: {sizes}; {len(classes)} crop types"
 
 
+@renamed(given="conditioning")
 def generate(
     state: State,
     *,
     key: str = "generation",
     model: str = "pretrained",
     target: str = "temperature",
-    given: Sequence[str] = ("s2", "s1"),
+    conditioning: Sequence[str] = ("s2", "s1"),
     samples: int = 8,
     how: Mapping[str, Any] | None = None,
     others: Mapping[str, Mapping[str, Any]] | None = None,
     unit: str = "degC",
 ) -> str:
-    """``target`` of the test pixels from ``given``; scores go to ``<key>.<method>.rmse`` and so on.
+    """``target`` of the test pixels from ``conditioning``; scores go to ``<key>.<method>.rmse`` and so on.
 
     Args:
         how: arguments of :func:`fusion.token_fusion.generate.generate`.
@@ -115,20 +116,29 @@ def generate(
     """
     train, test = state.split("train"), state.split("test")
     main = compare(
-        require_token_fusion(state.model(model)), train, test, target, given, samples=samples, seed=state.seed, how=how
+        require_token_fusion(state.model(model)),
+        train,
+        test,
+        target,
+        conditioning,
+        samples=samples,
+        seed=state.seed,
+        how=how,
     )
     for name, settings in (others or {}).items():
         other = learn(train, Recipe.of(settings), state.seed)
-        found = compare(other, train, test, target, given, samples=samples, seed=state.seed, how=how, baselines=False)
+        found = compare(
+            other, train, test, target, conditioning, samples=samples, seed=state.seed, how=how, baselines=False
+        )
         main.guesses[f"model_{name}"] = found.guesses["model"]
     rows = main.scores()
     what = (
-        f"{target} of {len(test)} test pixels from {' and '.join(given)}; {len(train)} training pixels, none in the "
-        f"same cell of 100 km; seed {state.seed}."
+        f"{target} of {len(test)} test pixels from {' and '.join(conditioning)}; {len(train)} training pixels, "
+        f"none in the same cell of 100 km; seed {state.seed}."
     )
     state.metrics[key] = rows | {"conditions": what}
     items: list[Picture | Table] = [score_table(rows, what, unit), *pictures(main, target, unit, what, test.names)]
-    state.sections.append(Section(f"{target.capitalize()} from {' and '.join(given)}", "", items))
+    state.sections.append(Section(f"{target.capitalize()} from {' and '.join(conditioning)}", "", items))
     return "RMSE " + ", ".join(f"{name} {row['rmse']:.2f}" for name, row in rows.items())
 
 

@@ -14,6 +14,7 @@ from ...data import LandscapeTiles, TileBatch, TileDataset, collate
 from ...evaluation import Picture, Section, Table
 from ...evaluation.model_profiles import tile_statistics
 from ...evaluation.profiles import counterfactual_plot
+from ...settings import renamed
 from ...token_fusion.counterfactual import Change, Edit, add, compare, counterfactual, exchange
 from ...token_fusion.generate import require_token_fusion
 from ...workflow.state import State
@@ -41,11 +42,12 @@ class _Case:
     truth: tuple[np.ndarray, np.ndarray]
 
 
+@renamed(given="conditioning")
 def known_directions(
     state: State,
     *,
     target: str = "temperature",
-    given: Sequence[str] = ("aerial", "terrain", "location"),
+    conditioning: Sequence[str] = ("aerial", "terrain", "location"),
     raised: float = 200.0,
     north: float = 5.0,
     open_below: float = 0.02,
@@ -78,12 +80,12 @@ def known_directions(
     rows: list[list[Any]] = []
     unit, seed = fused.config.modality(target).unit, f"seed {state.seed}"
     cases = [
-        _raised(known, unseen, given, raised),
-        _north(known, unseen, given, north),
-        _woods(unseen, given, open_below, woods_above, state.seed),
+        _raised(known, unseen, conditioning, raised),
+        _north(known, unseen, conditioning, north),
+        _woods(unseen, conditioning, open_below, woods_above, state.seed),
     ]
     for case in cases:
-        made = counterfactual(fused, case.tiles, case.edit, target, given=given)
+        made = counterfactual(fused, case.tiles, case.edit, target, conditioning=conditioning)
         model_change = Change(*(part[:, 0] for part in (made.change.mean, made.change.amplitude, made.change.phase)))
         true_change = compare(*case.truth, _DAYS)
         right = np.ones(len(case.tiles), dtype=bool)
@@ -104,7 +106,8 @@ def known_directions(
     found["direction_ok"] = min(entry["direction_ok"] for entry in found.values())
     state.metrics[key] = found
     columns = ["edit", "tiles", "right direction", f"mean ({unit})", "true", f"amplitude ({unit})", "true amplitude"]
-    caption = f"Mean changes over the tiles, generated from {', '.join(given)}, and by the landscape's formula; {seed}."
+    sources = ", ".join(conditioning)
+    caption = f"Mean changes over the tiles, generated from {sources}, and by the landscape's formula; {seed}."
     items.insert(0, Table(columns, rows, caption))
     state.sections.append(Section("Counterfactuals with a known answer", "", items))
     return ", ".join(f"{case.name} {found[case.name]['direction_ok']:.1%} of {len(case.tiles)}" for case in cases)

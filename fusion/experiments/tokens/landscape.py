@@ -16,6 +16,7 @@ from ...evaluation.model_profiles import expected_profiles, profiles, sampled_pr
 from ...evaluation.profile_baselines import forest_profiles, mean_profile, ridge_profiles
 from ...evaluation.profile_scores import profile_scores, score_table
 from ...evaluation.profiles import profile_plot
+from ...settings import renamed
 from ...token_fusion import TokenFusion
 from ...token_fusion.counterfactual import calendar
 from ...token_fusion.generate import require_token_fusion
@@ -56,11 +57,12 @@ def pretrain(state: State, *, recipe: Mapping[str, Any], train: str = "train", v
     return f"{what}; loss {found[train]['all']:.3f}, {validation} {found[validation]['all']:.3f}"
 
 
+@renamed(given="conditioning")
 def generation(
     state: State,
     *,
     target: str = "temperature",
-    given: Sequence[str] = ("aerial", "terrain", "location"),
+    conditioning: Sequence[str] = ("aerial", "terrain", "location"),
     place: str = "location",
     shown: int = 48,
     samples: int = 16,
@@ -70,14 +72,16 @@ def generation(
     train: str = "train",
     test: str = "test",
 ) -> str:
-    """Generates the series ``target`` of unseen tiles from the images ``given``; scores go to ``<key>.<method>.rmse``.
+    """Generates the series ``target`` of unseen tiles from the images ``conditioning``.
+
+    Scores go to ``<key>.<method>.rmse``.
 
     ``model`` is the expectation in one step. Against it: ``mean_profile`` of the training tiles; ``ridge``, a ridge
     regression for every date on the tile means of the same images; ``ridge_without_<place>``; ``ridge_texture`` and
     ``forest``, which see the deviations within the tile too. ``given_<modality>`` is the model with one of the images.
 
     Args:
-        place: the image among ``given`` that one of the ridges goes without.
+        place: the image among ``conditioning`` that one of the ridges goes without.
         shown: tiles, evenly spaced, that ``samples`` series each are drawn for; they make the uncertainty band.
         how: arguments of :func:`fusion.token_fusion.generate.generate`.
     """
@@ -85,30 +89,31 @@ def generation(
     known, unseen = state.split(train), state.split(test)
     past, truth = profiles(fused, known, target), profiles(fused, unseen, target)
     means, texture = (
-        [tile_statistics(part, given, deviation=deviation) for part in (known, unseen)] for deviation in (False, True)
+        [tile_statistics(part, conditioning, deviation=deviation) for part in (known, unseen)]
+        for deviation in (False, True)
     )
-    fewer = [tile_statistics(part, [n for n in given if n != place]) for part in (known, unseen)]
+    fewer = [tile_statistics(part, [n for n in conditioning if n != place]) for part in (known, unseen)]
     guesses = {
-        "model": expected_profiles(fused, unseen, target, given),
+        "model": expected_profiles(fused, unseen, target, conditioning),
         "mean_profile": mean_profile(past, len(truth)),
         "ridge": ridge_profiles(means[0], past, means[1]),
         f"ridge_without_{place}": ridge_profiles(fewer[0], past, fewer[1]),
         "ridge_texture": ridge_profiles(texture[0], past, texture[1]),
         "forest": forest_profiles(texture[0], past, texture[1], state.seed),
     }
-    guesses |= {f"given_{name}": expected_profiles(fused, unseen, target, [name]) for name in given}
+    guesses |= {f"given_{name}": expected_profiles(fused, unseen, target, [name]) for name in conditioning}
     found: dict[str, Any] = {name: profile_scores(truth, guess) for name, guess in guesses.items()}
 
     some = evenly_spaced(len(unseen), shown)
-    drawn = sampled_profiles(fused, unseen.subset(some), target, given, samples, state.seed, **(how or {}))
+    drawn = sampled_profiles(fused, unseen.subset(some), target, conditioning, samples, state.seed, **(how or {}))
     found["samples"] = profile_scores(truth[some], np.median(drawn, axis=0))
     found["samples"]["coverage"] = coverage(truth[some], drawn)
 
     unit = fused.config.modality(target).unit
     conditions = (
-        f"{len(truth)} tiles of blocks that training never saw; given {', '.join(given)}; the series is hidden, and so "
-        f"is every modality not named. Learned from {len(known)} tiles. Samples: {samples} for each of {len(some)} "
-        f"tiles, their band from {BAND[0]:.0%} to {BAND[1]:.0%}; seed {state.seed}."
+        f"{len(truth)} tiles of blocks that training never saw; given {', '.join(conditioning)}; the series is hidden, "
+        f"and so is every modality not named. Learned from {len(known)} tiles. Samples: {samples} for each of "
+        f"{len(some)} tiles, their band from {BAND[0]:.0%} to {BAND[1]:.0%}; seed {state.seed}."
     )
     state.metrics[key] = found | {"conditions": conditions}
     days = calendar(fused, target)
@@ -128,17 +133,18 @@ def generation(
             days, truth, {n: guesses[n] for n in ("mean_profile", "ridge", "forest", "model")}, unit, conditions
         ),
     ]
-    state.sections.append(Section(f"{target.capitalize()} generated from {', '.join(given)}", "", items))
+    state.sections.append(Section(f"{target.capitalize()} generated from {', '.join(conditioning)}", "", items))
     order = ("model", "ridge", f"ridge_without_{place}", "forest", "mean_profile")
     return f"RMSE ({unit}): " + ", ".join(f"{name} {found[name]['rmse']:.3f}" for name in order)
 
 
+@renamed(given="conditioning")
 def sensitivity(
-    state: State, *, target: str, given: Sequence[str], finetuned: str | None = None, most: int = 128
+    state: State, *, target: str, conditioning: Sequence[str], finetuned: str | None = None, most: int = 128
 ) -> str:
     """Shares of the sensitivity of the generated ``target`` (``sensitivity``, ``sensitivity_bands``), and of the answer
     of a fine-tuned module that an earlier step left as ``finetuned`` (``sensitivity_<finetuned>``, with ``_bands``)."""
-    told = examine.sensitivity(state, target=target, given=given, most=most)
+    told = examine.sensitivity(state, target=target, conditioning=conditioning, most=most)
     if finetuned is not None:
         module: Any = state.model(finetuned)
         state.models["examined"] = module.model

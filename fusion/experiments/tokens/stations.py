@@ -15,6 +15,7 @@ from ...evaluation.generation import Generated, pictures
 from ...evaluation.model_profiles import expected_profiles, profiles, sampled_profiles, tile_statistics
 from ...evaluation.profile_baselines import forest_profiles, mean_profile, ridge_profiles
 from ...evaluation.profile_scores import score_table
+from ...settings import renamed
 from ...token_fusion.counterfactual import calendar
 from ...token_fusion.in_memory import Recipe, learn
 from ...workflow.state import State
@@ -106,12 +107,13 @@ def _window(raster: np.ndarray, row: int, column: int) -> np.ndarray:
     return padded[:, row : row + 2 * reach + 1, column : column + 2 * reach + 1]
 
 
+@renamed(given="conditioning")
 def leave_one_out(
     state: State,
     *,
     recipes: Mapping[str, Mapping[str, Any]],
     own_steps: int = 60,
-    given: Mapping[str, Sequence[str]] | None = None,
+    conditioning: Mapping[str, Sequence[str]] | None = None,
     samples: int = 8,
     how: Mapping[str, Any] | None = None,
     key: str = "generation",
@@ -127,12 +129,12 @@ def leave_one_out(
     Args:
         recipes: of the models by name, as arguments of :class:`~fusion.token_fusion.in_memory.Recipe`.
         own_steps: of training for each station.
-        given: inputs by name; by default the terrain, the location, and both.
+        conditioning: inputs by name; by default the terrain, the location, and both.
         how: arguments of :func:`fusion.token_fusion.generate.generate`.
     """
     everything: TileDataset = state.data["all"]
     stations, inside = state.split("stations"), state.split("inside")
-    given = given or {"terrain": ["terrain"], "location": ["location"], "both": ["terrain", "location"]}
+    conditioning = conditioning or {"terrain": ["terrain"], "location": ["location"], "both": ["terrain", "location"]}
     rows = [everything.names.index(name) for name in inside.names]
     common = [i for part in ("outside", "terrain") for i in _rows(everything, state.split(part))]
     plans = {name: Recipe.of(settings) for name, settings in recipes.items()}
@@ -146,10 +148,10 @@ def leave_one_out(
         others, held_out = _without(everything, row), everything.subset([row])
         for name, plan in plans.items():
             model = learn(others, plan, state.seed + number, start=bases[name], steps=own_steps)
-            for which, names in given.items():
+            for which, names in conditioning.items():
                 guesses.setdefault(f"{name}_{which}", []).append(expected_profiles(model, held_out, _TARGET, names))
             if name == next(iter(plans)):
-                names = list(given.values())[-1]
+                names = list(conditioning.values())[-1]
                 drawn.append(sampled_profiles(model, held_out, _TARGET, names, samples, state.seed, **(how or {})))
         known = np.arange(len(stations)) != own
         simple = (place[known], profile[known], place[own : own + 1])

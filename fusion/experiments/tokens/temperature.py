@@ -12,6 +12,7 @@ from ...data import ArrayTiles, Modality, TileDataset, block_splits
 from ...evaluation import Picture, Section, Table
 from ...evaluation.generation import Generated, compare, pictures
 from ...evaluation.profile_scores import score_table
+from ...settings import renamed
 from ...token_fusion.in_memory import Recipe, learn
 from ...workflow.state import State
 
@@ -51,12 +52,13 @@ def open_places(
     return parts, words
 
 
+@renamed(given="conditioning")
 def generate(
     state: State,
     *,
     recipes: Mapping[str, Mapping[str, Mapping[str, Any]]],
     target: str = "temperature",
-    given: Sequence[str] = ("s2",),
+    conditioning: Sequence[str] = ("s2",),
     samples: int = 8,
     how: Mapping[str, Any] | None = None,
     unit: str = "degC",
@@ -85,7 +87,7 @@ def generate(
             found, names = [], []
             for train, test in pairs:
                 known, unseen = state.split(f"{kind}/{train}"), state.split(f"{kind}/{test}")
-                found.append(_one(plans, known, unseen, target, given, samples, state.seed, how))
+                found.append(_one(plans, known, unseen, target, conditioning, samples, state.seed, how))
                 names += unseen.names
             result = _joined(found)
             rows = result.scores()
@@ -108,7 +110,7 @@ def _one(
     known: TileDataset,
     unseen: TileDataset,
     target: str,
-    given: Sequence[str],
+    conditioning: Sequence[str],
     samples: int,
     seed: int,
     how: Mapping[str, Any] | None,
@@ -117,7 +119,9 @@ def _one(
     results: list[Generated] = []
     for plan in plans.values():
         model, first = learn(known, plan, seed), not results
-        found = compare(model, known, unseen, target, given, samples=samples, seed=seed, how=how, baselines=first)
+        found = compare(
+            model, known, unseen, target, conditioning, samples=samples, seed=seed, how=how, baselines=first
+        )
         results.append(found)
     main = results[0]
     main.guesses.update(
