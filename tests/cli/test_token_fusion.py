@@ -32,17 +32,8 @@ def run(tmp_path_factory):
 
 
 def test_generate_writes_values_scores_and_a_page(run, tmp_path, capsys):
-    arguments = [
-        "generate",
-        str(run),
-        *DATA,
-        "--target",
-        "temperature",
-        "--conditioning",
-        "[terrain]",
-        "--samples",
-        "3",
-    ]
+    drawn = ["--target", "temperature", "--conditioning", "[terrain]", "--samples", "3"]
+    arguments = ["generate", str(run), *DATA, *drawn]
     assert main([*arguments, "--steps", "3", "--tiles", "5", "--out", str(tmp_path)]) == 0
     with np.load(tmp_path / "temperature.npz") as made:
         assert made["samples"].shape == (3, 5, 1, 18)
