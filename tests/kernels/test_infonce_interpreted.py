@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from .interpreted import interpreting, run_interpreted
+from .interpreted import by_turns, interpreting, run_interpreted
 
 if not interpreting():
 
-    def test_kernels_in_the_interpreter() -> None:
-        run_interpreted(__file__)
+    def test_kernels_in_the_interpreter(pytestconfig: pytest.Config) -> None:
+        run_interpreted(__file__, pytestconfig)
 
 else:
     from fusion.kernels import patch_info_nce, use_backend
@@ -25,10 +25,7 @@ else:
 
     pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, for inf - inf behind a mask
 
-    HALF = ["treesatai", "missing", "dot products", "running maximum"]  # float16 differs from bfloat16 in range alone
-    EVERY = [(case, dtype) for dtype in DTYPES for case in (HALF if dtype == torch.float16 else CASES)]
-
-    @pytest.mark.parametrize(("case", "dtype"), EVERY, ids=str)
+    @pytest.mark.parametrize(("case", "dtype"), by_turns(CASES, DTYPES))
     def test_errs_at_most_twice_as_much_as_plain_pytorch(case: str, dtype: torch.dtype) -> None:
         check(case, dtype, "cpu", small=True)
 

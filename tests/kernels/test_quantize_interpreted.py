@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from .interpreted import interpreting, run_interpreted
+from .interpreted import by_turns, interpreting, run_interpreted
 
 if not interpreting():
 
-    def test_kernels_in_the_interpreter() -> None:
-        run_interpreted(__file__)
+    def test_kernels_in_the_interpreter(pytestconfig: pytest.Config) -> None:
+        run_interpreted(__file__, pytestconfig)
 
 else:
     from fusion.kernels import BackendError, finite_scalar_quantize, nearest_code, use_backend
@@ -26,8 +26,7 @@ else:
         with use_backend("triton"):
             yield
 
-    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-    @pytest.mark.parametrize("case", CASES)
+    @pytest.mark.parametrize(("case", "dtype"), by_turns(CASES, DTYPES))
     def test_is_what_is_defined(case: str, dtype: torch.dtype) -> None:
         CASES[case]("cpu", dtype)
 
