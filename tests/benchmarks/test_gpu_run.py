@@ -13,7 +13,7 @@ pytest.importorskip("triton")
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.slow
+@pytest.mark.extra
 def test_the_dry_run_goes_through_all_parts(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / "gpu_run.py"), "--dry-run", "--out", str(tmp_path)]
     done = subprocess.run([*command, "--budget", "240"], capture_output=True, text=True, cwd=tmp_path)

@@ -9,35 +9,27 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 FOLDER = Path(os.environ.get("FUSION_OLDER_TRITON", Path(sys.prefix) / "triton-3.6"))
-TESTS = sorted(Path(__file__).parent.glob("test_*aot.py"))
-
-
 ARGUMENTS = "['-q', '-p', 'no:cacheprovider', '--tb=short', *sys.argv[1:]]"
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[dict[Path, subprocess.Popen[str]]]:
-    """A process for each file, all at once: compilers take one core each."""
-    if not (FOLDER / "triton").is_dir():
-        pytest.skip(f"{FOLDER} is not there: pip install --no-deps --target {FOLDER} triton==3.6.0")
-    path = os.pathsep.join([str(FOLDER), *filter(None, [os.environ.get("PYTHONPATH")])])
-    program = f"import sys, triton, pytest; assert triton.__version__ == '3.6.0'; sys.exit(pytest.main({ARGUMENTS}))"
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    environment = {**os.environ, "PYTHONPATH": path}
-    begun = {f: subprocess.Popen([sys.executable, "-c", program, str(f)], env=environment, **streams) for f in TESTS}
-    yield begun
-    for process in begun.values():
-        process.kill()
+PROGRAM = f"import sys, triton, pytest; assert triton.__version__ == '3.6.0'; sys.exit(pytest.main({ARGUMENTS}))"
+# Minutes on two cores: `make test-all`.
+LONG = ("test_attention_aot", "test_infonce_aot")
+TESTS = [
+    pytest.param(path, id=path.stem, marks=pytest.mark.extra if path.stem in LONG else ())
+    for path in sorted(Path(__file__).parent.glob("test_*aot.py"))
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("file", TESTS, ids=lambda path: path.stem)
-def test_kernels_compile_under_it(file: Path, running: dict[Path, subprocess.Popen[str]]) -> None:
-    told, _ = running[file].communicate()
-    assert running[file].returncode == 0, told[-6000:]
+@pytest.mark.parametrize("file", TESTS)
+def test_kernels_compile_under_it(file: Path) -> None:
+    if not (FOLDER / "triton").is_dir():
+        pytest.skip(f"{FOLDER} is not there: pip install --no-deps --target {FOLDER} triton==3.6.0")
+    path = os.pathsep.join([str(FOLDER), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-c", PROGRAM, str(file)]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
