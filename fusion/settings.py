@@ -6,16 +6,15 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 __all__ = ["call", "former_names", "renamed", "with_new_names"]
 
-P = ParamSpec("P")
-R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-def renamed(**former: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """A function that understands arguments by their former names too: ``@renamed(share="fraction")``.
+def renamed(**former: str) -> Callable[[F], F]:
+    """A function or a class that understands arguments by their former names too: ``@renamed(share="fraction")``.
 
     Signature and docstring have the new names only; :func:`call` and the command line read the others from
     :func:`former_names`.
@@ -24,23 +23,30 @@ def renamed(**former: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         former: the new name by the former name, of arguments that are given by name.
 
     Raises:
-        TypeError: from the decorated function, where an argument is given by both names.
+        TypeError: from what is decorated, where an argument is given by both names.
     """
 
-    def decorated(function: Callable[P, R]) -> Callable[P, R]:
-        @functools.wraps(function)
-        def translating(*args: Any, **kwargs: Any) -> R:
-            return function(*args, **with_new_names(kwargs, former, f"{function.__name__}()"))
+    def decorated(target: F) -> F:
+        where = target.__name__
+        function = vars(target)["__init__"] if isinstance(target, type) else target
 
-        translating.__dict__["former_names"] = former
-        return cast("Callable[P, R]", translating)
+        @functools.wraps(function)
+        def translating(*args: Any, **kwargs: Any) -> Any:
+            return function(*args, **with_new_names(kwargs, former, f"{where}()"))
+
+        result: Any = translating
+        if isinstance(target, type):
+            setattr(target, "__init__", translating)  # noqa: B010  (mypy refuses the assignment)
+            result = target
+        result.former_names = former
+        return cast(F, result)
 
     return decorated
 
 
-def former_names(function: Callable[..., Any]) -> Mapping[str, str]:
-    """The new name of an argument by its former name, as :func:`renamed` was told; empty for other functions."""
-    return getattr(function, "former_names", {})
+def former_names(target: Callable[..., Any]) -> Mapping[str, str]:
+    """The new name of an argument by its former name, as :func:`renamed` was told; empty where it was not."""
+    return getattr(target, "former_names", {})
 
 
 def with_new_names(settings: Mapping[str, Any], former: Mapping[str, str], where: str) -> dict[str, Any]:

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from fusion.data import Modality
+from fusion.settings import renamed
 
-__all__ = ["FusionConfig", "SensorConfig", "current_names", "paper_scale"]
-
-# What fields were called in configurations that were saved before.
-_FORMER_NAMES = {"feedforward": "mlp_dim", "lively_start": "variance_preserving_init"}
+__all__ = ["FusionConfig", "SensorConfig", "paper_scale"]
 
 
-def current_names(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a configuration by the names they have now."""
-    return {_FORMER_NAMES.get(name, name): value for name, value in fields.items()}
-
-
+@renamed(feedforward="mlp_dim", lively_start="variance_preserving_init")
 @dataclass(frozen=True)
 class SensorConfig:
     """One sensor's autoencoder. The defaults are those of Peters et al. for Sentinel-2.
@@ -111,11 +104,12 @@ class SensorConfig:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> SensorConfig:
         """From :meth:`to_dict`, or from a YAML; former names of fields are understood."""
-        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in current_names(fields).items()}
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
         modality = plain["modality"]
         return cls(**plain | {"modality": modality if isinstance(modality, Modality) else Modality.from_dict(modality)})
 
 
+@renamed(feedforward="mlp_dim")
 @dataclass(frozen=True)
 class FusionConfig:
     """Several sensors' autoencoders and what joins them. The defaults are those of Peters et al.
@@ -156,7 +150,7 @@ class FusionConfig:
     def from_dict(cls, fields: dict[str, Any]) -> FusionConfig:
         """From :meth:`to_dict`; former names of fields are understood."""
         sensors = tuple(SensorConfig.from_dict(s) for s in fields["sensors"])
-        return cls(**current_names(fields) | {"sensors": sensors})
+        return cls(**fields | {"sensors": sensors})
 
 
 def paper_scale(modality: Modality) -> Modality:

@@ -13,7 +13,7 @@ from torch import nn
 from fusion.data import Modality, TileDataset
 from fusion.training import fit, load_model
 
-from .config import FusionConfig, SensorConfig, current_names
+from .config import FusionConfig, SensorConfig
 from .fuse import ContextFusion
 from .module import FusionPretraining, SensorPretraining
 from .objective import ContextObjective
@@ -96,7 +96,7 @@ class TwoStages:
         """Every sensor alone, then all together; ``fusion`` are fields of the fusion's configuration."""
         encoders = {config.modality.name: self.train_sensor(config) for config in sensors}
         torch.manual_seed(self.seed)
-        return self.train_fusion(ContextFusion(FusionConfig(tuple(sensors), **current_names(fusion or {})), encoders))
+        return self.train_fusion(ContextFusion(FusionConfig(tuple(sensors), **(fusion or {})), encoders))
 
     def train_sensor(self, config: SensorConfig) -> SensorAutoencoder:
         """Stage 1 of one sensor, in the run folder of its name."""

@@ -3,56 +3,19 @@
 from __future__ import annotations
 
 import copy
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self
 
 from ..data.modality import Modality
+from ..settings import former_names, with_new_names
 
-__all__ = ["TileModelConfig", "formerly", "renamed"]
-
-Config = TypeVar("Config", bound="TileModelConfig")
-
-
-def renamed(values: Mapping[str, Any], former: Mapping[str, str]) -> dict[str, Any]:
-    """``values`` under today's names, those of ``former`` (today's by former name) exchanged.
-
-    Raises:
-        ValueError: one is given under both names.
-    """
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        today = former.get(name, name)
-        if today in found:
-            raise ValueError(f"{today} is given under two names, its own and a former one")
-        found[today] = value
-    return found
-
-
-def formerly(**former: str) -> Callable[[type[Config]], type[Config]]:
-    """A configuration takes fields by former names, too, e.g. ``@formerly(width="mlp_dim")``.
-
-    So files that were written before load, and settings that somebody keeps go on to work.
-    """
-
-    def accept(config: type[Config]) -> type[Config]:
-        init = vars(config)["__init__"]
-
-        @functools.wraps(init)
-        def accepting(self: Config, *args: Any, **values: Any) -> None:
-            init(self, *args, **renamed(values, former))
-
-        setattr(config, accepting.__name__, accepting)
-        config.former = former
-        return config
-
-    return accept
+__all__ = ["TileModelConfig"]
 
 
 @dataclass(frozen=True)
 class TileModelConfig:
-    """Of a model of tiles; a system adds its sizes.
+    """Of a model of tiles; a system adds its sizes. Fields that had other names: :func:`fusion.settings.renamed`.
 
     Attributes:
         modalities: with mean and std per band where known.
@@ -63,7 +26,6 @@ class TileModelConfig:
     grid: tuple[int, int]
 
     sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # fields by name of a preset
-    former: ClassVar[Mapping[str, str]] = {}  # today's names of fields by former ones
 
     def __post_init__(self) -> None:
         own = type(self).__name__
@@ -85,7 +47,7 @@ class TileModelConfig:
         if name not in cls.sizes:
             raise ValueError(f"{cls.__name__}: unknown preset {name!r}; one of {', '.join(cls.sizes)}")
         rows, columns = grid
-        return cls(tuple(modalities), (rows, columns), **{**cls.sizes[name], **renamed(changes, cls.former)})
+        return cls(tuple(modalities), (rows, columns), **{**cls.sizes[name], **cls._named(changes)})
 
     @property
     def patches(self) -> int:
@@ -115,7 +77,7 @@ class TileModelConfig:
         Raises:
             ValueError: an unknown field.
         """
-        known = renamed(values, cls.former)
+        known = cls._named(values)
         unknown = set(known) - {f.name for f in fields(cls)}
         if unknown:
             raise ValueError(f"{cls.__name__}: unknown field {', '.join(sorted(unknown))}")
@@ -124,3 +86,8 @@ class TileModelConfig:
             m if isinstance(m, Modality) else Modality.from_dict(m) for m in plain["modalities"]
         )
         return cls(**plain)
+
+    @classmethod
+    def _named(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """``values`` by the names that the fields have now."""
+        return with_new_names(values, former_names(cls), cls.__name__)

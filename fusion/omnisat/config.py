@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..layers.config import TileModelConfig, formerly
+from ..layers.config import TileModelConfig
+from ..settings import renamed
 
 __all__ = ["PRESETS", "OmniSatConfig"]
 
@@ -37,7 +38,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-@formerly(width="mlp_dim", series_hidden="series_mlp_dim")
+@renamed(width="mlp_dim", series_hidden="series_mlp_dim")
 @dataclass(frozen=True)
 class OmniSatConfig(TileModelConfig):
     """Modalities, grid and sizes of an OmniSat model. The defaults are the paper's.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..layers.config import TileModelConfig, formerly
+from ..layers.config import TileModelConfig
+from ..settings import renamed
 
 __all__ = ["PRESETS", "TokenFusionConfig"]
 
@@ -23,7 +24,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
-@formerly(width="mlp_dim")
+@renamed(width="mlp_dim")
 @dataclass(frozen=True)
 class TokenFusionConfig(TileModelConfig):
     """Modalities, grid, tokenizers and sizes of a :class:`~fusion.token_fusion.model.TokenFusion` model.

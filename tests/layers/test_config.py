@@ -36,7 +36,7 @@ def test_the_mlp_of_series_too():
 @BOTH
 def test_what_is_wrong_is_named(kind):
     name = kind.__name__
-    with pytest.raises(ValueError, match="mlp_dim is given under two names"):
+    with pytest.raises(TypeError, match=rf"{name}\(\): width is the former name of mlp_dim; give mlp_dim alone"):
         kind((HEIGHT,), GRID, mlp_dim=64, width=64)
     with pytest.raises(ValueError, match=f"{name}: no modality given"):
         kind((), GRID)

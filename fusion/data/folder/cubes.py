@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ...settings import renamed
 from ..cubes import Cube, SensorCube, smooth_backscatter
 from ..modality import Modality
 from ..tiles import Geo
@@ -20,6 +21,7 @@ from .scene import Scene
 __all__ = ["read_cubes"]
 
 
+@renamed(looks="temporal_window")
 def read_cubes(
     description: str | Path | Mapping[str, Any] | Description,
     folder: str | Path,
@@ -27,7 +29,6 @@ def read_cubes(
     *,
     temporal_window: int = 3,
     memory: int = 1 << 30,
-    looks: int | None = None,
 ) -> list[Cube]:
     """One cube a scene, all sensors on the grid of the finest one.
 
@@ -37,13 +38,11 @@ def read_cubes(
             every series with pixels is a sensor of its own.
         temporal_window: acquisitions in the running mean over dates that smooths a sensor in dB; 1 leaves it.
         memory: bytes of arrays to keep in memory; what is larger is read from disk in windows.
-        looks: former name of ``temporal_window``.
 
     Raises:
         ValueError: what the reader refuses, an unknown modality, different dates, or a resolution that is no multiple
             of the finest.
     """
-    temporal_window = temporal_window if looks is None else looks
     wanted = None if sensors is None else list(dict.fromkeys(m for members in sensors.values() for m in members))
     dataset = FolderDataset(description, folder, wanted, labels=False, memory=memory)
     sources = dataset.description.modalities

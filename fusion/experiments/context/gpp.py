@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from ...context import ContextFusion, FusionConfig, SensorAutoencoder
-from ...context.config import current_names
 from ...context.module import FusionPretraining, SensorPretraining
 from ...context.samples import ContextSamples
 from ...context.two_stage import Recipe, objective, sensor
@@ -135,7 +134,7 @@ def _represent(sites: FluxSites, train: np.ndarray, plan: Plan) -> ContextFusion
     for config in configs:
         module = SensorPretraining(SensorAutoencoder(config), objective(config, plan.recipe))
         encoders[config.modality.name] = _train(module, batches, plan.steps[0], plan.recipe.lr).model
-    model = ContextFusion(FusionConfig(tuple(configs), **current_names(plan.fusion)), encoders)
+    model = ContextFusion(FusionConfig(tuple(configs), **plan.fusion), encoders)
     if plan.recipe.freeze:
         model.freeze_sensors()
     objectives = {c.modality.name: objective(c, plan.recipe) for c in configs}
