@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from fusion.data import Cube, Geo, Tile, TileDataset
+from fusion.data.spacing import evenly_spaced
 
 from .config import SensorConfig
 
@@ -197,8 +198,8 @@ class ContextSamples(TileDataset):
 def _pixels(cube: int, valid: np.ndarray, stride: int, dates: int | None, allowed: np.ndarray | None) -> np.ndarray:
     """(n, 4) cube, date, row and column of the middles of samples."""
     usable = np.flatnonzero(valid.any(axis=(1, 2)))
-    if dates is not None and dates < len(usable):
-        usable = usable[np.linspace(0, len(usable) - 1, dates).round().astype(int)]
+    if dates is not None:
+        usable = usable[evenly_spaced(len(usable), dates)]
     wanted = np.zeros_like(valid)
     wanted[usable, stride // 2 :: stride, stride // 2 :: stride] = True
     if allowed is not None:

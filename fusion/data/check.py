@@ -10,6 +10,7 @@ import torch
 
 from .dataset import TileDataset
 from .modality import Modality
+from .spacing import evenly_spaced
 from .tiles import Geo, Tile, TileBatch, values_by_band
 from .units import check_range, looks_like
 
@@ -118,8 +119,7 @@ def check(dataset: TileDataset, tiles: int | None = 2000) -> Report:
 
     It goes on after an error: every file that cannot be read is named in ``problems``.
     """
-    number = len(dataset) if tiles is None else min(tiles, len(dataset))
-    chosen = np.unique(np.linspace(0, len(dataset) - 1, number).round().astype(int))
+    chosen = evenly_spaced(len(dataset), len(dataset) if tiles is None else tiles)
     tallies = {m.name: _Tally(m) for m in dataset.modalities}
     problems: dict[str, str] = {}  # by file: one spoils many tiles
     empty: list[str] = []
@@ -280,7 +280,7 @@ def check_values(
     if isinstance(data, TileDataset):
         if wanted is not None:
             check_modalities(data.modalities, wanted)
-        chosen = np.unique(np.linspace(0, len(data) - 1, min(tiles, len(data))).round().astype(int))
+        chosen = evenly_spaced(len(data), tiles)
         samples = [data[int(i)] for i in chosen]
         wanted = wanted or data.modalities
     else:

@@ -6,6 +6,7 @@ import numpy as np
 
 from .dataset import TileDataset
 from .modality import Modality
+from .spacing import evenly_spaced
 from .tiles import values_by_band
 
 __all__ = ["fit_statistics"]
@@ -24,7 +25,7 @@ def fit_statistics(dataset: TileDataset, tiles: int = 1024) -> tuple[Modality, .
     centre: dict[str, np.ndarray] = {}
     first = {m.name: np.zeros(m.channels) for m in dataset.modalities}
     second = {m.name: np.zeros(m.channels) for m in dataset.modalities}
-    chosen = np.unique(np.linspace(0, len(dataset) - 1, min(tiles, len(dataset))).round().astype(int))
+    chosen = evenly_spaced(len(dataset), tiles)
     for i in chosen:
         tile = dataset[int(i)]
         for name in count:

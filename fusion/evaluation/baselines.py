@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from fusion.data import Tile, TileDataset
+from fusion.data.spacing import evenly_spaced
 from fusion.training.loading import evaluation_loader
 from fusion.training.systems import config_of, reinitialised
 
@@ -49,7 +50,7 @@ def random_encoder(model: nn.Module, dataset: TileDataset, seed: int = 0, tiles:
         own = [norm.momentum for norm in norms]
         if norms:
             names = [m.name for m in config_of(model).modalities if m.name in {d.name for d in dataset.modalities}]
-            some = np.unique(np.linspace(0, len(dataset) - 1, min(tiles, len(dataset))).round().astype(int))
+            some = evenly_spaced(len(dataset), tiles)
             fresh.train()
             with torch.no_grad():
                 for i, batch in enumerate(evaluation_loader(dataset.with_modalities(names).subset(some), 32)):

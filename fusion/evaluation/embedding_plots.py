@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..data.spacing import evenly_spaced
 from .maps import pca_rgb
 from .plots import COLOURS, panels, picture
 from .report import Picture
@@ -20,7 +21,7 @@ __all__ = ["lines", "pca_maps", "seasonal_curves", "similarity"]
 
 def pca_maps(embedding: np.ndarray, dates: Sequence[str], caption: str, most: int = 6) -> Picture:
     """(dates, E, H, W) as colours: the three strongest principal components, the same for all dates."""
-    chosen = np.unique(np.linspace(0, len(dates) - 1, min(most, len(dates))).round().astype(int))
+    chosen = evenly_spaced(len(dates), most)
     maps = np.moveaxis(embedding[chosen], 1, -1)  # (n, H, W, E)
     known = np.isfinite(maps).all(axis=-1)
     colours = np.ones((*known.shape, 3))

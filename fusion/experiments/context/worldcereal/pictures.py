@@ -8,6 +8,7 @@ import numpy as np
 
 from ....context import ContextFusion
 from ....data import Cube
+from ....data.spacing import evenly_spaced
 from ....embed.dense import BlockEncoder
 from ....evaluation import Section, embedding_plots
 from ....workflow.state import State
@@ -21,7 +22,7 @@ def maps(state: State, *, patch: int = 1, dates: int = 24) -> str:
     model = cast(ContextFusion, state.model("pretrained"))
     labels, classes = state.data["labels"]["crop type"]
     usable = np.flatnonzero(cube.sensors["s2"].observed_share() > 0.9)
-    chosen = usable[np.unique(np.linspace(0, len(usable) - 1, min(dates, len(usable))).round().astype(int))]
+    chosen = usable[evenly_spaced(len(usable), dates)]
     encoder = BlockEncoder(model, cube, dates=chosen)
     embedding = encoder(*cube.whole)
     iso = encoder.dates.astype(str).tolist()
