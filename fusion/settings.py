@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 __all__ = ["call", "former_names", "renamed", "with_new_names"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+R = TypeVar("R")
 
 
 def renamed(**former: str) -> Callable[[F], F]:
@@ -61,7 +62,7 @@ def with_new_names(settings: Mapping[str, Any], former: Mapping[str, str], where
     return {former.get(name, name): value for name, value in settings.items()}
 
 
-def call(function: Callable[..., Any], settings: Mapping[str, Any], where: str, *given: Any) -> Any:
+def call(function: Callable[..., R], settings: Mapping[str, Any], where: str, *given: Any) -> R:
     """``function(*given, **settings)``, where a setting the function does not know is refused by name.
 
     Raises:

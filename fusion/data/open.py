@@ -40,13 +40,11 @@ def open_data(source: str | Path, **reader: Any) -> TileDataset:
         from .folder import FolderDataset
 
         description, folder, options = _folder(path, reader)
-        tiles: TileDataset = call(FolderDataset, options, "reader of cubes", description, folder)
-        return tiles
+        return call(FolderDataset, options, "reader of cubes", description, folder)
     if any(path.glob("*_filenames.lst")) or any(path.glob("split/*_filenames.lst")):
         from .treesat import TreeSatDataset
 
-        treesat: TileDataset = call(TreeSatDataset, reader, "reader of TreeSatAI-TS", path)
-        return treesat
+        return call(TreeSatDataset, reader, "reader of TreeSatAI-TS", path)
     raise ValueError(f"{path} is not recognised; give {_NO_READER}")
 
 
@@ -64,8 +62,7 @@ def open_cubes(source: str | Path, **reader: Any) -> list[Cube]:
     if not path.exists() or (path.is_dir() and "cube" not in reader):
         raise ValueError(f"no described cubes at {path}; give a YAML that describes a folder, or --reader.cube NAME")
     description, folder, options = _folder(path, reader)
-    cubes: list[Cube] = call(read_cubes, options, "reader of cubes", description, folder)
-    return cubes
+    return call(read_cubes, options, "reader of cubes", description, folder)
 
 
 def _folder(path: Path, reader: Mapping[str, Any]) -> tuple[str | Path, Path, dict[str, Any]]:
@@ -81,8 +78,7 @@ def _landscape(options: Mapping[str, Any]) -> TileDataset:
 
     scene = {k: v for k, v in options.items() if k in ("size", "seed", "year", "field_metres", "fine")}
     tiles = {k: v for k, v in options.items() if k not in scene}
-    cut: TileDataset = call(LandscapeTiles, tiles, "reader of the landscape", Landscape(**scene))
-    return cut
+    return call(LandscapeTiles, tiles, "reader of the landscape", Landscape(**scene))
 
 
 def partition(dataset: TileDataset, splits: Mapping[str, str | None] | None = None) -> dict[str, TileDataset]:

@@ -72,7 +72,7 @@ def train(
     training = {"seed": seed} | dict(training or {})
     if hasattr(lightning.model, "tokenizer"):
         _fit_tokenizer(lightning.model, tiles, run / "tokenizer.safetensors", training)
-    return cast(Path, call(fit, training, "training", lightning, tiles, validation, run))
+    return call(fit, training, "training", lightning, tiles, validation, run)
 
 
 def _fit_tokenizer(model: nn.Module, tiles: TileDataset, path: Path, training: Mapping[str, Any]) -> None:
