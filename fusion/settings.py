@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
-__all__ = ["call", "former_names", "renamed", "with_new_names"]
+__all__ = ["call", "former_names", "renamed", "with_new_names", "with_tuples"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 R = TypeVar("R")
@@ -60,6 +60,11 @@ def with_new_names(settings: Mapping[str, Any], former: Mapping[str, str], where
     if twice:
         raise TypeError(f"{where}: {twice[0]} is the former name of {former[twice[0]]}; give {former[twice[0]]} alone")
     return {former.get(name, name): value for name, value in settings.items()}
+
+
+def with_tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with tuples for lists, which YAML and JSON make of them."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
 
 
 def call(function: Callable[..., R], settings: Mapping[str, Any], where: str, *given: Any) -> R:

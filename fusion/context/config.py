@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fusion.data import Modality
-from fusion.settings import renamed
+from fusion.settings import renamed, with_tuples
 
 __all__ = ["FusionConfig", "SensorConfig", "paper_scale"]
 
@@ -104,7 +104,7 @@ class SensorConfig:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> SensorConfig:
         """From :meth:`to_dict`, or from a YAML; former names of fields are understood."""
-        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        plain = with_tuples(fields)
         modality = plain["modality"]
         return cls(**plain | {"modality": modality if isinstance(modality, Modality) else Modality.from_dict(modality)})
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from fusion.data import Modality, TileDataset
+from fusion.settings import call, with_tuples
 from fusion.training import fit, load_model
 
 from .config import FusionConfig, SensorConfig
@@ -54,11 +55,12 @@ class Recipe:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Recipe:
-        unknown = set(settings) - set(cls.__dataclass_fields__)
-        if unknown:
-            raise ValueError(f"recipe: unknown {', '.join(unknown)}; it has {', '.join(cls.__dataclass_fields__)}")
-        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
-        return cls(**plain)
+        """From a YAML.
+
+        Raises:
+            ValueError: an unknown field.
+        """
+        return call(cls, with_tuples(settings), "recipe")
 
 
 def held_out(samples: int) -> int:

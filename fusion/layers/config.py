@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Self
 
 from ..data.modality import Modality
-from ..settings import former_names, with_new_names
+from ..settings import former_names, with_new_names, with_tuples
 
 __all__ = ["TileModelConfig"]
 
@@ -81,7 +81,7 @@ class TileModelConfig:
         unknown = set(known) - {f.name for f in fields(cls)}
         if unknown:
             raise ValueError(f"{cls.__name__}: unknown field {', '.join(sorted(unknown))}")
-        plain = {k: tuple(v) if isinstance(v, list) else v for k, v in copy.deepcopy(known).items()}
+        plain = with_tuples(copy.deepcopy(known))
         plain["modalities"] = tuple(
             m if isinstance(m, Modality) else Modality.from_dict(m) for m in plain["modalities"]
         )

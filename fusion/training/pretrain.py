@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ..data import TileDataset, fit_statistics
-from ..settings import call
+from ..settings import call, with_tuples
 from .checkpoints import differences, with_todays_names
 from .files import write_atomically
 from .systems import SYSTEMS, config_of
@@ -33,7 +33,7 @@ def configure(system: str, dataset: TileDataset, *, size: str = "tiny", model: M
     if system not in SYSTEMS:
         raise ValueError(f"no system {system!r}; there are {', '.join(SYSTEMS)}")
     config = SYSTEMS[system].load("config")
-    changes = {k: tuple(v) if isinstance(v, list) else v for k, v in (model or {}).items()}
+    changes = with_tuples(model or {})
     try:
         return config.preset(size, fit_statistics(dataset), dataset.grid, **changes)
     except TypeError as error:  # a dataclass refuses unknown fields this way
