@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
@@ -29,11 +30,16 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
     A reader gives the constructor what is known without reading imagery, and implements :meth:`_read`. Views made by
     :meth:`subset`, :meth:`split`, :meth:`with_modalities` and :meth:`with_classes` share its index and are cheap.
 
+    A label is one of the tile, or a map of its pixels (``dense``). Labels that are too many for memory stay in their
+    files: the reader gives ``label_shape`` instead of ``labels`` and implements :meth:`_read_label`.
+
     Attributes:
         modalities: what a tile may contain, in the order in which batches hold them.
         grid: patches per tile (rows, columns), the same ground grid for every modality.
         task: what the labels are, or None.
         classes: class names, or target names for regression.
+        label_shape: of the label of a tile: () for a class, (K,), or (H, W) for a map; None without labels.
+        ignore_index: what a map of classes holds where there is no label; a map of a quantity holds NaN there.
     """
 
     def __init__(
@@ -45,11 +51,15 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
         task: Task | None = None,
         classes: Sequence[str] = (),
         labels: Tensor | None = None,
+        label_shape: tuple[int, ...] | None = None,
+        ignore_index: int = -1,
         splits: Mapping[str, Sequence[int] | np.ndarray] | None = None,
     ) -> None:
         """
         Args:
-            labels: (N,) int64 class indices, (N, K) float multi-hot or (N, T) float targets; needed with ``task``.
+            labels: (N,) int64 class indices, (N, K) float multi-hot, (N, T) float targets, or (N, H, W) maps of classes
+                (int64) or of a quantity (float).
+            label_shape: of one label, for a reader that implements :meth:`_read_label`. With ``task`` one of both.
             splits: tile numbers by split name.
 
         Raises:
@@ -57,7 +67,7 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
         """
         if not len(names):
             raise ValueError(f"{type(self).__name__}: no tile found")
-        if (task is None) != (labels is None):
+        if (task is None) != (labels is None and label_shape is None):
             raise ValueError(f"{type(self).__name__}: task {task!r} and labels belong together")
         if labels is not None and len(labels) != len(names):
             raise ValueError(f"{type(self).__name__}: {len(labels)} labels for {len(names)} tiles")
@@ -65,8 +75,11 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
         self.grid = (int(grid[0]), int(grid[1]))
         self.task = task
         self.classes = tuple(classes)
+        self.label_shape = label_shape if labels is None else tuple(labels.shape[1:])
+        self.ignore_index = ignore_index
         self._names = list(names)
         self._labels = labels
+        self._kept_classes: tuple[int, ...] | None = None  # positions of ``classes`` among the reader's own
         self._splits = {k: np.asarray(v, dtype=np.int64) for k, v in (splits or {}).items()}
         self._rows = np.arange(len(names))  # of the reader's own list; views hold some of them
 
@@ -75,6 +88,10 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
     def _read(self, row: int, rng: np.random.Generator | None) -> Tile:
         """Tile ``row`` of the reader's own list with ``self.modalities`` (those observed). ``rng`` is None for the
         evaluation view. Label and place are filled in by the base."""
+        raise NotImplementedError
+
+    def _read_label(self, row: int) -> Tensor:
+        """The label of tile ``row``, of a reader whose labels stay in files. Threads may call it at the same time."""
         raise NotImplementedError
 
     def _place(self, row: int) -> Geo | None:
@@ -102,8 +119,8 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
         tile = self._read(row, None if seed is None else np.random.default_rng((seed, row)))
         for modality in self.modalities:
             _admit(tile, modality, self.grid)
-        if self._labels is not None:
-            tile.label = self._labels[row]
+        if self.task is not None:
+            tile.label = self._label(row)
         tile.geo = tile.geo or self._place(row)
         return tile
 
@@ -116,22 +133,43 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
         """Names that :meth:`split` knows."""
         return tuple(self._splits)
 
+    @property
+    def dense(self) -> bool:
+        """Whether the label of a tile is a map of its pixels, (H, W)."""
+        return self.label_shape is not None and len(self.label_shape) == 2
+
     def labels(self) -> Tensor:
-        """(N,) int64 class indices, (N, K) float multi-hot or (N, T) float targets; reads no imagery.
+        """(N,) int64 class indices, (N, K) float multi-hot, (N, T) float targets or (N, H, W) maps; reads no imagery.
 
         Raises:
             ValueError: the data set has no labels.
         """
-        return self._all_labels()[torch.from_numpy(self._rows)]
-
-    def _all_labels(self) -> Tensor:
-        """Of the reader's own list."""
-        if self._labels is None:
+        if self.task is None:
             raise ValueError(
                 f"{type(self).__name__} of {len(self)} tiles, e.g. {self.names[0]}, has no labels; give the reader a "
                 "label file or variable"
             )
-        return self._labels
+        if self._labels is not None:
+            return self._narrowed(self._labels[torch.from_numpy(self._rows)])
+        with ThreadPoolExecutor() as threads:
+            return torch.stack(list(threads.map(self._label, map(int, self._rows))))
+
+    def _label(self, row: int) -> Tensor:
+        """Of tile ``row`` of the reader's own list, of the classes that the view keeps."""
+        if self._labels is None:
+            return self._narrowed(self._read_label(row)[None])[0]
+        return self._narrowed(self._labels[row : row + 1])[0]
+
+    def _narrowed(self, labels: Tensor) -> Tensor:
+        """Labels (n, ...) of all the reader's classes, as labels of those that the view keeps."""
+        if self._kept_classes is None:
+            return labels
+        if self.task != "multiclass":
+            return labels[:, list(self._kept_classes)]
+        kept = torch.full_like(labels, self.ignore_index)
+        for position, old in enumerate(self._kept_classes):
+            kept[labels == old] = position
+        return kept
 
     def places(self) -> list[Geo | None]:
         """Where each tile lies; reads no imagery."""
@@ -187,28 +225,27 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
     def with_classes(self, names: Sequence[str]) -> TileDataset:
         """The same labels reduced to some classes or targets, in that order.
 
-        Multi-label and regression lose columns; multi-class loses the tiles of the other classes.
+        Multi-label and regression lose columns; multi-class loses the tiles of the other classes, and in maps their
+        pixels become ``ignore_index``.
 
         Raises:
-            ValueError: no labels, or a class that does not exist.
+            ValueError: no labels, a class that does not exist, or a map of a quantity, which has one target only.
         """
-        labels, every = self.labels(), self._all_labels()
         unknown = [name for name in names if name not in self.classes]
         if unknown or not names:
-            raise ValueError(f"with_classes: {unknown or names} not among {', '.join(self.classes)}")
+            raise ValueError(f"with_classes: {unknown or names} not among {', '.join(self.classes) or 'no classes'}")
+        if self.dense and self.task == "regression":
+            raise ValueError(f"with_classes: a map of {self.classes[0]} is one target; nothing can be left out")
         columns = [self.classes.index(name) for name in names]
         view = self
-        if self.task == "multiclass":
-            view = self.subset(torch.isin(labels, torch.tensor(columns)).nonzero().flatten())
+        if self.task == "multiclass" and not self.dense:
+            view = self.subset(torch.isin(self.labels(), torch.tensor(columns)).nonzero().flatten())
         view = copy.copy(view)
         view.classes = tuple(names)
-        if self.task == "multiclass":
-            position = torch.full((len(self.classes),), -1).scatter(
-                0, torch.tensor(columns), torch.arange(len(columns))
-            )
-            view._labels = position[every]
-        else:
-            view._labels = every[:, columns]
+        before = self._kept_classes or range(len(self.classes))
+        view._kept_classes = tuple(before[k] for k in columns)
+        if view.label_shape is not None and len(view.label_shape) == 1:
+            view.label_shape = (len(columns),)
         return view
 
 

@@ -22,14 +22,14 @@ def fraction(dataset: TileDataset, share: float, seed: int = 0) -> list[int]:
     """
     if not 0 < share <= 1:
         raise ValueError(f"fraction: share must be in (0, 1], not {share}; 0.1 is 10 % of the labels")
-    labels = dataset.labels().numpy()
-    if share == 1:
+    if share == 1 and dataset.task is not None:
         return list(range(len(dataset)))
+    labels = dataset.labels().numpy()
     rng = np.random.default_rng(seed)
     if dataset.task == "multilabel":
         return _iterative(labels > 0.5, share, rng)
     if labels.ndim == 3:  # maps
-        labels = np.nanmean(labels, axis=(1, 2)) if dataset.task == "regression" else _most_frequent(labels)
+        labels = _mean_of_maps(labels) if dataset.task == "regression" else _most_frequent(labels, dataset)
     if dataset.task == "regression":
         target = labels.reshape(len(labels), -1)[:, 0]
         edges = np.quantile(target, np.linspace(0, 1, min(10, max(1, round(share * len(target)))) + 1)[1:-1])
@@ -39,8 +39,19 @@ def fraction(dataset: TileDataset, share: float, seed: int = 0) -> list[int]:
     return _per_stratum(strata, share, rng)
 
 
-def _most_frequent(maps: np.ndarray) -> np.ndarray:
-    return np.array([np.bincount(m[m >= 0], minlength=1).argmax() for m in maps])
+def _most_frequent(maps: np.ndarray, dataset: TileDataset) -> np.ndarray:
+    """(N,) the class of most labelled pixels of each map, -1 where there is none."""
+    labelled = maps != dataset.ignore_index
+    votes = np.stack([((maps == k) & labelled).sum(axis=(1, 2)) for k in range(len(dataset.classes))], axis=1)
+    return np.where(votes.any(axis=1), votes.argmax(axis=1), -1)
+
+
+def _mean_of_maps(maps: np.ndarray) -> np.ndarray:
+    """(N,) mean of the labelled pixels of each map; the mean of all maps where there is none."""
+    labelled = ~np.isnan(maps)
+    count = labelled.sum(axis=(1, 2))
+    mean = np.where(labelled, maps, 0).sum(axis=(1, 2)) / np.maximum(count, 1)
+    return np.where(count > 0, mean, mean[count > 0].mean() if (count > 0).any() else 0.0)
 
 
 def _per_stratum(strata: np.ndarray, share: float, rng: np.random.Generator) -> list[int]:
