@@ -1,7 +1,7 @@
 // Patch InfoNCE from half of the symmetric similarity matrix. Plain pointers, no torch.
 //
 // n tokens of D features; s_ij = f_i . f_j / temperature, f the (normalised) tokens.
-//   Z_i = sum of e^s_ij over j in another block,  Y_i = over j on the ring of i with another modality,
+//   Y_i = sum of e^s_ij over j on the ring of i with another modality, Z_i = over these and all j in another block,
 //   loss_i = log Z_i - log Y_i.
 // Both relations are symmetric, so a tile of s serves its rows and its columns: forward N^2 D operations, backward
 // (which forms s again) 3 N^2 D. kernels/infonce/registration.py has the gradient, layout.py the three tables.

@@ -54,19 +54,18 @@ def joined_rows(
     start = sum(sizes[: dist.get_rank(group)])
     anchor = place[start : start + len(tokens)]
     apply: Callable[..., Any] = _Rows.apply  # which torch does not annotate
-    loss, counts, hits = apply(tokens, temperature, (layout, order, anchor, sizes, value, normalize, accuracy, group))
+    flags = normalize, accuracy, exclude == "place"
+    loss, counts, hits = apply(tokens, temperature, (layout, order, anchor, sizes, value, flags, group))
     return loss, counts, hits
 
 
 class _Rows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, temperature: Tensor | None, setting: tuple[Any, ...]) -> tuple[Tensor, ...]:
-        layout, order, anchor, sizes, value, normalize, accuracy, group = setting
+        layout, order, anchor, sizes, value, flags, group = setting
         joined = _gather(tokens, sizes, group)[order]  # (N, D)
         with torch.autocast(tokens.device.type, enabled=False):
-            loss, log_z, log_y, inverse, hits = forward_rows(
-                joined, *layout, anchor, temperature, value, normalize, accuracy
-            )
+            loss, log_z, log_y, inverse, hits = forward_rows(joined, *layout, anchor, temperature, value, *flags)
         ctx.setting = setting
         ctx.save_for_backward(joined, temperature, log_z, log_y, inverse)
         counts = log_z != torch.inf
@@ -76,7 +75,7 @@ class _Rows(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, Tensor | None, None]:
-        layout, order, anchor, sizes, value, normalize, _, group = ctx.setting
+        layout, order, anchor, sizes, value, (normalize, _, _), group = ctx.setting
         joined, temperature, log_z, log_y, inverse = ctx.saved_tensors
         rows = torch.stack([grad, log_z, log_y], 1)  # (R, 3)
         grad, log_z, log_y = _gather(rows, sizes, group)[order].T.contiguous()

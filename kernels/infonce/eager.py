@@ -63,6 +63,9 @@ def backward(
         for j, positive in _positives(rows, modality, ring):
             s_j = s.gather(1, j[:, None])[:, 0]
             w_j = grad[rows] * (s_j - log_y[rows]).exp() + grad[j] * (s_j - log_y[j]).exp()
+            # Of a positive in the row's own block w will not hold the part of the denominators.
+            of_z = grad[rows] * (s_j - log_z[rows]).exp() + grad[j] * (s_j - log_z[j]).exp()
+            w_j = w_j - of_z.masked_fill(block[rows] != block[j], 0.0)
             corrections.append((j[:, None], w_j.masked_fill(~positive, 0.0)[:, None]))
         w = grad[rows, None] * (s - log_z[rows, None]).exp()
         w += grad * s.sub_(log_z).exp_()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..operators import call
 from .checks import check_labels, check_options, dense_mask
-from .layout import Layout, dense_layout, ragged_layout
+from .layout import Layout, dense_layout, dense_order, ragged_layout
 from .registration import forward_rows
 
 __all__ = ["patch_info_nce", "patch_info_nce_ragged"]
@@ -33,7 +33,8 @@ def patch_info_nce(
     included. Row loss = logsumexp(denominator) - logsumexp(positives), similarities divided by ``temperature``.
     (The paper's Eq. 3 lacks the minus sign that its code has; this is the quantity to minimise.)
 
-    Memory beyond inputs and gradients is O(N) for N = M B P tokens: the N x N matrix is never formed.
+    Memory beyond inputs and gradients is O(N) for N = M B P tokens: the N x N matrix is never formed. (``"place"``
+    puts the tokens in the order of their tiles, a copy of them.)
 
     Args:
         tokens: (M, B, P, D) float: M modalities, B tiles, P patches a tile. Under autocast they are cast.
@@ -43,7 +44,9 @@ def patch_info_nce(
             its gradient is zero. An anchor without a positive is left out of the mean.
         exclude: what is left out of an anchor's denominator: ``"tile"`` its modality within its tile (Eq. 3),
             ``"self"`` the anchor alone (with M=2, P=1: NT-Xent), ``"modality"`` all of its modality (with
-            M=2, P=1: CLIP's symmetric loss).
+            M=2, P=1: CLIP's symmetric loss), ``"place"`` its tile in every modality but for its positives:
+            negatives come from other tiles alone, and the loss of one tile is 0. (``MILNCE_easy`` of OmniSat's
+            code leaves the positives out too: where one of its row losses is x, this one is log(1 + e^x).)
         normalize: cosine similarities (a token shorter than 1e-8 has cosine 0 with everything and no
             gradient); otherwise plain dot products.
         reduction: ``"mean"`` over the anchors that have a positive (0 where there is none), ``"sum"``, or
@@ -75,17 +78,21 @@ def patch_info_nce(
     shape = modalities, tiles, patches
     if valid is not None:
         valid = dense_mask(valid, tokens)
-    rows = tokens.flatten(0, 2)
     if group is not None:
         from .distributed import dense_labels, joined_rows
 
         labels = dense_labels(shape, tokens.device, group)
         loss, anchors, hits = joined_rows(
-            rows, *labels, valid, learned, value, exclude, normalize, return_accuracy, group
+            tokens.flatten(0, 2), *labels, valid, learned, value, exclude, normalize, return_accuracy, group
         )
     else:
+        if valid is not None and exclude == "place":
+            valid = dense_order(valid.reshape(shape), exclude)
         layout = dense_layout(shape, exclude, valid, tokens.device)
-        loss, anchors, hits = _rows(rows, layout, learned, value, normalize, return_accuracy)
+        rows = dense_order(tokens, exclude)
+        loss, anchors, hits = _rows(rows, layout, learned, value, normalize, return_accuracy, exclude)
+        if exclude == "place":
+            loss = loss.reshape(tiles, modalities, patches).transpose(0, 1).contiguous()
     return _reduce(loss, anchors, hits, shape, reduction, group, return_accuracy)
 
 
@@ -127,18 +134,25 @@ def patch_info_nce_ragged(
         )
     else:
         order, layout = ragged_layout(modality, tile, patch, exclude, valid)
-        results = _rows(tokens[order], layout, learned, value, normalize, return_accuracy)
+        results = _rows(tokens[order], layout, learned, value, normalize, return_accuracy, exclude)
         place = order.argsort()
         loss, anchors, hits = (x[place] if len(x) else x for x in results)
     return _reduce(loss, anchors, hits, tokens.shape[:1], reduction, group, return_accuracy)
 
 
 def _rows(
-    tokens: Tensor, layout: Layout, temperature: Tensor | None, value: float, normalize: bool, accuracy: bool
+    tokens: Tensor,
+    layout: Layout,
+    temperature: Tensor | None,
+    value: float,
+    normalize: bool,
+    accuracy: bool,
+    exclude: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Row losses (N,), which rows count (N,) and which found their positive (N,) or (0,)."""
     loss, log_z, _, _, hits = call(
         *(forward_rows, tokens.contiguous(), *layout, None, temperature, value, normalize, accuracy),
+        exclude == "place",
     )
     return loss, log_z != torch.inf, hits
 

@@ -82,8 +82,14 @@ def _loss_and_accuracy(
     same_tile = tile[:, None] == tile
     same_patch = patch[:, None] == patch
     myself = torch.eye(len(tokens), dtype=torch.bool, device=tokens.device)
-    excluded = {"tile": same_modality & same_tile, "self": myself, "modality": same_modality}[exclude]
-    positive = observed & same_tile & same_patch & ~same_modality
+    same_place = same_tile & same_patch & ~same_modality
+    excluded = {
+        "tile": same_modality & same_tile,
+        "self": myself,
+        "modality": same_modality,
+        "place": same_tile & ~same_place,
+    }[exclude]
+    positive = observed & same_place
     admissible = observed & ~excluded
 
     anchor = positive.any(1)  # rows without a positive are left out

@@ -7,6 +7,9 @@ similarities) is one symmetric matrix times ``f``, so that a row's gradient need
     dL/df = W f / t,    dL/dt = -1/(2t) sum_i f_i . dL/df_i
 
 Z sums e^s over the denominator, Y over the positives; the forward pass saves their logarithms.
+
+``place`` of the forward operator says that positives lie in their anchor's block (layout.py), where whole tiles are
+excluded, and yet in its denominator. Backends that sum positives apart from all other tokens need not know.
 """
 
 from __future__ import annotations
@@ -44,7 +47,8 @@ def _fake_backward(grad: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
 # Returns loss, log_z and log_y (R,), 0, +inf and +inf in rows without a positive; the inverse norms (N,); and whether
 # the nearest admissible token is a positive, (R,), empty unless asked for.
 forward_rows = define(
-    f"patch_info_nce_forward({_INPUTS}, bool normalize, bool accuracy) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    f"patch_info_nce_forward({_INPUTS}, bool normalize, bool accuracy, bool place) -> "
+    "(Tensor, Tensor, Tensor, Tensor, Tensor)",
     fake=_fake_forward,
 )
 # grad, log_z, log_y (N,) of all tokens, whichever rows are wanted. needs_temperature=False: its gradient may be
@@ -66,7 +70,7 @@ def _with_positive_temperature(*args: Any) -> Inputs:
 
 @implement("patch_info_nce_forward", "eager")
 def _forward_eager(*args: Any) -> tuple[Tensor, ...]:
-    return eager.forward(_with_positive_temperature(*args[:7]), *args[7:])
+    return eager.forward(_with_positive_temperature(*args[:7]), *args[7:9])
 
 
 @implement("patch_info_nce_backward", "eager")
@@ -76,7 +80,7 @@ def _backward_eager(grad: Tensor, *args: Any) -> tuple[Tensor, ...]:
 
 @implement("patch_info_nce_forward", "cpp", refuses=lambda *args: native.refuses(Inputs(*args[:7])))
 def _forward_cpp(*args: Any) -> tuple[Tensor, ...]:
-    return native.forward(_with_positive_temperature(*args[:7]), *args[7:])
+    return native.forward(_with_positive_temperature(*args[:7]), *args[7:9])
 
 
 @implement("patch_info_nce_backward", "cpp", refuses=lambda grad, *args: native.refuses(Inputs(*args[:7])))
@@ -109,7 +113,7 @@ def _backward_triton(grad: Tensor, *args: Any) -> tuple[Tensor, ...]:
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    tokens, modality, block, ring, anchor, temperature, ctx.value, ctx.normalize, _ = inputs
+    tokens, modality, block, ring, anchor, temperature, ctx.value, ctx.normalize, _, _ = inputs
     if anchor is not None:
         raise RuntimeError("patch_info_nce_forward: autograd needs all rows; pass group= to the public function")
     _, log_z, log_y, inverse, _ = output
@@ -119,7 +123,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 def _gradients(ctx: Any, grad: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
     if grad is None:
-        return (None,) * 9
+        return (None,) * 10
     tokens, modality, block, ring, temperature, log_z, log_y, inverse = ctx.saved_tensors
     flags = ctx.normalize, ctx.needs_input_grad[5]
     d_tokens, d_temperature = call(
@@ -127,7 +131,7 @@ def _gradients(ctx: Any, grad: Tensor | None, *_: Tensor | None) -> tuple[Tensor
         *(temperature, ctx.value, log_z, log_y, inverse, *flags),
     )
     d_temperature = d_temperature if flags[1] else None
-    return d_tokens, None, None, None, None, d_temperature, None, None, None
+    return d_tokens, None, None, None, None, d_temperature, None, None, None, None
 
 
 differentiable(forward_rows, save=_save, gradients=_gradients)

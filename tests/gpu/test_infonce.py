@@ -57,19 +57,23 @@ def test_the_batch_of_the_paper(dtype: torch.dtype) -> None:
         assert ours <= 2 * theirs + slack, f"{k}: {ours:.2e}, plain PyTorch {theirs:.2e}"
 
 
+@pytest.mark.parametrize("exclude", ["tile", "place"])
 @pytest.mark.parametrize("temperature", [0.1, 0.02])  # one shift for all rows, and a maximum for each
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("dim", [256, 512])
-def test_a_batch_large_enough_for_half_of_the_tiles(dtype: torch.dtype, temperature: float, dim: int) -> None:
+def test_a_batch_large_enough_for_half_of_the_tiles(
+    dtype: torch.dtype, temperature: float, dim: int, exclude: str
+) -> None:
     """Without accuracy; the temperature is on the device, so that kernels of both kinds are launched."""
     tokens = _tokens(3, 32, 36, dim).to(dtype)
     temperature = torch.tensor(temperature, device="cuda")
+    options = {"temperature": temperature, "exclude": exclude, "reduction": "none"}
     with use_backend("triton"):
-        half, again = (patch_info_nce(tokens, temperature=temperature, reduction="none") for _ in range(2))
-        whole, _ = patch_info_nce(tokens, temperature=temperature, reduction="none", return_accuracy=True)
+        half, again = (patch_info_nce(tokens, **options) for _ in range(2))
+        whole, _ = patch_info_nce(tokens, **options, return_accuracy=True)
     assert torch.equal(half, again)
     torch.testing.assert_close(half, whole, rtol=1e-5, atol=1e-5)
-    want = reference.patch_info_nce(tokens.double(), temperature=temperature.double(), reduction="none")
+    want = reference.patch_info_nce(tokens.double(), **options | {"temperature": temperature.double()})
     assert (half - want).abs().max() < (1e-4 if dtype == torch.float32 else 0.1)
 
 

@@ -34,6 +34,16 @@ CASES = {
     "treesatai": Case((3, 16, 36, 256), (3, 2, 20, 16)),
     "modality": Case((4, 5, 13, 33), (2, 2, 20, 16), {"exclude": "modality"}),
     "self": Case((2, 9, 100, 64), (2, 3, 11, 24), {"exclude": "self", "reduction": "sum"}),
+    "place": Case((3, 11, 36, 256), (3, 2, 17, 16), {"exclude": "place"}),
+    "place, rows": Case((2, 9, 70, 64), (2, 3, 11, 24), {"exclude": "place", "reduction": "none"}),
+    "place, one tile": Case((3, 1, 36, 256), (3, 1, 12, 16), {"exclude": "place"}),
+    "place, running maximum": Case(
+        (3, 9, 25, 300), (2, 3, 7, 16), {"exclude": "place"}, temperature=0.005, missing=0.3
+    ),
+    "place, alike": Case((3, 8, 36, 256), (2, 4, 6, 64), {"exclude": "place"}, alike=10.0, missing=0.1),
+    "place, dot products": Case(
+        (3, 4, 50, 33), (3, 3, 20, 33), {"exclude": "place", "normalize": False}, temperature=1.0, strided=True
+    ),
     "rows": Case((3, 7, 50, 64), (2, 3, 11, 24), {"reduction": "none"}),
     "missing": Case((3, 5, 200, 24), (4, 3, 5, 10), missing=0.3),
     "nothing observed": Case((2, 2, 3, 24), (2, 2, 3, 24), missing=1.0),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fusion.kernels import PatchInfoNCE, patch_info_nce, patch_info_nce_ragged
 from fusion.kernels.infonce import reference
-from fusion.kernels.infonce.layout import dense_layout
+from fusion.kernels.infonce.layout import dense_layout, dense_order
 
 
 def _tokens(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0, alike: float = 1.0) -> Tensor:
@@ -45,7 +45,7 @@ def _agree(tokens: Tensor, temperature: float = 0.1, *, loss: float, gradient: f
         torch.testing.assert_close(g.double(), w, rtol=0, atol=worst, equal_nan=True)
 
 
-EXCLUDE = ["tile", "self", "modality"]
+EXCLUDE = ["tile", "self", "modality", "place"]
 
 
 @pytest.mark.parametrize("exclude", EXCLUDE)
@@ -69,15 +69,18 @@ def test_float32_on_ragged_sizes(backend: str, shape: tuple[int, ...], exclude: 
     _agree(_tokens(*shape, dtype=torch.float32), exclude=exclude, loss=2e-6, gradient=2e-5)
 
 
+@pytest.mark.parametrize("exclude", ["tile", "place"])
 @pytest.mark.parametrize("alike", [1.0, 5.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_errs_at_most_twice_as_much_as_plain_pytorch(backend: str, dtype: torch.dtype, alike: float) -> None:
+def test_errs_at_most_twice_as_much_as_plain_pytorch(
+    backend: str, dtype: torch.dtype, alike: float, exclude: str
+) -> None:
     if (backend, dtype) == ("cpp", torch.float16):
         pytest.skip("the C++ backend leaves float16 to eager")
     tokens = _tokens(3, 6, 36, 64, dtype=dtype, alike=alike)
-    want = _gradients(reference.patch_info_nce, tokens.double(), 0.1)
-    got = _gradients(patch_info_nce, tokens, 0.1)
-    plain = _gradients(reference.patch_info_nce, tokens, 0.1)
+    want = _gradients(reference.patch_info_nce, tokens.double(), 0.1, exclude=exclude)
+    got = _gradients(patch_info_nce, tokens, 0.1, exclude=exclude)
+    plain = _gradients(reference.patch_info_nce, tokens, 0.1, exclude=exclude)
     for k in (0, 2, 3):
         ours, theirs = ((x[k].double() - want[k]).square().mean().sqrt() for x in (got, plain))
         scale = torch.finfo(torch.float32).eps * want[k].square().mean().sqrt()  # plain PyTorch may be right by luck
@@ -86,12 +89,14 @@ def test_errs_at_most_twice_as_much_as_plain_pytorch(backend: str, dtype: torch.
     assert got[2].dtype == dtype
 
 
+@pytest.mark.parametrize("exclude", ["tile", "place"])
 @pytest.mark.parametrize("temperature", [0.005, 0.02, 0.07, 1.0, 10.0])
 @pytest.mark.parametrize("alike", [0.0, 10.0])
-def test_temperatures(backend: str, temperature: float, alike: float) -> None:
+def test_temperatures(backend: str, temperature: float, alike: float, exclude: str) -> None:
     tokens = _tokens(3, 5, 20, 24, dtype=torch.float32, alike=alike)
     # Similarities are divided by the temperature, and with them float32's rounding of the cosines.
-    _agree(tokens, temperature, loss=3e-6 + 3e-7 / temperature, gradient=1e-5 + 5e-6 / temperature)
+    bounds = {"loss": 3e-6 + 3e-7 / temperature, "gradient": 1e-5 + 5e-6 / temperature}
+    _agree(tokens, temperature, exclude=exclude, **bounds)
 
 
 @pytest.mark.parametrize("size", [1e-4, 1.0, 1e4])
@@ -114,7 +119,8 @@ def test_rows_without_positives_are_left_out(backend: str, exclude: str) -> None
     _agree(tokens, valid=valid, exclude=exclude, loss=1e-12, gradient=1e-12)
 
 
-def test_nothing_to_compare_gives_zero(backend: str) -> None:
+@pytest.mark.parametrize("exclude", EXCLUDE)
+def test_nothing_to_compare_gives_zero(backend: str, exclude: str) -> None:
     for tokens, valid in [
         (_tokens(3, 2, 4, 8), torch.zeros(3, 2, dtype=torch.bool)),
         (_tokens(1, 2, 4, 8), None),
@@ -122,19 +128,21 @@ def test_nothing_to_compare_gives_zero(backend: str) -> None:
         (torch.empty(0, 3, 4, 8), None),
     ]:
         tokens = tokens.requires_grad_()
-        loss, accuracy = patch_info_nce(tokens, valid=valid, return_accuracy=True)
+        loss, accuracy = patch_info_nce(tokens, valid=valid, exclude=exclude, return_accuracy=True)
         loss.backward()
         assert loss == 0
         assert accuracy.isnan()
         assert (tokens.grad == 0).all()
 
 
-def test_unobserved_tokens_count_for_nothing_whatever_they_hold(backend: str) -> None:
+@pytest.mark.parametrize("exclude", ["tile", "place"])
+def test_unobserved_tokens_count_for_nothing_whatever_they_hold(backend: str, exclude: str) -> None:
     tokens = _tokens(3, 4, 5, 8, dtype=torch.float32)
     valid = torch.ones(3, 4, 5, dtype=torch.bool)
     valid[0, 1], valid[2, :, 3] = False, False
-    want = _gradients(patch_info_nce, tokens, 0.1, valid=valid)
-    got = _gradients(patch_info_nce, tokens.masked_fill(~valid[..., None], torch.nan), 0.1, valid=valid)
+    options = {"valid": valid, "exclude": exclude}
+    want = _gradients(patch_info_nce, tokens, 0.1, **options)
+    got = _gradients(patch_info_nce, tokens.masked_fill(~valid[..., None], torch.nan), 0.1, **options)
     for g, w in zip(got, want, strict=True):
         assert torch.equal(g, w)
     assert (got[2][~valid] == 0).all()
@@ -185,19 +193,22 @@ def test_ragged_mix(backend: str) -> None:
                 torch.testing.assert_close(g, w, rtol=1e-10, atol=1e-12)
 
 
-def test_strided_and_expanded_input(backend: str) -> None:
+@pytest.mark.parametrize("exclude", ["tile", "place"])
+def test_strided_and_expanded_input(backend: str, exclude: str) -> None:
+    loss = PatchInfoNCE(exclude=exclude, reduction="none")
     tokens = _tokens(3, 4, 5, 8, dtype=torch.float32)
-    want = patch_info_nce(tokens)
-    assert torch.equal(patch_info_nce(tokens.permute(3, 1, 2, 0).contiguous().permute(3, 1, 2, 0)), want)
+    assert torch.equal(loss(tokens.permute(3, 1, 2, 0).contiguous().permute(3, 1, 2, 0)), loss(tokens))
+    assert torch.equal(loss(tokens.transpose(0, 1).contiguous().transpose(0, 1)), loss(tokens))
     one = _tokens(1, 4, 5, 8, dtype=torch.float32)
-    assert torch.equal(patch_info_nce(one.expand(3, -1, -1, -1)), patch_info_nce(one.repeat(3, 1, 1, 1)))
+    assert torch.equal(loss(one.expand(3, -1, -1, -1)), loss(one.repeat(3, 1, 1, 1)))
 
 
+@pytest.mark.parametrize("exclude", ["tile", "place"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-def test_two_runs_give_the_same_bits(backend: str, dtype: torch.dtype) -> None:
+def test_two_runs_give_the_same_bits(backend: str, dtype: torch.dtype, exclude: str) -> None:
     tokens = _tokens(3, 11, 36, 40, dtype=dtype)
     valid = torch.rand(3, 11, generator=torch.Generator().manual_seed(2)) > 0.1
-    first, second = (_gradients(patch_info_nce, tokens, 0.1, valid=valid) for _ in range(2))
+    first, second = (_gradients(patch_info_nce, tokens, 0.1, valid=valid, exclude=exclude) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
@@ -214,60 +225,68 @@ def test_gradcheck(backend: str) -> None:
             assert torch.autograd.gradcheck(loss, (tokens, temperature))
 
 
+@pytest.mark.parametrize("exclude", ["tile", "place"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_opcheck(backend: str, dtype: torch.dtype) -> None:
-    tokens = _tokens(2, 3, 4, 8, dtype=dtype).flatten(0, 2)
-    layout = dense_layout((2, 3, 4), "tile", None, tokens.device)
+def test_opcheck(backend: str, dtype: torch.dtype, exclude: str) -> None:
+    tokens = dense_order(_tokens(2, 3, 4, 8, dtype=dtype), exclude)
+    layout, place = dense_layout((2, 3, 4), exclude, None, tokens.device), exclude == "place"
     op = torch.ops.fusion.patch_info_nce_forward
     for temperature in ((torch.tensor(0.1), 0.0), (torch.tensor(0.1, requires_grad=True), 0.0), (None, 0.1)):
-        torch.library.opcheck(op, (tokens.requires_grad_(), *layout, None, *temperature, True, True))
-    torch.library.opcheck(op, (tokens.detach(), *layout, torch.arange(3), None, 0.1, False, False))
+        torch.library.opcheck(op, (tokens.requires_grad_(), *layout, None, *temperature, True, True, place))
+    torch.library.opcheck(op, (tokens.detach(), *layout, torch.arange(3), None, 0.1, False, False, place))
 
 
-def test_compiles_in_one_graph(backend: str) -> None:
+@pytest.mark.parametrize("exclude", ["tile", "place"])
+def test_compiles_in_one_graph(backend: str, exclude: str) -> None:
     @torch.compile(fullgraph=True, backend="aot_eager", dynamic=True)
     def loss(tokens: Tensor, valid: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
-        return patch_info_nce(tokens, temperature=temperature, valid=valid, return_accuracy=True)
+        return patch_info_nce(tokens, temperature=temperature, valid=valid, exclude=exclude, return_accuracy=True)
 
-    module = torch.compile(PatchInfoNCE(0.2, learn_temperature=True), fullgraph=True, backend="aot_eager")
+    module = PatchInfoNCE(0.2, learn_temperature=True, exclude=exclude)
+    module = torch.compile(module, fullgraph=True, backend="aot_eager")
     for tiles in (3, 5):
         tokens, valid = _tokens(3, tiles, 4, 8), torch.rand(3, tiles) > 0.1
         x, t = tokens.clone().requires_grad_(), torch.tensor(0.1, requires_grad=True)
         value, accuracy = loss(x, valid, t)
         value.backward()
         x_plain, t_plain = tokens.clone().requires_grad_(), torch.tensor(0.1, requires_grad=True)
-        plain = patch_info_nce(x_plain, temperature=t_plain, valid=valid, return_accuracy=True)
+        plain = patch_info_nce(x_plain, temperature=t_plain, valid=valid, exclude=exclude, return_accuracy=True)
         plain[0].backward()
         got = (value.detach(), accuracy, x.grad, t.grad)
         for g, w in zip(got, (plain[0].detach(), plain[1], x_plain.grad, t_plain.grad), strict=True):
             torch.testing.assert_close(g, w)
-        torch.testing.assert_close(module(tokens), reference.patch_info_nce(tokens, temperature=0.2), rtol=1e-6, atol=0)
+        want = reference.patch_info_nce(tokens, temperature=0.2, exclude=exclude)
+        torch.testing.assert_close(module(tokens), want, rtol=1e-6, atol=0)
 
 
-def test_inductor_runs_it() -> None:
+@pytest.mark.parametrize("exclude", ["tile", "place"])
+def test_inductor_runs_it(exclude: str) -> None:
     """The default compiler checks more of an operator than tracing does, such as the alignment of its results."""
     tokens = _tokens(3, 3, 5, 8, dtype=torch.float32).requires_grad_()
-    loss = torch.compile(patch_info_nce, fullgraph=True)(tokens)
+    loss = torch.compile(patch_info_nce, fullgraph=True)(tokens, exclude=exclude)
     loss.backward()
-    torch.testing.assert_close(loss, reference.patch_info_nce(tokens))
+    torch.testing.assert_close(loss, reference.patch_info_nce(tokens, exclude=exclude))
 
 
-def test_ragged_compiles_in_one_graph() -> None:
+@pytest.mark.parametrize("exclude", ["tile", "place"])
+def test_ragged_compiles_in_one_graph(exclude: str) -> None:
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randn(30, 4, generator=generator)
     labels = [torch.randint(0, 3, (30,), generator=generator) for _ in range(3)]
-    loss = torch.compile(patch_info_nce_ragged, fullgraph=True, backend="aot_eager")(tokens, *labels)
-    torch.testing.assert_close(loss, reference.patch_info_nce_ragged(tokens, *labels))
+    compiled = torch.compile(patch_info_nce_ragged, fullgraph=True, backend="aot_eager")
+    want = reference.patch_info_nce_ragged(tokens, *labels, exclude=exclude)
+    torch.testing.assert_close(compiled(tokens, *labels, exclude=exclude), want)
 
 
-def test_autocast_multiplies_in_its_dtype_and_sums_in_float32(backend: str) -> None:
+@pytest.mark.parametrize("exclude", ["tile", "place"])
+def test_autocast_multiplies_in_its_dtype_and_sums_in_float32(backend: str, exclude: str) -> None:
     tokens = _tokens(3, 4, 5, 16, dtype=torch.float32).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
-        loss = patch_info_nce(tokens)
+        loss = patch_info_nce(tokens, exclude=exclude)
     loss.backward()
     assert loss.dtype == torch.float32
     assert tokens.grad.dtype == torch.float32
-    assert torch.equal(loss, patch_info_nce(tokens.bfloat16()))
+    assert torch.equal(loss, patch_info_nce(tokens.bfloat16(), exclude=exclude))
 
 
 def test_module_learns_its_temperature() -> None:

@@ -74,10 +74,10 @@ def _compiled(architecture: int, kind: str, name: str, fixed: bool = True, accur
 
 
 @functools.cache
-def _rows(name: str) -> Resources:
+def _rows(name: str, place: bool = False) -> Resources:
     of_rows = plan.row_constants(FEATURES, True)
     flags = {"NORMALIZE": True, "LEARNED": False, "ANCHORED": False, "ACCURACY": True, "SLOPE": True, "SCALED": True}
-    flags |= {"TIE": 1e-5, "NO_DIRECTION": 1e-8, "BACKWARD": True, "BLOCK_ROWS": 64}
+    flags |= {"PLACE": place, "TIE": 1e-5, "NO_DIRECTION": 1e-8, "BACKWARD": True, "BLOCK_ROWS": 64}
     kernel = {
         "prepare": prepare.prepare_kernel,
         "losses": rows.losses_kernel,
@@ -126,6 +126,10 @@ def test_a_running_maximum_and_accuracy_fit_too(architecture: int, kind: str) ->
 @pytest.mark.parametrize("name", ["prepare", "losses", "gradients"])
 def test_kernels_of_rows_fit(name: str) -> None:
     _rows(name).check(86, stack=0)
+
+
+def test_losses_fit_where_positives_join_the_denominator() -> None:
+    _rows("losses", place=True).check(86, stack=0)
 
 
 def _costs(kind: str, name: str, tokens: int) -> dict[str, float]:

@@ -18,7 +18,10 @@ OPTIONS = [
     {"exclude": "self", "reduction": "sum"},
     {"exclude": "modality", "reduction": "none"},
     {"exclude": "tile", "normalize": False},
+    {"exclude": "place", "reduction": "none"},
 ]
+
+SHARED = ["tile", "place"]  # what is excluded where ranks see the same tiles
 
 
 def _joined(world: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -49,11 +52,13 @@ def _rank(rank: int, world: int, store: str, out: str) -> None:
     results.append(_run(tokens[:, mine], mask, {}, dist.group.WORLD))
 
     labels = torch.arange(3)[:, None].expand(3, 4).flatten(), torch.arange(4).repeat(3)  # modality, patch
-    tile = torch.full((12,), rank // 2)  # ranks 0 and 1 see the same tile
+    tile = torch.arange(4).repeat(3) // 2  # two tiles, which all ranks see
     rows = tokens[:, first].reshape(12, 5).clone().requires_grad_()
-    loss = patch_info_nce_ragged(rows, labels[0], tile, labels[1], group=dist.group.WORLD)
-    loss.backward()
-    results.append([loss.detach(), rows.grad])
+    for exclude in SHARED:
+        rows.grad = None
+        loss = patch_info_nce_ragged(rows, labels[0], tile, labels[1], exclude=exclude, group=dist.group.WORLD)
+        loss.backward()
+        results.append([loss.detach(), rows.grad])
     torch.save(results, Path(out) / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -85,11 +90,14 @@ def test_ranks_share_negatives_and_get_the_joined_gradient(world: int, tmp_path:
 @pytest.mark.parametrize("world", [2])
 def test_ragged_ranks_may_see_the_same_tile(world: int, tmp_path: Path) -> None:
     mp.spawn(_rank, (world, str(tmp_path / "store"), str(tmp_path)), nprocs=world)
-    ranks = [torch.load(tmp_path / f"{rank}.pt")[-1] for rank in range(world)]
+    ranks = [torch.load(tmp_path / f"{rank}.pt")[-len(SHARED) :] for rank in range(world)]
     tokens, _ = _joined(world)
     rows = torch.cat([tokens[:, 0].reshape(12, 5), tokens[:, BATCHES[world][0]].reshape(12, 5)]).requires_grad_()
-    modality = torch.arange(3)[:, None].expand(3, 4).flatten().repeat(2)
-    loss = patch_info_nce_ragged(rows, modality, torch.zeros(24, dtype=torch.int64), torch.arange(4).repeat(6))
-    loss.backward()
-    torch.testing.assert_close(ranks[0][0], loss.detach())
-    torch.testing.assert_close(torch.cat([ranks[0][1], ranks[1][1]]), rows.grad)
+    modality, patch = torch.arange(3)[:, None].expand(3, 4).flatten().repeat(2), torch.arange(4).repeat(6)
+    for exclude, first, second in zip(SHARED, *ranks, strict=True):
+        rows.grad = None
+        loss = patch_info_nce_ragged(rows, modality, patch // 2, patch, exclude=exclude)
+        loss.backward()
+        assert loss > 0
+        torch.testing.assert_close(first[0], loss.detach())
+        torch.testing.assert_close(torch.cat([first[1], second[1]]), rows.grad)

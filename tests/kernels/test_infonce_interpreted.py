@@ -17,7 +17,7 @@ else:
     from fusion.kernels import patch_info_nce, use_backend
     from fusion.kernels.infonce import eager
     from fusion.kernels.infonce.inputs import Inputs
-    from fusion.kernels.infonce.layout import dense_layout
+    from fusion.kernels.infonce.layout import dense_layout, dense_order
     from fusion.kernels.infonce.triton import launch, plan
 
     from .gpu_arithmetic import ALL_PARTS, gpu_arithmetic
@@ -30,6 +30,7 @@ else:
         check(case, dtype, "cpu", small=True)
 
     HARD = ["alike", "dot products", "one direction", "running maximum", "running maximum, missing", "wide tokens"]
+    HARD += ["place, alike", "place, running maximum"]
 
     @pytest.mark.parametrize("case", HARD)
     def test_float32_is_as_exact_by_a_gpus_arithmetic(case: str) -> None:
@@ -40,15 +41,19 @@ else:
     def _forward(case: str, temperature: Tensor | None, value: float) -> tuple[Tensor, ...]:
         """Without accuracy, by the launcher itself."""
         one = CASES[case]
-        tokens = tokens_of(one, one.small, "cpu").float().flatten(0, 2)
+        exclude = one.options.get("exclude", "tile")
+        tokens = dense_order(tokens_of(one, one.small, "cpu").float(), exclude)
         valid = None
         if one.missing:
-            valid = (torch.rand(one.small[:3], generator=torch.Generator().manual_seed(1)) >= one.missing).flatten()
-        layout = dense_layout(one.small[:3], one.options.get("exclude", "tile"), valid, tokens.device)
+            draw = torch.rand(one.small[:3], generator=torch.Generator().manual_seed(1))
+            valid = dense_order(draw >= one.missing, exclude)
+        layout = dense_layout(one.small[:3], exclude, valid, tokens.device)
         inputs = Inputs(tokens, *layout, None, temperature, value)
-        return launch.forward(inputs, one.options.get("normalize", True), False)
+        return launch.forward(inputs, one.options.get("normalize", True), False, exclude == "place")
 
-    @pytest.mark.parametrize("case", ["treesatai", "modality", "self", "missing", "nothing observed", "wide tokens"])
+    HALVED = ["treesatai", "modality", "self", "place", "missing", "place, alike", "nothing observed", "wide tokens"]
+
+    @pytest.mark.parametrize("case", HALVED)
     def test_half_of_the_tiles(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """Losses and what backward needs are those of all tiles, but for the order of sums."""
         value = CASES[case].temperature
@@ -70,14 +75,15 @@ else:
                 patch_info_nce(tokens, temperature=value), patch_info_nce(tokens, temperature=torch.tensor(value))
             )
 
+    @pytest.mark.parametrize("exclude", ["tile", "place"])
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-    def test_chosen_rows_of_a_joined_batch(dtype: torch.dtype) -> None:
+    def test_chosen_rows_of_a_joined_batch(dtype: torch.dtype, exclude: str) -> None:
         """As a rank of a distributed run: some rows, all columns, rows in any order."""
-        tokens = tokens_of(CASES["treesatai"], (3, 3, 8, 16), "cpu").to(dtype).flatten(0, 2)
-        layout = dense_layout((3, 3, 8), "tile", None, tokens.device)
+        tokens = dense_order(tokens_of(CASES["treesatai"], (3, 3, 8, 16), "cpu").to(dtype), exclude)
+        layout = dense_layout((3, 3, 8), exclude, None, tokens.device)
         anchor = torch.randperm(72, generator=torch.Generator().manual_seed(2))[:37]
         forward = Inputs(tokens, *layout, anchor, None, 0.2), True, True
-        got, want = launch.forward(*forward), eager.forward(*forward)
+        got, want = launch.forward(*forward, exclude == "place"), eager.forward(*forward)
         for g, w in zip(got, want, strict=True):
             torch.testing.assert_close(g, w, rtol=1e-5, atol=1e-5)
         _, log_z, log_y, inverse, _ = eager.forward(Inputs(tokens, *layout, None, None, 0.2), True, False)

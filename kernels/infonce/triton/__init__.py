@@ -5,10 +5,10 @@
 
 Three launches each: ``prepare`` (directions, edges of excluded blocks, weights), the tiles, and ``rows`` (sums of
 partial results, positives, back to the tokens). Positives are M - 1 tokens a row: their terms are set right row by row,
-outside the tiles, from what these multiplied. Excluded blocks are contiguous, so only tiles at their edges compare
-labels and tiles inside them are skipped; unobserved tokens and padding vanish through a column's shift of -inf, which
-costs nothing. Column splits fill the chip where there are fewer row blocks than multiprocessors; their partial sums are
-added in a fixed order.
+outside the tiles, from what these multiplied; where a block is a whole tile of patches (``exclude="place"``), they join
+Z there. Excluded blocks are contiguous, so only tiles at their edges compare labels and tiles inside them are skipped;
+unobserved tokens and padding vanish through a column's shift of -inf, which costs nothing. Column splits fill the chip
+where there are fewer row blocks than multiprocessors; their partial sums are added in a fixed order.
 
 S is symmetric. In the forward pass a tile can serve its rows and its columns for a partial sum a column, and half
 of the tiles do (``forward.halved_kernel``, where ``launch`` finds it worth it). In the backward pass it would cost a

@@ -51,7 +51,7 @@ class _Tokens:
         )
 
 
-def forward(x: Inputs, normalize: bool, accuracy: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def forward(x: Inputs, normalize: bool, accuracy: bool, place: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Row losses and what the backward pass needs; see registration.py."""
     tokens, modality, block, ring, anchor, temperature, value = x
     count, dim, rows, anchored = *tokens.shape, x.rows, anchor is not None
@@ -90,7 +90,7 @@ def forward(x: Inputs, normalize: bool, accuracy: bool) -> tuple[Tensor, Tensor,
             *(rows, count, splits, value),
             **tiles.constants(False, FIXED=fixed, NORMALIZE=normalize, ACCURACY=accuracy, LEARNED=learned),
         )
-    flags = {"NORMALIZE": normalize, "ANCHORED": anchored, "ACCURACY": accuracy, "LEARNED": learned}
+    flags = {"NORMALIZE": normalize, "ANCHORED": anchored, "ACCURACY": accuracy, "LEARNED": learned, "PLACE": place}
     losses_kernel[plan.row_grid](
         *(t.high, t.low, t.unit, ring, modality, anchor, t.temperature, m, z, columns, rival, loss, log_z, log_y),
         *(hit.view(torch.int8) if accuracy else loss, rows, splits, column_sums, value),

@@ -68,9 +68,10 @@ def losses_kernel(
     LEARNED: tl.constexpr,
     ANCHORED: tl.constexpr,
     ACCURACY: tl.constexpr,
+    PLACE: tl.constexpr,  # positives are in excluded blocks, so that no tile has added them to Z
     TIE: tl.constexpr,
 ):
-    """loss_i = log Z_i - log Y_i, Z from its partial sums, Y from the positives.
+    """loss_i = log Z_i - log Y_i, Y from the positives, Z from its partial sums and, where PLACE, Y.
 
     2 (M - 1) D operations a row. Reads f of a row and of its M - 1 positives, and a number for every split and column
     sum; writes three or four numbers a row.
@@ -118,9 +119,15 @@ def losses_kernel(
     b_log_y = b_best + tl.log2(b_y)
 
     m_anchor = b_best > float("-inf")
-    # Never below 0: the positives are among the denominator, formed there by another sum.
-    b_loss = (b_log_z - b_log_y) * LN_2
-    b_loss = tl.where(b_loss < 0.0, 0.0, b_loss)  # what is not a number stays none
+    if PLACE:
+        b_ahead = b_log_z - b_log_y  # of the negatives
+        b_loss = tl.maximum(b_ahead, 0.0) + tl.log2(1.0 + tl.exp2(-tl.abs(b_ahead)))
+        b_log_z = b_log_y + b_loss
+        b_loss *= LN_2
+    else:
+        # Never below 0: the positives are among the denominator, formed there by another sum.
+        b_loss = (b_log_z - b_log_y) * LN_2
+        b_loss = tl.where(b_loss < 0.0, 0.0, b_loss)  # what is not a number stays none
     tl.store(p_loss + o_out, tl.where(m_anchor, b_loss, 0.0), mask=m_r)
     tl.store(p_log_z + o_out, tl.where(m_anchor, b_log_z * LN_2, float("inf")), mask=m_r)
     tl.store(p_log_y + o_out, tl.where(m_anchor, b_log_y * LN_2, float("inf")), mask=m_r)
