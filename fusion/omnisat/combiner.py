@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from ..kernels import RelativeAttention, euclidean_buckets
 from ..layers import AttentionBlock, TransformerBlock
+from .config import Positions
 
-__all__ = ["Combiner", "CrossBlock"]
+__all__ = ["Combiner", "CrossBlock", "merged"]
 
 
 class CrossBlock(AttentionBlock):
@@ -26,15 +27,50 @@ class CrossBlock(AttentionBlock):
     The attention has no residual: a query holds nothing of the tile.
     """
 
-    def forward(self, tokens: Tensor, query: Tensor, key_position: Tensor | None, valid: Tensor | None) -> Tensor:
-        """tokens (B, L, D), query (1, S, D) at positions 0..S-1, key_position (L,), valid (B, L) -> (B, S, D)."""
-        attended = self.attention(self.attention_norm(tokens), query=query, key_position=key_position, valid=valid)
+    def forward(
+        self,
+        tokens: Tensor,
+        query: Tensor,
+        key_position: Tensor | None,
+        valid: Tensor | None,
+        query_position: Tensor | None = None,
+    ) -> Tensor:
+        """tokens (B, L, D), query (1, S, D), positions (L,) and (S,), valid (B, L) -> (B, S, D).
+
+        Without ``query_position`` the queries are at positions 0..S-1.
+        """
+        attended = self.attention(
+            self.attention_norm(tokens),
+            query=query,
+            query_position=query_position,
+            key_position=key_position,
+            valid=valid,
+        )
         out = self.collect(attended)
         return out + self.drop_path(self.feed_forward(self.feed_forward_norm(out)))
 
     def collect(self, attended: Tensor) -> Tensor:
         """What follows the attention. No drop-path: nothing of the tile would be left."""
         return self.dropout(attended)
+
+
+def merged(tokens: Tensor, grid: tuple[int, int], scale: int) -> Tensor:
+    """(..., P, D) of ``grid`` patches to (..., P / scale^2, D): the means of ``scale`` x ``scale`` neighbours.
+
+    Raises:
+        ValueError: the grid cannot be cut that way.
+    """
+    rows, columns = grid
+    if scale < 1 or rows % scale or columns % scale:
+        possible = [k for k in range(1, min(grid) + 1) if rows % k == 0 and columns % k == 0]
+        raise ValueError(
+            f"OmniSat: patch_scale {scale} does not divide a tile of {rows} x {columns} patches; "
+            f"{', '.join(map(str, possible))} do"
+        )
+    if scale == 1:
+        return tokens
+    blocks = tokens.unflatten(-2, (rows // scale, scale, columns // scale, scale))  # (..., R, k, C, k, D)
+    return blocks.mean((-2, -4)).flatten(-3, -2)
 
 
 class Combiner(nn.Module):
@@ -48,6 +84,9 @@ class Combiner(nn.Module):
         dim, depth, heads, mlp_dim: token width, self-attention blocks, heads, hidden width of the feed-forwards.
         dropout, attention_dropout: of branches and of attention weights.
         drop_path: of the last self-attention block, growing linearly from 0 in the first.
+        positions: ``"relative"`` (the paper); ``"absolute"``: learned vectors of the patches are added to tokens and
+            queries instead (table A-1); ``"none"``: the self-attention knows no place. The queries still do: without
+            one they would be copies of each other, and so would be the encodings of all patches.
     """
 
     def __init__(
@@ -61,20 +100,32 @@ class Combiner(nn.Module):
         dropout: float = 0.2,
         attention_dropout: float = 0.2,
         drop_path: float = 0.2,
+        positions: Positions = "relative",
     ) -> None:
         super().__init__()
-        bucket = euclidean_buckets(*grid, extra=1)  # (1+P, 1+P)
+        self.grid = grid
+        near = euclidean_buckets(*grid, extra=1)  # (1+P, 1+P)
+        alike = torch.zeros_like(near)  # one bucket: a bias that all keys share, which the softmax does not see
         self.summary = nn.Parameter(torch.empty(1, 1, dim).normal_(0, 0.02))
         self.query = nn.Parameter(torch.empty(1, 1, dim))
+        inner = near if positions == "relative" else alike
         self.blocks = nn.ModuleList(
             TransformerBlock(
-                RelativeAttention(dim, heads, bucket, dropout=attention_dropout), dim, mlp_dim, dropout, rate
+                RelativeAttention(dim, heads, inner, dropout=attention_dropout), dim, mlp_dim, dropout, rate
             )
             for rate in torch.linspace(0, drop_path, depth).tolist()
         )
-        cross = RelativeAttention(dim, heads, bucket, cross=True, dropout=attention_dropout)
+        outer = alike if positions == "absolute" else near
+        cross = RelativeAttention(dim, heads, outer, cross=True, dropout=attention_dropout)
         self.cross = CrossBlock(cross, dim, mlp_dim, dropout, drop_path)
-        self._look_at_own_patch(own=int(bucket[1, 1]), others=len(bucket) - 1)
+        if positions == "absolute":
+            self.place = nn.Parameter(torch.empty(1, len(near), dim).normal_(0, 0.02))  # summary, then P patches
+            self.query_place = nn.Parameter(torch.empty(1, len(near), dim).normal_(0, 0.02))
+            nn.init.normal_(self.query, 0, 0.02)
+        else:
+            self._look_at_own_patch(own=int(near[1, 1]), others=len(near) - 1)
+        for attention in (module for module in self.modules() if isinstance(module, RelativeAttention)):
+            attention.table.requires_grad_(attention.table.shape[-1] > 1)
         self._positions: dict[tuple[int, int, torch.device], Tensor] = {}
 
     @torch.no_grad()
@@ -90,25 +141,51 @@ class Combiner(nn.Module):
         bias = math.log(others) * math.sqrt(len(direction))  # the op divides by sqrt(D/H)
         attention.table[..., own] = direction * bias / direction.square().sum()
 
-    def forward(self, tokens: Tensor, valid: Tensor) -> Tensor:
-        """tokens (B, M, P, D), valid (B, M) bool -> (B, 1+P, D), the tile's summary first.
+    def forward(self, tokens: Tensor, valid: Tensor, *, scale: int = 1, every_patch: bool = False) -> Tensor:
+        """Combines the tokens of B tiles; those that are not valid are never attended to.
 
-        Tokens of a modality that a tile does not have are never attended to.
+        Args:
+            tokens: (B, M, P', D), P' = P / scale^2 tokens of each modality (:func:`merged`).
+            valid: (B, M) or (B, M, P') bool.
+            scale: patches per side that a token stands for.
+            every_patch: encode each of the P patches, also where a token stands for several.
+
+        Returns:
+            (B, 1+P', D), or (B, 1+P, D) with ``every_patch``; the tile's summary first.
         """
         batch, modalities, patches, dim = tokens.shape
-        position = self.positions(modalities, patches, tokens.device)
-        valid = F.pad(valid.repeat_interleave(patches, dim=1), (1, 0), value=True)  # (B, 1 + M*P)
-        x = torch.cat((self.summary.expand(batch, -1, -1).to(tokens.dtype), tokens.flatten(1, 2)), dim=1)
+        position = self.positions(modalities, scale, tokens.device)  # (1 + M*P',)
+        if valid.ndim == 2:
+            valid = valid[..., None].expand(-1, -1, patches)
+        valid = F.pad(valid.flatten(1), (1, 0), value=True)  # (B, 1 + M*P')
+        query_scale = 1 if every_patch else scale
+        query_position = self.positions(1, query_scale, tokens.device)  # (1 + Q,)
+        query = self.query.expand(1, len(query_position), dim)  # the same vector everywhere
+        summary: Tensor = self.summary
+        if hasattr(self, "place"):
+            tokens = tokens + self._places(self.place, scale)[:, None, 1:]
+            summary = summary + self.place[:, :1]
+            query = query + self._places(self.query_place, query_scale)
+        x = torch.cat((summary.expand(batch, -1, -1).to(tokens.dtype), tokens.flatten(1, 2)), dim=1)
         for block in self.blocks:
             x = block(x, key_position=position, valid=valid)
-        query = self.query.expand(1, 1 + patches, dim)
-        return self.cross(x, query, position, valid)
+        return self.cross(x, query, position, valid, None if query_scale == 1 else query_position)
 
-    def positions(self, modalities: int, patches: int, device: torch.device) -> Tensor:
-        """(1 + M*P,): 0, 1..P, 1..P, ... Kept, so that the op checks each such tensor only once."""
-        key = (modalities, patches, device)
+    def _places(self, place: Tensor, scale: int) -> Tensor:
+        """(1, 1+P, D) of every patch to (1, 1+P', D) of what tokens stand for."""
+        return torch.cat((place[:, :1], merged(place[:, 1:], self.grid, scale)), dim=1)
+
+    def positions(self, modalities: int, scale: int, device: torch.device) -> Tensor:
+        """(1 + M*P',): 0, then for every modality the patch in the middle of what each token stands for, from 1.
+
+        Kept, so that the op checks each such tensor only once.
+        """
+        key = (modalities, scale, device)
         if key not in self._positions:
+            rows, columns = self.grid
+            middle = (scale - 1) // 2
             with torch.inference_mode(False):  # the first call may be an evaluation, the next one training
-                place = torch.arange(1, patches + 1, device=device).repeat(modalities)
+                number = torch.arange(1, rows * columns + 1, device=device).view(rows, columns)
+                place = number[middle::scale, middle::scale].flatten().repeat(modalities)
                 self._positions[key] = F.pad(place, (1, 0))
         return self._positions[key]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from ..layers.config import TileModelConfig
 from ..settings import renamed
 
-__all__ = ["PRESETS", "OmniSatConfig"]
+__all__ = ["PRESETS", "OmniSatConfig", "Positions"]
+
+Positions = Literal["relative", "absolute", "none"]
 
 # Sizes only. "paper" is 3.4 of the paper and what its code adds; "tiny" trains on two CPU cores in minutes.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -53,6 +55,7 @@ class OmniSatConfig(TileModelConfig):
         series_heads, series_key_dim, series_widths, series_mlp_dim: of the series encoder, see
             :class:`~fusion.omnisat.series.SeriesEncoder`.
         period: base of the day encoding in days.
+        positions: how tokens know their place, see :class:`~fusion.omnisat.combiner.Combiner`.
         recompute: the image encoder keeps less for the backward pass and computes a little more.
     """
 
@@ -67,6 +70,7 @@ class OmniSatConfig(TileModelConfig):
     series_widths: tuple[int, ...] = (32, 128)
     series_mlp_dim: int = 512
     period: float = 367.0
+    positions: Positions = "relative"
     recompute: bool = False
 
     sizes = PRESETS
@@ -80,5 +84,9 @@ class OmniSatConfig(TileModelConfig):
         for size, heads in (("heads", self.heads), ("series_heads", self.series_heads)):
             if self.dim % (2 * heads):
                 raise ValueError(f"OmniSatConfig: dim={self.dim} is not a multiple of 2 * {size}={heads}")
+        if self.positions not in get_args(Positions):
+            raise ValueError(
+                f"OmniSatConfig: positions is one of {', '.join(get_args(Positions))}, not {self.positions!r}"
+            )
         if self.dim % 4:
             raise ValueError(f"OmniSatConfig: dim={self.dim} is not a multiple of 4 (the image encoder's groups)")

@@ -6,6 +6,7 @@ encoder and gets its pooling positions (as SegNet does), so that the token need 
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
 
 import torch
@@ -84,42 +85,64 @@ class ImageEncoder(nn.Module):
             self.blocks.append(ResidualBlock(dim, groups, kernel=1))
         to_channels_last(self)
 
-    def forward(self, patches: Tensor, valid: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
-        """patches (N, C, s, s), valid (N,) -> tokens (N, D), pooling positions [(N, D, h, w) int16, ...]."""
+    def forward(
+        self, patches: Tensor, valid: Tensor | None = None, maps: list[Tensor] | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """patches (N, C, s, s), valid (N,) -> tokens (N, D), pooling positions [(N, D, h, w) int16, ...].
+
+        A list given as ``maps`` gets what each pooling is given, coarse to fine (N, D, side, side).
+        """
         weight = self.stem.conv.weight
         patches = patches.contiguous(memory_format=layout(weight))
         folded = self.stem.folded(patches, valid)
         parts = [
-            self._slice(patches[part], folded)
+            self._slice(patches[part], folded, keep=maps is not None)
             for part in patch_slices(len(patches), self.map_bytes, patches.device, chained=True)
         ]
-        tokens, indices = zip(*parts, strict=True)
+        tokens, indices, kept = zip(*parts, strict=True)
+        if maps is not None:
+            maps.extend(torch.cat(level) for level in reversed(list(zip(*kept, strict=True))))
         return torch.cat(tokens), [torch.cat(level) for level in zip(*indices, strict=True)]
 
-    def _slice(self, patches: Tensor, folded: tuple[Tensor, Tensor] | None) -> tuple[Tensor, list[Tensor]]:
+    def _slice(
+        self, patches: Tensor, folded: tuple[Tensor, Tensor] | None, keep: bool
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         x, index = self.stem(patches, folded)
-        indices = [] if index is None else [index]
+        indices, maps = [] if index is None else [index], []
         for block in self.blocks:
             if self.recompute and torch.is_grad_enabled():
                 x = checkpoint(block, x, use_reentrant=False, context_fn=_keep_convolutions)
             else:
                 x = block(x)
             if x.shape[-1] > 1:
+                if keep:
+                    maps.append(x)
                 x, index = max_pool(x)
                 indices.append(index)
-        return x.flatten(1), indices
+        return x.flatten(1), indices, maps
 
 
 class ImageDecoder(nn.Module):
-    """Tokens and pooling positions to image patches; linear in the token, as published."""
+    """Tokens and pooling positions to image patches; linear in the token, as published.
 
-    def __init__(self, channels: int, patch_size: int, dim: int = 256) -> None:
+    Args:
+        channels, patch_size: of a patch, in bands and pixels.
+        dim: token width.
+        bypass: whether maps are put back where the encoder's pooling took them from. Without, transposed convolutions
+            of stride 2 take their place, and the token has to say where things are (an ablation of the paper).
+    """
+
+    def __init__(self, channels: int, patch_size: int, dim: int = 256, *, bypass: bool = True) -> None:
         super().__init__()
         stride, sides = pyramid(patch_size)
         self.channels, self.patch_size = channels, patch_size
         self.sides = sides[-2::-1]  # map sides from the token up, e.g. 3, 6, 12, 25
         last = (stride, patch_size - (sides[0] - 1) * stride - 1)  # stride and output padding to patch_size
-        self.convolutions = nn.ModuleList(UnpoolConvolution(dim) for _ in self.sides[1:])
+        if bypass:
+            self.convolutions = nn.ModuleList(UnpoolConvolution(dim) for _ in self.sides[1:])
+        else:
+            self.convolutions = nn.ModuleList(_upsampling(dim, *pair) for pair in itertools.pairwise([1, *self.sides]))
+        self.bypass = bypass
         self.convolutions.append(UnpoolProjection(dim, channels, *last))
         to_channels_last(self)
 
@@ -133,7 +156,18 @@ class ImageDecoder(nn.Module):
         parts = []
         for part in patch_slices(len(tokens), bytes_per_patch, tokens.device, chained=True):
             x = tokens[part, :, None, None]
+            if not self.bypass:
+                for convolution in self.convolutions[:-1]:
+                    x = convolution(x)
+                parts.append(self.convolutions[-1](x, None, self.sides[-1]))
+                continue
             for convolution, index, side in zip(self.convolutions, indices[::-1], self.sides, strict=True):
                 x = convolution(x, index[part], side)
             parts.append(x)
         return torch.cat(parts)
+
+
+def _upsampling(dim: int, side: int, larger: int) -> nn.ConvTranspose2d:
+    """From side to larger = 2 side or 2 side + 1."""
+    even = larger == 2 * side
+    return nn.ConvTranspose2d(dim, dim, 4 if even else 3, stride=2, padding=int(even), bias=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +11,10 @@ from ..data.modality import Modality
 from ..data.tiles import TileBatch
 from ..layers import Encoding
 from ..layers.statistics import band_statistics
-from .combiner import Combiner
+from .combiner import Combiner, merged
 from .config import OmniSatConfig
 from .image import ImageEncoder, patchify_image
+from .pyramid import level_maps, levels
 from .series import SeriesEncoder, patchify_series
 
 __all__ = ["Encoding", "OmniSat", "Tokens"]
@@ -30,6 +31,7 @@ class Tokens:
         patches: by modality, the standardised input: (B*P, C, s, s) for images, (B, P, L, C*s*s) for series.
         indices: images, the pooling positions of all B*P patches.
         attention: series, (B, L).
+        maps: images, what the encoder has before each pooling, coarse to fine (B*P, D, side, side); if asked for.
     """
 
     names: tuple[str, ...]
@@ -38,6 +40,7 @@ class Tokens:
     patches: dict[str, Tensor]
     indices: dict[str, list[Tensor]]
     attention: dict[str, Tensor]
+    maps: dict[str, list[Tensor]] = field(default_factory=dict)
 
 
 class OmniSat(nn.Module):
@@ -61,23 +64,30 @@ class OmniSat(nn.Module):
             dropout=config.dropout,
             attention_dropout=config.dropout,
             drop_path=config.drop_path,
+            positions=config.positions,
         )
         for modality in config.modalities:
             mean, std = band_statistics(modality)
             self.register_buffer(f"mean_{modality.name}", mean, persistent=False)
             self.register_buffer(f"std_{modality.name}", std, persistent=False)
 
-    def forward(self, batch: TileBatch) -> Encoding:
+    def forward(self, batch: TileBatch, *, patch_scale: int = 1) -> Encoding:
         """Encodes B tiles.
 
+        Args:
+            patch_scale: encode patches of so many of the model's patches per side, (B, P / patch_scale^2, D). The
+                combiner then has that much fewer tokens, each the mean of its patches' tokens.
+
         Raises:
-            ValueError: a modality the model does not have, or values whose bands or size do not fit.
+            ValueError: a modality the model does not have, values whose bands or size do not fit, or a scale that does
+                not divide the grid.
         """
         tokens = self.encode(batch)
-        return self.combine(tokens.tokens, tokens.valid)
+        coarse = merged(tokens.tokens, self.config.grid, patch_scale)
+        return self.combine(coarse, tokens.valid, patch_scale=patch_scale)
 
-    def encode(self, batch: TileBatch) -> Tokens:
-        """Runs the encoder of every modality of the batch."""
+    def encode(self, batch: TileBatch, *, maps: bool = False) -> Tokens:
+        """Runs the encoder of every modality of the batch; ``maps`` keeps those of the image encoders."""
         names = tuple(m.name for m in self.config.modalities if m.name in batch.values)
         for name in batch.values:
             self.config.modality(name)  # refuses unknown ones
@@ -91,7 +101,10 @@ class OmniSat(nn.Module):
             if modality.kind == "image":
                 patches = patchify_image(values, modality.patch_size)  # (B*P, C, s, s)
                 per_patch = valid.repeat_interleave(self.config.patches)
-                flat, out.indices[name] = encoder(patches, per_patch)
+                kept: list[Tensor] | None = [] if maps else None
+                flat, out.indices[name] = encoder(patches, per_patch, maps=kept)
+                if kept is not None:
+                    out.maps[name] = kept
                 tokens.append(flat.view(len(values), self.config.patches, -1))
             else:
                 patches = patchify_series(values, modality.patch_size)  # (B, P, L, C*s*s)
@@ -101,10 +114,29 @@ class OmniSat(nn.Module):
         out.tokens = torch.stack(tokens)  # (M, B, P, D)
         return out
 
-    def combine(self, tokens: Tensor, valid: Tensor) -> Encoding:
-        """tokens (M, B, P, D), valid (M, B) bool -> the encoding of B tiles."""
-        combined = self.combiner(tokens.transpose(0, 1), valid.T)  # (B, 1+P, D)
+    def combine(self, tokens: Tensor, valid: Tensor, *, patch_scale: int = 1, every_patch: bool = False) -> Encoding:
+        """tokens (M, B, P', D), valid (M, B) or (M, B, P') bool -> the encoding of B tiles.
+
+        Args:
+            patch_scale: patches per side that a token stands for, P' = P / patch_scale^2.
+            every_patch: encode each of the P patches all the same.
+        """
+        combined = self.combiner(
+            tokens.transpose(0, 1), valid.transpose(0, 1), scale=patch_scale, every_patch=every_patch
+        )  # (B, 1 + P' or P, D)
         return Encoding(combined[:, 0], combined[:, 1:])
+
+    @property
+    def pyramid_channels(self) -> tuple[int, ...]:
+        """Channels of the maps of :meth:`pyramid`."""
+        return (self.config.dim, *(level.channels for level in levels(self.config)))
+
+    def pyramid(self, batch: TileBatch) -> list[Tensor]:
+        """Maps of B tiles, coarse to fine, (B, C, h, w): the encodings of the patches, then what the encoders know
+        of their inside (:mod:`fusion.omnisat.pyramid`)."""
+        seen = self.encode(batch, maps=True)
+        patches = self.combine(seen.tokens, seen.valid).patches  # (B, P, D)
+        return [patches.transpose(1, 2).unflatten(2, self.config.grid), *level_maps(self.config, seen)]
 
     def _standardised(self, batch: TileBatch, modality: Modality) -> Tensor:
         """(value - mean) / std per band, 0 where not valid."""

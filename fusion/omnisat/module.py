@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,8 +12,9 @@ from ..data.tiles import TileBatch
 from ..layers.schedules import plateau
 from ..training.pretraining import Pretraining
 from .config import OmniSatConfig
+from .masking import MaskedTokens, Masking
 from .model import OmniSat
-from .objectives import PretrainingObjective, Targets
+from .objectives import Exclude, PretrainingObjective, Targets
 
 __all__ = ["OmniSatPretraining"]
 
@@ -27,7 +29,8 @@ class OmniSatPretraining(Pretraining[OmniSat, PretrainingObjective]):
     Args:
         config: of the model, or its :meth:`~OmniSatConfig.to_dict`.
         lr, patience, factor: of Adam and of ReduceLROnPlateau.
-        mask_ratio, contrastive_weight, reconstruction_weight, temperature, targets, share_negatives: see
+        mask_ratio, masking, masked_tokens, contrastive_weight, reconstruction_weight, exclude, temperature, date_share,
+            index_bypass, patch_scales, targets, share_negatives: see
             :class:`~fusion.omnisat.objectives.PretrainingObjective`.
     """
 
@@ -43,6 +46,12 @@ class OmniSatPretraining(Pretraining[OmniSat, PretrainingObjective]):
         patience: int = 10,
         factor: float = 0.1,
         share_negatives: bool = True,
+        masking: Masking = "token",
+        masked_tokens: MaskedTokens = "replace",
+        exclude: Exclude = "tile",
+        date_share: float = 0.25,
+        index_bypass: bool = True,
+        patch_scales: Sequence[int] = (1,),
     ) -> None:
         if isinstance(config, dict):
             config = OmniSatConfig.from_dict(config)
@@ -54,6 +63,12 @@ class OmniSatPretraining(Pretraining[OmniSat, PretrainingObjective]):
             reconstruction_weight=reconstruction_weight,
             temperature=temperature,
             targets=targets,
+            masking=masking,
+            masked_tokens=masked_tokens,
+            exclude=exclude,
+            date_share=date_share,
+            index_bypass=index_bypass,
+            patch_scales=patch_scales,
             share_negatives=share_negatives,
         )
 

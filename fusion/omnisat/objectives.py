@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.distributed as dist
@@ -17,26 +18,14 @@ from ..kernels.infonce.distributed import joined_sum
 from ..layers import masked_mean
 from .config import OmniSatConfig
 from .image import ImageDecoder
-from .model import OmniSat, Tokens
+from .masking import MaskedTokens, Masking, draw_masked
+from .model import OmniSat, Tokens, merged
 from .series import SeriesDecoder, select_dates
 
-__all__ = ["Losses", "PretrainingObjective", "draw_masked", "patch_standardised"]
+__all__ = ["Exclude", "Losses", "PretrainingObjective", "Targets", "draw_masked", "patch_standardised"]
 
 Targets = Literal["modality", "instance"]
-
-
-def draw_masked(
-    tiles: int, modalities: int, patches: int, ratio: float, generator: torch.Generator | None = None
-) -> Tensor:
-    """(M, B, P) bool: which tokens to hide, ``ratio`` of the M*P tokens of each tile, drawn jointly; never all.
-
-    Drawn on the CPU, so that the numbers of masked patches are known without waiting for a GPU.
-    """
-    tokens = modalities * patches
-    order = torch.rand(tiles, tokens, generator=generator).argsort(1)
-    hidden = torch.ones(tiles, tokens, dtype=torch.bool)
-    hidden.scatter_(1, order[:, : max(1, int((1 - ratio) * tokens))], False)
-    return hidden.view(tiles, modalities, patches).transpose(0, 1)
+Exclude = Literal["tile", "self", "modality", "place"]
 
 
 def patch_standardised(values: Tensor, dims: tuple[int, ...]) -> Tensor:
@@ -78,10 +67,19 @@ class PretrainingObjective(nn.Module):
 
     Args:
         config: of the model.
-        contrastive_weight, reconstruction_weight: of the two terms.
-        mask_ratio: share of a tile's tokens that are hidden from the combiner.
+        contrastive_weight, reconstruction_weight: of the two terms; one that is 0 is not computed.
+        mask_ratio: share of a tile's tokens that are masked.
+        masking: ``"token"``: any tokens of the tile, drawn jointly; ``"modality"``: whole modalities.
+        masked_tokens: ``"replace"``: a learned token takes the place of a masked one; ``"drop"``: the combiner does
+            not see masked tokens at all.
+        exclude: what a token is not compared with, see :func:`fusion.kernels.patch_info_nce`: ``"tile"`` (Eq. 3),
+            ``"self"`` (naive), ``"modality"`` (no negatives within a modality), ``"place"`` (the tile in every
+            modality).
         temperature: of the contrastive loss.
-        date_share: of a tile's valid dates that are reconstructed.
+        date_share: of a tile's valid dates that are reconstructed, those with the most attention; 1: no filtering.
+        index_bypass: whether image decoders get the encoders' pooling positions.
+        patch_scales: training draws one of these at each step: tokens then stand for so many patches per side, and
+            the model can encode larger patches in use. Validation takes the first.
         targets: ``"modality"``: values standardised per band, as the encoders see them. ``"instance"``: above.
         share_negatives: train several processes (``torch.distributed``) on the losses of their joined batch: a
             token is compared with those of all of them, and averaging the processes' gradients, as
@@ -97,44 +95,100 @@ class PretrainingObjective(nn.Module):
         contrastive_weight: float = 1.0,
         reconstruction_weight: float = 1.0,
         mask_ratio: float = 0.75,
+        masking: Masking = "token",
+        masked_tokens: MaskedTokens = "replace",
+        exclude: Exclude = "tile",
         temperature: float = 0.1,
         date_share: float = 0.25,
+        index_bypass: bool = True,
+        patch_scales: Sequence[int] = (1,),
         targets: Targets = "modality",
         share_negatives: bool = True,
     ) -> None:
         super().__init__()
         if not 0 < mask_ratio < 1:
             raise ValueError(f"PretrainingObjective: mask_ratio must lie between 0 and 1, not {mask_ratio}")
-        if targets not in ("modality", "instance"):
-            raise ValueError(f"PretrainingObjective: targets is 'modality' or 'instance', not {targets!r}")
+        if not 0 < date_share <= 1:
+            raise ValueError(f"PretrainingObjective: date_share must lie in (0, 1], not {date_share}")
+        if contrastive_weight <= 0 and reconstruction_weight <= 0:
+            raise ValueError(
+                "PretrainingObjective: one of contrastive_weight and reconstruction_weight must be positive"
+            )
+        for name, value, kind in (
+            ("targets", targets, Targets),
+            ("masking", masking, Masking),
+            ("masked_tokens", masked_tokens, MaskedTokens),
+            ("exclude", exclude, Exclude),
+        ):
+            if value not in get_args(kind):
+                known = " or ".join(map(repr, get_args(kind)))
+                raise ValueError(f"PretrainingObjective: {name} is {known}, not {value!r}")
+        if masking == "modality" and len(config.modalities) < 2:
+            raise ValueError(
+                "PretrainingObjective: masking='modality' needs two modalities at least, the model has one"
+            )
+        for scale in patch_scales:
+            merged(torch.empty(config.patches, 1), config.grid, scale)  # refuses one that does not divide the grid
+        if not patch_scales:
+            raise ValueError("PretrainingObjective: patch_scales is empty; (1,) trains on the model's own patches")
         self.contrastive_weight, self.reconstruction_weight = contrastive_weight, reconstruction_weight
-        self.mask_ratio, self.temperature = mask_ratio, temperature
+        self.mask_ratio, self.masking, self.masked_tokens = mask_ratio, masking, masked_tokens
+        self.exclude, self.temperature = exclude, temperature
         self.date_share, self.targets, self.share_negatives = date_share, targets, share_negatives
+        self.grid, self.patch_scales = config.grid, tuple(patch_scales)
         self.mask_token = nn.Parameter(torch.empty(config.dim).normal_(0, 0.02))
-        self.decoders = nn.ModuleDict({m.name: _decoder(m, config) for m in config.modalities})
+        self.decoders = nn.ModuleDict({m.name: _decoder(m, config, index_bypass) for m in config.modalities})
 
     def forward(self, model: OmniSat, batch: TileBatch, generator: torch.Generator | None = None) -> Losses:
         """One step's losses. ``generator`` (CPU) makes the masking reproducible."""
         seen = model.encode(batch)
-        modalities, tiles, patches, _ = seen.tokens.shape
-        masked = draw_masked(tiles, modalities, patches, self.mask_ratio, generator)  # (M, B, P), on the CPU
-        hidden = masked.to(seen.tokens.device, non_blocking=True)[..., None]
-        tokens = torch.where(hidden, self.mask_token.to(seen.tokens.dtype), seen.tokens)
-        encodings = model.combine(tokens, seen.valid).patches  # (B, P, D)
-
-        errors = {}
-        for m, name in enumerate(seen.names):
-            rows = masked[m].flatten().nonzero()[:, 0].to(encodings.device, non_blocking=True)  # (R,) in B*P
-            errors[name] = self._errors(name, encodings, rows, seen, batch)  # each (R,): error, counts
-        error, counted = (torch.cat(parts) for parts in zip(*errors.values(), strict=True))
         group = self._group()
-        reconstruction = masked_mean(error, counted) if group is None else _joined_mean(error, counted, group)
-        contrastive, retrieval = self.contrast(seen)
+        zero = seen.tokens.new_zeros((), dtype=torch.float32)
+        reconstruction, errors = zero, {}
+        if self.reconstruction_weight > 0:
+            errors = self.reconstruct(model, seen, batch, generator)  # each (R,): error, counts
+            error, counted = (torch.cat(parts) for parts in zip(*errors.values(), strict=True))
+            reconstruction = masked_mean(error, counted) if group is None else _joined_mean(error, counted, group)
+        contrastive, retrieval = self.contrast(seen) if self.contrastive_weight > 0 else (zero, None)
         total = self.contrastive_weight * contrastive + self.reconstruction_weight * reconstruction
         if group is not None:  # gradients add up to that of the joined batch, but will be averaged
             total = total + (dist.get_world_size(group) - 1) * (total - total.detach())
         by_modality = {name: masked_mean(*pair).detach() for name, pair in errors.items()}
         return Losses(total, contrastive, reconstruction, retrieval, by_modality)
+
+    def reconstruct(
+        self, model: OmniSat, seen: Tokens, batch: TileBatch, generator: torch.Generator | None
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """Of every modality the error of each masked patch, and whether it counts: (R,), (R,) bool."""
+        scale = self._scale(generator)
+        tokens = merged(seen.tokens, self.grid, scale)  # (M, B, P', D)
+        modalities, tiles, places, _ = tokens.shape
+        there = seen.valid.cpu() if self.masking == "modality" else None  # waits for a GPU
+        masked = draw_masked(tiles, modalities, places, self.mask_ratio, generator, self.masking, there)
+        hidden = masked.to(tokens.device, non_blocking=True)  # (M, B, P')
+        valid = seen.valid
+        if self.masked_tokens == "drop":
+            valid = valid[..., None] & ~hidden
+        else:
+            tokens = torch.where(hidden[..., None], self.mask_token.to(tokens.dtype), tokens)
+        encodings = model.combine(tokens, valid, patch_scale=scale, every_patch=True).patches  # (B, P, D)
+        masked = self._by_patch(masked, scale)  # (M, B, P)
+        errors = {}
+        for m, name in enumerate(seen.names):
+            rows = masked[m].flatten().nonzero()[:, 0].to(encodings.device, non_blocking=True)  # (R,) in B*P
+            errors[name] = self._errors(name, encodings, rows, seen, batch)
+        return errors
+
+    def _scale(self, generator: torch.Generator | None) -> int:
+        if not self.training or len(self.patch_scales) == 1:
+            return self.patch_scales[0]
+        return self.patch_scales[int(torch.randint(len(self.patch_scales), (), generator=generator))]
+
+    def _by_patch(self, masked: Tensor, scale: int) -> Tensor:
+        """(M, B, P') of tokens to (M, B, P) of the patches that they stand for."""
+        rows, columns = self.grid
+        coarse = masked.unflatten(2, (rows // scale, columns // scale))
+        return coarse.repeat_interleave(scale, 2).repeat_interleave(scale, 3).flatten(2)
 
     def contrast(self, seen: Tokens) -> tuple[Tensor, Tensor | None]:
         """Eq. 3 (with the minus sign it lacks), cosine similarities; and the retrieval accuracy in evaluation."""
@@ -144,7 +198,7 @@ class PretrainingObjective(nn.Module):
             seen.tokens,
             temperature=self.temperature,
             valid=seen.valid,
-            exclude="tile",
+            exclude=self.exclude,
             group=self._group(),
             return_accuracy=not self.training,
         )
@@ -194,7 +248,7 @@ def _rows(maps: Tensor, rows: Tensor) -> Tensor:
     return maps.permute(0, 2, 3, 1)[rows].permute(0, 3, 1, 2)
 
 
-def _decoder(modality: Modality, config: OmniSatConfig) -> nn.Module:
+def _decoder(modality: Modality, config: OmniSatConfig, index_bypass: bool) -> nn.Module:
     if modality.kind == "image":
-        return ImageDecoder(modality.channels, modality.patch_size, config.dim)
+        return ImageDecoder(modality.channels, modality.patch_size, config.dim, bypass=index_bypass)
     return SeriesDecoder(config.dim, modality.channels * modality.patch_size**2, config.period)

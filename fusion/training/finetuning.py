@@ -1,4 +1,4 @@
-"""How any system is fine-tuned: a head on the summary of a tile."""
+"""How any system is fine-tuned: a head on the summary of a tile, or one that labels its pixels."""
 
 from __future__ import annotations
 
@@ -16,30 +16,36 @@ from torchmetrics import classification, regression
 from fusion.data import TileBatch
 
 from ..layers.schedules import plateau
+from .dense import DenseHead, dense_head
 from .systems import config_of
 
-__all__ = ["Finetuning"]
+__all__ = ["Finetuning", "HeadName"]
 
 Task = Literal["multilabel", "multiclass", "regression"]
+HeadName = Literal["linear", "mlp", "patch", "decoder"]
 
 
 class Finetuning(L.LightningModule):
-    """Trains a head on the summary of a tile, with the model or (``freeze``) on top of it.
+    """Trains a head on the summary of a tile, or on its patches, with the model or (``freeze``) on top of it.
 
     A frozen model stays in evaluation mode and is left out of the graph. Logs ``train/loss``, ``val/loss``
-    (``test/...``) and ``f1_weighted``, ``f1_macro``, ``f1_micro``, or for regression ``r2`` and ``rmse`` (in the
-    unit of the targets).
+    (``test/...``) and ``f1_weighted``, ``f1_macro``, ``f1_micro``; for maps of classes ``miou``, ``f1_macro`` and
+    ``accuracy`` over labelled pixels; for regression ``r2`` and ``rmse`` (in the unit of the targets).
 
     Args:
-        model: pretrained, or fresh to train from scratch. ``model(batch)`` has a ``summary`` (B, D), and
-            ``model.config`` its width as ``dim``.
+        model: pretrained, or fresh to train from scratch. ``model(batch)`` has a ``summary`` (B, D) and ``patches``
+            (B, P, D), and ``model.config`` their width as ``dim``; for ``"decoder"`` it has ``pyramid``.
         task: ``"multilabel"`` (binary cross entropy), ``"multiclass"`` (cross entropy) or ``"regression"``
             (squared error of standardised targets).
         classes: names of the classes or of the targets.
         freeze: train the head only (linear probe).
-        head: ``"linear"``, or ``"mlp"``: layer norm, hidden layer of the model's width, GELU, linear.
+        head: for labels of tiles ``"linear"``, or ``"mlp"``: layer norm, hidden layer of the model's width, GELU,
+            linear. For maps ``"patch"`` or ``"decoder"``, see :mod:`fusion.training.dense`. None: linear, or for maps
+            the decoder where the model has maps for one.
         lr: of Adam; ``patience``, ``factor``: of ReduceLROnPlateau on ``val/loss``.
         target_mean, target_std: of the regression targets in the training data; they are kept with the weights.
+        label_shape: pixels (H, W) of a label map; empty for labels of tiles.
+        ignore_index: class of pixels without label; in maps of a quantity they are NaN.
     """
 
     target_mean: Tensor  # (K,)
@@ -51,12 +57,14 @@ class Finetuning(L.LightningModule):
         task: Task,
         classes: Sequence[str],
         freeze: bool = False,
-        head: Literal["linear", "mlp"] = "linear",
+        head: HeadName | None = None,
         lr: float = 2e-4,
         patience: int = 10,
         factor: float = 0.1,
         target_mean: Sequence[float] = (),
         target_std: Sequence[float] = (),
+        label_shape: Sequence[int] = (),
+        ignore_index: int = -1,
     ) -> None:
         super().__init__()
         if task not in ("multilabel", "multiclass", "regression"):
@@ -66,30 +74,33 @@ class Finetuning(L.LightningModule):
         for field, values in (("target_mean", target_mean), ("target_std", target_std)):
             if len(values) not in (0, len(classes)):
                 raise ValueError(f"Finetuning: {len(values)} {field} for {len(classes)} targets")
+        dense = bool(label_shape)
+        if dense and (task == "multilabel" or (task == "regression" and len(classes) > 1)):
+            raise ValueError(f"Finetuning: a map holds one class or one quantity a pixel, not {task} of {classes}")
+        if head is None:
+            head = "linear" if not dense else "decoder" if hasattr(model, "pyramid") else "patch"
+        heads = ("patch", "decoder") if dense else ("linear", "mlp")
+        if head not in heads:
+            kind = "maps" if dense else "of tiles"
+            raise ValueError(f"Finetuning: head is '{heads[0]}' or '{heads[1]}', not {head!r}, where labels are {kind}")
         self.save_hyperparameters(ignore="model")
         self.model, self.task, self.classes, self.frozen = model, task, tuple(classes), freeze
-        width, outputs = config_of(model).dim, len(classes)
-        if head == "linear":
-            self.head: nn.Module = nn.Linear(width, outputs)
-        elif head == "mlp":
-            self.head = nn.Sequential(
-                nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, outputs)
-            )
-        else:
-            raise ValueError(f"Finetuning: head is 'linear' or 'mlp', not {head!r}")
+        self.dense, self.ignore_index = dense, ignore_index
+        self.head = _head(head, model, len(classes), label_shape)
+        outputs = len(classes)
         self.register_buffer("target_mean", torch.tensor(target_mean or (0.0,) * outputs))
         self.register_buffer("target_std", torch.tensor(target_std or (1.0,) * outputs).clamp_min(1e-12))
         model.requires_grad_(not freeze)
-        metrics = _metrics(task, outputs)
+        metrics = _metrics(task, outputs, ignore_index if dense else None)
         self.metrics = nn.ModuleDict(
             {"validation": metrics.clone(prefix="val/"), "test": metrics.clone(prefix="test/")}
         )
         self.train()  # Lightning takes the modes it finds: a frozen model must be in evaluation from the start
 
     def forward(self, batch: TileBatch) -> Tensor:
-        """(B, K) logits, or predicted targets in their own unit."""
+        """(B, K) logits or predicted targets in their own unit; (B, K, H, W) for maps."""
         out = self._outputs(batch)
-        return out * self.target_std + self.target_mean if self.task == "regression" else out
+        return self._in_unit(out) if self.task == "regression" else out
 
     def train(self, mode: bool = True) -> Finetuning:
         super().train(mode)
@@ -118,14 +129,30 @@ class Finetuning(L.LightningModule):
 
     def _outputs(self, batch: TileBatch) -> Tensor:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            summary = self.model(batch).summary  # (B, D)
-        return cast(Tensor, self.head(summary))
+            known: Any
+            if isinstance(self.head, DenseHead):
+                known = self.head.features(self.model, batch)
+            else:
+                known = self.model(batch).summary  # (B, D)
+        return cast(Tensor, self.head(known))
+
+    def _in_unit(self, out: Tensor) -> Tensor:
+        """Standardised targets (B, K, ...) in the unit of the data."""
+        axes = (-1, *(1,) * (out.ndim - 2))
+        return out * self.target_std.view(axes) + self.target_mean.view(axes)
 
     def _loss(self, batch: TileBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss (), outputs (B, K) and labels of a batch."""
+        """Loss (), and outputs and labels of what is labelled: (n, K), or (n,) and (n,) of pixels of a quantity."""
         if batch.labels is None:
             raise ValueError(f"Finetuning: tile {batch.names[0]} and its batch have no labels")
         out, labels = self._outputs(batch).float(), batch.labels
+        if self.dense:
+            out = out.movedim(1, -1).flatten(0, -2)  # (B*H*W, K)
+            labels = labels.flatten()
+            labelled = labels.isfinite() if self.task == "regression" else labels != self.ignore_index
+            if not labelled.any():  # beyond the border of what was mapped: nothing to learn, and no 0 / 0
+                return out.sum() * 0, out[:0], labels[:0]
+            out, labels = out[labelled], labels[labelled]
         if self.task == "multilabel":
             return F.binary_cross_entropy_with_logits(out, labels.float()), out, labels
         if self.task == "multiclass":
@@ -136,8 +163,11 @@ class Finetuning(L.LightningModule):
     def _evaluate(self, batch: TileBatch, stage: Literal["val", "test"]) -> None:
         metrics = cast(torchmetrics.MetricCollection, self.metrics["validation" if stage == "val" else "test"])
         loss, out, labels = self._loss(batch)
+        if not len(labels):
+            return
         if self.task == "regression":
-            metrics.update(out * self.target_std + self.target_mean, labels.float().reshape(out.shape))
+            predicted, wanted = self._in_unit(out), labels.float().reshape(out.shape)
+            metrics.update(predicted.flatten() if self.dense else predicted, wanted.flatten() if self.dense else wanted)
         elif self.task == "multilabel":
             metrics.update(out.sigmoid(), labels.int())
         else:
@@ -146,16 +176,30 @@ class Finetuning(L.LightningModule):
         self.log_dict(metrics, batch_size=len(batch), on_epoch=True)
 
 
-def _metrics(task: Task, outputs: int) -> torchmetrics.MetricCollection:
+def _head(name: HeadName, model: nn.Module, outputs: int, label_shape: Sequence[int]) -> nn.Module:
+    width = config_of(model).dim
+    if name in ("patch", "decoder"):
+        height, columns = label_shape
+        return dense_head(cast(Any, name), model, outputs, (height, columns))
+    if name == "linear":
+        return nn.Linear(width, outputs)
+    return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, outputs))
+
+
+def _metrics(task: Task, outputs: int, ignore_index: int | None = None) -> torchmetrics.MetricCollection:
+    """Of labels of tiles, or of pixels where there is an ``ignore_index``."""
     if task == "regression":
         return torchmetrics.MetricCollection(
             {"r2": regression.R2Score(), "rmse": regression.MeanSquaredError(squared=False)}
         )
-    averages: tuple[Literal["weighted", "macro", "micro"], ...] = ("weighted", "macro", "micro")
-    if task == "multilabel":
+    if ignore_index is not None:
         return torchmetrics.MetricCollection(
-            {f"f1_{average}": classification.MultilabelF1Score(outputs, average=average) for average in averages}
+            {
+                "miou": classification.MulticlassJaccardIndex(outputs),
+                "f1_macro": classification.MulticlassF1Score(outputs, average="macro"),
+                "accuracy": classification.MulticlassAccuracy(outputs, average="micro"),
+            }
         )
-    return torchmetrics.MetricCollection(
-        {f"f1_{average}": classification.MulticlassF1Score(outputs, average=average) for average in averages}
-    )
+    averages: tuple[Literal["weighted", "macro", "micro"], ...] = ("weighted", "macro", "micro")
+    kind = classification.MultilabelF1Score if task == "multilabel" else classification.MulticlassF1Score
+    return torchmetrics.MetricCollection({f"f1_{average}": kind(outputs, average=average) for average in averages})

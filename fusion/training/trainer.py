@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import random
@@ -89,11 +90,7 @@ def fit(
     identity = _identity(module, train, batch_size, seed)
     settings = {"epochs": epochs, "monitor": monitor, "mode": mode, "patience": patience, "workers": workers}
     state = run / "last.ckpt"
-    before = (
-        _earlier(state, identity, type(config_of(module.get_submodule("model"))))
-        if resume and state.is_file()
-        else None
-    )
+    before = _earlier(state, identity, module) if resume and state.is_file() else None
     if before is not None and before["finished"] and (before["early"] or before["epochs"] >= epochs):
         if progress:
             print(f"{run} is finished ({before['epochs']} epochs); resume=False starts over", flush=True)
@@ -176,8 +173,11 @@ def _identity(module: LightningModule, train: TileDataset, batch_size: int, seed
     }
 
 
-def _earlier(state: Path, identity: dict[str, Any], kind: type) -> dict[str, Any]:
-    """What an earlier call left: epoch reached, whether it was finished."""
+def _earlier(state: Path, identity: dict[str, Any], module: LightningModule) -> dict[str, Any]:
+    """What an earlier call left: epoch reached, whether it was finished.
+
+    A setting that the module did not have then is taken to have been what it is by default.
+    """
     try:
         left: dict[str, Any] = torch.load(state, map_location="cpu", weights_only=True, mmap=True)["fusion"]
     except Exception as error:
@@ -185,7 +185,10 @@ def _earlier(state: Path, identity: dict[str, Any], kind: type) -> dict[str, Any
             f"{state} cannot be read ({type(error).__name__}: {error}); resume=False starts over, and "
             "last.safetensors beside it holds the model itself"
         ) from error
-    saved = left["identity"] | {"model": with_todays_names(left["identity"]["model"], kind)}
+    before, kind = left["identity"], type(config_of(module.get_submodule("model")))
+    defaults = {n: p.default for n, p in inspect.signature(type(module)).parameters.items()}
+    since = {n: defaults[n] for n in identity["settings"] if n in defaults and n not in before["settings"]}
+    saved = before | {"model": with_todays_names(before["model"], kind), "settings": since | before["settings"]}
     different = differences(_plain(saved), _plain(identity))
     if different:
         listed = "\n  ".join(line.replace("checkpoint", "folder") for line in different)

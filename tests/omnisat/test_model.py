@@ -100,7 +100,7 @@ def test_queries_start_at_their_own_patch(config):
     attention.project_in.bias[:16] = 0
     attention.project_out.weight.copy_(torch.eye(16))
     attention.project_out.bias.zero_()
-    position, seen = combiner.positions(2, 6, torch.device("cpu")), []
+    position, seen = combiner.positions(2, 1, torch.device("cpu")), []
     for patch in range(1, 7):
         tokens = (position == patch).float()[None, :, None].expand(-1, -1, 16)  # (1, 13, 16): 1 where the patch is
         attention.project_in.weight[16:] = torch.eye(16)
