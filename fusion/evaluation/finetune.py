@@ -12,11 +12,13 @@ from torch import nn
 
 from fusion.data import TileDataset
 from fusion.data import fraction as draw_labels
+from fusion.data.spacing import evenly_spaced
 from fusion.settings import renamed
 from fusion.training.checkpoints import load_finetuned, load_model
 from fusion.training.loading import evaluation_loader, require_fit
 from fusion.training.systems import SYSTEMS, reinitialised, system_of
 
+from .dense import score_maps
 from .metrics import per_class, score
 from .probes import ProbeResult
 from .protocol import Row
@@ -24,11 +26,12 @@ from .protocol import Row
 if TYPE_CHECKING:
     from lightning import LightningModule
 
-__all__ = ["finetune", "predict"]
+__all__ = ["finetune", "predict", "score_module"]
 
 Start = Literal["pretrained", "frozen", "scratch"]
 # Learning rates of the paper's code: the whole network, and a head alone.
 RATES: dict[str, float] = {"pretrained": 2e-4, "scratch": 2e-4, "frozen": 2e-3}
+_MAPS = 256  # maps that mean and spread of a quantity are taken from
 
 
 @renamed(shares="fractions")
@@ -77,12 +80,15 @@ def finetune(
                 module = _module(pretrained, start, fitted, seed, rates[start], settings or {})
                 folder = Path(run) / f"{start}-{fraction:g}-{seed}"
                 best = fit(module, fitted, held_out, folder, seed=seed, **training)
-                rows.append(Row(start, _names(train), fraction, seed, _result(best, test, len(chosen))))
+                result = score_module(load_finetuned(best), test, len(chosen))
+                rows.append(Row(start, _names(train), fraction, seed, result))
     return rows
 
 
 def predict(module: nn.Module, dataset: TileDataset, *, batch_size: int = 32, workers: int = 0) -> np.ndarray:
     """What a fine-tuned module says of every tile: class indices (N,), multi-hot (N, K) or targets (N, T).
+
+    Of maps use :func:`fusion.evaluation.dense.predicted_maps`.
 
     Raises:
         ValueError: the data do not fit the model.
@@ -131,12 +137,25 @@ def _module(
     if start != "scratch":
         fresh.load_state_dict(model.state_dict())
     if labelled.task == "regression":
-        targets = labelled.labels().double().reshape(len(labelled), -1)
+        targets = _targets(labelled)
         settings = settings | {"target_mean": targets.mean(0).tolist(), "target_std": _spread(targets).tolist()}
+    if labelled.dense:
+        settings = settings | {"label_shape": labelled.label_shape, "ignore_index": labelled.ignore_index}
     module: LightningModule = system.load("finetuning")(
         fresh, labelled.task, labelled.classes, freeze=start == "frozen", lr=rate, **settings
     )
     return module
+
+
+def _targets(labelled: TileDataset) -> torch.Tensor:
+    """(n, T) what there is to predict: of tiles, or of the labelled pixels of some of their maps."""
+    if not labelled.dense:
+        return labelled.labels().double().reshape(len(labelled), -1)
+    some = labelled.subset(evenly_spaced(len(labelled), _MAPS)).labels().double().flatten()
+    known = some[some.isfinite()]
+    if not len(known):
+        raise ValueError(f"finetune: no pixel of {len(labelled)} tiles, e.g. {labelled.names[0]}, is labelled")
+    return known[:, None]
 
 
 def _spread(targets: torch.Tensor) -> torch.Tensor:
@@ -144,8 +163,23 @@ def _spread(targets: torch.Tensor) -> torch.Tensor:
     return torch.where(spread > 0, spread, torch.ones_like(spread))
 
 
-def _result(best: Path, test: TileDataset, labelled: int) -> ProbeResult:
-    module = load_finetuned(best)
+def score_module(module: nn.Module, test: TileDataset, labelled: int) -> ProbeResult:
+    """Scores of a fine-tuned module on tiles, or on their pixels where labels are maps.
+
+    Args:
+        labelled: tiles it was trained with.
+
+    Raises:
+        ValueError: data that do not fit the model, or labels of another kind than it was trained with.
+    """
+    if bool(getattr(module, "dense", False)) != test.dense:
+        kinds = ["of tiles", "maps"]
+        raise ValueError(
+            f"the model was fine-tuned on labels that are {kinds[not test.dense]}, the labels of these data are "
+            f"{kinds[test.dense]}; give the reader the same kind"
+        )
+    if test.dense:
+        return score_maps(module, test, labelled)
     prediction, target = predict(module, test), test.labels().numpy()
     if test.task == "regression":
         target = target.reshape(prediction.shape)

@@ -7,15 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from ..data import TileDataset
-from ..evaluation import ProbeResult, Row, Spread, Table, per_class, predict, score
+from ..evaluation import Row, Spread, Table
+from ..evaluation.finetune import score_module
 from ..training.systems import config_of
 from .state import State
 
 __all__ = [
     "Named",
+    "add_macro_f1_of_all",
     "as_metrics",
     "by_modality",
     "by_name",
@@ -29,7 +32,9 @@ __all__ = [
 
 Named = dict[str, list[Row]]  # one list of draws for each name of a row
 _SHOWN = {
+    "miou": "mean IoU",
     "macro_f1": "macro F1",
+    "macro_f1_all": "macro F1 (all classes)",
     "weighted_f1": "weighted F1",
     "micro_f1": "micro F1",
     "accuracy": "accuracy",
@@ -49,13 +54,19 @@ def by_name(rows: Sequence[Row], first: str, names: Mapping[str, str]) -> Named:
 
 
 def by_modality(rows: Sequence[Row], first: str, prefix: bool = False) -> Named:
-    """Rows by modality, ``all`` for the largest set of them; ``prefix`` puts the features before it."""
+    """Rows by modality, ``all`` for the largest set of them; ``prefix`` puts the features before it.
+
+    With several fractions of the labels, their percentage follows: ``pretrained_10``, ``pretrained_100``.
+    """
     everything = max((row.modalities for row in rows), key=len)
+    several = len({row.fraction for row in rows}) > 1
     named: Named = {}
     for row in rows:
         which = "all" if row.modalities == everything else "+".join(row.modalities)
         if prefix:
             which = row.features if which == "all" else f"{row.features}_{which}"
+        if several:
+            which += f"_{100 * row.fraction:g}"
         named.setdefault(which if row.method == first else f"{which}_{row.method}", []).append(row)
     return named
 
@@ -67,17 +78,21 @@ def of_module(module: nn.Module, test: TileDataset, seed: int, like: Row | None 
     """
     known = {m.name for m in config_of(module.get_submodule("model")).modalities}
     names = [m.name for m in test.modalities if m.name in known]
-    target = test.labels().numpy()
     rows = []
     for chosen in [names, *([name] for name in names if len(names) > 1)]:
-        prediction = predict(module, test.with_modalities(chosen))
-        wanted = target.reshape(prediction.shape)
-        scores = score(test.task or "", wanted, prediction)
-        classes = per_class(test.task or "", wanted, prediction, test.classes)
-        result = ProbeResult("finetune", scores, classes, wanted, prediction, like.result.labelled if like else 0)
+        result = score_module(module, test.with_modalities(chosen), like.result.labelled if like else 0)
         origin, fraction = (like.features, like.fraction) if like else ("finetuned", 1.0)
         rows.append(Row(origin, tuple(chosen), fraction, seed, result))
     return rows
+
+
+def add_macro_f1_of_all(rows: Sequence[Row]) -> None:
+    """Adds ``macro_f1_all``: the mean over *all* classes, 0 for one that is neither there nor predicted, which is how
+    OmniSat's code averages; ``macro_f1`` leaves such a class out."""
+    for row in rows:
+        f1 = [numbers["f1"] for numbers in row.result.per_class.values() if "f1" in numbers]
+        if f1:
+            row.result.scores["macro_f1_all"] = float(np.nan_to_num(f1).mean())
 
 
 def as_metrics(named: Named) -> dict[str, Any]:
@@ -117,8 +132,8 @@ def summary(named: Named, metric: str) -> str:
 
 
 def main_metric(rows: Sequence[Row]) -> str:
-    """The metric that stands for all: macro F1 of classes, R2 of quantities."""
-    return "r2" if "r2" in rows[0].result.scores else "macro_f1"
+    """The metric that stands for all: macro F1 of classes, mean IoU of maps, R2 of quantities."""
+    return next(metric for metric in ("r2", "miou", "macro_f1") if metric in rows[0].result.scores)
 
 
 def conditions(state: State, rows: Sequence[Row], fraction: float, draws: int, train: str, test: str) -> str:

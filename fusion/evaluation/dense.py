@@ -1,0 +1,161 @@
+"""Scores of predicted maps: counts over all labelled pixels, tile after tile, so that no map has to be kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from fusion.data import TileDataset
+from fusion.training.loading import evaluation_loader, require_fit
+
+from .probes import ProbeResult
+
+__all__ = ["confusion_scores", "predicted_maps", "score_maps"]
+
+_KEPT = 20_000  # pixels, evenly spaced, that are kept for pictures
+
+
+def predicted_maps(
+    module: nn.Module, dataset: TileDataset, *, batch_size: int = 8, workers: int = 0
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Of each batch the predicted maps and the labels, both (B, H, W): class indices, or a quantity in its unit.
+
+    Raises:
+        ValueError: the data do not fit the model.
+    """
+    require_fit(cast(nn.Module, module.model), dataset)
+    device, training = next(module.parameters()).device, module.training
+    module.eval()
+    try:
+        with torch.inference_mode():
+            for batch in evaluation_loader(dataset, batch_size, workers=workers):
+                out = module(batch.to(device)).float()  # (B, K, H, W)
+                maps = out.argmax(1) if module.task == "multiclass" else out[:, 0]
+                yield maps.cpu().numpy(), cast(torch.Tensor, batch.labels).numpy()
+    finally:
+        module.train(training)
+
+
+def score_maps(module: nn.Module, dataset: TileDataset, labelled: int, **how: Any) -> ProbeResult:
+    """Scores of a fine-tuned module on the labelled pixels of a data set.
+
+    Args:
+        labelled: tiles it was trained with.
+        how: batch size and workers of :func:`predicted_maps`.
+
+    Returns:
+        ``miou``, ``macro_f1``, ``weighted_f1`` and ``accuracy`` (:func:`confusion_scores`), or ``r2``, ``rmse`` and
+        ``mae``. ``target`` and ``prediction`` are evenly spaced pixels, for pictures.
+
+    Raises:
+        ValueError: no pixel is labelled, or their class or value is always the same, so that no score means anything.
+    """
+    tally: _Counts | _Moments
+    tally = _Moments() if dataset.task == "regression" else _Counts(len(dataset.classes))
+    pixels = int(np.prod(dataset.label_shape or (1,))) * len(dataset)
+    sample, first = max(1, pixels // _KEPT), 0
+    targets, predictions = [], []
+    for maps, labels in predicted_maps(module, dataset, **how):
+        known = np.isfinite(labels) if dataset.task == "regression" else labels != dataset.ignore_index
+        tally.add(labels[known], maps[known])
+        every = np.zeros(labels.size, dtype=bool)
+        every[-first % sample :: sample] = True
+        first += labels.size
+        kept = known & every.reshape(known.shape)
+        targets.append(labels[kept])
+        predictions.append(maps[kept])
+    scores, classes = tally.scores(dataset.classes)
+    return ProbeResult("finetune", scores, classes, np.concatenate(targets), np.concatenate(predictions), labelled)
+
+
+def confusion_scores(
+    counts: np.ndarray, classes: Sequence[str]
+) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """Scores from a confusion matrix of pixels, rows true and columns predicted, (K, K).
+
+    Returns:
+        ``miou`` and ``macro_f1`` (means over the classes that are there or predicted), ``weighted_f1`` (by support),
+        ``accuracy``; and of each class ``iou``, ``f1``, ``precision``, ``recall`` and ``support`` (NaN, NaN, NaN, NaN
+        and 0 of one that is neither there nor predicted).
+
+    Raises:
+        ValueError: all labelled pixels are of one class, or there is none.
+    """
+    counts = counts.astype(np.float64)
+    hits, true, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
+    if np.count_nonzero(true) < 2:
+        what = f"of class {classes[int(true.argmax())]}" if true.any() else "without label"
+        raise ValueError(
+            f"score: all pixels of the test split are {what}, so no score says anything; choose a split with several "
+            "classes"
+        )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        iou = hits / (true + predicted - hits)
+        f1 = 2 * hits / (true + predicted)
+        precision = np.where(predicted > 0, hits / predicted, 0.0)
+        recall = np.where(true > 0, hits / true, 0.0)
+    seen = (true + predicted) > 0
+    scores = {
+        "miou": float(iou[seen].mean()),
+        "macro_f1": float(f1[seen].mean()),
+        "weighted_f1": float((f1[seen] * true[seen]).sum() / true.sum()),
+        "accuracy": float(hits.sum() / true.sum()),
+    }
+    columns = {"iou": iou, "f1": f1, "precision": precision, "recall": recall}
+    return scores, {
+        name: {key: float(values[k]) if seen[k] else float("nan") for key, values in columns.items()}
+        | {"support": float(true[k])}
+        for k, name in enumerate(classes)
+    }
+
+
+class _Counts:
+    """A confusion matrix."""
+
+    def __init__(self, classes: int) -> None:
+        self.counts = np.zeros((classes, classes), dtype=np.int64)
+
+    def add(self, target: np.ndarray, prediction: np.ndarray) -> None:
+        classes = len(self.counts)
+        flat = target.astype(np.int64) * classes + prediction
+        self.counts += np.bincount(flat, minlength=classes**2).reshape(classes, classes)
+
+    def scores(self, names: Sequence[str]) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+        return confusion_scores(self.counts, names)
+
+
+class _Moments:
+    """Sums of a quantity and of its errors, about the first value, in float64."""
+
+    def __init__(self) -> None:
+        self.count, self.shift = 0, 0.0
+        self.sums = np.zeros(4)  # of the target, its square, the squared and the absolute error
+
+    def add(self, target: np.ndarray, prediction: np.ndarray) -> None:
+        if not target.size:
+            return
+        target, prediction = target.astype(np.float64), prediction.astype(np.float64)
+        if not self.count:
+            self.shift = float(target[0])
+        error, moved = prediction - target, target - self.shift
+        self.count += target.size
+        self.sums += [moved.sum(), (moved**2).sum(), (error**2).sum(), np.abs(error).sum()]
+
+    def scores(self, names: Sequence[str]) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+        total, squares, error, absolute = self.sums
+        spread = squares - total**2 / max(self.count, 1)
+        if spread <= 0:
+            raise ValueError(
+                f"score: {names[0]} is the same in all {self.count} labelled pixels of the test split, so R2 is "
+                "undefined; choose another split"
+            )
+        scores = {
+            "r2": float(1 - error / spread),
+            "rmse": float(np.sqrt(error / self.count)),
+            "mae": float(absolute / self.count),
+        }
+        return scores, {names[0]: dict(scores)}
