@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .folder import FolderDataset
     from .folder import FolderDataset as CubeDataset
     from .landscape import Landscape, LandscapeTiles
+    from .pastis import PastisDataset
     from .treesat import TreeSatDataset
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Landscape",
     "LandscapeTiles",
     "Modality",
+    "PastisDataset",
     "SensorCube",
     "Tile",
     "TileBatch",
@@ -54,6 +56,7 @@ __getattr__ = lazily(
         "FolderDataset": "folder",
         "Landscape": "landscape",
         "LandscapeTiles": "landscape",
+        "PastisDataset": "pastis",
         "TreeSatDataset": "treesat",
     },
 )

@@ -87,7 +87,8 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
 
     def _read(self, row: int, rng: np.random.Generator | None) -> Tile:
         """Tile ``row`` of the reader's own list with ``self.modalities`` (those observed). ``rng`` is None for the
-        evaluation view. Label and place are filled in by the base."""
+        evaluation view. The base fills in place and label, unless the reader did: a map that moves with a random
+        crop."""
         raise NotImplementedError
 
     def _read_label(self, row: int) -> Tensor:
@@ -120,7 +121,7 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
         for modality in self.modalities:
             _admit(tile, modality, self.grid)
         if self.task is not None:
-            tile.label = self._label(row)
+            tile.label = self._label(row) if tile.label is None else self._narrowed(tile.label[None])[0]
         tile.geo = tile.geo or self._place(row)
         return tile
 
@@ -137,6 +138,11 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
     def dense(self) -> bool:
         """Whether the label of a tile is a map of its pixels, (H, W)."""
         return self.label_shape is not None and len(self.label_shape) == 2
+
+    @property
+    def labels_in_files(self) -> bool:
+        """Whether labels are read from files when they are asked for."""
+        return self.task is not None and self._labels is None
 
     def labels(self) -> Tensor:
         """(N,) int64 class indices, (N, K) float multi-hot, (N, T) float targets or (N, H, W) maps; reads no imagery.
