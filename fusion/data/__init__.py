@@ -19,6 +19,7 @@ from .statistics import fit_statistics
 from .tiles import Geo, Tile, TileBatch, collate
 
 if TYPE_CHECKING:
+    from .flair import FlairDataset
     from .folder import FolderDataset
     from .folder import FolderDataset as CubeDataset
     from .landscape import Landscape, LandscapeTiles
@@ -29,6 +30,7 @@ __all__ = [
     "ArrayTiles",
     "Cube",
     "CubeDataset",
+    "FlairDataset",
     "FolderDataset",
     "Geo",
     "Landscape",
@@ -53,6 +55,7 @@ __getattr__ = lazily(
     __name__,
     {
         "CubeDataset": "folder:FolderDataset",  # its former name
+        "FlairDataset": "flair",
         "FolderDataset": "folder",
         "Landscape": "landscape",
         "LandscapeTiles": "landscape",

@@ -159,7 +159,7 @@ def check(dataset: TileDataset, tiles: int | None = 2000) -> Report:
         labels, of_labels = describe_labels(dataset)
     except ValueError as error:  # a file of labels, which a tile may have told already
         labels, of_labels = "cannot be read", []
-        listed += [] if str(error) in listed else [str(error)]
+        listed += [] if any(str(error) in problem for problem in listed) else [str(error)]
     crs = sorted({"unknown" if place is None else place.crs for place in _places(dataset, chosen)})
     reports = [tally.report(*dataset.storage(name)) for name, tally in tallies.items()]
     return Report(len(dataset), len(chosen) - unread, ", ".join(crs), reports, labels, listed, warnings + of_labels)

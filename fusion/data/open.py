@@ -15,8 +15,8 @@ from .dataset import TileDataset
 __all__ = ["open_cubes", "open_data", "partition"]
 
 _NO_READER = (
-    "`landscape` (built in), a folder of TreeSatAI-TS (with train_filenames.lst) or PASTIS-HD (with metadata.geojson), "
-    "a YAML that describes a folder beside it, or a folder with --reader.cube NAME"
+    "`landscape` (built in), a folder of TreeSatAI-TS (with train_filenames.lst), PASTIS-HD (with metadata.geojson) or "
+    "FLAIR #2 (with flair_aerial_train), a YAML that describes a folder beside it, or a folder with --reader.cube NAME"
 )
 
 
@@ -41,6 +41,7 @@ class _Published:
 _PUBLISHED = (
     _Published("TreeSatAI-TS", ("*_filenames.lst", "split/*_filenames.lst"), "treesat:TreeSatDataset"),
     _Published("PASTIS-HD", ("metadata.geojson", "DATA_S2", "DATA_S1[AD]", "DATA_SPOT"), "pastis:PastisDataset"),
+    _Published("FLAIR #2", ("flair*aerial*", "flair*labels*", "flair*sen*", "aux-data"), "flair:FlairDataset"),
 )
 
 
@@ -51,6 +52,7 @@ def open_data(source: str | Path, **reader: Any) -> TileDataset:
       :class:`~fusion.data.LandscapeTiles`.
     * a folder with ``*_filenames.lst``: TreeSatAI-TS; options of :class:`~fusion.data.TreeSatDataset`.
     * a folder with ``metadata.geojson``: PASTIS-HD; options of :class:`~fusion.data.PastisDataset`.
+    * a folder with ``flair_aerial_train`` and its like: FLAIR #2; options of :class:`~fusion.data.FlairDataset`.
     * a YAML file: cubes as it describes them, in its own folder or in ``folder``; options of
       :class:`~fusion.data.FolderDataset`.
     * a folder, with the description as ``cube``: a file, or the name of one that ships with the package.
