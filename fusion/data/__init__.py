@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..lazy import lazily
 from .arrays import ArrayTiles
+from .augmentation import Augmentation
 from .blocks import block_splits
 from .cubes import Cube, SensorCube
 from .dataset import TileDataset
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ArrayTiles",
+    "Augmentation",
     "Cube",
     "CubeDataset",
     "FlairDataset",

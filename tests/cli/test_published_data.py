@@ -31,7 +31,7 @@ def test_the_protocol_with_few_labels_trains_and_validates_as_asked(tmp_path, ca
         assert "the 256 tiles of split 'test'" in conditions
 
 
-@pytest.mark.slow
+@pytest.mark.extra
 def test_an_encoder_trains_on_whole_domains_and_is_scored_on_the_published_ones(tmp_path, capsys):
     write_flair(tmp_path / "flair")
     data = ["--data", str(tmp_path / "flair")]
