@@ -20,6 +20,9 @@ import pytest
 from fusion.cli import main
 from fusion.workflow import load_experiment
 
+from .data.flair_archive import write_flair
+from .data.pastis_archive import write_pastis
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 SAVED = REPOSITORY / "tests" / "training" / "saved"
 PAGES = ("README.md", "docs/data.md", "docs/token_fusion.md", "docs/context.md", "docs/quantization.md")
@@ -124,6 +127,9 @@ def test_the_commands_of_a_page_run_one_after_another(page, folder, tmp_path, mo
     if page == "docs/context.md":  # its Python trains this model, for hours
         (tmp_path / "runs" / "fused").mkdir(parents=True)
         shutil.copy(SAVED / "context.safetensors", tmp_path / "runs" / "fused" / "best.safetensors")
+    if page == "docs/data.md":
+        write_pastis(tmp_path / "PASTIS", patches=5)
+        write_flair(tmp_path / "FLAIR")
     ran = 0
     for words in shown(page, "fusion"):
         if words[1] == "experiment" or "biomassters" in words:

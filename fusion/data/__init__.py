@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..lazy import lazily
 from .arrays import ArrayTiles
+from .augmentation import Augmentation
 from .blocks import block_splits
 from .cubes import Cube, SensorCube
 from .dataset import TileDataset
@@ -19,20 +20,25 @@ from .statistics import fit_statistics
 from .tiles import Geo, Tile, TileBatch, collate
 
 if TYPE_CHECKING:
+    from .flair import FlairDataset
     from .folder import FolderDataset
     from .folder import FolderDataset as CubeDataset
     from .landscape import Landscape, LandscapeTiles
+    from .pastis import PastisDataset
     from .treesat import TreeSatDataset
 
 __all__ = [
     "ArrayTiles",
+    "Augmentation",
     "Cube",
     "CubeDataset",
+    "FlairDataset",
     "FolderDataset",
     "Geo",
     "Landscape",
     "LandscapeTiles",
     "Modality",
+    "PastisDataset",
     "SensorCube",
     "Tile",
     "TileBatch",
@@ -51,9 +57,11 @@ __getattr__ = lazily(
     __name__,
     {
         "CubeDataset": "folder:FolderDataset",  # its former name
+        "FlairDataset": "flair",
         "FolderDataset": "folder",
         "Landscape": "landscape",
         "LandscapeTiles": "landscape",
+        "PastisDataset": "pastis",
         "TreeSatDataset": "treesat",
     },
 )

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
 from .dataset import TileDataset
+from .label_check import check_labels, describe_labels
 from .modality import Modality
 from .spacing import evenly_spaced
 from .tiles import Geo, Tile, TileBatch, values_by_band
@@ -155,7 +155,11 @@ def check(dataset: TileDataset, tiles: int | None = 2000) -> Report:
         warnings.append(f"{len(empty)} tiles without any observation, e.g. {empty[0]}: leave them out of training")
     if len(dataset) == 1:
         warnings.append("one tile only: contrastive training needs other tiles to compare with")
-    labels, of_labels = _describe_labels(dataset)
+    try:
+        labels, of_labels = describe_labels(dataset)
+    except ValueError as error:  # a file of labels, which a tile may have told already
+        labels, of_labels = "cannot be read", []
+        listed += [] if any(str(error) in problem for problem in listed) else [str(error)]
     crs = sorted({"unknown" if place is None else place.crs for place in _places(dataset, chosen)})
     reports = [tally.report(*dataset.storage(name)) for name, tally in tallies.items()]
     return Report(len(dataset), len(chosen) - unread, ", ".join(crs), reports, labels, listed, warnings + of_labels)
@@ -166,70 +170,6 @@ def _places(dataset: TileDataset, chosen: np.ndarray) -> list[Geo | None]:
         return dataset.subset(chosen[:: max(1, len(chosen) // 50)]).places()
     except ValueError:  # a damaged file, which is a problem already
         return [None]
-
-
-def _describe_labels(dataset: TileDataset) -> tuple[str, list[str]]:
-    if dataset.task is None:
-        return "none", []
-    warnings, labels = [], dataset.labels()
-    members = {name: _members(dataset, name) for name in dataset.splits}
-    for first, second in [("train", "val"), ("train", "test"), ("val", "test")]:
-        shared = members.get(first, set()) & members.get(second, set())
-        if shared:
-            warnings.append(f"splits {first} and {second} share {len(shared)} tiles, e.g. {sorted(shared)[0]}")
-    text = f"{dataset.task}, "
-    if dataset.task == "regression":
-        flat = labels.reshape(len(labels), -1)
-        text += f"{', '.join(dataset.classes)} {np.nanmin(flat):.4g}..{np.nanmax(flat):.4g}"
-    else:
-        counts = _counts(dataset)
-        text += ", ".join(f"{name} {count}" for name, count in counts.items())
-        missing = [name for name, count in counts.items() if not count]
-        if missing:
-            warnings.append(f"no example of {', '.join(missing)}: scores of these classes mean nothing")
-    sizes = ", ".join(f"{name} {len(tiles)}" for name, tiles in members.items())
-    return text + (f"; splits: {sizes}" if sizes else ""), warnings
-
-
-def _members(dataset: TileDataset, split: str) -> set[str]:
-    try:
-        return set(dataset.split(split).names)
-    except ValueError:
-        return set()
-
-
-def _counts(dataset: TileDataset) -> dict[str, int]:
-    labels = dataset.labels()
-    if dataset.task == "multilabel":
-        counts = (labels > 0.5).sum(dim=0)
-    else:
-        flat = labels.flatten()
-        counts = torch.bincount(flat[flat >= 0], minlength=len(dataset.classes))
-    return dict(zip(dataset.classes, counts.tolist(), strict=True))
-
-
-def check_labels(dataset: TileDataset) -> None:
-    """
-    Raises:
-        ValueError: a class without any example, a target without variation, or no labels at all. The message says how
-            to go on.
-    """
-    if dataset.task == "regression":
-        flat = dataset.labels().reshape(len(dataset), -1)
-        constant = [n for n, c in zip(dataset.classes, flat.T, strict=False) if (c == c[0]).all()]
-        if constant:
-            raise ValueError(f"target {', '.join(constant)} is the same in all {len(dataset)} tiles: nothing to learn")
-        return
-    counts = _counts(dataset)
-    missing = [name for name, count in counts.items() if not count]
-    present = [name for name, count in counts.items() if count]
-    if missing:
-        raise ValueError(
-            f"no label of {', '.join(missing)} in {len(dataset)} tiles, so it cannot be learned. Take more labels, or "
-            f"go on without: dataset.with_classes({present})"
-        )
-    if len(present) < 2 and dataset.task == "multiclass":
-        raise ValueError(f"all {len(dataset)} tiles are {present[0]!r}: two classes at least are needed")
 
 
 def check_modalities(data: Sequence[Modality], model: Sequence[Modality]) -> None:

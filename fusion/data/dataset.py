@@ -11,12 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .admission import admit
+from .augmentation import Augmentation, augment
 from .modality import Modality
 from .tiles import Geo, Tile
 
 __all__ = ["Task", "TileDataset"]
 
 Task = Literal["multilabel", "multiclass", "regression"]
+_AUGMENTED = 1  # of the seeds of a view: the reader's random numbers, and those of the augmentation, are two streams
 
 
 class TileDataset(torch.utils.data.Dataset[Tile]):
@@ -28,7 +31,8 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
     sees what the interrupted one would have seen.
 
     A reader gives the constructor what is known without reading imagery, and implements :meth:`_read`. Views made by
-    :meth:`subset`, :meth:`split`, :meth:`with_modalities` and :meth:`with_classes` share its index and are cheap.
+    :meth:`subset`, :meth:`split`, :meth:`with_modalities`, :meth:`with_classes` and :meth:`with_augmentation` share its
+    index and are cheap.
 
     A label is one of the tile, or a map of its pixels (``dense``). Labels that are too many for memory stay in their
     files: the reader gives ``label_shape`` instead of ``labels`` and implements :meth:`_read_label`.
@@ -40,6 +44,7 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
         classes: class names, or target names for regression.
         label_shape: of the label of a tile: () for a class, (K,), or (H, W) for a map; None without labels.
         ignore_index: what a map of classes holds where there is no label; a map of a quantity holds NaN there.
+        augmentation: what random views are changed by; nothing by default.
     """
 
     def __init__(
@@ -79,6 +84,7 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
         self.ignore_index = ignore_index
         self._names = list(names)
         self._labels = labels
+        self.augmentation = Augmentation()
         self._kept_classes: tuple[int, ...] | None = None  # positions of ``classes`` among the reader's own
         self._splits = {k: np.asarray(v, dtype=np.int64) for k, v in (splits or {}).items()}
         self._rows = np.arange(len(names))  # of the reader's own list; views hold some of them
@@ -87,7 +93,8 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
 
     def _read(self, row: int, rng: np.random.Generator | None) -> Tile:
         """Tile ``row`` of the reader's own list with ``self.modalities`` (those observed). ``rng`` is None for the
-        evaluation view. Label and place are filled in by the base."""
+        evaluation view. The base fills in place and label, unless the reader did: a map that moves with a random
+        crop."""
         raise NotImplementedError
 
     def _read_label(self, row: int) -> Tensor:
@@ -118,10 +125,15 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
         row = int(self._rows[i])
         tile = self._read(row, None if seed is None else np.random.default_rng((seed, row)))
         for modality in self.modalities:
-            _admit(tile, modality, self.grid)
+            admit(tile, modality, self.grid)
         if self.task is not None:
-            tile.label = self._label(row)
+            tile.label = self._label(row) if tile.label is None else self._narrowed(tile.label[None])[0]
         tile.geo = tile.geo or self._place(row)
+        if seed is not None and not self.augmentation.nothing:
+            # Draws of their own: what the reader draws is the same with and without.
+            tile = augment(
+                tile, self.augmentation, self.modalities, self.dense, np.random.default_rng((seed, row, _AUGMENTED))
+            )
         return tile
 
     @property
@@ -137,6 +149,11 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
     def dense(self) -> bool:
         """Whether the label of a tile is a map of its pixels, (H, W)."""
         return self.label_shape is not None and len(self.label_shape) == 2
+
+    @property
+    def labels_in_files(self) -> bool:
+        """Whether labels are read from files when they are asked for."""
+        return self.task is not None and self._labels is None
 
     def labels(self) -> Tensor:
         """(N,) int64 class indices, (N, K) float multi-hot, (N, T) float targets or (N, H, W) maps; reads no imagery.
@@ -222,6 +239,23 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
         view.modalities = tuple(self.modality(name) for name in names)
         return view
 
+    def with_augmentation(self, augmentation: Augmentation) -> TileDataset:
+        """The same tiles, whose random views ``dataset[i, seed]`` are augmented; evaluation views are as they are.
+
+        The same seed gives the same view in whatever process. A tile that is flipped or turned has no place.
+
+        Raises:
+            ValueError: rotations of a grid that is not square.
+        """
+        if augmentation.rotations and self.grid[0] != self.grid[1]:
+            raise ValueError(
+                f"with_augmentation: rotations need a square grid, this one is {self.grid[0]} x {self.grid[1]} "
+                "patches; take flips alone"
+            )
+        view = copy.copy(self)
+        view.augmentation = augmentation
+        return view
+
     def with_classes(self, names: Sequence[str]) -> TileDataset:
         """The same labels reduced to some classes or targets, in that order.
 
@@ -247,47 +281,3 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
         if view.label_shape is not None and len(view.label_shape) == 1:
             view.label_shape = (len(columns),)
         return view
-
-
-def _admit(tile: Tile, modality: Modality, grid: tuple[int, int]) -> None:
-    """Lets only finite values of the promised shape through; the last line of defence, for every reader.
-
-    A date with a non-finite value is zeroed and marked; an image, or a series without a usable date, is absent.
-    """
-    name = modality.name
-    if name not in tile.values:
-        return
-    values = tile.values[name]
-    size = (grid[0] * modality.patch_size, grid[1] * modality.patch_size)
-    dims = 3 if modality.kind == "image" else 4
-    if values.ndim != dims or values.shape[-3] != modality.channels or tuple(values.shape[-2:]) != size:
-        raise ValueError(
-            f"tile {tile.name}: {name!r} has shape {tuple(values.shape)}; its modality says a {modality.kind} of "
-            f"{modality.channels} bands ({', '.join(modality.bands)}) and {size[0]} x {size[1]} pixels"
-        )
-    if name in tile.observed and tile.observed[name].shape != values.shape:
-        raise ValueError(
-            f"tile {tile.name}: {name!r} has values of shape {tuple(values.shape)} and observed of shape "
-            f"{tuple(tile.observed[name].shape)}; they must be the same"
-        )
-    if modality.kind == "image":
-        if not np.isfinite(values.numpy()).all():
-            del tile.values[name]
-            tile.observed.pop(name, None)
-        return
-    days = tile.days.get(name)
-    if days is None or len(days) != len(values):
-        raise ValueError(
-            f"tile {tile.name}: {name!r} has {len(values)} dates of data and "
-            f"{'no' if days is None else len(days)} days; they must match one to one"
-        )
-    # NumPy, because torch would wake its threads for each tile, in each worker.
-    finite = torch.from_numpy(np.isfinite(values.numpy()).all(axis=(1, 2, 3)))
-    valid = tile.valid.get(name, torch.ones_like(finite)) & finite
-    if not valid.any():
-        for part in (tile.values, tile.days, tile.valid, tile.observed):
-            part.pop(name, None)
-        return
-    if not finite.all():
-        values = torch.where(finite[:, None, None, None], values, torch.zeros((), dtype=values.dtype))
-    tile.values[name], tile.valid[name] = values, valid

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,33 @@ from .dataset import TileDataset
 __all__ = ["open_cubes", "open_data", "partition"]
 
 _NO_READER = (
-    "`landscape` (built in), a folder of TreeSatAI-TS (with train_filenames.lst), a YAML that describes a folder "
-    "beside it, or a folder with --reader.cube NAME"
+    "`landscape` (built in), a folder of TreeSatAI-TS (with train_filenames.lst), PASTIS-HD (with metadata.geojson) or "
+    "FLAIR #2 (with flair_aerial_train), a YAML that describes a folder beside it, or a folder with --reader.cube NAME"
+)
+
+
+@dataclass(frozen=True)
+class _Published:
+    """A published data set: the files by any of which its folder is recognised, and its reader."""
+
+    name: str
+    files: tuple[str, ...]
+    reader: str
+
+    def is_in(self, folder: Path) -> bool:
+        return any(any(folder.glob(pattern)) for pattern in self.files)
+
+    def open(self, folder: Path, options: Mapping[str, Any]) -> TileDataset:
+        module, _, name = self.reader.partition(":")
+        reader = getattr(import_module(f".{module}", __package__), name)
+        opened: TileDataset = call(reader, options, f"reader of {self.name}", folder)
+        return opened
+
+
+_PUBLISHED = (
+    _Published("TreeSatAI-TS", ("*_filenames.lst", "split/*_filenames.lst"), "treesat:TreeSatDataset"),
+    _Published("PASTIS-HD", ("metadata.geojson", "DATA_S2", "DATA_S1[AD]", "DATA_SPOT"), "pastis:PastisDataset"),
+    _Published("FLAIR #2", ("flair*aerial*", "flair*labels*", "flair*sen*", "aux-data"), "flair:FlairDataset"),
 )
 
 
@@ -24,6 +51,8 @@ def open_data(source: str | Path, **reader: Any) -> TileDataset:
     * ``"landscape"``: the built-in synthetic one; options of :class:`~fusion.data.Landscape` and
       :class:`~fusion.data.LandscapeTiles`.
     * a folder with ``*_filenames.lst``: TreeSatAI-TS; options of :class:`~fusion.data.TreeSatDataset`.
+    * a folder with ``metadata.geojson``: PASTIS-HD; options of :class:`~fusion.data.PastisDataset`.
+    * a folder with ``flair_aerial_train`` and its like: FLAIR #2; options of :class:`~fusion.data.FlairDataset`.
     * a YAML file: cubes as it describes them, in its own folder or in ``folder``; options of
       :class:`~fusion.data.FolderDataset`.
     * a folder, with the description as ``cube``: a file, or the name of one that ships with the package.
@@ -41,11 +70,20 @@ def open_data(source: str | Path, **reader: Any) -> TileDataset:
 
         description, folder, options = _folder(path, reader)
         return call(FolderDataset, options, "reader of cubes", description, folder)
-    if any(path.glob("*_filenames.lst")) or any(path.glob("split/*_filenames.lst")):
-        from .treesat import TreeSatDataset
+    for published in _PUBLISHED:
+        if path.is_dir() and published.is_in(path):
+            return published.open(path, reader)
+    raise ValueError(f"{path} is not recognised; {_near(path) or f'give {_NO_READER}'}")
 
-        return call(TreeSatDataset, reader, "reader of TreeSatAI-TS", path)
-    raise ValueError(f"{path} is not recognised; give {_NO_READER}")
+
+def _near(path: Path) -> str:
+    """Which folder beside the one that was given is that of a published data set; empty if none is."""
+    folders = [child for child in sorted(path.iterdir()) if child.is_dir()] if path.is_dir() else []
+    for folder in [*folders, path.resolve().parent]:
+        for published in _PUBLISHED:
+            if published.is_in(folder):
+                return f"{folder} is a folder of {published.name}: give that"
+    return ""
 
 
 def open_cubes(source: str | Path, **reader: Any) -> list[Cube]:
@@ -84,6 +122,9 @@ def _landscape(options: Mapping[str, Any]) -> TileDataset:
 def partition(dataset: TileDataset, splits: Mapping[str, str | None] | None = None) -> dict[str, TileDataset]:
     """The tiles by role: ``train``, ``val`` and ``test`` as far as the data set has such splits, and ``all``.
 
+    Some published protocols validate on the very tiles that train. Such a split is left out, so that whoever trains
+    holds tiles out or goes without, and taken where it is named: ``{"val": "val"}``.
+
     Args:
         splits: the data set's own split for each role, where names differ, e.g. ``{"test": "chip-b"}``. Roles that
             are not named are taken by their own name.
@@ -91,11 +132,17 @@ def partition(dataset: TileDataset, splits: Mapping[str, str | None] | None = No
     Raises:
         ValueError: a split that the data set does not have, or two roles that share tiles.
     """
-    wanted = {role: role for role in ("train", "val", "test") if role in dataset.splits} | dict(splits or {})
+    named = dict(splits or {})
+    wanted = {role: role for role in ("train", "val", "test") if role in dataset.splits} | named
     parts = {role: dataset.split(name) for role, name in wanted.items() if name is not None}
+    trained = set(parts["train"].names) if "train" in parts else set()
+    own = wanted.get("train") == "train" and wanted.get("val") == "val"
+    published = own and set(parts["val"].names) == trained
+    if published and "val" not in named:
+        del parts["val"]
     for role in parts.keys() - {"train"}:
-        shared = set(parts[role].names) & set(parts["train"].names) if "train" in parts else set()
-        if shared:
+        shared = set(parts[role].names) & trained
+        if shared and not (published and role == "val"):
             raise ValueError(
                 f"the splits for train ({wanted['train']}) and {role} ({wanted[role]}) share {len(shared)} tiles, e.g. "
                 f"{min(shared)}: scores would mean nothing"

@@ -7,6 +7,7 @@
       labels/TreeSatBA_v9_60m_multi_labels.json                       {tif name: [[genus, area share], ...]}
       aerial/<name>.tif                                               uint8 (4, 304, 304), 0.2 m
       sentinel-ts/<name>_<year>.h5   (or sentinel/<name>.h5)          series of 6 x 6 pixels of 10 m
+      s1/60m/<name>.tif  s2/60m/<name>.tif                            6 x 6 pixels of one date
 
 Known faults of the files, handled here: Sentinel-1 dates that are NaN as a whole or in part (and the product list
 that then no longer matches data cleaned elsewhere), next to no backscatter at the border of a swath, mask arrays with
@@ -18,8 +19,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import date, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -27,13 +26,14 @@ import h5py
 import numpy as np
 import rasterio
 import torch
-from rasterio.windows import Window
 
 from .dataset import TileDataset
-from .files import need_keys, one_message, reading
+from .files import one_message, reading
 from .modality import Modality
 from .series import choose_dates, fill_gaps
 from .tiles import Geo, Tile
+from .treesat_images import PIXELS, patch_grid, read_aerial, read_radar, read_reflectance
+from .treesat_series import BANDS, SEASONS, SENSORS, SIDE, Series, medians, open_series
 
 __all__ = ["GENERA", "TreeSatDataset"]
 
@@ -43,42 +43,35 @@ GENERA = (
 )  # fmt: skip
 LABELS = "labels/TreeSatBA_v9_60m_multi_labels.json"
 MIN_AREA = 0.07  # a genus counts above this share of the tile
-SIDE, PIXELS = 6, 50  # patches per side; aerial pixels per patch
-CROP = SIDE * PIXELS
-CLOUDY = 10.0  # per cent: a pixel of larger cloud or snow probability is covered; at 50 bright cloud passes
-NOISE = 1e-5  # linear backscatter (-50 dB), far below what the radar can measure: no observation
-
-
-@dataclass(frozen=True)
-class _Sensor:
-    key: str  # in the h5 file
-    field: int  # of the product name, split at "_", that begins with the date
-    bands: tuple[str, ...]
-
-
-_SENSORS = {
-    "s2": _Sensor("sen-2", 2, ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")),
-    "s1-asc": _Sensor("sen-1-asc", 4, ("VV", "VH")),
-    "s1-des": _Sensor("sen-1-des", 4, ("VV", "VH")),
-}
+MEDIAN = "-median"
+IMAGES = {"aerial": "aerial", "s1-mono": "s1/60m", "s2-mono": "s2/60m"}  # and the folders of their files
 
 
 class TreeSatDataset(TileDataset):
     """Tiles of 60 m with tree genera; splits ``train``, ``val``, ``test`` as far as their lists exist.
 
-    ========  ======  ==============================================  ===========================
-    modality  kind    bands                                           unit
-    ========  ======  ==============================================  ===========================
-    aerial    image   near infrared, green, blue, red (0.2 m)         8 bit
-    s2        series  B02 B03 B04 B05 B06 B07 B08 B8A B11 B12 (10 m)  reflectance x 10000
-    s1-asc    series  VV VH (10 m)                                    dB, or linear
-    s1-des    series  VV VH (10 m)                                    dB, or linear
-    ========  ======  ==============================================  ===========================
+    ==============  ======  ==============================================  ===========================
+    modality        kind    bands                                           unit
+    ==============  ======  ==============================================  ===========================
+    aerial          image   near infrared, green, blue, red (0.2 m)         8 bit
+    s2              series  B02 B03 B04 B05 B06 B07 B08 B8A B11 B12 (10 m)  reflectance x 10000
+    s1-asc          series  VV VH (10 m)                                    dB, or linear
+    s1-des          series  VV VH (10 m)                                    dB, or linear
+    s2-mono         image   those of s2, of one date                        reflectance x 10000
+    s1-mono         image   VV VH (10 m), of one date                       dB
+    s2-median       image   those of s2, by season or of the year           reflectance x 10000
+    s1-asc-median   image   VV VH, by season or of the year                 dB, or linear
+    s1-des-median   image   VV VH, by season or of the year                 dB, or linear
+    ==============  ======  ==============================================  ===========================
 
     Days count from 1 January of the year of most products. The aerial image is cut to 300 x 300 pixels, 50 for each
     patch of 10 m: from the centre, or anywhere in a random view. A series comes with at most ``max_dates`` dates:
     spread evenly and clear of cloud, or drawn at random in a random view. Only these dates are read. Missing pixels
     (cloud, snow, no backscatter) take the tile's mean of their date and band.
+
+    ``s2-mono`` has the ten bands of the series in their order, which is not that of its files. ``s1-mono`` is in dB as
+    in the public archive, whatever ``radar`` says. A median is taken, pixel by pixel, over all usable dates; a season
+    without any takes the median of the year and is not ``observed``.
 
     Args:
         folder: with the layout above.
@@ -87,7 +80,8 @@ class TreeSatDataset(TileDataset):
         max_dates: at most so many dates per series; None for all.
         max_cloud: largest share of the tile under cloud or snow (probability above 10 %) of a usable Sentinel-2
             date; 1 takes every date.
-        radar: ``"dB"``, or ``"linear"`` as stored.
+        radar: of series and medians, ``"dB"``, or ``"linear"`` as stored.
+        medians: ``"season"`` (band names such as "B02 winter", December to February) or ``"year"``.
 
     Raises:
         ValueError: a list, label or file is missing (all of them are named), an unknown modality or unit.
@@ -102,24 +96,24 @@ class TreeSatDataset(TileDataset):
         max_dates: int | None = 50,
         max_cloud: float = 0.2,
         radar: Literal["dB", "linear"] = "dB",
+        medians: Literal["season", "year"] = "season",
     ) -> None:
-        self.folder, self.radar = Path(folder), radar
+        self.folder, self.radar, self.medians = Path(folder), radar, medians
         self.max_dates, self.max_cloud = max_dates, max_cloud
-        offered = {"aerial": Modality("aerial", "image", ("NIR", "G", "B", "R"), 0.2, PIXELS, "8 bit")}
-        for name, sensor in _SENSORS.items():
-            unit = "reflectance x 10000" if name == "s2" else radar
-            offered[name] = Modality(name, "series", sensor.bands, 10.0, 1, unit)
+        offered = self._offered()
         unknown = [name for name in modalities if name not in offered]
         if unknown or not modalities:
             raise ValueError(f"TreeSatDataset: modalities {unknown or modalities} unknown; it has {', '.join(offered)}")
-        if radar not in ("dB", "linear"):
-            raise ValueError(f"TreeSatDataset: radar is 'dB' or 'linear', not {radar!r}")
+        for option, given, known in (("radar", radar, ("dB", "linear")), ("medians", medians, ("season", "year"))):
+            if given not in known:
+                raise ValueError(f"TreeSatDataset: {option} is {known[0]!r} or {known[1]!r}, not {given!r}")
         split_of = self._split_lists()
         shares = self._genus_shares(list(split_of)) if labels else None
         names = [n for n in split_of if shares is None or any(s > MIN_AREA for s in shares[n].values())]
-        self._series = self._find_series(names, needed=any(name != "aerial" for name in modalities))
-        there = {path.stem for path in (self.folder / "aerial").glob("*.tif")} if "aerial" in modalities else set(names)
-        self._need([str(self.folder / "aerial" / f"{n}.tif") for n in names if n not in there])
+        self._series = self._find_series(names, needed=any(name not in IMAGES for name in modalities))
+        for path in (self.folder / folder for name, folder in IMAGES.items() if name in modalities):
+            there = {file.stem for file in path.glob("*.tif")}
+            self._need([str(path / f"{n}.tif") for n in names if n not in there])
         super().__init__(
             names,
             [offered[name] for name in modalities],
@@ -136,6 +130,21 @@ class TreeSatDataset(TileDataset):
         )
 
     # What there is.
+
+    def _offered(self) -> dict[str, Modality]:
+        """The modalities by name."""
+        reflectance = "reflectance x 10000"
+        offered = [Modality("aerial", "image", ("NIR", "G", "B", "R"), 0.2, PIXELS, "8 bit")]
+        of_medians = []
+        for name, sensor in SENSORS.items():
+            unit = reflectance if name == "s2" else self.radar
+            offered.append(Modality(name, "series", sensor.bands, 10.0, 1, unit))
+            bands = [f"{band} {season}" for season in SEASONS for band in sensor.bands]
+            names = sensor.bands if self.medians == "year" else tuple(bands)
+            of_medians.append(Modality(f"{name}{MEDIAN}", "image", names, 10.0, 1, unit))
+        offered.append(Modality("s2-mono", "image", BANDS, 10.0, 1, reflectance))
+        offered.append(Modality("s1-mono", "image", SENSORS["s1-asc"].bands, 10.0, 1, "dB"))
+        return {modality.name: modality for modality in offered + of_medians}
 
     def _split_lists(self) -> dict[str, str]:
         """Split by tile name, in the order of the lists."""
@@ -196,105 +205,52 @@ class TreeSatDataset(TileDataset):
         if not path.is_file():
             return None
         with reading(path), rasterio.open(path) as image:
-            return self._patch_grid(image)
-
-    @staticmethod
-    def _patch_grid(image: rasterio.DatasetReader) -> Geo:
-        """Of the 10 m patches over the central crop."""
-        left = image.transform.c + image.transform.a * ((image.width - CROP) // 2)
-        top = image.transform.f + image.transform.e * ((image.height - CROP) // 2)
-        # The files spell the CRS out without its number.
-        return Geo((10.0, 0.0, round(left, 1), 0.0, -10.0, round(top, 1)), "EPSG:25832")
+            return patch_grid(image)
 
     def _read(self, row: int, rng: np.random.Generator | None) -> Tile:
         tile = Tile(self._names[row], {})
         years: set[int] = set()
-        for modality in self.modalities:
-            if modality.name == "aerial":
-                self._read_aerial(tile, rng)
-        series = [m.name for m in self.modalities if m.name != "aerial"]
-        if series:
+        from_series = [m.name for m in self.modalities if m.name not in IMAGES]
+        for name in (m.name for m in self.modalities if m.name in IMAGES):
+            self._read_image(tile, name, rng)
+        if from_series:
             path = self._series[tile.name]
             with reading(path), h5py.File(path) as file:
-                for name in series:
-                    years |= self._read_series(tile, name, file, path, rng)
+                for name in from_series:
+                    series = open_series(file, path, name.removesuffix(MEDIAN), self.max_cloud)
+                    if name.endswith(MEDIAN):
+                        self._read_median(tile, name, series)
+                        continue
+                    self._read_series(tile, name, series, rng)
+                    years |= {series.year} if len(series.days) else set()
         if len(years) == 1:  # files hold one year; if series disagreed, one origin could not be true of all
             tile.origin = np.datetime64(f"{years.pop():04d}-01-01", "D")
         return tile
 
-    def _read_aerial(self, tile: Tile, rng: np.random.Generator | None) -> None:
-        path = self.folder / "aerial" / f"{tile.name}.tif"
-        with reading(path), rasterio.open(path) as image:
-            if image.count != 4 or min(image.height, image.width) < CROP:
-                raise ValueError(
-                    f"{path}: {image.count} bands of {image.height} x {image.width} pixels; 4 (near infrared, green, "
-                    f"blue, red) of at least {CROP} x {CROP} wanted"
-                )
-            spare = np.array([image.height, image.width]) - CROP
-            top, left = spare // 2 if rng is None else rng.integers(0, spare + 1)
-            pixels = image.read(window=Window(int(left), int(top), CROP, CROP))
-            tile.geo = self._patch_grid(image)
-        tile.values["aerial"] = torch.from_numpy(pixels.astype(np.float32))
+    def _read_image(self, tile: Tile, name: str, rng: np.random.Generator | None) -> None:
+        path = self.folder / IMAGES[name] / f"{tile.name}.tif"
+        if name == "aerial":
+            values, tile.geo = read_aerial(path, rng)
+        else:
+            found = read_radar(path) if name == "s1-mono" else read_reflectance(path)
+            if found is None:
+                return
+            values = found
+        tile.values[name] = torch.from_numpy(values)
 
-    def _read_series(
-        self, tile: Tile, name: str, file: h5py.File, path: Path, rng: np.random.Generator | None
-    ) -> set[int]:
-        """Puts one series into the tile; returns its year, none if there is no date."""
-        sensor = _SENSORS[name]
-        need_keys(path, list(file), [f"{sensor.key}-data", f"{sensor.key}-products"])
-        data = file[f"{sensor.key}-data"]
-        expected = (len(sensor.bands), SIDE, SIDE)
-        if data.shape[1:] != expected:
-            raise ValueError(
-                f"{path}: {sensor.key}-data has shape {data.shape}, (dates, {expected[0]}, {SIDE}, {SIDE}) wanted: "
-                f"bands {', '.join(sensor.bands)}"
-            )
-        days, year = _days(path, sensor, [p.decode() for p in file[f"{sensor.key}-products"][()]])
-        if len(days) != len(data):
-            raise ValueError(
-                f"{path}: {len(data)} dates in {sensor.key}-data but {len(days)} in {sensor.key}-products; the dates "
-                "would be wrong. Take the original file: cleaned copies drop dates from one and not from the other"
-            )
-        clear = self._clear(file, path, len(data)) if name == "s2" and self.max_cloud < 1 else None
-        quality = np.ones(len(data))
-        if clear is not None:
-            quality = clear.mean(axis=(1, 2))
-            quality[quality < 1 - self.max_cloud] = 0
-        chosen = choose_dates(days, quality, self.max_dates, rng)
-        values = data[chosen].astype(np.float32)
-        if clear is not None:
-            values = np.where(clear[chosen][:, None], values, np.float32(np.nan))
-        if name != "s2":
-            values[values < NOISE] = np.nan
-            if self.radar == "dB":
-                values = 10 * np.log10(values)
-        values, valid = fill_gaps(values)
-        order = np.argsort(days[chosen], kind="stable")
+    def _read_series(self, tile: Tile, name: str, series: Series, rng: np.random.Generator | None) -> None:
+        chosen = choose_dates(series.days, series.quality, self.max_dates, rng)
+        values, valid = fill_gaps(series.values(chosen, self.radar))
+        order = np.argsort(series.days[chosen], kind="stable")
         tile.values[name] = torch.from_numpy(values[order])
-        tile.days[name] = torch.from_numpy(days[chosen][order])
+        tile.days[name] = torch.from_numpy(series.days[chosen][order])
         tile.valid[name] = torch.from_numpy(valid[order])
-        return {year} if len(days) else set()
 
-    def _clear(self, file: h5py.File, path: Path, dates: int) -> np.ndarray:
-        """(L, 6, 6) bool, free of cloud and snow."""
-        need_keys(path, list(file), ["sen-2-masks"])
-        masks = file["sen-2-masks"]
-        if masks.ndim != 4 or masks.shape[0] != dates or masks.shape[1] < 2:
-            raise ValueError(
-                f"{path}: sen-2-masks has shape {masks.shape}, ({dates}, 2, {SIDE}, {SIDE}) wanted: snow and cloud "
-                "probability. max_cloud=1 does without it"
-            )
-        return np.asarray((masks[:, :2] <= CLOUDY).all(axis=1))  # other channels are filling in some files
-
-
-def _days(path: Path, sensor: _Sensor, products: list[str]) -> tuple[np.ndarray, int]:
-    """(L,) int64 days since 1 January of the year of the series, and that year, which is the year of most products."""
-    try:
-        dates = [datetime.strptime(p.split("_")[sensor.field][:8], "%Y%m%d").date() for p in products]
-    except (IndexError, ValueError) as error:
-        raise ValueError(f"{path}: {sensor.key}-products holds a name without a date ({error})") from error
-    if not dates:
-        return np.zeros(0, dtype=np.int64), 0
-    years = [d.year for d in dates]
-    year = max(set(years), key=years.count)
-    return np.array([(d - date(year, 1, 1)).days for d in dates], dtype=np.int64), year
+    def _read_median(self, tile: Tile, name: str, series: Series) -> None:
+        found = medians(series, self.medians, self.radar)
+        if found is None:
+            return
+        values, observed = found
+        tile.values[name] = torch.from_numpy(values)
+        if not observed.all():
+            tile.observed[name] = torch.from_numpy(observed)

@@ -21,7 +21,7 @@ def blocks(language):
 
 def test_every_description_is_valid():
     descriptions = [load_description(yaml.safe_load(block)) for block in blocks("yaml")]
-    assert [len(d.modalities) for d in descriptions] == [3, 2]
+    assert [len(d.modalities) for d in descriptions] == [3, 2, 2]
 
 
 def test_the_commented_description_reads_a_folder_that_is_as_it_says(tmp_path):
@@ -49,6 +49,22 @@ def test_the_commented_description_reads_a_folder_that_is_as_it_says(tmp_path):
     assert data.labels().tolist() == [0] * 25 + [1] * 25
     assert {name: len(data.split(name)) for name in data.splits} == {"train": 30, "val": 10, "test": 25}
     assert data.places()[6].transform == (40.0, 0.0, 500160.0, 0.0, -40.0, 5399840.0)  # of the weather, the coarsest
+
+
+def test_the_description_of_npy_files_reads_a_folder_that_is_as_it_says(tmp_path):
+    rng = np.random.default_rng(0)
+    for part in ("s2", "dem", "labels"):
+        (tmp_path / part).mkdir()
+    np.save(tmp_path / "s2/north.npy", rng.integers(100, 5000, (6, 4, 80, 80)).astype(np.uint16))
+    np.save(tmp_path / "s2/north_dates.npy", np.array([20200310 + 100 * k for k in range(6)]))
+    np.save(tmp_path / "dem/north.npy", rng.random((80, 80)))
+    np.save(tmp_path / "labels/north.npy", np.full((80, 80), 2))
+    (tmp_path / "fusion.yaml").write_text(blocks("yaml")[2])
+    data = FolderDataset(tmp_path / "fusion.yaml", tmp_path)
+    assert len(data) == 25
+    assert data.labels().tolist() == [1] * 25
+    assert data[0].days["s2"].tolist() == [69, 100, 130, 161, 191, 222]
+    assert data[0].values["dem"].shape == (1, 16, 16)
 
 
 def test_a_reader_of_ones_own():

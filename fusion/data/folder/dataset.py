@@ -15,7 +15,7 @@ from ..files import one_message, reading
 from ..modality import Modality
 from ..series import choose_dates, fill_gaps
 from ..tiles import Geo, Tile
-from .description import Description, Labels, Source, load_description
+from .description import DATE_FILES, Description, Labels, Source, load_description
 from .labels import label_blocks, reduce_map, task_of
 from .layer import Layer
 from .scene import Scene, open_scene
@@ -26,7 +26,7 @@ __all__ = ["FolderDataset"]
 
 
 class FolderDataset(TileDataset):
-    """Tiles of scenes stored as (time, band, y, x) arrays in HDF5, NetCDF, NPZ, Zarr, or as GeoTIFFs.
+    """Tiles of scenes stored as (time, band, y, x) arrays in HDF5, NetCDF, NPZ, Zarr, .npy, or as GeoTIFFs.
 
     Every header is checked when the data set is opened, and every scene that is not as described is named in one
     error. Days count from 1 January of the year in which the scene's series begin, the tile's ``origin``; where months
@@ -96,7 +96,15 @@ class FolderDataset(TileDataset):
         patterns = {
             name: source.files or self.description.files for name, source in self.description.modalities.items()
         }
-        found = {pattern: find_files(self.folder, pattern) for pattern in {*patterns.values(), self.description.files}}
+        of_dates = self._files_of_dates()
+        found = {
+            pattern: {
+                scene: kept
+                for scene, files in find_files(self.folder, pattern).items()
+                if (kept := [file for file in files if file[0] not in of_dates])
+            }
+            for pattern in {*patterns.values(), self.description.files}
+        }
         names = sorted({scene for files in found.values() for scene in files})
         if not names:
             raise ValueError(f"{self.folder}: no file matches {', '.join(sorted(found))}")
@@ -104,7 +112,7 @@ class FolderDataset(TileDataset):
         for name in names:
             try:
                 files = {modality: found[pattern].get(name, []) for modality, pattern in patterns.items()}
-                scenes.append(open_scene(name, files, self.description, self.arrays))
+                scenes.append(open_scene(name, files, self.description, self.arrays, self.folder))
             except ValueError as error:
                 problems.append(str(error))
         absent = [m for m in self.description.modalities if scenes and not any(m in scene.layers for scene in scenes)]
@@ -112,6 +120,12 @@ class FolderDataset(TileDataset):
         if problems:
             raise ValueError(one_message(problems, f"{self.folder}: {len(problems)} problems in {len(names)} scenes"))
         return scenes
+
+    def _files_of_dates(self) -> set[Path]:
+        """Which a pattern such as {scene}.npy may take for a scene."""
+        patterns = {source.dates for source in self.description.modalities.values() if isinstance(source.dates, str)}
+        found = [find_files(self.folder, pattern) for pattern in patterns if Path(pattern).suffix in DATE_FILES]
+        return {path for scenes in found for files in scenes.values() for path, _ in files}
 
     def _modality(self, name: str, source: Source) -> Modality:
         """As in the scenes, which must agree on the bands."""

@@ -12,9 +12,10 @@ from typing import Any, Literal, TypeVar, cast
 
 import yaml
 
-__all__ = ["AXES", "Description", "Labels", "Mask", "Source", "load_description"]
+__all__ = ["AXES", "DATE_FILES", "Description", "Labels", "Mask", "Source", "load_description"]
 
 AXES = ("time", "band", "y", "x")
+DATE_FILES = (".npy", ".txt")
 Part = TypeVar("Part")
 PRESETS = Path(__file__).parents[2] / "presets" / "data"
 
@@ -47,7 +48,7 @@ class Source:
     """One modality. Values become ``raw * scale + offset``, or ``decibels * log10(raw) + offset``.
 
     Attributes:
-        variable: name of the array in the file; not needed for GeoTIFF.
+        variable: name of the array in the file; GeoTIFF and .npy have none.
         bands: names along the band axis, or the name of the variable that holds them.
         use: the bands to keep, in the order of the model; all by default.
         axes: names of the array's axes, of time, band, y, x. Without time it is an image, without y and x
@@ -56,7 +57,8 @@ class Source:
         nodata: raw values that mean "not observed".
         range: raw values outside are not observed either.
         decibels: 10 if raw is power, 20 if it is amplitude.
-        dates: variable or list: dates, months ("2020-08", "Sep") or numbers with CF units; GeoTIFF: from the name.
+        dates: variable or list: dates, months ("2020-08", "Sep") or numbers with CF units; a file of them
+            ("{scene}_dates.npy", or .txt with a date a line); left out where the names of the files have them.
         available: variable (time,) or (time, band), False where there was no acquisition.
         max_cloud: largest share of masked or missing pixels of a usable date.
         max_dates: at most so many dates.
@@ -109,7 +111,7 @@ class Labels:
     """One map of labels per scene, reduced to one label per tile.
 
     Attributes:
-        variable: the array, (y, x); not needed for GeoTIFF, where it is the first band.
+        variable: the array, (y, x); GeoTIFF (its first band) and .npy have none.
         reduction: ``mean`` of a quantity, ``majority`` class, ``any`` class above ``min_share`` (multi-label), or
             ``none``: the map itself.
         classes: name: code or codes. Codes that are not listed are no label.

@@ -11,7 +11,7 @@ from ..dataset import Task
 from ..files import one_message, reading
 from .description import Description, Labels
 from .scene import Scene
-from .stores import Arrays, TiffStack, find_files
+from .stores import NPY, Arrays, TiffStack, find_files
 from .tiling import corners
 
 __all__ = ["label_blocks", "read_map", "reduce_map", "task_of"]
@@ -106,9 +106,10 @@ def read_map(labels: Labels, path: Path, arrays: Arrays) -> np.ndarray:
     if path.suffix.lower() in (".tif", ".tiff"):
         image: np.ndarray = TiffStack([path], dated=False)[(slice(None),) * 3][0]
         return image
-    if labels.variable is None:
-        raise ValueError(f"{path}: labels: variable is missing in the description; only GeoTIFF does without")
-    values: np.ndarray = np.asarray(arrays.get(path, labels.variable)[...]).squeeze()
+    if labels.variable is None and path.suffix.lower() != NPY:
+        raise ValueError(f"{path}: labels: variable is missing in the description; only GeoTIFF and .npy do without")
+    values: np.ndarray = np.asarray(arrays.get(path, labels.variable or "")[...]).squeeze()
     if values.ndim != 2:
-        raise ValueError(f"{path}: labels {labels.variable!r} have shape {values.shape}, (y, x) wanted")
+        named = "labels" if labels.variable is None else f"labels {labels.variable!r}"
+        raise ValueError(f"{path}: {named} have shape {values.shape}, (y, x) wanted")
     return values

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..files import reading
+from ..npy import open_array
 from ..tiles import Geo
 from .calendar import parse_dates
-from .description import Description, Mask, Source
+from .description import DATE_FILES, Description, Mask, Source
 from .layer import Layer
 from .place import locate
-from .stores import Arrays, TiffStack, text
+from .stores import NPY, Arrays, NpyStack, TiffStack, text
 
 __all__ = ["Scene", "open_scene"]
 
@@ -45,12 +47,17 @@ class Scene:
 
 
 def open_scene(
-    name: str, files: Mapping[str, list[tuple[Path, str | None]]], description: Description, arrays: Arrays
+    name: str,
+    files: Mapping[str, list[tuple[Path, str | None]]],
+    description: Description,
+    arrays: Arrays,
+    folder: Path,
 ) -> Scene:
     """Checks the headers of one scene.
 
     Args:
         files: by modality, those of this scene.
+        folder: in which files of dates are looked for.
 
     Raises:
         ValueError: the first thing that is not as described, with the path.
@@ -65,7 +72,10 @@ def open_scene(
                     "it, or mark the modality optional"
                 )
             continue
-        layers[modality] = _open_layer(modality, source, found, arrays)
+        dates: Path | Sequence[str] | str | None = source.dates
+        if isinstance(dates, str) and Path(dates).suffix in DATE_FILES:
+            dates = folder / dates.replace("{scene}", name)
+        layers[modality] = _open_layer(modality, source, found, arrays, dates)
     extents = {modality: extent for modality, layer in layers.items() if (extent := layer.extent)}
     if not extents:
         raise ValueError(f"scene {name!r}: no modality with y and x")
@@ -89,27 +99,26 @@ def _january(dates: np.ndarray) -> np.datetime64:
     return np.datetime64(f"{dates.min().astype('datetime64[Y]')}-01-01", "D")
 
 
-def _open_layer(modality: str, source: Source, found: list[tuple[Path, str | None]], arrays: Arrays) -> Layer:
+def _open_layer(
+    modality: str,
+    source: Source,
+    found: list[tuple[Path, str | None]],
+    arrays: Arrays,
+    dates: Path | Sequence[str] | str | None,
+) -> Layer:
     path = found[0][0]
     where = f"{path}: {modality!r}"
-    array: Any
-    if path.suffix.lower() in (".tif", ".tiff"):
-        array = TiffStack([p for p, _ in found], dated=source.kind == "series")
-    elif source.variable is None:
-        raise ValueError(f"{where}: variable is missing in the description; only GeoTIFF does without")
-    else:
-        array = arrays.get(path, source.variable)
+    what = "the array" if source.variable is None else repr(source.variable)
+    array = _open_array(where, source, found, arrays)
     if len(array.shape) != len(source.axes):
-        raise ValueError(
-            f"{where}: {source.variable!r} has shape {tuple(array.shape)}, axes ({', '.join(source.axes)}) wanted"
-        )
+        raise ValueError(f"{where}: {what} has shape {tuple(array.shape)}, axes ({', '.join(source.axes)}) wanted")
     shape = dict(zip(source.axes, array.shape, strict=True))
     names = source.bands
     if isinstance(names, str):
         names = tuple(text(v) for v in np.asarray(arrays.get(path, names)[...]))
     if len(names) != shape.get("band", 1):
         raise ValueError(
-            f"{where}: {source.variable!r} has {shape.get('band', 1)} bands (shape {tuple(array.shape)}, axes "
+            f"{where}: {what} has {shape.get('band', 1)} bands (shape {tuple(array.shape)}, axes "
             f"{', '.join(source.axes)}), the description names {len(names)}: {', '.join(names)}"
         )
     use = source.use or tuple(n for n in names if source.mask is None or n != source.mask.band)
@@ -118,10 +127,10 @@ def _open_layer(modality: str, source: Source, found: list[tuple[Path, str | Non
         raise ValueError(f"{where}: no band {', '.join(unknown)}; the file has {', '.join(names)}")
     layer = Layer(source, path, array, use, [names.index(n) for n in use])
     if source.kind == "series":
-        layer.dates, layer.year_known = _dates(where, source, found, arrays)
+        layer.dates, layer.year_known = _dates(where, dates, found, arrays)
         if len(layer.dates) != shape["time"]:
             raise ValueError(
-                f"{where}: {len(layer.dates)} dates for {shape['time']} time steps of {source.variable!r}; they must "
+                f"{where}: {len(layer.dates)} dates for {shape['time']} time steps of {what}; they must "
                 "match one to one"
             )
         if source.available:
@@ -131,20 +140,54 @@ def _open_layer(modality: str, source: Source, found: list[tuple[Path, str | Non
     return layer
 
 
-def _dates(where: str, source: Source, found: list[tuple[Path, str | None]], arrays: Arrays) -> tuple[np.ndarray, bool]:
+def _open_array(where: str, source: Source, found: list[tuple[Path, str | None]], arrays: Arrays) -> Any:
+    """The array of one modality: of several files where their names have dates."""
+    path = found[0][0]
+    suffix = path.suffix.lower()
+    if suffix in (".tif", ".tiff"):
+        return TiffStack([p for p, _ in found], dated=source.kind == "series")
+    if suffix != NPY:
+        if source.variable is None:
+            raise ValueError(f"{where}: variable is missing in the description; only GeoTIFF and .npy do without")
+        return arrays.get(path, source.variable)
+    if found[0][1] is None:
+        return arrays.get(path, source.variable or "")
+    if source.axes[0] != "time":
+        raise ValueError(f"{where}: a file a date makes time the first axis, axes ({', '.join(source.axes)}) given")
+    return NpyStack([p for p, _ in found])
+
+
+def _dates(
+    where: str, dates: Path | Sequence[str] | str | None, found: list[tuple[Path, str | None]], arrays: Arrays
+) -> tuple[np.ndarray, bool]:
+    """
+    Args:
+        dates: a file of dates, dates, the variable that holds them, or None for those in the names of the files.
+    """
     path = found[0][0]
     units = None
-    if source.dates is None:
+    if dates is None:
         values: Any = [date for _, date in found]
-    elif isinstance(source.dates, str):
-        values = np.asarray(arrays.get(path, source.dates)[...])
-        units = arrays.attributes(path, source.dates).get("units")
+    elif isinstance(dates, Path):
+        where = f"{where}: {dates}"
+        values = _dates_in(dates)
+    elif isinstance(dates, str):
+        values = np.asarray(arrays.get(path, dates)[...])
+        units = arrays.attributes(path, dates).get("units")
     else:
-        values = source.dates
+        values = dates
     try:
         return parse_dates(values, text(units) if units is not None else None)
     except ValueError as error:
         raise ValueError(f"{where}: dates: {error}") from error
+
+
+def _dates_in(path: Path) -> Any:
+    """What a file of dates holds: an array, or a date a line."""
+    if path.suffix == NPY:
+        return np.array(open_array(path))
+    with reading(path):
+        return [line.strip() for line in path.read_text().splitlines() if line.strip()]
 
 
 def _availability(where: str, source: Source, layer: Layer, flags: np.ndarray) -> np.ndarray:

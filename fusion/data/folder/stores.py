@@ -1,4 +1,4 @@
-"""Arrays in files: HDF5, NetCDF, NPZ, Zarr, and stacks of GeoTIFF, all read by name and slice."""
+"""Arrays in files: HDF5, NetCDF, NPZ and Zarr by name, .npy and GeoTIFF one array a file; all are read by slice."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 
 from ..files import need_keys, reading
+from ..npy import open_array
 
-__all__ = ["Arrays", "OnDisk", "TiffStack", "find_files", "text"]
+__all__ = ["NPY", "Arrays", "NpyStack", "OnDisk", "TiffStack", "find_files", "text"]
+
+NPY = ".npy"
 
 
 def find_files(folder: Path, pattern: str) -> dict[str, list[tuple[Path, str | None]]]:
@@ -70,6 +73,23 @@ class TiffStack:
         return pixels
 
 
+class NpyStack:
+    """.npy files of one shape, one a date, as one array whose first axis is time; reads slices of a file."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = list(paths)
+        shapes = {path: open_array(path).shape for path in self.paths}
+        first = shapes[self.paths[0]]
+        other = [path for path, shape in shapes.items() if shape != first]
+        if other:
+            raise ValueError(f"{other[0]}: shape {shapes[other[0]]} differs from {first} of {self.paths[0]}")
+        self.shape, self.dtype = (len(self.paths), *first), open_array(self.paths[0]).dtype
+
+    def __getitem__(self, index: tuple[Any, ...]) -> np.ndarray:
+        """``index`` names every axis: a date, then slices."""
+        return np.array(open_array(self.paths[index[0]])[index[1:]])
+
+
 class OnDisk:
     """An array in a file, read slice by slice. Holds no handle, so it can be sent to another process."""
 
@@ -82,7 +102,8 @@ class OnDisk:
 
 
 class Arrays:
-    """Arrays of many files. Those that fit the budget are kept in memory, the others are sliced from disk.
+    """Arrays of many files, that of a .npy by the name "". Those that fit the budget are kept in memory, the others are
+    sliced from disk.
 
     A tile of a compressed file needs whole chunks, often whole images, so that memory is worth a great deal.
 
@@ -115,6 +136,11 @@ class Arrays:
         if key in self._kept:
             return self._kept[key]
         store = self.store(path)
+        if path.suffix.lower() == NPY:
+            if name:
+                raise ValueError(f"{path}: holds one array without a name, so no variable {name!r}; leave it out")
+            # Mapped into memory: nothing is unpacked, so keeping a copy would gain nothing.
+            return OnDisk(self, path, name, store[name].shape, store[name].dtype)
         if name not in store:
             need_keys(path, list(store.keys()), [name])
         with reading(path):
@@ -155,6 +181,10 @@ def _netcdf(path: Path) -> Any:
         raise OSError(str(error)) from error
 
 
+def _npy(path: Path) -> Any:
+    return {"": open_array(path)}
+
+
 def _npz(path: Path) -> Any:
     return np.load(path, allow_pickle=False)
 
@@ -175,6 +205,7 @@ _OPEN = {
     ".nc": _netcdf,
     ".nc4": _netcdf,
     ".npz": _npz,
+    NPY: _npy,
     ".zarr": _zarr,
 }
 

@@ -1,0 +1,57 @@
+"""Arrays in .npy files, mapped into memory so that only what is asked for is read."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .files import reading
+
+__all__ = ["MappedArrays", "open_array"]
+
+
+def open_array(path: Path) -> np.ndarray:
+    """The array of a .npy file, read-only and read when it is indexed.
+
+    Raises:
+        ValueError: no such file, or one that is damaged, incomplete or no .npy; the message begins with the path.
+    """
+    with reading(path):
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except ValueError as error:  # a wrong header, or a file shorter than its header says
+            raise OSError(str(error)) from error
+        if not isinstance(array, np.ndarray):
+            raise OSError("an archive of several arrays, a single .npy is wanted")
+    return array
+
+
+class MappedArrays:
+    """Open .npy files of this process, the last used ones: each holds a file descriptor, of which there are few.
+
+    Not sent to other processes: they open the files again.
+
+    Args:
+        most: files that are open at a time.
+    """
+
+    def __init__(self, most: int = 128) -> None:
+        self._most = most
+        self._open: OrderedDict[tuple[int, Path], np.ndarray] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_open": OrderedDict()}
+
+    def get(self, path: Path) -> np.ndarray:
+        """The array of a file, see :func:`open_array`."""
+        key = (os.getpid(), path)
+        if key not in self._open:
+            self._open[key] = open_array(path)
+        self._open.move_to_end(key)
+        if len(self._open) > self._most:
+            self._open.popitem(last=False)
+        return self._open[key]
