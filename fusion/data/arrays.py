@@ -43,7 +43,7 @@ class ArrayTiles(TileDataset):
         days: of every series, (L,) or (N,L) whole days since ``origin``.
         grid: patches per tile (rows, columns).
         names: of the tiles; ``"0"``, ``"1"``, ... by default.
-        task, classes, labels, splits: see :class:`~fusion.data.TileDataset`.
+        task, classes, labels, ignore_index, splits: see :class:`~fusion.data.TileDataset`.
         places: where each tile lies.
         origin: 1 January of the year of the series, as ``"2021-01-01"`` or datetime64, one for all tiles or N. Without
             it the year is unknown: what goes by the season still works, calendar dates do not.
@@ -64,6 +64,7 @@ class ArrayTiles(TileDataset):
         task: Task | None = None,
         classes: Sequence[str] = (),
         labels: Tensor | np.ndarray | None = None,
+        ignore_index: int = -1,
         splits: Mapping[str, Sequence[int]] | None = None,
         places: Sequence[Geo | None] | None = None,
         origin: str | np.datetime64 | Sequence[str | np.datetime64] | np.ndarray | None = None,
@@ -97,6 +98,7 @@ class ArrayTiles(TileDataset):
             task=task,
             classes=classes,
             labels=None if labels is None else torch.as_tensor(labels),
+            ignore_index=ignore_index,
             splits=splits,
         )
 
