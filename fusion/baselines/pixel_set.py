@@ -143,6 +143,7 @@ def draw_pixels(values: Tensor, observed: Tensor, count: int) -> tuple[Tensor, T
 
 def mean_and_deviation(x: Tensor, observed: Tensor) -> Tensor:
     """(..., S, F) with observed (..., S) -> (..., 2F): mean, then standard deviation of what is observed; else 0."""
+    x = x.to(torch.promote_types(x.dtype, torch.float32))  # squares in half precision would overflow
     weight = observed.unsqueeze(-1).to(x.dtype)
     count = weight.sum(-2).clamp_min(1)  # (..., 1)
     mean = (x * weight).sum(-2) / count

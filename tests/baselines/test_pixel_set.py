@@ -52,6 +52,21 @@ def test_patches_do_not_change_what_training_says_of_a_tile():
     assert not torch.allclose(by_patch.patches[:, 0], by_patch.summary)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_a_tile_with_pixels_that_were_not_observed_is_one_without_them(training):
+    model, tiles = built("pse-ltae", pixels=10**6).double().train(training), batch("pse-ltae", tiles=4)
+    tiles.values |= {name: values.double() for name, values in tiles.values.items()}
+    observed = torch.ones_like(tiles.values["s2"], dtype=torch.bool)
+    observed[..., 7:] = False
+    observed[:, :, 1, :, 6] = False  # one band of two is not enough
+    tiles.observed["s2"] = observed
+    encoder, every = model.encoders["s2"], torch.ones(4, dtype=torch.bool)
+    encoder.grid = (1, 1)
+    series = model._series(tiles, "s2", every)
+    without = Series(series.values[..., :6], series.days, series.valid, torch.ones(4, 5, 10, 6, dtype=torch.bool))
+    torch.testing.assert_close(encoder(series), encoder(without))
+
+
 def test_pixels_of_a_patch_are_those_of_its_place():
     values = torch.arange(4 * 6.0).view(1, 1, 1, 4, 6)
     series = Series(values, torch.zeros(1, 1), torch.ones(1, 1) > 0, values[:, :, 0] > 7)

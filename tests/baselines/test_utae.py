@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fusion.baselines import Utae, UtaeConfig
+from fusion.baselines.maps import finer_levels
 from fusion.baselines.utae import level_sizes, weigh_dates
 from fusion.data import Modality, TileBatch
 
@@ -60,6 +61,14 @@ def test_the_pyramid_goes_from_patches_to_pixels():
     expected = [(3, channels, *size) for channels, size in zip(model.pyramid_channels, sizes, strict=True)]
     assert [tuple(each.shape) for each in maps] == expected
     assert torch.equal(maps[0].flatten(2).mT, model(tiles).patches)
+
+
+def test_levels_are_those_of_the_finest_stream_beside_the_maps_that_fit_them():
+    fine, coarse = [(8, 3, 3), (4, 6, 6), (2, 12, 12)], [(7, 3, 3), (5, 6, 6)]
+    assert finer_levels([coarse, fine], (3, 3)) == [((6, 6), [1, 1]), ((12, 12), [1, 2])]
+    assert finer_levels([fine], (1, 1)) == [((3, 3), [0]), ((6, 6), [1]), ((12, 12), [2])]
+    assert finer_levels([[(8, 3, 3), (4, 3, 3)]], (2, 2)) == [((3, 3), [0])]
+    assert finer_levels([coarse, fine], (12, 12)) == []
 
 
 def test_maps_of_a_modality_that_is_missing_are_zero():
