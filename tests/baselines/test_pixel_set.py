@@ -13,8 +13,8 @@ from .kinds import AERIAL, GRID, S2, batch, built, trained
 SENTINEL = Modality("s2", "series", tuple(f"B{k:02d}" for k in range(1, 11)), 10.0, 1)
 
 
-def test_the_size_is_the_papers():
-    """The paper's PSE + L-TAE of ten bands has 143 thousand parameters with its classifier."""
+def test_the_size_of_the_encoder_of_ten_bands_with_the_papers_widths():
+    """Without the classifier, a part of the paper's model: here the head belongs to fine-tuning."""
     model = PseLtae(PseLtaeConfig.preset("paper", (SENTINEL,), (6, 6)))
     assert sum(p.numel() for p in model.parameters()) == 135_648
 

@@ -21,7 +21,7 @@ def series(modality: Modality, grid: tuple[int, int], tiles: int = 2, length: in
 
 
 def test_the_size_is_the_papers():
-    """The paper's U-TAE of ten bands has 1.087 million parameters with its classifier of pixels."""
+    """The paper's U-TAE of ten bands has 1.1 million parameters, with its classifier of pixels, which is not here."""
     model = Utae(UtaeConfig.preset("paper", (SENTINEL,), (8, 8)))
     assert sum(p.numel() for p in model.parameters()) == 1_092_736
 
