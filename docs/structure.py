@@ -25,7 +25,7 @@ LAYERS = (
     ("lazy", "settings", "layers", "data"),
     ("training",),
     ("tokenizers",),
-    ("omnisat", "token_fusion", "context"),
+    ("omnisat", "token_fusion", "context", "baselines"),
     ("compat", "embed", "evaluation"),
     ("selftest", "workflow"),
     ("commands", "cli"),
@@ -33,7 +33,7 @@ LAYERS = (
 )
 LEVEL = {package: level for level, packages in enumerate(LAYERS) for package in packages}
 # These know nothing of each other although they stand on one line, and nothing imports the leaves.
-APART = ("omnisat", "token_fusion", "context")
+APART = ("omnisat", "token_fusion", "context", "baselines")
 LEAVES = ("experiments",)
 
 Imports = dict[str, set[str]]

@@ -1,9 +1,12 @@
-"""What several systems share: encodings of tiles and days, masked normalisations, dropout, the transformer block."""
+"""What several systems share: standardised inputs, encodings of tiles and days, attention over dates, masked
+normalisations, dropout, the transformer block."""
 
 from .dropout import Dropout, relu_dropout
 from .encoding import Encoding
+from .inputs import Standardisation
 from .masked import MaskedBatchNorm, MaskedGroupNorm, masked_mean, masked_softmax, standardise
 from .positions import encode_days
+from .temporal import TemporalAttention
 from .transformer import AttentionBlock, DropPath, FeedForward, TransformerBlock
 
 __all__ = [
@@ -14,6 +17,8 @@ __all__ = [
     "FeedForward",
     "MaskedBatchNorm",
     "MaskedGroupNorm",
+    "Standardisation",
+    "TemporalAttention",
     "TransformerBlock",
     "encode_days",
     "masked_mean",

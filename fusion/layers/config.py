@@ -50,6 +50,11 @@ class TileModelConfig:
         return cls(tuple(modalities), (rows, columns), **{**cls.sizes[name], **cls._named(changes)})
 
     @property
+    def system(self) -> str:
+        """The model's name in messages."""
+        return type(self).__name__.removesuffix("Config")
+
+    @property
     def patches(self) -> int:
         return self.grid[0] * self.grid[1]
 
@@ -63,8 +68,7 @@ class TileModelConfig:
             if modality.name == name:
                 return modality
         known = ", ".join(m.name for m in self.modalities)
-        system = type(self).__name__.removesuffix("Config")
-        raise ValueError(f"{system}: unknown modality {name!r}; the model has {known}")
+        raise ValueError(f"{self.system}: unknown modality {name!r}; the model has {known}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types only, for YAML and checkpoint metadata; :meth:`from_dict` is the inverse."""

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from ..data.modality import Modality
 from ..data.tiles import TileBatch
-from ..layers import Encoding
-from ..layers.statistics import band_statistics
+from ..layers import Encoding, Standardisation
 from .combiner import Combiner, merged
 from .config import OmniSatConfig
 from .image import ImageEncoder, patchify_image
@@ -66,10 +65,7 @@ class OmniSat(nn.Module):
             drop_path=config.drop_path,
             positions=config.positions,
         )
-        for modality in config.modalities:
-            mean, std = band_statistics(modality)
-            self.register_buffer(f"mean_{modality.name}", mean, persistent=False)
-            self.register_buffer(f"std_{modality.name}", std, persistent=False)
+        self.standardisation = Standardisation(config)
 
     def forward(self, batch: TileBatch, *, patch_scale: int = 1) -> Encoding:
         """Encodes B tiles.
@@ -88,16 +84,12 @@ class OmniSat(nn.Module):
 
     def encode(self, batch: TileBatch, *, maps: bool = False) -> Tokens:
         """Runs the encoder of every modality of the batch; ``maps`` keeps those of the image encoders."""
-        names = tuple(m.name for m in self.config.modalities if m.name in batch.values)
-        for name in batch.values:
-            self.config.modality(name)  # refuses unknown ones
-        if not names:
-            raise ValueError("OmniSat: the batch has no modality")
+        names = self.standardisation.names(batch)
         out = Tokens(names, torch.empty(0), torch.stack([batch.valid_tiles(n) for n in names]), {}, {}, {})
         tokens = []
         for name in names:
             modality, encoder = self.config.modality(name), self.encoders[name]
-            values, valid = self._standardised(batch, modality), batch.valid[name]
+            values, valid = self.standardisation(batch, name), batch.valid[name]
             if modality.kind == "image":
                 patches = patchify_image(values, modality.patch_size)  # (B*P, C, s, s)
                 per_patch = valid.repeat_interleave(self.config.patches)
@@ -137,23 +129,6 @@ class OmniSat(nn.Module):
         seen = self.encode(batch, maps=True)
         patches = self.combine(seen.tokens, seen.valid).patches  # (B, P, D)
         return [patches.transpose(1, 2).unflatten(2, self.config.grid), *level_maps(self.config, seen)]
-
-    def _standardised(self, batch: TileBatch, modality: Modality) -> Tensor:
-        """(value - mean) / std per band, 0 where not valid."""
-        name, size = modality.name, modality.patch_size
-        values, valid = batch.values[name], batch.valid[name]
-        wanted = (modality.channels, self.config.grid[0] * size, self.config.grid[1] * size)
-        axes = "(B, C, H, W)" if modality.kind == "image" else "(B, L, C, H, W)"
-        if values.ndim != len(axes.split(",")) or tuple(values.shape[-3:]) != wanted:
-            raise ValueError(
-                f"OmniSat: {name} must be {axes} with (C, H, W) = {wanted} ({', '.join(modality.bands)}; "
-                f"{self.config.grid[0]} x {self.config.grid[1]} patches of {size} pixels), "
-                f"not {tuple(values.shape)}"
-            )
-        if modality.kind == "series" and name not in batch.days:
-            raise ValueError(f"OmniSat: {name} is a series, but the batch has no days for it")
-        values = (values - self.get_buffer(f"mean_{name}")) / self.get_buffer(f"std_{name}")
-        return values.masked_fill(~valid.reshape(*valid.shape, 1, 1, 1), 0)
 
 
 def _encoder(modality: Modality, config: OmniSatConfig) -> nn.Module:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers import Dropout, MaskedBatchNorm, MaskedGroupNorm, encode_days, masked_softmax, relu_dropout
+from ..layers import Dropout, MaskedBatchNorm, MaskedGroupNorm, TemporalAttention, encode_days, relu_dropout
 
 __all__ = ["SeriesDecoder", "SeriesEncoder", "TemporalAttention", "patchify_series", "select_dates"]
 
@@ -25,40 +25,6 @@ def patchify_series(values: Tensor, patch_size: int) -> Tensor:
     s, rows, cols = patch_size, height // patch_size, width // patch_size
     cut = values.view(batch, length, channels, rows, s, cols, s).permute(0, 3, 5, 1, 2, 4, 6)
     return cut.reshape(batch, rows * cols, length, channels * s * s)
-
-
-class TemporalAttention(nn.Module):
-    """Pools dates with one learned query per head; the values are the inputs themselves, cut into heads.
-
-    The queries depend on nothing, so they are multiplied into the key projection first: a date needs ``heads``
-    dot products and no key. Position codes are equal for all patches and all heads: they are never added to the
-    values but carried through the two linear maps on their own, (B, L, D/heads) instead of (B, P, L, D).
-    """
-
-    def __init__(self, dim: int, heads: int, key_dim: int, dropout: float) -> None:
-        super().__init__()
-        self.heads, self.key_dim = heads, key_dim
-        deviation = math.sqrt(2 / key_dim)
-        self.query = nn.Parameter(torch.empty(heads, key_dim).normal_(0, deviation))
-        self.key = nn.Linear(dim, heads * key_dim)
-        nn.init.normal_(self.key.weight, 0, deviation)
-        self.dropout = Dropout(dropout)
-
-    def forward(self, values: Tensor, positions: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
-        """values (B, P, L, D), positions (B, L, D/H), valid (B, L) -> pooled (B, P, D), attention (B, P, L, H).
-
-        The attention returned is the one before dropout.
-        """
-        query = self.query / math.sqrt(self.key_dim)  # (H, K)
-        folded = torch.einsum("hk,hkd->hd", query, self.key.weight.unflatten(0, (self.heads, self.key_dim)))
-        offset = (query * self.key.bias.view(self.heads, self.key_dim)).sum(1)  # (H,)
-        by_slice = folded.unflatten(1, (self.heads, -1)).sum(1)  # (H, D/H): the code is repeated for every slice
-        scores = F.linear(values, folded) + F.linear(positions, by_slice, offset)[:, None]  # (B, P, L, H)
-        attention = masked_softmax(scores, None if valid is None else valid[:, None, :, None], dim=2)
-        weights = self.dropout(attention)
-        pooled = (weights.unsqueeze(-1) * values.unflatten(-1, (self.heads, -1))).sum(2)  # (B, P, H, D/H)
-        pooled = pooled + torch.einsum("bplh,blw->bphw", weights, positions)
-        return pooled.flatten(2), attention
 
 
 class SeriesEncoder(nn.Module):

@@ -83,6 +83,22 @@ SYSTEMS: dict[str, System] = {
         config="fusion.context.config:FusionConfig",
         pretraining="fusion.context.module:FusionPretraining",
     ),
+    # Without pretraining: they learn from labels alone.
+    "pse-ltae": System(
+        model="fusion.baselines.pixel_set:PseLtae",
+        config="fusion.baselines.config:PseLtaeConfig",
+        finetuning="fusion.training.finetuning:Finetuning",
+    ),
+    "utae": System(
+        model="fusion.baselines.utae:Utae",
+        config="fusion.baselines.config:UtaeConfig",
+        finetuning="fusion.training.finetuning:Finetuning",
+    ),
+    "timm-image": System(
+        model="fusion.baselines.image:ImageModel",
+        config="fusion.baselines.config:ImageConfig",
+        finetuning="fusion.training.finetuning:Finetuning",
+    ),
 }
 
 

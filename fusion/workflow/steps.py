@@ -14,9 +14,10 @@ from ..evaluation import Picture, Section, Table
 from ..settings import renamed
 from ..training.pretrain import train
 from . import figures, scores
+from .baselines import baseline
 from .state import State
+from .tuning import Start, tune
 
-Start = Literal["pretrained", "frozen", "scratch"]
 Pool = Literal["mean", "summary", "both", "tokens"]
 _POOLED = {
     "mean": "the mean encoding of its patches",
@@ -25,7 +26,7 @@ _POOLED = {
     "tokens": "the mean token of each modality, before they are combined",
 }
 
-__all__ = ["STEPS", "compare", "embed", "evaluate", "finetune", "modalities", "pretrain", "self_test"]
+__all__ = ["STEPS", "baseline", "compare", "embed", "evaluate", "finetune", "modalities", "pretrain", "self_test"]
 
 
 def self_test(state: State) -> str:
@@ -187,38 +188,24 @@ def finetune(
         validation: split that chooses the best epoch; None holds out a fifth of the labels.
         folder: of the runs, within the results; ``key`` by default. A run is ``<start>-<fraction>-<seed>``.
     """
-    from ..evaluation import finetune as run
-    from ..training import load_finetuned
-
-    runs, known, unseen = state.out / (folder or key), state.split(labelled), state.split(test)
     held_out = None if validation is None else state.split(validation)
-    seeds = [state.seed + k for k in range(draws)]
-    settings = {"progress": state.progress, "resume": not state.fresh} | dict(training or {})
-    rows = run(
+    rows, losses, logs = tune(
+        state,
         state.model(model),
-        known,
-        unseen,
-        runs,
-        validation=held_out,
+        state.split(labelled),
+        state.split(test),
+        held_out,
+        state.out / (folder or key),
         starts=starts,
         fractions=fractions,
-        seeds=seeds,
-        rates=dict(rates or {}),
-        settings=dict(module or {}),
-        **settings,
+        draws=draws,
+        rates=rates,
+        module=module,
+        training=training,
     )
-    for row in list(rows):  # of every single modality too
-        best = load_finetuned(runs / f"{row.features}-{row.fraction:g}-{row.seed}")
-        rows += scores.of_module(best, unseen, row.seed, row)[1:]
     named = scores.by_modality(rows, first="finetune", prefix=True)
     conditions = scores.conditions(state, rows, fractions[0], draws, labelled, test)
     state.metrics[key] = scores.as_metrics(named) | {"conditions": conditions}
-    logs, losses = [], {}
-    for start in starts:
-        log = runs / f"{start}-{fractions[-1]:g}-{seeds[0]}" / "metrics.csv"
-        curve = scores.column(log, "train/loss")
-        losses[start] = {"first": curve[0], "last": curve[-1]}
-        logs.append(figures.losses(log, state, start))
     state.metrics[f"{key}_loss"] = losses
     state.sections.append(Section("Fine-tuning", "", [scores.table(named, conditions), *logs]))
     return scores.summary(named, scores.main_metric(rows))
@@ -271,5 +258,5 @@ def _pooled(pool: Pool) -> str:
 
 
 STEPS: dict[str, Callable[..., str]] = {
-    step.__name__: step for step in (self_test, pretrain, compare, modalities, finetune, evaluate, embed)
+    step.__name__: step for step in (self_test, pretrain, compare, modalities, finetune, baseline, evaluate, embed)
 }

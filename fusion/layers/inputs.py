@@ -1,0 +1,60 @@
+"""Values of a batch as a model wants them: checked against what it was made for, standardised, 0 where not valid."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ..data.tiles import TileBatch
+from .config import TileModelConfig
+from .statistics import band_statistics
+
+__all__ = ["Standardisation"]
+
+
+class Standardisation(nn.Module):
+    """(value - mean) / std per band, with the statistics of the config's modalities; they are no weights.
+
+    Args:
+        config: of the model; the refusals name its system.
+    """
+
+    def __init__(self, config: TileModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        for modality in config.modalities:
+            mean, std = band_statistics(modality)
+            self.register_buffer(f"mean_{modality.name}", mean, persistent=False)
+            self.register_buffer(f"std_{modality.name}", std, persistent=False)
+
+    def names(self, batch: TileBatch) -> tuple[str, ...]:
+        """The modalities of the batch, in the order of the model.
+
+        Raises:
+            ValueError: there is none, or one that the model does not have.
+        """
+        for name in batch.values:
+            self.config.modality(name)  # refuses unknown ones
+        names = tuple(m.name for m in self.config.modalities if m.name in batch.values)
+        if not names:
+            raise ValueError(f"{self.config.system}: the batch has no modality")
+        return names
+
+    def forward(self, batch: TileBatch, name: str) -> Tensor:
+        """The standardised values of a modality, (B, C, H, W) or (B, L, C, H, W), 0 where not valid.
+
+        Raises:
+            ValueError: bands or size are not the model's, or a series has no days.
+        """
+        modality, grid = self.config.modality(name), self.config.grid
+        size, values, valid = modality.patch_size, batch.values[name], batch.valid[name]
+        wanted = (modality.channels, grid[0] * size, grid[1] * size)
+        axes = "(B, C, H, W)" if modality.kind == "image" else "(B, L, C, H, W)"
+        if values.ndim != len(axes.split(",")) or tuple(values.shape[-3:]) != wanted:
+            raise ValueError(
+                f"{self.config.system}: {name} must be {axes} with (C, H, W) = {wanted} ({', '.join(modality.bands)}; "
+                f"{grid[0]} x {grid[1]} patches of {size} pixels), not {tuple(values.shape)}"
+            )
+        if modality.kind == "series" and name not in batch.days:
+            raise ValueError(f"{self.config.system}: {name} is a series, but the batch has no days for it")
+        values = (values - self.get_buffer(f"mean_{name}")) / self.get_buffer(f"std_{name}")
+        return values.masked_fill(~valid.reshape(*valid.shape, 1, 1, 1), 0)

@@ -1,0 +1,73 @@
+"""Training on labels, as several steps do it: the runs, their scores, their losses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from ..data import TileDataset
+from ..evaluation import Picture, Row
+from ..evaluation import finetune as run
+from . import figures, scores
+from .state import State
+
+__all__ = ["Start", "tune"]
+
+Start = Literal["pretrained", "frozen", "scratch"]
+
+
+def tune(
+    state: State,
+    model: nn.Module,
+    known: TileDataset,
+    unseen: TileDataset,
+    held_out: TileDataset | None,
+    runs: Path,
+    *,
+    starts: Sequence[Start],
+    fractions: Sequence[float],
+    draws: int,
+    rates: Mapping[str, float] | None,
+    module: Mapping[str, Any] | None,
+    training: Mapping[str, Any] | None,
+) -> tuple[list[Row], dict[str, dict[str, float]], list[Picture]]:
+    """Trains on ``known`` in the folder ``runs`` and scores on ``unseen``, with all modalities and with each alone.
+
+    Args:
+        held_out: tiles that choose the best epoch; None holds out a fifth of the labels.
+        module, training: arguments of the fine-tuning module and of :func:`fusion.training.fit`.
+
+    Returns:
+        The rows, and by start the training loss of the first and last epoch of the first run and its curves.
+    """
+    from ..training import load_finetuned
+
+    seeds = [state.seed + k for k in range(draws)]
+    settings = {"progress": state.progress, "resume": not state.fresh} | dict(training or {})
+    rows = run(
+        model,
+        known,
+        unseen,
+        runs,
+        validation=held_out,
+        starts=starts,
+        fractions=fractions,
+        seeds=seeds,
+        rates=dict(rates or {}),
+        settings=dict(module or {}),
+        **settings,
+    )
+    for row in list(rows):  # of every single modality too
+        best = load_finetuned(runs / f"{row.features}-{row.fraction:g}-{row.seed}")
+        rows += scores.of_module(best, unseen, row.seed, row)[1:]
+    losses: dict[str, dict[str, float]] = {}
+    logs: list[Picture] = []
+    for start in starts:
+        log = runs / f"{start}-{fractions[-1]:g}-{seeds[0]}" / "metrics.csv"
+        curve = scores.column(log, "train/loss")
+        losses[start] = {"first": curve[0], "last": curve[-1]}
+        logs.append(figures.losses(log, state, start))
+    return rows, losses, logs
