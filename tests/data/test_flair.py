@@ -23,7 +23,7 @@ CENTROIDS = "flair-2_centroids_sp_to_patch.json"
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
     """Read only; tests that change something take ``copy``."""
-    folder = tmp_path_factory.mktemp("flair")
+    folder = tmp_path_factory.mktemp("flair") / "FLAIR"
     write_flair(folder, images=3)
     return folder
 

@@ -22,7 +22,7 @@ SPOT = "DATA_SPOT/PASTIS_SPOT6_RVB_1M00_2019/SPOT6_RVB_1M00_2019_{}.tif"
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
     """Read only; tests that change something take ``copy``."""
-    folder = tmp_path_factory.mktemp("pastis")
+    folder = tmp_path_factory.mktemp("pastis") / "PASTIS-HD"
     write_pastis(folder)
     return folder
 
