@@ -75,14 +75,14 @@ def read_patches(path: Path) -> list[Patch]:
 
 
 def parse_dates(written: Any) -> np.ndarray:
-    """(L,) datetime64[D] from ``{"0": 20190115, ...}`` or its JSON text, in the order of the keys as numbers.
+    """(L,) datetime64[D] from ``{"0": 20190115, ...}`` or its text, in the order of the keys as numbers.
 
     Raises:
         ValueError: no such dictionary, or a number that is no date.
     """
     if isinstance(written, str):
         with suppress(json.JSONDecodeError):  # other text is refused below
-            written = json.loads(written)
+            written = json.loads(written.replace("'", '"'))
     try:
         numbers = {int(key): int(value) for key, value in written.items()}
     except (AttributeError, TypeError, ValueError) as error:
@@ -100,23 +100,47 @@ def parse_dates(written: Any) -> np.ndarray:
 
 
 def _transform(geometry: Any) -> tuple[float, float, float, float, float, float] | None:
-    """Of the pixels of a square of 1280 m, which may be turned: the patches are squares of the Sentinel-2 grid (UTM)
-    and their corners are given in Lambert 93."""
+    """Of the 10 m pixels of a square of 1280 m; None where the outline is no such square.
+
+    It may be turned, for patches are squares of the Sentinel-2 grid (UTM) and outlines are in Lambert 93, and it may be
+    drawn in steps: centre and side are those of its area, and the four outermost points tell how it is turned.
+    """
     try:
-        kind, rings = geometry["type"], geometry["coordinates"]
-        ring = rings[0][0] if kind == "MultiPolygon" else rings[0]
-        corners = np.unique(np.array([point[:2] for point in ring], dtype=np.float64), axis=0)  # (4, 2)
+        polygons = geometry["coordinates"] if geometry["type"] == "MultiPolygon" else [geometry["coordinates"]]
+        rings = [np.array([point[:2] for point in polygon[0]], dtype=np.float64) for polygon in polygons]
     except (KeyError, IndexError, TypeError, ValueError):
         return None
-    if len(corners) != 4:
+    if not rings or any(ring.ndim != 2 or len(ring) < 4 for ring in rings):
         return None
-    x, y = corners.T
-    upper_left, upper_right = corners[(x - y).argmin()], corners[(x + y).argmax()]
-    lower_left, lower_right = corners[(x + y).argmin()], corners[(x - y).argmax()]
-    right, down = (upper_right - upper_left) / PIXELS, (lower_left - upper_left) / PIXELS
-    sides = np.hypot(*right), np.hypot(*down)
-    skewed = np.abs(upper_left + lower_right - upper_right - lower_left).max() > 0.01 * SIDE
-    if skewed or max(abs(side * PIXELS / SIDE - 1) for side in sides) > 0.01:
+    first = rings[0][0]  # large coordinates cost digits
+    area, centre = _area_and_centre([ring - first for ring in rings])
+    side = float(np.sqrt(area))
+    if abs(side / SIDE - 1) > 0.02:
         return None
-    a, d, b, e = (0.0 if abs(v) < 1e-6 else float(v) for v in (*right, *down))
-    return a, b, float(upper_left[0]), d, e, float(upper_left[1])
+    x, y = (np.concatenate(rings) - first - centre).T
+    points = x + 1j * y  # complex numbers turn easily: times -1j is from right to down
+    upper_left, upper_right = points[(y - x).argmax()], points[(x + y).argmax()]
+    lower_left, lower_right = points[(x + y).argmin()], points[(x - y).argmax()]
+    right = upper_right - upper_left + lower_right - lower_left
+    right += 1j * (lower_left - upper_left + lower_right - upper_right)
+    right *= side / abs(right)  # the whole upper edge
+    corner = (1j * right - right) / 2  # upper left
+    seen, square = (upper_left, upper_right, lower_right, lower_left), (corner, -1j * corner, -corner, 1j * corner)
+    if max(abs(a - b) for a, b in zip(seen, square, strict=True)) > 0.03 * SIDE:
+        return None
+    step = right / PIXELS
+    left, top = first + centre + [corner.real, corner.imag]
+    a, b, c, d, e, f = (float(np.round(v, 6)) for v in (step.real, step.imag, left, step.imag, -step.real, top))
+    return a + 0.0, b + 0.0, c, d + 0.0, e, f  # no -0.0
+
+
+def _area_and_centre(rings: list[np.ndarray]) -> tuple[float, np.ndarray]:
+    """Of polygons (n, 2) without holes."""
+    area, moment = 0.0, np.zeros(2)
+    for x, y in (ring.T for ring in rings):
+        after_x, after_y = np.roll(x, -1), np.roll(y, -1)
+        cross = x * after_y - after_x * y
+        cross *= np.sign(cross.sum())  # whichever way round
+        area += cross.sum() / 2
+        moment += np.array([((x + after_x) * cross).sum(), ((y + after_y) * cross).sum()]) / 6
+    return area, moment / area if area else moment
