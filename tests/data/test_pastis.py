@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.features
+import rasterio.warp
 import torch
 
 from fusion.data import Geo, PastisDataset, collate, fraction, open_data, partition
@@ -208,6 +209,31 @@ def test_patches_may_be_turned_and_drawn_in_steps(copy, degrees, outline):
     assert (x, y) == pytest.approx((LEFT, TOP), abs=5 if outline == "steps" else 1e-4)
     assert place[3].transform[2] == pytest.approx(x + 64 * a + 64 * b)
     assert place[3].transform[5] == pytest.approx(y + 64 * d + 64 * e)
+
+
+@pytest.mark.parametrize("outline", ["corners", "steps"])
+@pytest.mark.parametrize(("zone", "tile"), [(30, "T30UXV"), (30, None), (32, "T32ULU"), (31, "T31TFJ")])
+def test_a_patch_that_is_straight_in_utm_is_placed_there(copy, zone, tile, outline):
+    left, top = {30: (660_000, 5_380_000), 31: (650_010, 4_830_000), 32: (330_000, 5_350_020)}[zone]
+    x, y = rasterio.warp.transform(
+        f"EPSG:{32600 + zone}", "EPSG:2154", [left, left + 1280, left + 1280, left], [top, top, top - 1280, top - 1280]
+    )
+    polygon = {"type": "Polygon", "coordinates": [[*zip(x, y, strict=True), (x[0], y[0])]]}
+    if outline == "steps":
+        grid = rasterio.transform.from_origin(10 * (min(x) // 10) - 100, 10 * (max(y) // 10) + 100, 10, 10)
+        inside = rasterio.features.rasterize([(polygon, 1)], (180, 180), transform=grid, dtype="uint8")
+        (polygon,) = (shape for shape, value in rasterio.features.shapes(inside, transform=grid) if value)
+
+    def change(features):
+        features[0]["geometry"] = {"type": "MultiPolygon", "coordinates": [polygon["coordinates"]]}
+        features[0]["properties"]["TILE"] = tile
+
+    edit(copy, change)
+    place = PastisDataset(copy, cut=2).places()
+    assert (place[3].crs, place[3].transform[:2]) == (f"EPSG:{32600 + zone}", (10.0, 0.0))
+    assert (place[3].transform[2], place[3].transform[5]) == pytest.approx(
+        (left + 640, top - 640), abs=10 if outline == "steps" else 0
+    )
 
 
 @pytest.mark.parametrize(
