@@ -15,7 +15,7 @@ __all__ = ["CENTROIDS", "Area", "Image", "find_images"]
 
 PARTS = ("train", "test")
 CENTROIDS = "flair-2_centroids_sp_to_patch.json"
-_FOLDER = re.compile(r"flair(?:[-_]2)?[-_](aerial|sen|labels)[-_](train|test)")
+_FOLDER = re.compile(r"flair(?:[-_]2)?(?:[-_]toy)?[-_](aerial|sen|labels)[-_](train|test)")
 _LAYOUT = "flair_aerial_train, flair_sen_train, flair_labels_train, flair_2_aerial_test and so on"
 
 

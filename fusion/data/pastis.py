@@ -29,7 +29,8 @@ from .files import one_message, reading
 from .modality import Modality
 from .npy import open_array
 from .pastis_layout import CROPS, GRID, METADATA, SOURCES, TARGETS, VOID, check_options, find_metadata, patches_with
-from .pastis_metadata import FOLDS, PIXELS, Patch, parse_dates, read_patches
+from .pastis_metadata import FOLDS, Patch, parse_dates, read_patches
+from .pastis_place import PIXELS
 from .series import choose_dates, fill_gaps
 from .tiles import Geo, Tile
 
@@ -169,8 +170,13 @@ class PastisDataset(TileDataset):
         return {role: members for role, members in splits.items() if members}
 
     def storage(self, modality: str) -> tuple[int, str]:
-        types = {"spot": "uint8", "s2": "int16"}
-        return len(self._there[modality]), types.get(modality, "float16")
+        there = self._there[modality]
+        if modality == "spot":
+            return len(there), "uint8"
+        try:
+            return len(there), str(open_array(self.folder / SOURCES[modality].files.format(min(there))).dtype)
+        except ValueError:  # a damaged file, which reading tiles tells
+            return len(there), ""
 
     def notes(self) -> list[str]:
         found = []
@@ -188,7 +194,7 @@ class PastisDataset(TileDataset):
         empty = sorted(set(FOLDS) - {patch.fold for patch in self.patches})
         if empty:
             found.append(f"no patch of fold {', '.join(map(str, empty))} in {METADATA}")
-        lost = [patch.name for patch in self.patches if patch.transform is None]
+        lost = [patch.name for patch in self.patches if patch.place is None]
         if lost:
             found.append(f"{len(lost)} patches, e.g. {lost[0]}, have no square of 1280 m as geometry: place unknown")
         return found
@@ -208,12 +214,12 @@ class PastisDataset(TileDataset):
 
     def _place(self, row: int) -> Geo | None:
         patch, _, _ = self._part(row)
-        if patch.transform is None:
+        if patch.place is None:
             return None
-        a, b, x, d, e, y = patch.transform
+        a, b, x, d, e, y = patch.place.transform
         rows, columns = self._window(row, PIXELS)
         down, right = rows.start, columns.start
-        return Geo((a, b, x + a * right + b * down, d, e, y + d * right + e * down), "EPSG:2154")
+        return Geo((a, b, x + a * right + b * down, d, e, y + d * right + e * down), patch.place.crs)
 
     def _read(self, row: int, rng: np.random.Generator | None) -> Tile:
         patch, _, _ = self._part(row)

@@ -6,17 +6,19 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .files import reading
+from .pastis_place import place_of
+from .tiles import Geo
 
-__all__ = ["FOLDS", "PIXELS", "Patch", "parse_dates", "read_patches"]
+__all__ = ["FOLDS", "Patch", "parse_dates", "read_patches"]
 
 FOLDS = (1, 2, 3, 4, 5)
-SIDE, PIXELS = 1280.0, 128  # metres and 10 m pixels per side of a patch
 
 
 @dataclass
@@ -25,15 +27,22 @@ class Patch:
 
     Attributes:
         dates_as_written: by part of the name, ``"S2"``, ``"S1A"``, ``"S1D"``: whatever stands there.
-        transform: of its 10 m pixels, see :class:`~fusion.data.Geo`; None where the geometry is no square of 1280 m.
+        geometry: its outline.
+        tile: of Sentinel-2.
         dates: by modality, (L,) datetime64[D] in the order of the arrays; filled in by the reader.
     """
 
     name: str
     fold: int
     dates_as_written: Mapping[str, Any]
-    transform: tuple[float, float, float, float, float, float] | None
+    geometry: Any
+    tile: Any
     dates: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @cached_property
+    def place(self) -> Geo | None:
+        """Of its 10 m pixels, see :func:`~fusion.data.pastis_place.place_of`."""
+        return place_of(self.geometry, self.tile)
 
     @property
     def origin(self) -> np.datetime64 | None:
@@ -68,21 +77,21 @@ def read_patches(path: Path) -> list[Patch]:
         if name in patches:
             raise ValueError(f"{path}: patch {name} occurs twice; each patch belongs to one fold")
         written = {part: properties.get(f"dates-{part}") for part in ("S2", "S1A", "S1D")}
-        patches[name] = Patch(name, int(fold), written, _transform(geometry))
+        patches[name] = Patch(name, int(fold), written, geometry, properties.get("TILE"))
     if not patches:
         raise ValueError(f"{path}: holds no patch; take PASTIS-HD's own file")
     return list(patches.values())
 
 
 def parse_dates(written: Any) -> np.ndarray:
-    """(L,) datetime64[D] from ``{"0": 20190115, ...}`` or its JSON text, in the order of the keys as numbers.
+    """(L,) datetime64[D] from ``{"0": 20190115, ...}`` or its text, in the order of the keys as numbers.
 
     Raises:
         ValueError: no such dictionary, or a number that is no date.
     """
     if isinstance(written, str):
         with suppress(json.JSONDecodeError):  # other text is refused below
-            written = json.loads(written)
+            written = json.loads(written.replace("'", '"'))
     try:
         numbers = {int(key): int(value) for key, value in written.items()}
     except (AttributeError, TypeError, ValueError) as error:
@@ -97,26 +106,3 @@ def parse_dates(written: Any) -> np.ndarray:
         except ValueError as error:
             raise ValueError(f"has {numbers[key]} at {key}, which is no date YYYYMMDD") from error
     return np.array(dates, dtype="datetime64[D]")
-
-
-def _transform(geometry: Any) -> tuple[float, float, float, float, float, float] | None:
-    """Of the pixels of a square of 1280 m, which may be turned: the patches are squares of the Sentinel-2 grid (UTM)
-    and their corners are given in Lambert 93."""
-    try:
-        kind, rings = geometry["type"], geometry["coordinates"]
-        ring = rings[0][0] if kind == "MultiPolygon" else rings[0]
-        corners = np.unique(np.array([point[:2] for point in ring], dtype=np.float64), axis=0)  # (4, 2)
-    except (KeyError, IndexError, TypeError, ValueError):
-        return None
-    if len(corners) != 4:
-        return None
-    x, y = corners.T
-    upper_left, upper_right = corners[(x - y).argmin()], corners[(x + y).argmax()]
-    lower_left, lower_right = corners[(x + y).argmin()], corners[(x - y).argmax()]
-    right, down = (upper_right - upper_left) / PIXELS, (lower_left - upper_left) / PIXELS
-    sides = np.hypot(*right), np.hypot(*down)
-    skewed = np.abs(upper_left + lower_right - upper_right - lower_left).max() > 0.01 * SIDE
-    if skewed or max(abs(side * PIXELS / SIDE - 1) for side in sides) > 0.01:
-        return None
-    a, d, b, e = (0.0 if abs(v) < 1e-6 else float(v) for v in (*right, *down))
-    return a, b, float(upper_left[0]), d, e, float(upper_left[1])

@@ -23,7 +23,7 @@ CENTROIDS = "flair-2_centroids_sp_to_patch.json"
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
     """Read only; tests that change something take ``copy``."""
-    folder = tmp_path_factory.mktemp("flair")
+    folder = tmp_path_factory.mktemp("flair") / "FLAIR"
     write_flair(folder, images=3)
     return folder
 
@@ -237,12 +237,12 @@ def test_one_training_domain_has_no_validation(tmp_path):
     assert data.notes() == ["the training folders hold one domain only: there is no validation split"]
 
 
-@pytest.mark.parametrize("spelling", ["flair_2_", "flair-2_"])
-def test_both_spellings_are_read(copy, spelling):
+@pytest.mark.parametrize("spelling", ["flair_2_", "flair-2_", "flair_2_toy_"])
+def test_every_spelling_is_read(copy, spelling):
     for kind in ("aerial", "sen", "labels"):
         (copy / f"flair_2_{kind}_test").rename(copy / f"{spelling}{kind}_test2")
         (copy / f"{spelling}{kind}_test2").rename(copy / f"{spelling}{kind}_test")
-    (copy / CENTROIDS).rename(copy / f"{spelling}centroids_sp_to_patch.json")
+    (copy / CENTROIDS).rename(copy / f"{spelling.replace('toy_', '')}centroids_sp_to_patch.json")
     assert len(FlairDataset(copy)) == 12
 
 

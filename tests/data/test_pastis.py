@@ -9,6 +9,8 @@ import shutil
 import numpy as np
 import pytest
 import rasterio
+import rasterio.features
+import rasterio.warp
 import torch
 
 from fusion.data import Geo, PastisDataset, collate, fraction, open_data, partition
@@ -22,7 +24,7 @@ SPOT = "DATA_SPOT/PASTIS_SPOT6_RVB_1M00_2019/SPOT6_RVB_1M00_2019_{}.tif"
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
     """Read only; tests that change something take ``copy``."""
-    folder = tmp_path_factory.mktemp("pastis")
+    folder = tmp_path_factory.mktemp("pastis") / "PASTIS-HD"
     write_pastis(folder)
     return folder
 
@@ -118,6 +120,15 @@ def test_keys_of_dates_count_as_numbers(copy):
     assert tile.values["s2"][:, 0, 0, 0].tolist() == list(range(12))
 
 
+def test_dates_that_are_text_of_any_kind(copy):
+    def change(features):
+        features[0]["properties"]["dates-S2"] = str(features[0]["properties"]["dates-S2"])  # with single quotes
+
+    before = PastisDataset(copy, ["s2"])[0].days["s2"].tolist()
+    edit(copy, change)
+    assert PastisDataset(copy, ["s2"])[0].days["s2"].tolist() == before
+
+
 def test_the_evaluation_view_is_fixed_and_random_views_draw_dates(archive):
     data = PastisDataset(archive, ["s2", "s1-asc"], max_dates=3)
     assert data[0].days["s2"].equal(data[0].days["s2"])
@@ -162,26 +173,88 @@ def test_a_cut_patch_is_the_patch(archive):
     assert set(parts.split("test").names) == {f"{FIRST + 4}_r{r}_c{c}" for r in range(4) for c in range(4)}
 
 
-def test_places_are_those_of_the_metadata(archive, copy):
+def test_places_are_those_of_the_metadata(archive):
     data = PastisDataset(archive, cut=2)
     assert data.places()[0] == Geo((10.0, 0.0, LEFT, 0.0, -10.0, TOP), "EPSG:2154") == data[0].geo
     assert data.places()[4 + 3] == Geo((10.0, 0.0, LEFT + 2640, 0.0, -10.0, TOP - 640), "EPSG:2154")
 
+
+def turned(degrees):
+    """Corners of a square of 1280 m about its upper left one."""
+    angle = np.radians(degrees)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return np.array([[0, 0], [1280, 0], [1280, -1280], [0, -1280], [0, 0]]) @ turn.T + [LEFT, TOP]
+
+
+@pytest.mark.parametrize("degrees", [0, 4.3, -4.3])
+@pytest.mark.parametrize("outline", ["corners", "steps"])
+def test_patches_may_be_turned_and_drawn_in_steps(copy, degrees, outline):
+    polygon = {"type": "Polygon", "coordinates": [turned(degrees).tolist()]}
+    if outline == "steps":
+        grid = rasterio.transform.from_origin(LEFT - 400, TOP + 400, 10, 10)
+        inside = rasterio.features.rasterize([(polygon, 1)], (220, 220), transform=grid, dtype="uint8")
+        (polygon,) = (shape for shape, value in rasterio.features.shapes(inside, transform=grid) if value)
+        assert len(polygon["coordinates"][0]) > 50 or not degrees
+
     def change(features):
-        angle = np.radians(4)
-        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        corners = np.array([[0, 0], [1280, 0], [1280, -1280], [0, -1280], [0, 0]]) @ turn.T + [LEFT, TOP]
-        features[0]["geometry"] = {"type": "Polygon", "coordinates": [corners.tolist()]}
-        features[1]["geometry"]["coordinates"][0][0][0][1] -= 500
+        features[0]["geometry"] = polygon
 
     edit(copy, change)
-    turned = PastisDataset(copy)
-    a, b, x, d, e, y = turned.places()[0].transform
-    assert (a * 128, d * 128) == pytest.approx((1280 * np.cos(np.radians(4)), 1280 * np.sin(np.radians(4))))
+    place = PastisDataset(copy, cut=2).places()
+    a, b, x, d, e, y = place[0].transform
+    radians = np.radians(degrees)
+    within = 0.02 if outline == "steps" else 1e-5
+    assert (a, d) == pytest.approx((10 * np.cos(radians), 10 * np.sin(radians)), abs=within)
     assert (b, e) == pytest.approx((d, -a))
-    assert (x, y) == pytest.approx((LEFT, TOP))
-    assert turned.places()[1] is None
-    assert any("1 patches, e.g. 10001, have no square" in note for note in turned.notes())
+    assert (x, y) == pytest.approx((LEFT, TOP), abs=5 if outline == "steps" else 1e-4)
+    assert place[3].transform[2] == pytest.approx(x + 64 * a + 64 * b)
+    assert place[3].transform[5] == pytest.approx(y + 64 * d + 64 * e)
+
+
+@pytest.mark.parametrize("outline", ["corners", "steps"])
+@pytest.mark.parametrize(("zone", "tile"), [(30, "T30UXV"), (30, None), (32, "T32ULU"), (31, "T31TFJ")])
+def test_a_patch_that_is_straight_in_utm_is_placed_there(copy, zone, tile, outline):
+    left, top = {30: (660_000, 5_380_000), 31: (650_010, 4_830_000), 32: (330_000, 5_350_020)}[zone]
+    x, y = rasterio.warp.transform(
+        f"EPSG:{32600 + zone}", "EPSG:2154", [left, left + 1280, left + 1280, left], [top, top, top - 1280, top - 1280]
+    )
+    polygon = {"type": "Polygon", "coordinates": [[*zip(x, y, strict=True), (x[0], y[0])]]}
+    if outline == "steps":
+        grid = rasterio.transform.from_origin(10 * (min(x) // 10) - 100, 10 * (max(y) // 10) + 100, 10, 10)
+        inside = rasterio.features.rasterize([(polygon, 1)], (180, 180), transform=grid, dtype="uint8")
+        (polygon,) = (shape for shape, value in rasterio.features.shapes(inside, transform=grid) if value)
+
+    def change(features):
+        features[0]["geometry"] = {"type": "MultiPolygon", "coordinates": [polygon["coordinates"]]}
+        features[0]["properties"]["TILE"] = tile
+
+    edit(copy, change)
+    place = PastisDataset(copy, cut=2).places()
+    assert (place[3].crs, place[3].transform[:2]) == (f"EPSG:{32600 + zone}", (10.0, 0.0))
+    assert (place[3].transform[2], place[3].transform[5]) == pytest.approx(
+        (left + 640, top - 640), abs=10 if outline == "steps" else 0
+    )
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        None,
+        {"type": "Point", "coordinates": [0, 0]},
+        {"type": "Polygon", "coordinates": [[[0, 0], [1374, 0], [1374, 1374], [0, 1374], [0, 0]]]},  # a box around it
+        {"type": "Polygon", "coordinates": [[[0, 0], [2560, 0], [2560, 640], [0, 640], [0, 0]]]},
+        {"type": "Polygon", "coordinates": [[[2, 47], [2.1, 47], [2.1, 47.1], [2, 47.1], [2, 47]]]},
+    ],
+)
+def test_an_outline_that_is_no_patch_is_no_place_and_is_told(copy, geometry):
+    def change(features):
+        features[1]["geometry"] = geometry
+
+    edit(copy, change)
+    data = PastisDataset(copy, ["s2"])
+    assert data[1].geo is None
+    assert data[0].geo is not None
+    assert "1 patches, e.g. 10001, have no square of 1280 m as geometry: place unknown" in data.notes()
 
 
 def folds(data, split):
