@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 __all__ = ["demo", "experiment"]
 
@@ -15,6 +16,9 @@ def experiment(
     seed: int | None = None,
     fresh: bool = False,
     progress: bool | None = None,
+    reader: dict[str, Any] | None = None,
+    size: str | None = None,
+    training: dict[str, Any] | None = None,
 ) -> int:
     """Runs an experiment from data to table and pictures; exits 1 if what it expects does not hold.
 
@@ -27,12 +31,17 @@ def experiment(
         seed: instead of the experiment's own.
         fresh: train again what an earlier run left in the folder, rather than going on with it.
         progress: show every epoch; by default on a terminal.
+        reader: options of the data's reader beside the experiment's own, e.g. --reader.test_fold 1.
+        size: of the models that it trains, e.g. tiny, for a smaller machine.
+        training: of the trainer in every step, e.g. --training.epochs 5 or --training.batch_size 16.
     """
     from fusion.commands.session import print_table
     from fusion.workflow import load_experiment, run_experiment
+    from fusion.workflow.experiment import with_settings
 
     shown = sys.stdout.isatty() if progress is None else progress
-    outcome = run_experiment(load_experiment(name), data=data, out=out, seed=seed, fresh=fresh, progress=shown)
+    chosen = with_settings(load_experiment(name), size=size, training=training, reader=reader)
+    outcome = run_experiment(chosen, data=data, out=out, seed=seed, fresh=fresh, progress=shown)
     print_table(outcome.metrics)
     for told, met in outcome.verdict.items():
         print(f"{'met    ' if met else 'NOT MET'}  {told}")

@@ -14,7 +14,7 @@ from ..training.pretrain import configure
 from ..training.systems import SYSTEMS
 from . import scores
 from .state import State
-from .tuning import tune
+from .tuning import tune, viewed
 
 __all__ = ["baseline"]
 
@@ -36,6 +36,10 @@ def baseline(
     labelled: str = "train",
     validation: str | None = None,
     test: str = "test",
+    augmentation: Mapping[str, Any] | None = None,
+    reader: Mapping[str, Any] | None = None,
+    alone: bool = True,
+    every_class: bool = False,
 ) -> str:
     """Trains a model of a system on labels, from fresh weights: what a pretrained one is compared with.
 
@@ -51,6 +55,7 @@ def baseline(
         lr: learning rate; by default that of fine-tuning from scratch.
         module, training: arguments of the fine-tuning module and of :func:`fusion.training.fit`.
         validation: split that chooses the best epoch; None holds out a fifth of the labels.
+        augmentation, reader, alone, every_class: as in fine-tuning.
 
     Raises:
         ValueError: an unknown system, size or field, no modality that the system can use, or a second row of a name.
@@ -58,10 +63,11 @@ def baseline(
     name = name or system
     if name in state.metrics.get(key, {}):
         raise ValueError(f"step baseline: there is a row {name!r} in {key!r} already; give this one another name=")
+    state = state.reopened(reader)
     known = state.split(labelled)
     chosen = _usable(system, known, model) if modalities is None else tuple(modalities)
-    known, unseen = known.with_modalities(chosen), state.split(test).with_modalities(chosen)
-    held_out = None if validation is None else state.split(validation).with_modalities(chosen)
+    known, unseen = viewed(known, chosen, augmentation), viewed(state.split(test), chosen)
+    held_out = None if validation is None else viewed(state.split(validation), chosen)
     config = configure(system, known, size=size, model=model)
     torch.manual_seed(state.seed)
     fresh = SYSTEMS[system].load("model")(config)
@@ -78,15 +84,18 @@ def baseline(
         rates=None if lr is None else {"scratch": lr},
         module=module,
         training=training,
+        alone=alone,
+        every_class=every_class,
     )
     rows = [replace(row, features=name) for row in rows]
     named = scores.by_modality(rows, first="finetune", prefix=True)
-    conditions = scores.conditions(state, rows, fractions[0], draws, labelled, test)
+    conditions = scores.conditions(state, rows, draws, labelled, test)
     parameters = sum(p.numel() for p in fresh.parameters())
     state.metrics.setdefault(f"{key}_loss", {})[name] = losses["scratch"]
     group = state.metrics.setdefault(key, {})
     group |= scores.as_metrics(named) | {"conditions": _joined(group.get("conditions"), name, conditions)}
-    group[name]["parameters"] = parameters
+    for row in (row for row in named if row.startswith(name)):
+        group[row]["parameters"] = parameters
     section = _section(state, key)
     tables, curves = [i for i in section.items if isinstance(i, Table)], section.items[1:]
     own = scores.table(named, group["conditions"])

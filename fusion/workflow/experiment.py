@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from .expectations import Expectation
 
-__all__ = ["Experiment", "experiments", "load_experiment"]
+__all__ = ["Experiment", "experiments", "load_experiment", "merged", "with_settings"]
 
 _FOLDER = Path(__file__).parent.parent / "presets" / "experiments"
 
@@ -30,6 +30,12 @@ class Experiment:
         expect: comparisons of two metrics, or of a metric and a number, that must hold, e.g.
             ``probe.pretrained.macro_f1 > probe.raw.macro_f1``.
         notes: what a reader of the results must know, in the report's conditions.
+        row: where its scores belong in a table of results, see :mod:`fusion.workflow.table`.
+        repeats: options of the reader by name of a repetition, e.g. ``{fold-1: {test_fold: 1}}``; all steps are run for
+            each, and metrics are means over them.
+
+    A YAML may say ``extends: NAME``: it then has all that the other has, with its own keys in place of theirs, and its
+    ``settings: {step: {...}}`` in the steps of that name. Mappings are merged key by key.
     """
 
     name: str
@@ -40,6 +46,8 @@ class Experiment:
     seed: int = 0
     expect: tuple[str, ...] = ()
     notes: str = ""
+    row: Mapping[str, Any] = field(default_factory=dict)
+    repeats: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def experiments() -> list[str]:
@@ -53,6 +61,52 @@ def load_experiment(name: str | Path) -> Experiment:
     Raises:
         ValueError: no such experiment, an unknown or missing key, an unknown step, an expectation that is none.
     """
+    table, path = _table(name)
+    known = [f.name for f in fields(Experiment) if f.name != "name"]
+    if set(table) - set(known) or not {"title", "data", "steps"} <= set(table):
+        raise ValueError(
+            f"{path}: keys {', '.join(table)}; an experiment has title, data, steps and may have {', '.join(known)}, "
+            "extends, settings"
+        )
+    experiment = Experiment(
+        path.stem, **table | {"steps": tuple(table["steps"]), "expect": tuple(table.get("expect", ()))}
+    )
+    for expectation in experiment.expect:
+        Expectation.parse(expectation)
+    return experiment
+
+
+def with_settings(
+    experiment: Experiment,
+    *,
+    size: str | None = None,
+    training: Mapping[str, Any] | None = None,
+    reader: Mapping[str, Any] | None = None,
+) -> Experiment:
+    """The experiment on another scale: for a smaller machine, or to see whether it runs at all.
+
+    Args:
+        size: of the models, in every step that trains one by a named size.
+        training: arguments of :func:`fusion.training.fit`, in every step that trains.
+        reader: options of the data's reader.
+    """
+    own = dict(experiment.data)
+    if reader:
+        own["reader"] = merged(own.get("reader", {}), reader)
+    changes: dict[str, Any] = {}
+    if size is not None:
+        changes = merged(changes, {name: {"size": size} for name in _SIZED})
+    if training:
+        changes = merged(changes, {name: {"training": training} for name in _TRAINING})
+    return replace(experiment, data=own, steps=tuple(_step_with(step, changes) for step in experiment.steps))
+
+
+_SIZED = ("pretrain", "baseline")
+_TRAINING = ("pretrain", "finetune", "baseline")
+
+
+def _table(name: str | Path, extended: tuple[str, ...] = ()) -> tuple[dict[str, Any], Path]:
+    """What a YAML holds, upon what it extends."""
     import yaml
 
     path = Path(name) if str(name).endswith((".yaml", ".yml")) else _FOLDER / f"{name}.yaml"
@@ -62,13 +116,39 @@ def load_experiment(name: str | Path) -> Experiment:
         table = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not YAML: {error}") from None
-    known = [f.name for f in fields(Experiment) if f.name != "name"]
-    if not isinstance(table, dict) or set(table) - set(known) or not {"title", "data", "steps"} <= set(table):
-        found = ", ".join(table) if isinstance(table, dict) else type(table).__name__
-        raise ValueError(f"{path}: keys {found}; an experiment has title, data, steps and may have {', '.join(known)}")
-    experiment = Experiment(
-        path.stem, **table | {"steps": tuple(table["steps"]), "expect": tuple(table.get("expect", ()))}
-    )
-    for expectation in experiment.expect:
-        Expectation.parse(expectation)
-    return experiment
+    if not isinstance(table, dict):
+        raise ValueError(f"{path}: keys with values are wanted, {type(table).__name__} found")
+    base, settings = table.pop("extends", None), table.pop("settings", {})
+    if base is not None:
+        if base in extended:
+            raise ValueError(f"{path}: extends {base}, which extends it in turn")
+        table = merged(_table(base, (*extended, str(name)))[0], table)
+    if settings:
+        names = {_name(step) for step in table.get("steps", ())}
+        strange = [step for step in settings if step not in names]
+        if strange:
+            raise ValueError(f"{path}: settings of {', '.join(strange)}; the steps are {', '.join(sorted(names))}")
+        table["steps"] = [_step_with(step, settings) for step in table["steps"]]
+    return table, path
+
+
+def _name(step: Any) -> str:
+    return step if isinstance(step, str) else str(next(iter(step)))
+
+
+def _step_with(step: Any, settings: Mapping[str, Any]) -> Any:
+    """A step with the settings for its name."""
+    name = _name(step)
+    if name not in settings:
+        return step
+    own = {} if isinstance(step, str) else step[name] or {}
+    return {name: merged(own, settings[name])}
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Both mappings in one; where both have a key, mappings are merged in turn, and else that of ``above`` counts."""
+    out = dict(below)
+    for key, value in above.items():
+        before = out.get(key)
+        out[key] = merged(before, value) if isinstance(before, Mapping) and isinstance(value, Mapping) else value
+    return out

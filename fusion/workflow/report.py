@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..evaluation import Section, Table, write_report
+from ..evaluation import Section, Spread, Table, write_report
 from ..training import read_header
 from ..training.run_folder import environment
 from .experiment import Experiment
 from .state import State
 
-__all__ = ["conditions", "write", "write_run"]
+__all__ = ["conditions", "write", "write_repeats", "write_run"]
 
 
 def write(experiment: Experiment, state: State, source: str, verdict: Mapping[str, bool]) -> Path:
@@ -25,6 +25,38 @@ def write(experiment: Experiment, state: State, source: str, verdict: Mapping[st
     summary = f"{experiment.question} {_in_words(verdict)}".strip()
     sections = [*state.sections, *state.appendix]
     return write_report(state.out / "report.html", experiment.title, sections, summary=summary, conditions=known)
+
+
+def write_repeats(
+    experiment: Experiment,
+    out: Path,
+    parts: Mapping[str, Mapping[str, Any]],
+    metrics: Mapping[str, Any],
+    source: str,
+    verdict: Mapping[str, bool],
+) -> Path:
+    """Writes ``report.html`` of an experiment with repetitions: every group of scores, one by one and on average."""
+    sections = []
+    for key, group in metrics.items():
+        rows = {n: r for n, r in group.items() if isinstance(r, Mapping)} if isinstance(group, Mapping) else {}
+        names = list(dict.fromkeys(n for row in rows.values() for n in row if f"{n}_sd" in row))
+        if not names:
+            continue
+        cells: list[list[Any]] = []
+        for row, means in rows.items():
+            spreads = [Spread(means[n], means[f"{n}_sd"], len(parts)) if n in means else "–" for n in names]
+            cells.append([row, "mean", *spreads])
+            cells += [[row, part, *(found[key][row].get(n, "–") for n in names)] for part, found in parts.items()]
+        heads = [name.replace("_", " ") for name in names]
+        told = f"Means and standard deviations over {', '.join(parts)}; the pages of each are in its folder."
+        sections.append(Section(key, "", [Table(["row", "repetition", *heads], cells, told)]))
+    known = {"Experiment": experiment.name, "Data": source, "Repetitions": ", ".join(parts)} | _machine(
+        environment(), None
+    )
+    if experiment.notes:
+        known["Note"] = experiment.notes
+    summary = f"{experiment.question} {_in_words(verdict)}".strip()
+    return write_report(out / "report.html", experiment.title, sections, summary=summary, conditions=known)
 
 
 def conditions(state: State) -> dict[str, Any]:

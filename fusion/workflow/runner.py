@@ -5,15 +5,17 @@ from __future__ import annotations
 import importlib
 import json
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..evaluation.metrics import Spread
+from ..training.files import write_atomically
 from .expectations import Expectation
-from .experiment import Experiment
+from .experiment import Experiment, with_settings
 
-__all__ = ["Outcome", "run_experiment"]
+__all__ = ["Outcome", "mean_metrics", "run_experiment"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ def run_experiment(
 ) -> Outcome:
     """Runs all steps in order and writes ``metrics.json`` and ``report.html`` into ``out`` (``runs/<name>``).
 
-    A run that was interrupted goes on with the training it was in; steps that take seconds are done again.
+    A run that was interrupted goes on with the training it was in; steps that take seconds are done again. With
+    ``repeats`` each repetition has a folder of its own in ``out``, and the metrics in ``out`` are means over them.
 
     Args:
         data, seed: instead of those of the experiment.
@@ -52,6 +55,38 @@ def run_experiment(
     Raises:
         ValueError: no data given, an unknown step or setting, or what a step refuses.
     """
+    from .report import write_repeats
+
+    out, chosen = Path(out or Path("runs") / experiment.name), experiment.seed if seed is None else seed
+    source = data or experiment.data.get("source")
+    if source is None:
+        raise ValueError(f"experiment {experiment.name} needs data: --data DIR")
+    how: dict[str, Any] = {"fresh": fresh, "progress": progress, "say": say}
+    if not experiment.repeats:
+        return _run(experiment, source, out, chosen, **how)
+    parts = {}
+    for name, reader in experiment.repeats.items():
+        say(f"{experiment.title}: {name}")
+        one = replace(with_settings(experiment, reader=reader), expect=())
+        parts[name] = _run(one, source, out / name, chosen, **how).metrics
+    metrics = mean_metrics(list(parts.values())) | {"repeats": list(parts)}
+    verdict = _verdict(experiment, metrics)
+    write_repeats(experiment, out, parts, metrics, str(source), verdict)
+    write_atomically(out / "metrics.json", (json.dumps(metrics, indent=2) + "\n").encode())
+    return Outcome(out, metrics, verdict)
+
+
+def _run(
+    experiment: Experiment,
+    source: str | Path,
+    out: Path,
+    seed: int,
+    *,
+    fresh: bool,
+    progress: bool,
+    say: Callable[[str], None],
+) -> Outcome:
+    """All steps on the data read in one way."""
     from ..data import open_data, partition
     from ..settings import call
     from .report import write
@@ -59,41 +94,70 @@ def run_experiment(
     from .steps import STEPS
 
     steps = [_one(step, STEPS) for step in experiment.steps]
-    source = data or experiment.data.get("source")
-    if source is None:
-        raise ValueError(f"experiment {experiment.name} needs data: --data DIR")
-    out = Path(out or Path("runs") / experiment.name)
     out.mkdir(parents=True, exist_ok=True)
-    chosen = experiment.seed if seed is None else seed
     began = time.perf_counter()
     say(f"{experiment.title}")
     clock = _Clock(len(steps) + 2, say)
     reader = dict(experiment.data.get("reader", {}))
+    state = State(out, seed, {}, fresh=fresh, progress=progress)
     if "open" in experiment.data:
-        parts, described = call(_imported(experiment.data["open"]), reader, "reader", source)
+        state.data, described = call(_imported(experiment.data["open"]), reader, "reader", source)
     else:
         if str(source) == "landscape":  # another seed means another landscape, too
-            reader.setdefault("seed", chosen)
-        dataset = open_data(source, **reader)
-        parts = partition(dataset, experiment.data.get("splits"))
-        described = _describe(dataset, parts)
-    state = State(out, chosen, parts, fresh=fresh, progress=progress)
+            reader.setdefault("seed", seed)
+
+        def opened(more: Mapping[str, Any]) -> dict[str, Any]:
+            return partition(open_data(source, **(reader | dict(more))), experiment.data.get("splits"))
+
+        state.data, state.opener = opened({}), opened
+        described = _describe(state.data["all"], state.data)
     clock.done("data", described)
     for name, settings in steps:
         step = _imported(name) if ":" in name else STEPS[name]
         clock.done(name.partition(":")[2] or name, call(step, settings, f"step {name}", state))
-    expected = [Expectation.parse(text) for text in experiment.expect]
-    verdict = {e.told(state.metrics): e.holds(state.metrics) for e in expected}
+    verdict = _verdict(experiment, state.metrics)
     state.metrics |= {
         "experiment": experiment.name,
-        "seed": chosen,
-        "expectations": {str(e): e.holds(state.metrics) for e in expected},
+        "seed": seed,
         "seconds": round(time.perf_counter() - began, 1),
     }
+    if experiment.row:
+        state.metrics["row"] = dict(experiment.row)
     report = write(experiment, state, str(source), verdict)
-    (out / "metrics.json").write_text(json.dumps(state.metrics, indent=2) + "\n")
+    write_atomically(out / "metrics.json", (json.dumps(state.metrics, indent=2) + "\n").encode())
     clock.done("report", f"{report}, {out / 'metrics.json'}")
     return Outcome(out, state.metrics, verdict)
+
+
+def _verdict(experiment: Experiment, metrics: dict[str, Any]) -> dict[str, bool]:
+    """Whether each expectation holds, in words; it is noted in the metrics, too."""
+    expected = [Expectation.parse(text) for text in experiment.expect]
+    verdict = {e.told(metrics): e.holds(metrics) for e in expected}
+    metrics["expectations"] = {str(e): e.holds(metrics) for e in expected}
+    return verdict
+
+
+def mean_metrics(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Numbers that all parts have become ``<name>``, their mean, and ``<name>_sd``; all else is that of the first.
+
+    The spread is over parts: that of the draws within a part is left to it.
+    """
+    out: dict[str, Any] = {}
+    for name, first in parts[0].items():
+        values = [part[name] for part in parts if name in part]
+        if len(values) < len(parts) or name == "draws" or name.endswith("_sd"):
+            continue
+        if isinstance(first, Mapping):
+            out[name] = mean_metrics(values)
+        elif isinstance(first, int | float) and not isinstance(first, bool) and name not in _CONSTANT:
+            spread = Spread.of([float(value) for value in values])
+            out |= {name: spread.mean, f"{name}_sd": spread.sd}
+        else:
+            out[name] = first
+    return out
+
+
+_CONSTANT = ("seed", "parameters", "epochs", "seconds")
 
 
 class _Clock:

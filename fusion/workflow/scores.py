@@ -136,16 +136,17 @@ def main_metric(rows: Sequence[Row]) -> str:
     return next(metric for metric in ("r2", "miou", "macro_f1") if metric in rows[0].result.scores)
 
 
-def conditions(state: State, rows: Sequence[Row], fraction: float, draws: int, train: str, test: str) -> str:
+def conditions(state: State, rows: Sequence[Row], draws: int, train: str, test: str) -> str:
     """What a reader must know of these scores."""
     labelled, unseen = state.split(train), state.split(test)
-    drawn = (
-        f"drawn {draws} times (± is the standard deviation over draws)" if draws > 1 and fraction < 1 else "one draw"
-    )
+    counts = {row.fraction: row.result.labelled for row in rows}  # tiles by fraction
+    told = " or ".join(f"{count} ({fraction:.0%})" for fraction, count in sorted(counts.items()))
+    several = draws > 1 and min(counts) < 1
+    drawn = f"drawn {draws} times (± is the standard deviation over draws)" if several else "one draw"
     notes = list(dict.fromkeys(note for row in rows for note in row.result.notes))
     sentences = [
-        f"{rows[0].result.labelled} labelled tiles ({fraction:.0%} of the {len(labelled)} of split {train!r}, "
-        f"stratified, {drawn}), scored on the {len(unseen)} tiles of split {test!r}; seed {state.seed}.",
+        f"{told} labelled tiles of the {len(labelled)} of split {train!r}, stratified, {drawn}, scored on the "
+        f"{'pixels of the ' if unseen.dense else ''}{len(unseen)} tiles of split {test!r}; seed {state.seed}.",
         *(f"Note: {note}." for note in notes),
     ]
     return " ".join(sentences)

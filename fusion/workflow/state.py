@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ class State:
         appendix: sections that come after all others, e.g. about training.
         fresh: train anew rather than going on with what is in ``out``.
         progress: show what training prints.
+        opener: opens the same data with other options of their reader.
     """
 
     out: Path
@@ -39,6 +41,19 @@ class State:
     appendix: list[Any] = field(default_factory=list)
     fresh: bool = False
     progress: bool = False
+    opener: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
+
+    def reopened(self, reader: Mapping[str, Any] | None) -> State:
+        """The same state on the same data, read with other options, e.g. ``{"labels": "map"}``.
+
+        Raises:
+            ValueError: the data did not come from a reader.
+        """
+        if not reader:
+            return self
+        if self.opener is None:
+            raise ValueError(f"these data cannot be read with other options ({', '.join(reader)})")
+        return replace(self, data=self.opener(reader))
 
     def split(self, name: str) -> TileDataset:
         """The tiles of one split.

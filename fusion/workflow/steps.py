@@ -16,7 +16,7 @@ from ..training.pretrain import train
 from . import figures, scores
 from .baselines import baseline
 from .state import State
-from .tuning import Start, tune
+from .tuning import Start, tune, viewed
 
 Pool = Literal["mean", "summary", "both", "tokens"]
 _POOLED = {
@@ -54,9 +54,12 @@ def pretrain(
     model: Mapping[str, Any] | None = None,
     module: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
+    modalities: Sequence[str] | None = None,
+    augmentation: Mapping[str, Any] | None = None,
     tiles: str = "train",
     validation: str | None = "val",
     choose: Literal["best", "last"] = "best",
+    folder: str = "pretrain",
 ) -> str:
     """Trains a new model without labels; later steps know it as ``pretrained``.
 
@@ -64,13 +67,18 @@ def pretrain(
         size, model: a named size of the system, and what differs from it.
         module: arguments of the system's pretraining LightningModule.
         training: arguments of :func:`fusion.training.fit`.
+        modalities: only these.
+        augmentation: of what is trained on, see :class:`fusion.data.Augmentation`.
         tiles, validation: splits; a validation split that the data does not have is done without.
         choose: the model of the best epoch by validation loss, or of the last.
+        folder: of the run, from the folder of results. Experiments that name the same one share the model: the first
+            trains it.
     """
     from ..training import load_model
 
-    unlabelled, held_out = state.split(tiles), state.data.get(validation) if validation else None
-    run = state.out / "pretrain"
+    unlabelled = viewed(state.split(tiles), modalities, augmentation)
+    held_out = viewed(state.split(validation), modalities) if validation in state.data else None
+    run = state.out / folder
     settings = {"progress": state.progress, "resume": not state.fresh} | dict(training or {})
     best = train(system, unlabelled, held_out, run, size, model, module, settings, state.seed)
     state.models["pretrained"] = trained = load_model(best.with_name(f"{choose}.safetensors"))
@@ -120,7 +128,7 @@ def compare(
     encoder = state.model(model)
     rows = run(encoder, known, unseen, probes=probes, fractions=[fraction], seeds=seeds, forest=forest, pool=pool)
     named = scores.by_name(rows, first=probes[0], names=names or {})
-    conditions = _pooled(pool) + scores.conditions(state, rows, fraction, draws, labelled, test)
+    conditions = _pooled(pool) + scores.conditions(state, rows, draws, labelled, test)
     state.metrics[key] = scores.as_metrics(named) | {"conditions": conditions}
     items: list[Picture | Table] = [scores.table(named, conditions)]
     items += figures.per_class(named, unseen, conditions)
@@ -152,7 +160,7 @@ def modalities(
     splits = state.split(labelled), state.split(test)
     rows = evaluate(state.model(model), *splits, probes=probes, fractions=[fraction], seeds=seeds, pool=pool)
     named = scores.by_modality(rows, first=probes[0])
-    conditions = _pooled(pool) + scores.conditions(state, rows, fraction, draws, labelled, test)
+    conditions = _pooled(pool) + scores.conditions(state, rows, draws, labelled, test)
     state.metrics[key] = scores.as_metrics(named) | {"conditions": conditions}
     metric = scores.main_metric(rows)
     items: list[Picture | Table] = [scores.table(named, conditions), modality_bars(rows, metric, conditions)]
@@ -172,28 +180,40 @@ def finetune(
     rates: Mapping[str, float] | None = None,
     module: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
+    modalities: Sequence[str] | None = None,
+    augmentation: Mapping[str, Any] | None = None,
+    reader: Mapping[str, Any] | None = None,
     labelled: str = "train",
     validation: str | None = None,
     test: str = "test",
     folder: str | None = None,
+    alone: bool = True,
+    every_class: bool = False,
 ) -> str:
     """Trains the whole model (or a head alone) on labels, from pretrained and from fresh weights.
 
     Scores go to ``<key>.<start>.<metric>``, of every modality alone too: ``<key>.<start>_<modality>.<metric>``; the
-    training loss of the first and last epoch of the first run to ``<key>_loss.<start>``.
+    training loss of the first and last epoch of the first run to ``<key>_loss.<start>``. With several fractions their
+    percentage follows the name of a row: ``<key>.<start>_10.<metric>``.
 
     Args:
         starts: ``pretrained``, ``frozen`` (head only), ``scratch``.
         module, training: arguments of the fine-tuning module and of :func:`fusion.training.fit`.
+        modalities: only these are given to the model.
+        augmentation: of what is trained on, see :class:`fusion.data.Augmentation`.
+        reader: options with which the data are read for this step, e.g. ``{labels: map}``.
         validation: split that chooses the best epoch; None holds out a fifth of the labels.
         folder: of the runs, within the results; ``key`` by default. A run is ``<start>-<fraction>-<seed>``.
+        alone: score the trained models with each modality alone, too.
+        every_class: also give macro F1 over all classes (``macro_f1_all``), 0 for those that never occur.
     """
-    held_out = None if validation is None else state.split(validation)
+    state = state.reopened(reader)
+    held_out = None if validation is None else viewed(state.split(validation), modalities)
     rows, losses, logs = tune(
         state,
         state.model(model),
-        state.split(labelled),
-        state.split(test),
+        viewed(state.split(labelled), modalities, augmentation),
+        viewed(state.split(test), modalities),
         held_out,
         state.out / (folder or key),
         starts=starts,
@@ -202,12 +222,17 @@ def finetune(
         rates=rates,
         module=module,
         training=training,
+        alone=alone,
+        every_class=every_class,
     )
     named = scores.by_modality(rows, first="finetune", prefix=True)
-    conditions = scores.conditions(state, rows, fractions[0], draws, labelled, test)
+    conditions = scores.conditions(state, rows, draws, labelled, test)
     state.metrics[key] = scores.as_metrics(named) | {"conditions": conditions}
     state.metrics[f"{key}_loss"] = losses
-    state.sections.append(Section("Fine-tuning", "", [scores.table(named, conditions), *logs]))
+    items: list[Picture | Table] = [scores.table(named, conditions)]
+    items += figures.per_class(named, state.split(test), conditions) if state.split(test).dense else []
+    title = "Fine-tuning" if key == "finetune" else f"Fine-tuning: {key}"
+    state.sections.append(Section(title, "", [*items, *logs]))
     return scores.summary(named, scores.main_metric(rows))
 
 

@@ -8,13 +8,14 @@ from typing import Any, Literal
 
 from torch import nn
 
-from ..data import TileDataset
+from ..data import Augmentation, TileDataset
 from ..evaluation import Picture, Row
 from ..evaluation import finetune as run
+from ..settings import call
 from . import figures, scores
 from .state import State
 
-__all__ = ["Start", "tune"]
+__all__ = ["Start", "tune", "viewed"]
 
 Start = Literal["pretrained", "frozen", "scratch"]
 
@@ -33,12 +34,16 @@ def tune(
     rates: Mapping[str, float] | None,
     module: Mapping[str, Any] | None,
     training: Mapping[str, Any] | None,
+    alone: bool = True,
+    every_class: bool = False,
 ) -> tuple[list[Row], dict[str, dict[str, float]], list[Picture]]:
     """Trains on ``known`` in the folder ``runs`` and scores on ``unseen``, with all modalities and with each alone.
 
     Args:
         held_out: tiles that choose the best epoch; None holds out a fifth of the labels.
         module, training: arguments of the fine-tuning module and of :func:`fusion.training.fit`.
+        alone: whether to score with each modality alone.
+        every_class: adds ``macro_f1_all``, see :func:`fusion.workflow.scores.add_macro_f1_of_all`.
 
     Returns:
         The rows, and by start the training loss of the first and last epoch of the first run and its curves.
@@ -60,9 +65,11 @@ def tune(
         settings=dict(module or {}),
         **settings,
     )
-    for row in list(rows):  # of every single modality too
+    for row in list(rows) if alone else ():  # of every single modality too
         best = load_finetuned(runs / f"{row.features}-{row.fraction:g}-{row.seed}")
         rows += scores.of_module(best, unseen, row.seed, row)[1:]
+    if every_class:
+        scores.add_macro_f1_of_all(rows)
     losses: dict[str, dict[str, float]] = {}
     logs: list[Picture] = []
     for start in starts:
@@ -71,3 +78,11 @@ def tune(
         losses[start] = {"first": curve[0], "last": curve[-1]}
         logs.append(figures.losses(log, state, start))
     return rows, losses, logs
+
+
+def viewed(
+    tiles: TileDataset, modalities: Sequence[str] | None, augmentation: Mapping[str, Any] | None = None
+) -> TileDataset:
+    """The tiles with only some modalities, and random views that are augmented."""
+    tiles = tiles if modalities is None else tiles.with_modalities(modalities)
+    return tiles if not augmentation else tiles.with_augmentation(call(Augmentation, augmentation, "augmentation"))

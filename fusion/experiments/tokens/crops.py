@@ -192,7 +192,7 @@ def classify(
     state.metrics[key], items = {}, []
     for fraction in fractions:
         named = _rows([row for row in rows if row.fraction == fraction])
-        conditions = scores.conditions(state, named["joint"], fraction, draws, "labelled_train", "labelled_test")
+        conditions = scores.conditions(state, named["joint"], draws, "labelled_train", "labelled_test")
         state.metrics[key][f"labels_{fraction:.0%}".rstrip("%")] = scores.as_metrics(named) | {"conditions": conditions}
         items += [scores.table(named, conditions), *figures.per_class({"joint": named["joint"]}, unseen, conditions)]
     state.sections.append(Section("Crop types with few and with all labels", "", items))

@@ -105,7 +105,7 @@ def downstream(
     if singles:
         best = max(singles, key=lambda row: found[row]["r2"])
         found["best_single"] = found[best] | {"modality": best.removeprefix("single_")}
-    conditions = scores.conditions(state, named["joint"], fraction, draws, labelled, test)
+    conditions = scores.conditions(state, named["joint"], draws, labelled, test)
     state.metrics[key] = found | {"conditions": conditions}
     first, name = named["joint"][0].result, unseen.classes[0]
     items: list[Picture | Table] = [
