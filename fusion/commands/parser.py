@@ -130,6 +130,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "tokenize": Command("tokenize:tokenize", "files"),
     "experiment": Command("experiment:experiment", "name"),
     "report": Command("report:report", "run"),
+    "table": Command("table:table", "runs"),
 }
 
 

@@ -1,4 +1,4 @@
-"""The step that trains a supervised baseline: same splits, draws and budget as fine-tuning."""
+"""The steps of baselines: supervised networks with the splits, draws and budget of fine-tuning, and band statistics."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 import torch
 
 from ..data import TileDataset
-from ..evaluation import Section, Table
+from ..evaluation import Section, Table, probe, raw_statistics
 from ..training.pretrain import configure
 from ..training.systems import SYSTEMS
 from . import scores
 from .state import State
 from .tuning import tune, viewed
 
-__all__ = ["baseline"]
+__all__ = ["baseline", "statistics"]
 
 
 def baseline(
@@ -105,6 +105,37 @@ def baseline(
     new = replace(section, text=f"{section.text}\n\n{text}".strip(), items=[both, *curves, *logs])
     state.sections[state.sections.index(section)] = new
     return f"{text} {scores.summary(named, scores.main_metric(rows))}"
+
+
+def statistics(
+    state: State,
+    *,
+    key: str = "statistics",
+    fractions: Sequence[float] = (1.0,),
+    draws: int = 1,
+    probes: Sequence[str] = ("linear", "forest"),
+    modalities: Sequence[str] | None = None,
+    labelled: str = "train",
+    test: str = "test",
+    every_class: bool = False,
+) -> str:
+    """Probes band statistics, without any network: scores go to ``<key>.raw`` and ``<key>.raw_<probe>`` of all probes
+    but the first; with several fractions their percentage follows."""
+    known, unseen = viewed(state.split(labelled), modalities), viewed(state.split(test), modalities)
+    seeds = [state.seed + k for k in range(draws)]
+    described = {part: raw_statistics(tiles) for part, tiles in (("known", known), ("unseen", unseen))}
+    names = tuple(m.name for m in known.modalities)
+    rows = probe(
+        described["known"], described["unseen"], known, probes=probes, fractions=fractions, seeds=seeds, name="raw",
+        modalities=names,
+    )  # fmt: skip
+    if every_class:
+        scores.add_macro_f1_of_all(rows)
+    named = scores.by_modality(rows, first=probes[0], prefix=True)
+    conditions = scores.conditions(state, rows, draws, labelled, test)
+    state.metrics[key] = scores.as_metrics(named) | {"conditions": conditions}
+    state.sections.append(Section("Band statistics", "", [scores.table(named, conditions)]))
+    return scores.summary(named, scores.main_metric(rows))
 
 
 def _usable(system: str, tiles: TileDataset, model: Mapping[str, Any] | None) -> tuple[str, ...]:

@@ -35,7 +35,8 @@ class Experiment:
             each, and metrics are means over them.
 
     A YAML may say ``extends: NAME``: it then has all that the other has, with its own keys in place of theirs, and its
-    ``settings: {step: {...}}`` in the steps of that name. Mappings are merged key by key.
+    ``settings: {step: {...}}`` in the steps of that name. Mappings are merged key by key, ``row`` field by
+    field; of own ``steps`` a bare name is the other's step of that name.
     """
 
     name: str
@@ -122,7 +123,12 @@ def _table(name: str | Path, extended: tuple[str, ...] = ()) -> tuple[dict[str, 
     if base is not None:
         if base in extended:
             raise ValueError(f"{path}: extends {base}, which extends it in turn")
-        table = merged(_table(base, (*extended, str(name)))[0], table)
+        below = _table(base, (*extended, str(name)))[0]
+        theirs = {_name(step): step for step in below.get("steps", ())}
+        if "steps" in table:
+            table["steps"] = [theirs.get(step, step) if isinstance(step, str) else step for step in table["steps"]]
+        row = {**below.get("row", {}), **table.get("row", {})}
+        table = merged(below, table) | {"row": row}
     if settings:
         names = {_name(step) for step in table.get("steps", ())}
         strange = [step for step in settings if step not in names]

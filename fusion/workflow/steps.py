@@ -14,7 +14,7 @@ from ..evaluation import Picture, Section, Table
 from ..settings import renamed
 from ..training.pretrain import train
 from . import figures, scores
-from .baselines import baseline
+from .baselines import baseline, statistics
 from .state import State
 from .tuning import Start, tune, viewed
 
@@ -26,7 +26,18 @@ _POOLED = {
     "tokens": "the mean token of each modality, before they are combined",
 }
 
-__all__ = ["STEPS", "baseline", "compare", "embed", "evaluate", "finetune", "modalities", "pretrain", "self_test"]
+__all__ = [
+    "STEPS",
+    "baseline",
+    "compare",
+    "embed",
+    "evaluate",
+    "finetune",
+    "modalities",
+    "pretrain",
+    "self_test",
+    "statistics",
+]
 
 
 def self_test(state: State) -> str:
@@ -56,6 +67,7 @@ def pretrain(
     training: Mapping[str, Any] | None = None,
     modalities: Sequence[str] | None = None,
     augmentation: Mapping[str, Any] | None = None,
+    reader: Mapping[str, Any] | None = None,
     tiles: str = "train",
     validation: str | None = "val",
     choose: Literal["best", "last"] = "best",
@@ -69,6 +81,7 @@ def pretrain(
         training: arguments of :func:`fusion.training.fit`.
         modalities: only these.
         augmentation: of what is trained on, see :class:`fusion.data.Augmentation`.
+        reader: options with which the data are read for this step.
         tiles, validation: splits; a validation split that the data does not have is done without.
         choose: the model of the best epoch by validation loss, or of the last.
         folder: of the run, from the folder of results. Experiments that name the same one share the model: the first
@@ -76,6 +89,7 @@ def pretrain(
     """
     from ..training import load_model
 
+    state = state.reopened(reader)
     unlabelled = viewed(state.split(tiles), modalities, augmentation)
     held_out = viewed(state.split(validation), modalities) if validation in state.data else None
     run = state.out / folder
