@@ -22,10 +22,11 @@ class RandomViews(Sampler[tuple[int, int]]):
     """Shuffled tiles, each with the seed of its random view, for one epoch and one of ``ranks`` processes.
 
     ``set_epoch`` is called by Lightning. ``resume(epoch, batches)`` leaves out what an interrupted run has seen.
+    An epoch has a multiple of ``step`` tiles: where a step is made of several batches, its last one is whole too.
     """
 
-    def __init__(self, tiles: int, batch_size: int, seed: int, rank: int = 0, ranks: int = 1) -> None:
-        self.tiles, self.batch_size, self.seed = tiles, batch_size, seed
+    def __init__(self, tiles: int, batch_size: int, seed: int, rank: int = 0, ranks: int = 1, step: int = 1) -> None:
+        self.tiles, self.batch_size, self.seed, self.step = tiles, batch_size, seed, step
         self.rank, self.ranks = rank, ranks
         self.epoch, self.skip = 0, 0
 
@@ -37,7 +38,8 @@ class RandomViews(Sampler[tuple[int, int]]):
         self.epoch, self.skip = epoch, batches
 
     def __len__(self) -> int:
-        return self.tiles // self.ranks  # of the whole epoch, as Lightning counts batches from its start
+        share = self.tiles // self.ranks
+        return share - share % self.step  # of the whole epoch, as Lightning counts batches from its start
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
@@ -49,24 +51,34 @@ class RandomViews(Sampler[tuple[int, int]]):
 
 
 def training_loader(
-    dataset: TileDataset, batch_size: int, *, seed: int = 0, workers: int = 0, rank: int = 0, ranks: int = 1
+    dataset: TileDataset,
+    batch_size: int,
+    *,
+    seed: int = 0,
+    workers: int = 0,
+    rank: int = 0,
+    ranks: int = 1,
+    parts: int = 1,
 ) -> DataLoader[Tile]:
     """Shuffled batches of random views; a last, smaller batch is dropped unless it is the only one.
 
-    The batch size is lowered to what the data set (or one process's share of it) has.
+    The batch size is lowered to what the data set (or one process's share of it) has. With ``parts`` every
+    ``parts`` batches are one of ``batch_size`` tiles, cut in its order; what is dropped is the same.
 
     Raises:
-        ValueError: fewer tiles than processes, or a batch size below 1.
+        ValueError: fewer tiles than processes, a batch size below 1, or one that cannot be cut into ``parts``.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     if len(dataset) < ranks:
         raise ValueError(f"{len(dataset)} training tiles cannot be shared by {ranks} devices; use fewer devices")
     batch_size = min(batch_size, len(dataset) // ranks)
-    sampler = RandomViews(len(dataset), batch_size, seed, rank, ranks)
+    if batch_size % parts:
+        raise ValueError(f"{batch_size} tiles a step cannot be cut into {parts} equal parts")
+    sampler = RandomViews(len(dataset), batch_size // parts, seed, rank, ranks, step=batch_size if parts > 1 else 1)
     return DataLoader(
         dataset,
-        batch_size,
+        batch_size // parts,
         sampler=sampler,
         num_workers=workers,
         collate_fn=_collate(dataset),

@@ -8,7 +8,7 @@ import os
 import warnings
 import weakref
 from collections.abc import Iterable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -64,35 +64,48 @@ def estimate_memory(
     *,
     precision: str = "32-true",
     device: torch.device | str = "cpu",
+    limit: float | None = None,
 ) -> MemoryEstimate:
     """Measures two small training steps of a copy of ``module`` on the CPU, and extends the line to ``batch_size``.
 
     The slope between two and four tiles (if the data set has them) separates what grows with the batch from what
-    does not; both include the peak of the backward pass. Nothing of ``module`` changes: neither weights,
-    normalisation statistics nor the global random state. Dropout masks are a byte an element on a GPU and more on a
-    CPU, so a GPU needs somewhat less.
+    does not; both include the peak of the backward pass. Large tiles are measured one and two at a time, or one alone,
+    and a step that outgrows the memory is left off. Nothing of ``module`` changes: neither weights, normalisation
+    statistics nor the global random state. Dropout masks are a byte an element on a GPU and more on a CPU, so a GPU
+    needs somewhat less.
 
     Args:
         device: where training will run; asked only for its free memory.
+        limit: GiB of it that may be used, if less than what is free.
+
+    Returns:
+        The estimate. Where not even one tile could be measured it is what that tile had taken when it was left off,
+        more than is available.
 
     Raises:
-        ValueError: the data set is empty (as the data set itself says).
+        ValueError: the data set is empty (as the data set itself says); one tile is too large to be measured in the
+            memory of this machine, and training would run on another device.
     """
-    sizes = (2, min(4, len(dataset))) if len(dataset) > 2 else (len(dataset),)
-    tiles = [dataset[i] for i in range(sizes[-1])]
-    names = [m.name for m in dataset.modalities]
+    available = available_memory(device)
+    if limit is not None:
+        available = min(available, int(limit * 2**30))
+    on_cpu = torch.device(device).type == "cpu"
+    room = available if on_cpu else available_memory("cpu")
     with torch.random.fork_rng(devices=[]), _silent():
         probe = copy.deepcopy(module).cpu().train()
         probe.trainer = None
-        peaks = [_step_bytes(probe, collate(tiles[:n], names), precision) for n in sizes]
-    if len(sizes) == 2:
-        per_tile = max(1, (peaks[1] - peaks[0]) // (sizes[1] - sizes[0]))
-    else:
-        per_tile = peaks[0] // sizes[0]
+        peaks = _peaks(probe, dataset, precision, room)
+    if 0 in peaks and not on_cpu:
+        raise ValueError(
+            f"estimate_memory: a step of one tile takes more than the {readable_size(room)} that are free on the CPU, "
+            "where it is measured; memory='ignore' trains without an estimate"
+        )
+    (few, low), (many, high) = min(peaks.items()), max(peaks.items())
+    per_tile = max(1, (high - low) // (many - few) if many > few else low // max(few, 1))
     weights = sum(p.numel() * p.element_size() for p in module.parameters())
     trained = sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)
-    fixed = max(0, peaks[0] - per_tile * sizes[0] - trained)  # gradients of weights are in `state`
-    return MemoryEstimate(weights + 3 * trained, fixed, per_tile, batch_size, available_memory(device))
+    fixed = max(0, low - per_tile * few - trained) if few else 0  # gradients of weights are in `state`
+    return MemoryEstimate(weights + 3 * trained, fixed, per_tile, batch_size, available)
 
 
 def available_memory(device: torch.device | str = "cpu") -> int:
@@ -107,12 +120,47 @@ def available_memory(device: torch.device | str = "cpu") -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def _peaks(module: LightningModule, dataset: TileDataset, precision: str, room: int) -> dict[int, int]:
+    """Peak bytes of a step of two tiles and of another number of them, as far as ``room`` goes.
+
+    Where one tile already exceeds it, what that had taken when it was left off, as of 0 tiles.
+    """
+    names = [m.name for m in dataset.modalities]
+    tiles = [dataset[i] for i in range(min(4, len(dataset)))]
+
+    def measure(count: int) -> int:
+        return _step_bytes(module, collate(tiles[:count], names), precision, room)
+
+    peaks: dict[int, int] = {}
+    if len(tiles) > 1:
+        with suppress(_OutOfRoom):
+            peaks[2] = measure(2)
+    if len(tiles) < 3 and peaks:
+        return peaks
+    if peaks and peaks[2] * len(tiles) < 2 * room:
+        with suppress(_OutOfRoom):
+            return peaks | {len(tiles): measure(len(tiles))}
+    try:
+        return peaks | {1: measure(1)}
+    except _OutOfRoom as reached:
+        return {0: reached.bytes}
+
+
+class _OutOfRoom(Exception):
+    """A step took more than it may."""
+
+    def __init__(self, bytes_: int) -> None:
+        super().__init__(bytes_)
+        self.bytes = bytes_
+
+
 class _Live(TorchDispatchMode):
     """Counts the bytes of tensors that are alive, and their peak; sees what every operator returns, in backward and in
-    recomputed parts too, but not the scratch space inside an operator."""
+    recomputed parts too, but not the scratch space inside an operator. Raises where there are more than ``room``."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: int) -> None:
         TorchDispatchMode.__init__(self)
+        self.room = room
         self.bytes: int = 0
         self.peak: int = 0
         self._known: set[int] = set()
@@ -133,26 +181,33 @@ class _Live(TorchDispatchMode):
             self.bytes += storage.nbytes()
             self.peak = max(self.peak, self.bytes)
             weakref.finalize(storage, self._gone, storage._cdata, storage.nbytes())
+            if self.bytes > self.room:
+                raise _OutOfRoom(self.bytes)
 
     def _gone(self, key: int, size: int) -> None:
         self._known.discard(key)
         self.bytes -= size
 
 
-def _step_bytes(module: LightningModule, batch: TileBatch, precision: str) -> int:
+def _step_bytes(module: LightningModule, batch: TileBatch, precision: str, room: int) -> int:
     """Peak bytes of one training step beyond weights: the batch, activations, gradients."""
     inputs = list(_tensors(batch))
+    read = sum(tensor.nbytes for tensor in inputs)
     autocast = torch.autocast("cpu", torch.bfloat16) if "mixed" in precision else nullcontext()
-    with _Live() as live:
-        live.ignore([*module.parameters(), *module.buffers(), *inputs])
-        with autocast:
-            output = module.training_step(batch, 0)
-        loss = cast(Tensor, output["loss"] if isinstance(output, dict) else output)
-        del output
-        loss.backward()
-    for parameter in module.parameters():
-        parameter.grad = None
-    return int(live.peak) + sum(tensor.nbytes for tensor in inputs)
+    try:
+        with _Live(room - read) as live:
+            live.ignore([*module.parameters(), *module.buffers(), *inputs])
+            with autocast:
+                output = module.training_step(batch, 0)
+            loss = cast(Tensor, output["loss"] if isinstance(output, dict) else output)
+            del output
+            loss.backward()
+    except _OutOfRoom as reached:
+        raise _OutOfRoom(reached.bytes + read) from None
+    finally:
+        for parameter in module.parameters():
+            parameter.grad = None
+    return int(live.peak) + read
 
 
 def _tensors(batch: TileBatch) -> Iterable[Tensor]:

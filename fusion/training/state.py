@@ -71,8 +71,8 @@ class KeepState(Checkpoint):
     one device, the step after a resume has the same bits as without the interruption.
     """
 
-    def __init__(self, path: Path, identity: dict[str, Any], asked: Interruption) -> None:
-        self.path, self.identity, self.asked = path, identity, asked
+    def __init__(self, path: Path, identity: dict[str, Any], asked: Interruption, part: int) -> None:
+        self.path, self.identity, self.asked, self.part = path, identity, asked, part
         self.views: RandomViews  # set when the trainer knows its rank
         self._place = (0, 0)  # epoch, batches of it that are done
         self._awaited: dict[str, float] = {}
@@ -91,7 +91,7 @@ class KeepState(Checkpoint):
         # Lightning would not step plateau schedulers at the end of an epoch taken up in its middle.
         trainer.fit_loop.restarting = False
         batches = args[2] + 1
-        whole_step = batches % trainer.accumulate_grad_batches == 0
+        whole_step = batches % trainer.accumulate_grad_batches == 0  # gradients of its parts are not saved
         # After the last batch the epoch is let to its end: validation belongs to it.
         if batches < trainer.num_training_batches and whole_step and self._somebody_asked(trainer):
             self._save(trainer, trainer.current_epoch, batches, {})
@@ -110,6 +110,7 @@ class KeepState(Checkpoint):
     def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["fusion"] = {
             "identity": self.identity,
+            "part": self.part,  # tiles computed at a time
             "epochs": self._place[0],
             "finished": self._finished,
             "early": self._finished and trainer.should_stop,

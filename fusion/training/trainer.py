@@ -21,13 +21,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from fusion.data import TileDataset
 from fusion.data.check import check_values
-from fusion.kernels.backends import chosen
 
 from . import run_folder
+from .accumulation import Memory, check_settings, part_size, with_parts
 from .callbacks import FiniteLoss, History, KeepModels
 from .checkpoints import differences, with_todays_names
 from .loading import RandomViews, evaluation_loader, training_loader
-from .memory import estimate_memory
 from .state import AtomicState, Interrupted, Interruption, KeepState
 from .systems import config_of
 
@@ -48,7 +47,8 @@ def fit(
     patience: int | None = None,
     seed: int = 0,
     workers: int = 0,
-    memory: Literal["refuse", "warn", "ignore"] = "refuse",
+    memory: Memory = "refuse",
+    memory_limit: float | None = None,
     progress: bool = True,
     **trainer_arguments: Any,
 ) -> Path:
@@ -71,19 +71,31 @@ def fit(
         monitor, mode: the metric that says which model is best (default ``val/loss``, or ``train/loss``).
         patience: stop after so many epochs without a better ``monitor``; None never does.
         workers: processes that read tiles; 0 reads in this one.
-        memory: what to do when the estimate exceeds the free memory.
+        memory: what to do when the estimate exceeds the memory: "refuse", "warn", "ignore" (no estimate), or
+            "accumulate": compute a step in equal parts, of the largest size that divides ``batch_size`` and fits, and
+            add up their gradients. One process only. See below.
+        memory_limit: GiB that training may use on its device, if less than what is free; for every ``memory``.
         trainer_arguments: go to ``lightning.Trainer``: ``devices``, ``strategy``, ``precision`` ("32-true" or
             "bf16-mixed"), ``accelerator``, ``gradient_clip_val``, ``limit_train_batches``, ...
 
+    A step in parts has the gradient that is the mean of its parts' gradients, and epochs have the same tiles and steps
+    as without parts (``limit_train_batches`` and ``val_check_interval`` count steps). It is not the same as more
+    memory: normalisation statistics are those of a part, the negatives of a contrastive loss come from its own part
+    (so there are fewer, and with parts of one tile none from other tiles), and a mean over what is valid is taken part
+    by part. Validation takes batches of a part too. A run that goes on keeps the parts it was begun with, whatever
+    ``memory`` and the free memory are then, and a Ctrl-C finishes the whole step. An ``accumulate_grad_batches`` of
+    your own accumulates whole batches instead; then a last, incomplete step of an epoch counts for less, because
+    Lightning divides by the same number.
+
     Raises:
         ValueError: the folder holds a run of another configuration (the fields that differ are named), the data have
-            other bands, units or ranges than the model's modalities, the metric is not logged, or too little memory
-            (with the batch size that fits).
+            other bands, units or ranges than the model's modalities, the metric is not logged, too little memory
+            (with the batch size that fits), or settings that contradict each other (``accumulate_grad_batches`` and
+            ``memory="accumulate"``).
         RuntimeError: the loss is no number, memory ran out, or a checkpoint could not be written.
         KeyboardInterrupt: after Ctrl-C, once everything is saved.
     """
-    if memory not in ("refuse", "warn", "ignore"):
-        raise ValueError(f"fit: memory is 'refuse', 'warn' or 'ignore', not {memory!r}")
+    check_settings(memory, memory_limit, trainer_arguments)
     progress = progress and int(os.environ.get("LOCAL_RANK", "0")) == 0  # one of several processes speaks
     run = Path(run)
     monitor = monitor or ("train/loss" if validation is None else "val/loss")
@@ -98,17 +110,27 @@ def fit(
 
     check_values(train, config_of(module.get_submodule("model")).modalities)
     device = _device(trainer_arguments)
-    if memory != "ignore":
-        _check_memory(module, train, batch_size, memory, device, trainer_arguments, progress)
-    config = identity | settings | {"trainer": {k: str(v) for k, v in trainer_arguments.items()}}
+    tiles = min(batch_size, len(train))  # a step
+    part = part_size(
+        module,
+        train,
+        tiles,
+        memory,
+        memory_limit,
+        begun=before.get("part", tiles) if before else None,
+        device=device,
+        precision=str(trainer_arguments.get("precision", "32-true")),
+        progress=progress,
+    )
+    config = identity | settings | {"part": part, "trainer": {k: str(v) for k, v in trainer_arguments.items()}}
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - readers and libraries may use the global one
     torch.manual_seed(seed)
     with _quiet(), Interruption() as asked:
         models = KeepModels(run, monitor, mode)
-        arguments: dict[str, Any] = {"log_every_n_steps": 20} | trainer_arguments
+        arguments = {"log_every_n_steps": 20} | with_parts(trainer_arguments, tiles, part, len(train))
         history = History(run / "metrics.csv", models, progress, first_epoch=before["epochs"] if before else 0)
-        keep = KeepState(state, identity, asked)
+        keep = KeepState(state, identity, asked, part)
         finite = FiniteLoss(arguments["log_every_n_steps"])
         stopping = _stopping(monitor, mode, patience, validation)
         trainer = Trainer(
@@ -123,8 +145,21 @@ def fit(
             enable_progress_bar=progress and sys.stderr.isatty(),
             **arguments,
         )
+        if (
+            memory == "accumulate" or part < tiles
+        ) and trainer.world_size > 1:  # each would find another memory and other parts
+            raise ValueError(
+                f"fit: a step in parts (memory='accumulate') is for one process, not for {trainer.world_size}: choose "
+                "batch_size and accumulate_grad_batches yourself"
+            )
         loader = training_loader(
-            train, batch_size, seed=seed, workers=workers, rank=trainer.global_rank, ranks=trainer.world_size
+            train,
+            batch_size,
+            seed=seed,
+            workers=workers,
+            rank=trainer.global_rank,
+            ranks=trainer.world_size,
+            parts=tiles // part,
         )
         keep.views = cast(RandomViews, loader.sampler)
         cast(Any, trainer).callbacks += [
@@ -136,7 +171,8 @@ def fit(
             run_folder.prepare(run, config, afresh=before is None)
         if trainer.global_rank:
             torch.manual_seed(seed + trainer.global_rank)  # other dropout on other devices
-        held_out = None if validation is None else evaluation_loader(validation, batch_size, workers=workers)
+        together = part if part < tiles else batch_size
+        held_out = None if validation is None else evaluation_loader(validation, together, workers=workers)
         try:
             trainer.fit(module, loader, held_out, ckpt_path=str(state) if before else None)
         except Interrupted as place:
@@ -144,10 +180,9 @@ def fit(
                 f"stopped at {place}; {state} is saved, the same command goes on from there"
             ) from None
         except torch.OutOfMemoryError as error:
-            smaller = max(1, batch_size // 2)
             raise RuntimeError(
-                f"out of memory with batches of {batch_size} tiles: try batch_size={smaller}, with "
-                f"accumulate_grad_batches=2 for the same effective batch, or precision='bf16-mixed' ({error})"
+                f"out of memory with batches of {part} tiles: try memory='accumulate' with a smaller memory_limit "
+                f"in GiB (and resume=False), batch_size={max(1, part // 2)}, or precision='bf16-mixed' ({error})"
             ) from error
         if asked.requested:
             raise KeyboardInterrupt(f"training had just finished; the best model is {run / 'best.safetensors'}")
@@ -211,31 +246,6 @@ def _plain(value: Any) -> Any:
 def _device(trainer_arguments: dict[str, Any]) -> str:
     wanted = trainer_arguments.get("accelerator", "auto")
     return "cuda" if torch.cuda.is_available() and wanted in ("auto", "gpu", "cuda") else "cpu"
-
-
-def _check_memory(
-    module: LightningModule,
-    train: TileDataset,
-    batch_size: int,
-    memory: str,
-    device: str,
-    trainer_arguments: dict[str, Any],
-    progress: bool,
-) -> None:
-    precision = str(trainer_arguments.get("precision", "32-true"))
-    estimate = estimate_memory(module, train, min(batch_size, len(train)), precision=precision, device=device)
-    if progress:
-        print(f"memory: {estimate}", flush=True)
-        ran = [f"{op} on {backend}" for op, backend in chosen().items() if not op.endswith("_backward")]
-        print(f"ops: {', '.join(ran) or 'none of our own'}", flush=True)  # the estimate ran a step
-    if estimate.total <= estimate.available:
-        return
-    fits = estimate.largest_batch
-    advice = f"batch_size={fits} fits" if fits else "not even one tile fits: choose a smaller model"
-    message = f"training would need {estimate}. {advice}; memory='warn' tries all the same"
-    if memory == "refuse":
-        raise ValueError(message)
-    warnings.warn(message, stacklevel=3)
 
 
 def _stopping(monitor: str, mode: str, patience: int | None, validation: TileDataset | None) -> list[EarlyStopping]:

@@ -65,3 +65,12 @@ def test_bad_sizes_are_named():
         training_loader(Meadows(3), 0)
     with pytest.raises(ValueError, match="3 training tiles cannot be shared by 4 devices"):
         training_loader(Meadows(3), 2, ranks=4)
+
+
+def test_parts_are_the_batches_cut_in_their_order():
+    data = Meadows(14)
+    whole, parts = names(training_loader(data, 6, seed=1)), names(training_loader(data, 6, seed=1, parts=3))
+    assert [len(part) for part in parts] == [2] * 6
+    assert [sum(parts[i : i + 3], ()) for i in (0, 3)] == whole
+    with pytest.raises(ValueError, match="6 tiles a step cannot be cut into 4 equal parts"):
+        training_loader(data, 6, parts=4)

@@ -1,5 +1,6 @@
 """The estimate is what a step really takes, and leaves no trace."""
 
+import pytest
 import torch
 from lightning import LightningModule
 from tiny_system import Meadows, TinyTraining
@@ -58,8 +59,40 @@ def test_the_largest_batch_fits_and_the_next_does_not():
     assert type(estimate)(estimate.state, 0, estimate.per_tile, 10, 1_000).largest_batch == 0
 
 
+class Counting(Exponential):
+    """Remembers the tiles of each step that was begun, and of each that came to its end."""
+
+    begun: list[int] = []
+    ended: list[int] = []
+
+    def training_step(self, batch, batch_idx):
+        self.begun.append(len(batch))
+        loss = super().training_step(batch, batch_idx)
+        self.ended.append(len(batch))
+        return loss
+
+
+@pytest.mark.parametrize(
+    ("megabytes", "begun", "ended"),
+    [(40, [2, 4], [2, 4]), (30, [2, 1], [2, 1]), (14, [2, 1], [2, 1]), (7, [2, 1], [1]), (3, [2, 1], [])],
+)
+def test_large_tiles_are_measured_few_at_a_time_within_what_is_available(megabytes, begun, ended):
+    """A tile takes 8 MB, with the gradient of the weights 12 MB; a step is left off where it takes more than there is."""
+    Counting.begun, Counting.ended = [], []
+    estimate = estimate_memory(Counting(), Meadows(6), 1, limit=megabytes * 1e6 / 2**30)
+    assert Counting.begun == begun
+    assert Counting.ended == ended
+    assert (estimate.total > estimate.available) == (megabytes < 24)  # weights, gradient, moments and a tile
+    assert (estimate.largest_batch == 0) == (megabytes * 0.9 < 24)
+
+
 def test_one_tile_is_enough():
     assert estimate_memory(TinyTraining(), Meadows(1), 1).per_tile > 0
+
+
+def test_a_limit_is_what_is_available_unless_less_is_free():
+    assert estimate_memory(TinyTraining(), Meadows(6), 4, limit=0.5).available == 2**29
+    assert estimate_memory(TinyTraining(), Meadows(6), 4, limit=1e6).available < 1e6 * 2**30
 
 
 def test_free_memory_is_known_and_readable():

@@ -212,11 +212,11 @@ def test_too_much_memory_is_refused_with_the_batch_that_fits(tmp_path, monkeypat
     import fusion.training.memory as memory
 
     monkeypatch.setattr(memory, "available_memory", lambda device: 20_000)
-    with pytest.raises(ValueError, match=r"training would need .* batch_size=\d+ fits; memory='warn' tries"):
+    with pytest.raises(ValueError, match=r"training would need .* batch_size=\d+ fits, .*; memory='warn' tries"):
         train(tmp_path, memory="refuse", batch_size=24)
     with pytest.warns(UserWarning, match="training would need"):
         train(tmp_path, memory="warn", epochs=1, batch_size=24)
-    with pytest.raises(ValueError, match="'refuse', 'warn' or 'ignore', not 'never'"):
+    with pytest.raises(ValueError, match="'refuse', 'warn', 'ignore' or 'accumulate', not 'never'"):
         train(tmp_path, memory="never")
 
 
