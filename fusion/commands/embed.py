@@ -17,6 +17,7 @@ def embed(
     modalities: list[str] | None = None,
     split: str = "all",
     dtype: Literal["float32", "int8"] = "float32",
+    patch_scale: int = 1,
     batch_size: int = 32,
     workers: int = 0,
     block: int = 64,
@@ -34,6 +35,7 @@ def embed(
         modalities: use only these, e.g. --modalities '[s2,s1]'.
         split: the tiles to embed.
         dtype: float32, or int8 (unit vectors in AlphaEarth's mapping, a quarter of the size).
+        patch_scale: embed patches of so many of the model's patches per side (OmniSat).
         batch_size: tiles at a time.
         workers: processes that read tiles.
         block: pixels per side in memory at a time (cubes).
@@ -44,10 +46,17 @@ def embed(
 
     source = Path(run)
     if read_header(source).system == "context":
+        if patch_scale != 1:
+            raise ValueError(f"{run} embeds single pixels, it has no patches; leave --patch_scale {patch_scale} out")
         return _embed_cubes(source, data, out, reader or {}, dtype, block)
     target = beside(source, "embeddings.tif", out)
     state = begin(data, target.parent, reader=reader, modalities=modalities, model=source)
-    options: dict[str, Any] = {"dtype": dtype, "batch_size": batch_size, "workers": workers}
+    options: dict[str, Any] = {
+        "dtype": dtype,
+        "patch_scale": patch_scale,
+        "batch_size": batch_size,
+        "workers": workers,
+    }
     for written in embed_map(state.model("pretrained"), state.split(split), target, **options):
         print(written)
     return 0

@@ -124,6 +124,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "finetune": Command("finetune:finetune", "run", configurable=True),
     "evaluate": Command("finetune:evaluate", "run", configurable=True),
     "embed": Command("embed:embed", "run", configurable=True),
+    "predict": Command("predict:predict", "run", configurable=True),
     "generate": Command("generate:generate", "run", configurable=True),
     "counterfactual": Command("counterfactual:counterfactual", "run", configurable=True),
     "sensitivity": Command("sensitivity:sensitivity", "run", configurable=True),

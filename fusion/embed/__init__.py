@@ -1,8 +1,9 @@
-"""Dense embeddings on disk: GeoTIFF and Zarr where the data is georeferenced, NPZ where it is not."""
+"""Maps on disk, of embeddings and of predictions: GeoTIFF and Zarr where the data is georeferenced, NPZ where not."""
 
 from .codec import DECODE_FORMULA, NODATA, QuantizationError, decode, encode, unit
 from .cube import EmbeddedCube, embed_cube
 from .map import EmbeddingMap, embed_map, fingerprint
+from .predict import PredictedMap, predict_map
 from .raster import Embeddings, read_embeddings
 from .seams import Seams
 from .store import open_embeddings, stack_geotiffs
@@ -13,6 +14,7 @@ __all__ = [
     "EmbeddedCube",
     "EmbeddingMap",
     "Embeddings",
+    "PredictedMap",
     "QuantizationError",
     "Seams",
     "decode",
@@ -21,6 +23,7 @@ __all__ = [
     "encode",
     "fingerprint",
     "open_embeddings",
+    "predict_map",
     "read_embeddings",
     "stack_geotiffs",
     "unit",

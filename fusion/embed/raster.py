@@ -17,7 +17,17 @@ from affine import Affine
 
 from .codec import DECODE_FORMULA, NODATA, ErrorMeter, QuantizationError, decode, encode, unit
 
-__all__ = ["Dtype", "Embeddings", "band_names", "read_embeddings", "replacing", "write_geotiff", "write_npz"]
+__all__ = [
+    "Dtype",
+    "Embeddings",
+    "Windows",
+    "band_names",
+    "read_embeddings",
+    "replacing",
+    "windows",
+    "write_geotiff",
+    "write_npz",
+]
 
 Dtype = Literal["float32", "int8"]
 _BLOCK = 256
@@ -119,7 +129,7 @@ def write_geotiff(
         profile |= {"tiled": True, "blockxsize": _BLOCK, "blockysize": _BLOCK}
     with replacing(path) as temporary:
         with rasterio.open(temporary, "w", **profile) as file:
-            for window, (top, left, bottom, right) in _windows(rows, columns):
+            for window, (top, left, bottom, right) in windows(rows, columns):
                 block = np.asarray(values[top:bottom, left:right])
                 file.write(np.moveaxis(_stored(block, dtype), -1, 0), window=window)
             for number, name in enumerate(band_names(dim), start=1):
@@ -127,7 +137,7 @@ def write_geotiff(
             file.update_tags(**_tags(dtype, tags))
         with rasterio.open(temporary) as file:
             meter = ErrorMeter()
-            for window, (top, left, bottom, right) in _windows(rows, columns):
+            for window, (top, left, bottom, right) in windows(rows, columns):
                 stored = np.moveaxis(file.read(window=window), 0, -1)
                 meter.add(np.asarray(values[top:bottom, left:right]), _decoded(stored))
         return _checked(meter, path, dtype)  # raises before a damaged file replaces a good one
@@ -206,7 +216,8 @@ def _tags(dtype: Dtype, tags: Mapping[str, str]) -> dict[str, str]:
     return how[dtype] | {"FUSION_NODATA": str(NODATA) if dtype == "int8" else "nan"} | dict(tags)
 
 
-def _windows(rows: int, columns: int) -> Iterator[tuple[object, tuple[int, int, int, int]]]:
+def windows(rows: int, columns: int) -> Iterator[tuple[object, tuple[int, int, int, int]]]:
+    """The blocks of a raster: rasterio's window of each, and its top, left, bottom and right."""
     from rasterio.windows import Window
 
     for top in range(0, rows, _BLOCK):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fusion.data import TileBatch, TileDataset
+from fusion.embed.scale import at_scale
 from fusion.training.loading import evaluation_loader, require_fit
 from fusion.training.systems import config_of
 
@@ -23,7 +24,8 @@ class Features:
 
     Attributes:
         x: (N, D) float32.
-        y: labels as the data set gives them, (N,) or (N, K); None without labels. Patches carry their tile's.
+        y: labels as the data set gives them, (N,) or (N, K); None without labels, and where labels are maps. Patches
+            carry their tile's.
         names: N tile names.
         task, classes: of the labels.
         grid: patches per tile for features of patches, None for features of tiles.
@@ -48,7 +50,8 @@ class Features:
         """
         if self.y is None:
             raise ValueError(
-                f"the features of {len(self)} tiles have no labels; give the reader a label file or variable"
+                f"the features of {len(self)} tiles have no label a tile; give the reader a label file or variable. "
+                "Labels that are maps are learnt by fine-tuning (fusion finetune), not by probes"
             )
         return self.y
 
@@ -76,6 +79,7 @@ def extract(
     level: Literal["tile", "patch"] = "tile",
     *,
     pool: Literal["mean", "summary", "both", "tokens"] = "mean",
+    patch_scale: int = 1,
     batch_size: int = 32,
     device: torch.device | str | None = None,
     workers: int = 0,
@@ -89,11 +93,14 @@ def extract(
         pool: of a tile: the mean of its patches (which reconstruction trains), its summary, or both joined; or
             ``"tokens"``: for each modality the mean of its tokens before they are combined (which the contrastive
             objective trains), joined in the order of the model, 0 for a modality that a tile does not have.
+        patch_scale: encode patches of so many of the model's patches per side, for models whose ``forward`` takes
+            ``patch_scale``: the grid is that much coarser, and the mean is over fewer patches.
         device: where to run (default: where the model is).
 
     Raises:
-        ValueError: bands, units, resolution or grid of the data are not those of the model, or a vector is not
-            finite (the tiles are named).
+        ValueError: bands, units, resolution or grid of the data are not those of the model, a scale that the model does
+            not take, that does not divide the grid, or that goes with tokens, or a vector is not finite (the tiles are
+            named).
     """
     if level not in ("tile", "patch") or pool not in ("mean", "summary", "both", "tokens"):
         raise ValueError(
@@ -101,11 +108,17 @@ def extract(
         )
     if pool == "tokens" and not hasattr(model, "encode"):
         raise ValueError(f"extract: {type(model).__name__} has no tokens of single modalities; use pool='mean'")
+    if pool == "tokens" and level == "tile" and patch_scale != 1:
+        raise ValueError(
+            f"extract: pool='tokens' takes the tokens before they are merged to larger patches, so patch_scale="
+            f"{patch_scale} changes nothing; use pool='mean', 'summary' or 'both'"
+        )
     if modalities is None:
         known = {m.name for m in config_of(model).modalities}
         modalities = [m.name for m in dataset.modalities if m.name in known] or [m.name for m in dataset.modalities]
     dataset = dataset.with_modalities(list(modalities))
     require_fit(model, dataset)
+    encode, grid = at_scale(model, dataset.grid, patch_scale)
     home = next(model.parameters()).device
     device = torch.device(device or home)
     training, rows, names = model.training, [], []
@@ -113,27 +126,34 @@ def extract(
     try:
         with torch.inference_mode():
             for batch in evaluation_loader(dataset, batch_size, workers=workers):
-                rows.append(_vectors(model, batch.to(device), level, pool, modalities).float().cpu().numpy())
+                if level == "tile" and pool == "tokens":
+                    vectors = _token_means(model, batch.to(device), modalities)
+                else:
+                    summary, patches = encode(batch.to(device))
+                    vectors = _vectors(summary, patches, level, pool)
+                rows.append(vectors.float().cpu().numpy())
                 names.extend(batch.names)
     finally:
         model.to(home).train(training)
     x = np.concatenate(rows)
-    per_tile = dataset.grid[0] * dataset.grid[1] if level == "patch" else 1
+    per_tile = grid[0] * grid[1] if level == "patch" else 1
     _require_finite(x, names, per_tile)
-    labels = dataset.labels().numpy().repeat(per_tile, axis=0) if dataset.task else None
-    grid = dataset.grid if level == "patch" else None
-    return Features(x, labels, tuple(np.repeat(names, per_tile)), dataset.task, dataset.classes, grid)
+    labels = dataset.labels().numpy().repeat(per_tile, axis=0) if dataset.task and not dataset.dense else None
+    of_patches = grid if level == "patch" else None
+    return Features(x, labels, tuple(np.repeat(names, per_tile)), dataset.task, dataset.classes, of_patches)
 
 
-def _vectors(model: nn.Module, batch: TileBatch, level: str, pool: str, modalities: Sequence[str]) -> Tensor:
-    """(B, D) of tiles or (B*P, D) of patches."""
-    if level == "tile" and pool == "tokens":
-        seen = cast(Any, model).encode(batch)
-        mean = seen.tokens.mean(2).masked_fill(~seen.valid[..., None], 0)  # (M, B, D)
-        found, absent = dict(zip(seen.names, mean, strict=True)), torch.zeros_like(mean[0])
-        names = [m.name for m in config_of(model).modalities if m.name in modalities]
-        return torch.cat([found.get(name, absent) for name in names], dim=1)  # (B, M*D)
-    summary, patches = model(batch)
+def _token_means(model: nn.Module, batch: TileBatch, modalities: Sequence[str]) -> Tensor:
+    """(B, M*D): of each modality the mean of its tokens."""
+    seen = cast(Any, model).encode(batch)
+    mean = seen.tokens.mean(2).masked_fill(~seen.valid[..., None], 0)  # (M, B, D)
+    found, absent = dict(zip(seen.names, mean, strict=True)), torch.zeros_like(mean[0])
+    names = [m.name for m in config_of(model).modalities if m.name in modalities]
+    return torch.cat([found.get(name, absent) for name in names], dim=1)
+
+
+def _vectors(summary: Tensor, patches: Tensor, level: str, pool: str) -> Tensor:
+    """Of summaries (B, D) and patches (B, P, D): (B, D) of tiles or (B*P, D) of patches."""
     if level == "patch":
         return patches.flatten(0, 1)
     if pool == "summary":

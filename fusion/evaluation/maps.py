@@ -56,9 +56,10 @@ def embedding_map(
             legend_patch(c, name) for c, name in zip(_class_colours(seen), _class_names(dataset, seen), strict=True)
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=min(8, len(seen)), frameon=False, fontsize=8)
+    side = dataset.modalities[0].patch_metres * dataset.grid[0] / maps.shape[1]  # features may be of larger patches
     where = "at their place, north up" if placed else "side by side, not georeferenced"
     text = (
-        f"{len(dataset)} tiles {where}; one colour a patch of {dataset.modalities[0].patch_metres:g} m. Similar "
+        f"{len(dataset)} tiles {where}; one colour a patch of {side:g} m. Similar "
         "colours are similar embeddings: the three strongest principal components, each stretched from its 2nd to "
         "its 98th percentile."
     )

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.typing import ColorType
 
 __all__ = [
+    "Counted",
     "class_bars",
     "confusion_matrix",
     "label_efficiency",
@@ -35,7 +36,11 @@ __all__ = [
 
 # Okabe and Ito's colours: distinguishable with every kind of colour vision.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999", "#F0E442")
+Counted = Literal["tiles", "pixels"]
+_COUNTED = {"tiles": "test tiles", "pixels": "test pixels (evenly spaced ones where there are many)"}
 NAMES = {
+    "miou": "mean IoU",
+    "iou": "IoU",
     "macro_f1": "macro F1",
     "weighted_f1": "weighted F1",
     "micro_f1": "micro F1",
@@ -81,9 +86,14 @@ def loss_curves(log: Path | str, conditions: str = "") -> Picture:
 
 
 def class_bars(
-    scores: Mapping[str, Mapping[str, Mapping[str, float]]], metric: str = "f1", conditions: str = ""
+    scores: Mapping[str, Mapping[str, Mapping[str, float]]],
+    metric: str = "f1",
+    conditions: str = "",
+    *,
+    counted: Counted = "tiles",
 ) -> Picture:
-    """One group of bars a class, one bar a method: ``scores[method][class][metric]``; classes by support."""
+    """One group of bars a class, one bar a method: ``scores[method][class][metric]``; classes by support, which counts
+    tiles or pixels."""
     methods = list(scores)
     first = scores[methods[0]]
     classes = sorted(first, key=lambda name: -first[name].get("support", 0))
@@ -99,13 +109,19 @@ def class_bars(
     if metric != "rmse":
         panel.set_ylim(min(0.0, panel.get_ylim()[0]), max(1.0, panel.get_ylim()[1]))
     panel.legend(frameon=False, fontsize=9, ncols=len(methods), loc="lower left", bbox_to_anchor=(0, 1.0))
-    return picture(figure, _with("Score of each class; n is its number of test tiles.", conditions))
+    return picture(figure, _with(f"Score of each class; n is its number of test {counted}.", conditions))
 
 
 def confusion_matrix(
-    target: np.ndarray, prediction: np.ndarray, classes: Sequence[str], conditions: str = ""
+    target: np.ndarray,
+    prediction: np.ndarray,
+    classes: Sequence[str],
+    conditions: str = "",
+    *,
+    counted: Counted = "tiles",
 ) -> Picture:
-    """Rows are true classes and sum to 1; numbers are tiles. ``target`` and ``prediction`` (N,) class indices."""
+    """Rows are true classes and sum to 1; numbers are tiles, or pixels. ``target`` and ``prediction`` (N,) class
+    indices."""
     counts = np.zeros((len(classes), len(classes)), dtype=int)
     np.add.at(counts, (np.asarray(target, dtype=int), np.asarray(prediction, dtype=int)), 1)
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
@@ -120,15 +136,20 @@ def confusion_matrix(
     panel.set_yticks(range(len(classes)), classes, fontsize=8)
     panel.set(xlabel="predicted", ylabel="true")
     panel.grid(False)
-    return picture(
-        figure, _with("Confusion matrix: shade is the share of the true class, numbers are tiles.", conditions)
-    )
+    told = f"Confusion matrix: shade is the share of the true class, numbers are {_COUNTED[counted]}."
+    return picture(figure, _with(told, conditions))
 
 
 def observed_predicted(
-    target: np.ndarray, prediction: np.ndarray, name: str = "target", unit: str = "", conditions: str = ""
+    target: np.ndarray,
+    prediction: np.ndarray,
+    name: str = "target",
+    unit: str = "",
+    conditions: str = "",
+    *,
+    counted: Counted = "tiles",
 ) -> Picture:
-    """Scatter of predictions against observations with the 1:1 line and the scores."""
+    """Scatter of predictions against observations with the 1:1 line and the scores, of tiles or pixels."""
     from .metrics import score
 
     target, prediction = np.ravel(target), np.ravel(prediction)
@@ -140,7 +161,7 @@ def observed_predicted(
     label = f"{name} ({unit})" if unit else name
     panel.set(xlabel=f"observed {label}", ylabel=f"predicted {label}", aspect="equal")
     panel.set_title(f"R² {scores['r2']:.2f}   RMSE {scores['rmse']:.3g} {unit}", fontsize=10)
-    return picture(figure, _with(f"{len(target)} test tiles; the dashed line is 1:1.", conditions))
+    return picture(figure, _with(f"{len(target)} {_COUNTED[counted]}; the dashed line is 1:1.", conditions))
 
 
 def label_efficiency(rows: Sequence[Row], metric: str = "macro_f1", conditions: str = "") -> Picture:

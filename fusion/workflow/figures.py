@@ -11,7 +11,7 @@ from torch import nn
 from ..data import TileDataset
 from ..evaluation import Picture, Table, extract
 from ..evaluation.maps import embedding_map
-from ..evaluation.plots import class_bars, confusion_matrix, loss_curves, observed_predicted
+from ..evaluation.plots import Counted, class_bars, confusion_matrix, loss_curves, observed_predicted
 from ..training.systems import config_of
 from .scores import Named
 from .state import State
@@ -26,23 +26,27 @@ def losses(log: Path, state: State, what: str = "pretraining") -> Picture:
 
 
 def per_class(named: Named, dataset: TileDataset, conditions: str) -> Sequence[Picture | Table]:
-    """Scores by class of every row, and what the first row confuses; a scatter for quantities."""
+    """Scores by class of every row, and what the first row confuses; a scatter for quantities. Of maps they count
+    pixels."""
     first_name, first = next(iter(named.items()))
     result = first[0].result
+    counted: Counted = "pixels" if dataset.dense else "tiles"
     if dataset.task == "regression":
         return [
             observed_predicted(
                 result.target,
                 result.prediction,
                 dataset.classes[0],
+                counted=counted,
                 conditions=f"{conditions} {first_name}, first draw.",
             )
         ]
     means = {name: _mean_by_class([row.result.per_class for row in rows]) for name, rows in named.items()}
-    pictures = [class_bars(means, conditions=f"Mean over draws. {conditions}")]
+    metric = "iou" if dataset.dense else "f1"
+    pictures = [class_bars(means, metric, f"Mean over draws. {conditions}", counted=counted)]
     if dataset.task == "multiclass":
         note = f"{first_name}, first draw of the labels. {conditions}"
-        pictures.append(confusion_matrix(result.target, result.prediction, dataset.classes, note))
+        pictures.append(confusion_matrix(result.target, result.prediction, dataset.classes, note, counted=counted))
     return pictures
 
 
@@ -54,8 +58,9 @@ def _mean_by_class(draws: Sequence[dict[str, dict[str, float]]]) -> dict[str, di
 
 
 def embedding(model: nn.Module, dataset: TileDataset, state: State) -> Picture:
-    """PCA-RGB of all patches beside true colour and, if tiles have a class, the truth."""
-    classes = dataset.labels().numpy() if dataset.task == "multiclass" else None
+    """PCA-RGB of all patches beside true colour and, if tiles have a class, the truth. Labels that are maps are not
+    read."""
+    classes = dataset.labels().numpy() if dataset.task == "multiclass" and not dataset.dense else None
     features = extract(model, dataset, level="patch")
     known = {m.name for m in config_of(model).modalities}
     shown = dataset.with_modalities([m.name for m in dataset.modalities if m.name in known])

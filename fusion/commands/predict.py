@@ -1,0 +1,52 @@
+"""``fusion predict``: from tiles to maps of classes or quantities."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["predict"]
+
+
+def predict(
+    run: str,
+    *,
+    data: str,
+    out: str | None = None,
+    reader: dict[str, Any] | None = None,
+    modalities: list[str] | None = None,
+    split: str = "all",
+    probabilities: bool = False,
+    batch_size: int = 32,
+    workers: int = 0,
+) -> int:
+    """Writes what a fine-tuned model says of every pixel or tile: GeoTIFF where the data is georeferenced, else NPZ.
+
+    Classes have their names and colours in the file; quantities are float32. Tiles that overlap are averaged, so that
+    no border of a tile is left to be seen: give the description of the data a `stride` below its `tile`.
+
+    Args:
+        run: run folder or checkpoint of the fine-tuned model.
+        data: `landscape`, a folder of TreeSatAI-TS, or a YAML that describes a folder.
+        out: the file, RUN/prediction.tif by default; several rasters go into a folder of that name.
+        reader: options of the data's reader, e.g. --reader.labels false to map tiles without labels of a folder too.
+        modalities: use only these, e.g. --modalities '[s2,s1]'.
+        split: the tiles to map.
+        probabilities: write those of every class too, beside the map with _probabilities in its name.
+        batch_size: tiles at a time.
+        workers: processes that read tiles.
+    """
+    from pathlib import Path
+    from typing import cast
+
+    from fusion.commands.session import begin, beside
+    from fusion.embed import predict_map
+    from fusion.training import Finetuning, load_finetuned
+
+    source = Path(run)
+    module = cast(Finetuning, load_finetuned(source))
+    target = beside(source, "prediction.tif", out)
+    state = begin(data, target.parent, reader=reader, modalities=modalities, model=source)
+    options: dict[str, Any] = {"probabilities": probabilities, "batch_size": batch_size, "workers": workers}
+    for written in predict_map(module, state.split(split), target, **options):
+        print(written)
+    return 0

@@ -1,0 +1,167 @@
+"""From a folder with label maps to scores and a map, as users type it."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import rasterio
+import yaml
+
+from fusion.cli import main
+from fusion.data import open_data
+from fusion.workflow import figures
+from fusion.workflow.state import State
+
+SMALL = ["--size", "tiny", "--model.dim", "16", "--model.heads", "2", "--model.depth", "1", "--model.series_heads", "2"]
+ONE_EPOCH = ["--training.epochs", "1", "--training.batch_size", "8"]
+CODES = {"water": 10, "meadow": 20, "forest": 30}
+SIDE = 48  # pixels of 10 m
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """One scene whose colour tells the class (or height) of a pixel, in fields of 4 x 4 pixels."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, (SIDE // 4, SIDE // 4)).repeat(4, 0).repeat(4, 1)
+    crop = np.array(list(CODES.values()))[truth]
+    crop[rng.random(truth.shape) < 0.1] = 0  # not mapped
+    image = np.stack([truth == k for k in range(3)]) * 100 + rng.normal(0, 5, (3, SIDE, SIDE))
+    height = (10 * truth + 5 + rng.normal(0, 1, truth.shape)).astype(np.float32)
+    np.savez(folder / "north.npz", image=image.astype(np.float32), crop=crop, height=height)
+    description = {
+        "files": "{scene}.npz",
+        "tile": 80,
+        "patch": 20,
+        "modalities": {
+            "aerial": {"variable": "image", "axes": ["band", "y", "x"], "bands": ["R", "G", "B"], "resolution": 10}
+        },
+        "labels": {"variable": "crop", "resolution": 10, "reduction": "none", "nodata": 0, "classes": CODES},
+        "georeference": {"epsg": 32632, "bounds": [500_000, 5_399_520, 500_480, 5_400_000]},
+        "splits": {"train": {"columns": [0, 0.5]}, "val": {"columns": [0.5, 0.67]}, "test": {"columns": [0.66, 1]}},
+    }
+    quantity = {"labels": {"variable": "height", "resolution": 10, "reduction": "none"}}
+    unlabelled = {key: part for key, part in description.items() if key != "labels"}
+    for name, content in {
+        "maps": description,
+        "heights": description | quantity,
+        "overlapping": unlabelled | {"stride": 40},
+        "tiles": description | {"labels": description["labels"] | {"reduction": "majority"}},
+    }.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(folder, tmp_path_factory):
+    """The folder of one pretraining."""
+    out = tmp_path_factory.mktemp("runs") / "a"
+    assert main(["pretrain", "--data", str(folder / "maps.yaml"), *SMALL, *ONE_EPOCH, "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def finetuned(run, folder, tmp_path_factory):
+    """Folders of runs fine-tuned on classes and on heights."""
+    found = {}
+    for name in ("maps", "heights", "tiles"):
+        out = tmp_path_factory.mktemp("finetuned") / name
+        data = ["--data", str(folder / f"{name}.yaml")]
+        assert main(["finetune", str(run), *data, *ONE_EPOCH, "--rates.pretrained", "3e-3", "--out", str(out)]) == 0
+        found[name] = out
+    return found
+
+
+def test_maps_are_scored_and_drawn_pixel_by_pixel(finetuned, folder, tmp_path, capsys):
+    trained = json.loads((finetuned["maps"] / "metrics.json").read_text())["finetune"]["pretrained"]
+    assert {"miou", "macro_f1", "accuracy"} <= set(trained)
+    data = ["--data", str(folder / "maps.yaml")]
+    assert main(["evaluate", str(finetuned["maps"] / "pretrained-1-0"), *data, "--out", str(tmp_path)]) == 0
+    again = json.loads((tmp_path / "metrics.json").read_text())["evaluate"]["all"]
+    assert again == pytest.approx(trained)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("data:image/png") == 2
+    assert "n is its number of test pixels" in page
+    assert "numbers are test pixels" in page
+    assert "miou" in capsys.readouterr().out
+
+
+def test_maps_of_a_quantity_are_scored_and_drawn_pixel_by_pixel(finetuned, folder, tmp_path):
+    data = ["--data", str(folder / "heights.yaml")]
+    assert main(["evaluate", str(finetuned["heights"] / "pretrained-1-0"), *data, "--out", str(tmp_path)]) == 0
+    assert "rmse" in json.loads((tmp_path / "metrics.json").read_text())["evaluate"]["all"]
+    assert "768 test pixels" in (tmp_path / "report.html").read_text()  # 12 tiles of 8 x 8
+
+
+def test_the_bars_of_maps_are_their_iou(finetuned, folder):
+    from fusion.evaluation.plots import class_bars
+    from fusion.training import load_finetuned
+    from fusion.workflow.scores import by_modality, of_module
+
+    data = open_data(folder / "maps.yaml").split("test")
+    named = by_modality(of_module(load_finetuned(finetuned["maps"] / "pretrained-1-0"), data, 0), first="finetune")
+    scores = {name: rows[0].result.per_class for name, rows in named.items()}
+    bars = figures.per_class(named, data, "")[0]
+    assert bars.png == class_bars(scores, "iou", counted="pixels").png
+    assert bars.png != class_bars(scores, "f1", counted="pixels").png
+
+
+def test_a_picture_of_embeddings_reads_no_label_map(run, folder, tmp_path):
+    from fusion.training import load_model
+
+    model = load_model(run)
+    maps, bare = (open_data(folder / "maps.yaml", labels=labels) for labels in (True, False))
+    state = State(tmp_path, 0, {"all": maps})
+    assert figures.embedding(model, maps, state).png == figures.embedding(model, bare, state).png
+
+
+def test_predict_writes_classes_where_the_scene_lies(finetuned, folder, tmp_path, capsys):
+    out = tmp_path / "map.tif"
+    arguments = ["predict", str(finetuned["maps"] / "pretrained-1-0"), "--data", str(folder / "overlapping.yaml")]
+    assert main([*arguments, "--out", str(out), "--probabilities", "true", "--batch_size", "8"]) == 0
+    told = capsys.readouterr().out
+    assert f"{out}: 48 x 48, water, meadow, forest, EPSG:32632, pixels of 10 x 10" in told
+    with rasterio.open(out) as file:
+        assert (file.crs, file.shape, file.nodata) == ("EPSG:32632", (SIDE, SIDE), 255)
+        assert tuple(file.transform)[:6] == (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_400_000.0)
+        classes = file.read(1)
+        assert json.loads(file.tags()["FUSION_CLASSES"]) == ["water", "meadow", "forest"]
+    with rasterio.open(tmp_path / "map_probabilities.tif") as file:
+        assert file.descriptions == ("water", "meadow", "forest")
+        likely = file.read()
+    assert np.take_along_axis(likely, classes[None].astype(int), 0)[0].tolist() == likely.max(0).tolist()
+
+
+def test_predict_writes_quantities_in_their_unit(finetuned, folder):
+    run = finetuned["heights"] / "pretrained-1-0"
+    assert main(["predict", str(run), "--data", str(folder / "maps.yaml"), "--split", "test"]) == 0
+    with rasterio.open(run / "prediction.tif") as file:
+        assert (file.dtypes[0], file.descriptions, file.shape) == ("float32", ("height",), (SIDE, 16))
+        assert 5 < file.read(1).mean() < 35
+    assert main(["predict", str(run), "--data", str(folder / "maps.yaml"), "--probabilities", "true"]) == 2
+
+
+def test_predict_writes_a_pixel_a_tile_where_labels_were_of_tiles(finetuned, folder, tmp_path):
+    arguments = ["predict", str(finetuned["tiles"] / "pretrained-1-0"), "--data", str(folder / "maps.yaml")]
+    assert main([*arguments, "--out", str(tmp_path / "map.tif")]) == 0
+    with rasterio.open(tmp_path / "map.tif") as file:
+        assert (file.shape, file.transform.a) == ((6, 6), 80.0)
+
+
+def test_predict_says_that_a_bare_encoder_has_no_head(run, folder, capsys):
+    assert main(["predict", str(run), "--data", str(folder / "maps.yaml")]) == 2
+    assert "encoder without a head" in capsys.readouterr().err
+
+
+def test_probes_say_that_labels_are_maps(run, folder, tmp_path, capsys):
+    assert main(["probe", str(run), "--data", str(folder / "maps.yaml"), "--out", str(tmp_path)]) == 2
+    assert "Labels that are maps are learnt by fine-tuning (fusion finetune)" in capsys.readouterr().err
+
+
+def test_embed_writes_larger_patches(run, folder, tmp_path):
+    arguments = ["embed", str(run), "--data", str(folder / "maps.yaml"), "--out", str(tmp_path / "map.tif")]
+    assert main([*arguments, "--patch_scale", "2"]) == 0
+    with rasterio.open(tmp_path / "map.tif") as file:
+        assert (file.shape, file.transform.a) == ((12, 12), 40.0)
