@@ -111,7 +111,8 @@ class ImageEncoder(nn.Module):
         indices, maps = [] if index is None else [index], []
         for block in self.blocks:
             if self.recompute and torch.is_grad_enabled():
-                x = checkpoint(block, x, use_reentrant=False, context_fn=_keep_convolutions)
+                with _casting_anew(x.device.type):
+                    x = checkpoint(block, x, use_reentrant=False, context_fn=_keep_convolutions)
             else:
                 x = block(x)
             if x.shape[-1] > 1:
@@ -120,6 +121,13 @@ class ImageEncoder(nn.Module):
                 x, index = max_pool(x)
                 indices.append(index)
         return x.flatten(1), indices, maps
+
+
+def _casting_anew(device: str) -> torch.autocast:
+    """Autocast as it is, but weights are cast at every use: what is computed again must meet the operators of the first
+    time, and a cast that an earlier slice left behind would be missing there."""
+    dtype, enabled = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+    return torch.autocast(device, dtype, enabled=enabled, cache_enabled=False)
 
 
 class ImageDecoder(nn.Module):

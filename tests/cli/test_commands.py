@@ -108,6 +108,15 @@ def test_pretrain_goes_on_only_with_the_same_configuration(run, capsys):
     assert "batch_size: 16 in the folder, 8 wanted" in capsys.readouterr().err
 
 
+def test_pretrain_keeps_within_a_stated_memory(tmp_path, capsys):
+    arguments = ["pretrain", *LANDSCAPE, *READER, *TINY, "--out", str(tmp_path), "--training.epochs", "1"]
+    arguments += ["--training.batch_size", "16", "--training.memory", "accumulate", "--training.memory_limit"]
+    assert main([*arguments, "0.0001"]) == 2
+    assert "(memory_limit=0.0001 GiB). not even one tile fits" in capsys.readouterr().err
+    assert main([*arguments, "0.005"]) == 0
+    assert "; steps of 16 tiles in 4 parts of 4\n" in capsys.readouterr().out
+
+
 def test_probe_compares_with_both_controls(run, tmp_path, capsys):
     arguments = ["probe", str(run), *LANDSCAPE, *READER, "--out", str(tmp_path), "--fraction", "0.5", "--draws", "2"]
     assert main([*arguments, "--each", "true"]) == 0

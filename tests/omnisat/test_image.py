@@ -141,6 +141,23 @@ def test_any_patch_size(size):
         assert parameter.grad.isfinite().all(), name
 
 
+def test_recomputing_several_slices_under_autocast_is_only_about_memory(monkeypatch):
+    """Gradients of weights are summed over slices in another precision."""
+    monkeypatch.setitem(pooling._CHAINED, "cpu", 1)
+    one, other = (ImageEncoder(3, 20, dim=8, recompute=recompute) for recompute in (False, True))
+    other.load_state_dict(one.state_dict())
+    x = torch.randn(4, 3, 20, 20)
+    results = []
+    for encoder in (one, other):
+        with torch.autocast("cpu", torch.bfloat16):
+            tokens, _ = encoder(x)
+        tokens.float().square().sum().backward()
+        results.append((tokens, [p.grad for p in encoder.parameters()]))
+    assert torch.equal(results[0][0], results[1][0])
+    for a, b in zip(results[0][1], results[1][1], strict=True):
+        assert (a - b).norm() <= 0.02 * a.norm()
+
+
 def test_recomputing_changes_nothing():
     one = ImageEncoder(3, 20, dim=8, recompute=False).double()
     other = ImageEncoder(3, 20, dim=8, recompute=True).double()

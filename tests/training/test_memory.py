@@ -1,5 +1,7 @@
 """The estimate is what a step really takes, and leaves no trace."""
 
+from typing import ClassVar
+
 import pytest
 import torch
 from lightning import LightningModule
@@ -62,8 +64,8 @@ def test_the_largest_batch_fits_and_the_next_does_not():
 class Counting(Exponential):
     """Remembers the tiles of each step that was begun, and of each that came to its end."""
 
-    begun: list[int] = []
-    ended: list[int] = []
+    begun: ClassVar[list[int]] = []
+    ended: ClassVar[list[int]] = []
 
     def training_step(self, batch, batch_idx):
         self.begun.append(len(batch))
@@ -77,7 +79,7 @@ class Counting(Exponential):
     [(40, [2, 4], [2, 4]), (30, [2, 1], [2, 1]), (14, [2, 1], [2, 1]), (7, [2, 1], [1]), (3, [2, 1], [])],
 )
 def test_large_tiles_are_measured_few_at_a_time_within_what_is_available(megabytes, begun, ended):
-    """A tile takes 8 MB, with the gradient of the weights 12 MB; a step is left off where it takes more than there is."""
+    """A tile takes 8 MB, its first step 12 MB with the gradient of the weights; what takes more is left off."""
     Counting.begun, Counting.ended = [], []
     estimate = estimate_memory(Counting(), Meadows(6), 1, limit=megabytes * 1e6 / 2**30)
     assert Counting.begun == begun
