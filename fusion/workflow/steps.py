@@ -296,6 +296,5 @@ def _pooled(pool: Pool) -> str:
     return f"An encoder's features of a tile are {_POOLED[pool]}. "
 
 
-STEPS: dict[str, Callable[..., str]] = {
-    step.__name__: step for step in (self_test, pretrain, compare, modalities, finetune, baseline, evaluate, embed)
-}
+_ALL = (self_test, pretrain, compare, modalities, finetune, baseline, statistics, evaluate, embed)
+STEPS: dict[str, Callable[..., str]] = {step.__name__: step for step in _ALL}

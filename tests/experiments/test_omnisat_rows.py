@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,6 @@ ROWS = [name for name in experiments() if load_experiment(name).row]
 KINDS = [
     "omnisat-flair-map",
     "omnisat-pastis-few",
-    "omnisat-pastis-folds",
     "omnisat-pastis-utae",
     "omnisat-treesatai-all",
     "omnisat-treesatai-mono",
@@ -78,6 +78,22 @@ def test_every_ablation_runs(name, archives, tmp_path):
 @pytest.mark.parametrize("name", sorted({*ROWS} - {*KINDS} - {*ABLATIONS}))
 def test_every_other_row_runs(name, archives, tmp_path):
     told(run(name, archives, tmp_path))
+
+
+@pytest.mark.slow
+def test_repetitions_have_their_folders_and_the_mean_counts(archives, tmp_path):
+    whole = with_settings(load_experiment("omnisat-treesatai-raw"), reader=READERS["treesatai"])
+    repeated = replace(whole, repeats={"one": {"max_dates": 1}, "three": {"max_dates": 3}})
+    outcome = run_experiment(repeated, data=archives["treesatai"], out=tmp_path / "raw", say=lambda _: None)
+    each = [json.loads((outcome.out / part / "metrics.json").read_text()) for part in ("one", "three")]
+    values = [metrics["raw"]["raw_100"]["macro_f1"] for metrics in each]
+    assert values[0] != values[1]
+    assert outcome.metrics["raw"]["raw_100"]["macro_f1"] == pytest.approx(sum(values) / 2)
+    assert outcome.metrics["raw"]["raw_100"]["macro_f1_sd"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
+    lines = finished([tmp_path])
+    assert len(lines) == 2  # not those of each repetition again
+    assert "±" in lines[0].scores[100]
+    assert "one, three" in (outcome.out / "report.html").read_text()
 
 
 @pytest.mark.slow
