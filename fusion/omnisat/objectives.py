@@ -16,11 +16,13 @@ from ..data.tiles import TileBatch
 from ..kernels import patch_info_nce
 from ..kernels.infonce.distributed import joined_sum
 from ..layers import masked_mean
+from .combiner import merged
 from .config import OmniSatConfig
 from .image import ImageDecoder
 from .masking import MaskedTokens, Masking, draw_masked
-from .model import OmniSat, Tokens, merged
+from .model import OmniSat
 from .series import SeriesDecoder, select_dates
+from .tokens import Tokens
 
 __all__ = ["Exclude", "Losses", "PretrainingObjective", "Targets", "draw_masked", "patch_standardised"]
 

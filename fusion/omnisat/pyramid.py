@@ -7,16 +7,13 @@ each of its poolings, and of a series whose patches have several pixels its mean
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from .config import OmniSatConfig
 from .image import pyramid
-
-if TYPE_CHECKING:
-    from .model import Tokens
+from .tokens import Tokens
 
 __all__ = ["Level", "level_maps", "levels"]
 

@@ -69,7 +69,7 @@ def run_experiment(
         say(f"{experiment.title}: {name}")
         one = replace(with_settings(experiment, reader=reader), expect=())
         parts[name] = _run(one, source, out / name, chosen, **how).metrics
-    metrics = mean_metrics(list(parts.values())) | {"repeats": list(parts)}
+    metrics = mean_metrics(list(parts.values())) | {"repeats": list(parts), "row": dict(experiment.row)}
     verdict = _verdict(experiment, metrics)
     write_repeats(experiment, out, parts, metrics, str(source), verdict)
     write_atomically(out / "metrics.json", (json.dumps(metrics, indent=2) + "\n").encode())

@@ -65,9 +65,9 @@ def by_modality(rows: Sequence[Row], first: str, prefix: bool = False) -> Named:
         which = "all" if row.modalities == everything else "+".join(row.modalities)
         if prefix:
             which = row.features if which == "all" else f"{row.features}_{which}"
-        if several:
-            which += f"_{100 * row.fraction:g}"
-        named.setdefault(which if row.method == first else f"{which}_{row.method}", []).append(row)
+        which += "" if row.method == first else f"_{row.method}"
+        which += f"_{100 * row.fraction:g}" if several else ""
+        named.setdefault(which, []).append(row)
     return named
 
 

@@ -63,7 +63,7 @@ def finished(folders: Sequence[str | Path]) -> list[Line]:
     lines = [
         line
         for path, metrics in read.items()
-        if "row" in metrics and path.parent not in averaged  # a repetition counts in the mean alone
+        if metrics.get("row") and path.parent not in averaged  # a repetition counts in the mean alone
         for line in _lines(path, metrics)
     ]
     if not lines:
@@ -85,9 +85,8 @@ def _lines(path: Path, metrics: Mapping[str, Any]) -> Iterable[Line]:
             if match and isinstance(scores, Mapping) and row["metric"] in scores:
                 spread = scores.get(f"{row['metric']}_sd")
                 text = f"{100 * scores[row['metric']]:.1f}"
-                found[int(match[1] or row.get("labels", 100))] = (
-                    text if spread is None else f"{text} ± {100 * spread:.1f}"
-                )
+                text += "" if spread is None else f" ± {100 * spread:.1f}"
+                found[int(match[1] or row.get("labels", 100))] = text
         if not found:
             raise ValueError(f"{path}: no {row['metric']} of {place}, which its row names; run the experiment again")
         note = f", {row['note']}" if "note" in row else ""

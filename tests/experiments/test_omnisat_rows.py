@@ -83,9 +83,9 @@ def test_every_other_row_runs(name, archives, tmp_path):
 @pytest.mark.slow
 def test_repetitions_have_their_folders_and_the_mean_counts(archives, tmp_path):
     whole = with_settings(load_experiment("omnisat-treesatai-raw"), reader=READERS["treesatai"])
-    repeated = replace(whole, repeats={"one": {"max_dates": 1}, "three": {"max_dates": 3}})
+    repeated = replace(whole, repeats={"aerial": {"modalities": ["aerial"]}, "radar": {"modalities": ["s1-des"]}})
     outcome = run_experiment(repeated, data=archives["treesatai"], out=tmp_path / "raw", say=lambda _: None)
-    each = [json.loads((outcome.out / part / "metrics.json").read_text()) for part in ("one", "three")]
+    each = [json.loads((outcome.out / part / "metrics.json").read_text()) for part in ("aerial", "radar")]
     values = [metrics["raw"]["raw_100"]["macro_f1"] for metrics in each]
     assert values[0] != values[1]
     assert outcome.metrics["raw"]["raw_100"]["macro_f1"] == pytest.approx(sum(values) / 2)
@@ -93,7 +93,7 @@ def test_repetitions_have_their_folders_and_the_mean_counts(archives, tmp_path):
     lines = finished([tmp_path])
     assert len(lines) == 2  # not those of each repetition again
     assert "±" in lines[0].scores[100]
-    assert "one, three" in (outcome.out / "report.html").read_text()
+    assert "aerial, radar" in (outcome.out / "report.html").read_text()
 
 
 @pytest.mark.slow
