@@ -16,7 +16,7 @@ def predict(
     modalities: list[str] | None = None,
     split: str = "all",
     probabilities: bool = False,
-    batch_size: int = 32,
+    batch_size: int = 8,
     workers: int = 0,
 ) -> int:
     """Writes what a fine-tuned model says of every pixel or tile: GeoTIFF where the data is georeferenced, else NPZ.

@@ -62,7 +62,7 @@ def predict_map(
     out: str | Path,
     *,
     probabilities: bool = False,
-    batch_size: int = 32,
+    batch_size: int = 8,
     workers: int = 0,
     device: torch.device | str | None = None,
 ) -> list[PredictedMap]:

@@ -142,7 +142,7 @@ def _require_labels(method: str, train: Features, test: Features) -> str:
         if features.y is None and features.task is not None:
             raise ValueError(
                 f"{method}: the labels of the {split} tiles are maps, a probe wants one a tile. Labels that are maps "
-                "are learnt by fine-tuning (fusion finetune); or let the reader reduce them (reduction: majority)"
+                "are learnt by fine-tuning (fusion finetune); or give the reader labels of tiles (reduction: majority)"
             )
         if features.y is None or features.task is None:
             raise ValueError(f"{method}: the {split} tiles have no labels; give the reader a label file or variable")
