@@ -139,6 +139,29 @@ def test_the_commands_of_a_page_run_one_after_another(page, folder, tmp_path, mo
     assert ran
 
 
+@pytest.mark.slow
+def test_the_commands_of_omnisat_run_one_after_another(tmp_path, monkeypatch):
+    """At the size of a test: tiles of 80 m, a step or two."""
+    monkeypatch.chdir(tmp_path)
+    write_pastis(tmp_path / "PASTIS", patches=5)
+    steps = (
+        "--training.epochs 1 --training.limit_train_batches 1 --training.limit_val_batches 1 --training.batch_size 4"
+    )
+    small = {
+        "experiment": f"--size tiny {steps} --training.min_epochs 0 --training.workers 0 --reader.max_dates 2",
+        "pretrain": steps,
+        "finetune": steps,
+    }
+    ran = []
+    for words in shown("docs/omnisat.md", "fusion"):
+        few = "--reader.cut 16" if "PASTIS" in words else ""
+        arguments = [*words[1:], *shlex.split(f"{small.get(words[1], '')} {few}")]
+        assert main(arguments) == 0, shlex.join(arguments)
+        ran.append(words[1])
+    assert {"experiment", "table", "predict"} <= set(ran)
+    assert "omnisat-pastis-s2" in (tmp_path / "runs" / "table.md").read_text()
+
+
 def test_the_check_of_real_chips(data_dir):
     (words,) = (words for words in shown("docs/data.md", "fusion") if "biomassters" in words)
     run(words, data_dir("biomassters_mini"))
