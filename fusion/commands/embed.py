@@ -29,7 +29,7 @@ def embed(
 
     Args:
         run: run folder or checkpoint of the encoder.
-        data: `landscape`, a folder of TreeSatAI-TS, or a YAML that describes cubes.
+        data: `landscape`, a folder of TreeSatAI-TS, PASTIS-HD or FLAIR, or a YAML file that describes one.
         out: the file, RUN/embeddings.tif by default; several rasters go into a folder of that name.
         reader: options of the data's reader, e.g. --reader.stride 4 for overlapping tiles.
         modalities: use only these, e.g. --modalities '[s2,s1]'.

@@ -24,13 +24,16 @@ def finetune(
     rates: dict[str, float] | None = None,
     module: dict[str, Any] | None = None,
     training: dict[str, Any] | None = None,
+    augmentation: dict[str, Any] | None = None,
     seed: int = 0,
 ) -> int:
     """Trains a pretrained encoder with a head on labels, and scores it on the test split with every modality.
 
+    Labels that are maps are learned pixel by pixel; `fusion predict` then writes the map.
+
     Args:
         run: run folder or checkpoint of the encoder.
-        data: `landscape`, a folder of TreeSatAI-TS, or a YAML that describes cubes.
+        data: `landscape`, a folder of TreeSatAI-TS, PASTIS-HD or FLAIR, or a YAML file that describes one.
         out: folder of the runs, metrics.json and report.html, RUN/finetune by default.
         reader: options of the data's reader.
         splits: which split of the data is train, val and test.
@@ -39,8 +42,9 @@ def finetune(
         draws: how often these labels are drawn.
         starts: of pretrained (all weights train), frozen (the head alone), scratch; pretrained by default.
         rates: learning rate of each start, e.g. --rates.pretrained 1e-4.
-        module: of the fine-tuning, e.g. --module.head mlp.
+        module: of the fine-tuning, e.g. --module.head mlp, or patch for maps.
         training: of the trainer, e.g. --training.epochs 30, batch_size, patience, precision.
+        augmentation: of what is trained on, e.g. --augmentation.flips true, rotations, date_dropout.
         seed: of head, batches and draws.
     """
     from pathlib import Path
@@ -59,6 +63,7 @@ def finetune(
         rates=rates,
         module=module,
         training=training,
+        augmentation=augmentation,
         validation="val" if "val" in state.data else None,
         folder=".",
     )
@@ -79,7 +84,7 @@ def evaluate(
 
     Args:
         run: run folder or checkpoint of the fine-tuned model.
-        data: `landscape`, a folder of TreeSatAI-TS, or a YAML that describes cubes.
+        data: `landscape`, a folder of TreeSatAI-TS, PASTIS-HD or FLAIR, or a YAML file that describes one.
         out: folder of metrics.json and report.html, RUN/evaluate by default.
         reader: options of the data's reader.
         splits: which split of the data has which role, e.g. --splits.test chip-b.

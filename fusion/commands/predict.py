@@ -26,7 +26,7 @@ def predict(
 
     Args:
         run: run folder or checkpoint of the fine-tuned model.
-        data: `landscape`, a folder of TreeSatAI-TS, or a YAML that describes a folder.
+        data: `landscape`, a folder of TreeSatAI-TS, PASTIS-HD or FLAIR, or a YAML file that describes one.
         out: the file, RUN/prediction.tif by default; several rasters go into a folder of that name.
         reader: options of the data's reader, e.g. --reader.labels false to map tiles without labels of a folder too.
         modalities: use only these, e.g. --modalities '[s2,s1]'.

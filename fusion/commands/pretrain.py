@@ -19,12 +19,13 @@ def pretrain(
     model: dict[str, Any] | None = None,
     module: dict[str, Any] | None = None,
     training: dict[str, Any] | None = None,
+    augmentation: dict[str, Any] | None = None,
     seed: int = 0,
 ) -> int:
     """Trains an encoder without labels. The same command goes on where an interrupted one stopped.
 
     Args:
-        data: `landscape`, a folder of TreeSatAI-TS, or a YAML that describes cubes.
+        data: `landscape`, a folder of TreeSatAI-TS, PASTIS-HD or FLAIR, or a YAML file that describes one.
         out: run folder: models, metrics.csv, TensorBoard log, state to go on from.
         reader: options of the data's reader, e.g. --reader.max_dates 20 or --reader.cube biomassters.
         splits: which split of the data is train and val, e.g. --splits.train chip-a.
@@ -34,15 +35,17 @@ def pretrain(
         model: what differs from that size, e.g. --model.depth 4.
         module: of the training objective, e.g. --module.lr 1e-3 or --module.mask_ratio 0.5.
         training: of the trainer, e.g. --training.epochs 50, batch_size, patience, precision, devices, workers.
+        augmentation: of what is trained on, e.g. --augmentation.flips true, rotations, date_dropout.
         seed: of weights and batches.
     """
     from pathlib import Path
 
     from fusion.commands.session import begin
     from fusion.training.pretrain import train
+    from fusion.workflow.tuning import viewed
 
     state = begin(data, Path(out), reader=reader, splits=splits, modalities=modalities, seed=seed)
-    tiles = state.data.get("train", state.data["all"])
+    tiles = viewed(state.data.get("train", state.data["all"]), None, augmentation)
     print(f"{len(tiles)} tiles, {len(state.data['val']) if 'val' in state.data else 'no'} for validation")
     best = train(system, tiles, state.data.get("val"), Path(out), size, model, module, training, seed)
     print(f"\n{best}\nnext: fusion probe {out} --data {data}   or   fusion embed {out} --data {data}")

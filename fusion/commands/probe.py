@@ -30,7 +30,7 @@ def probe(
 
     Args:
         run: run folder or checkpoint of the encoder.
-        data: `landscape`, a folder of TreeSatAI-TS, or a YAML that describes cubes.
+        data: `landscape`, a folder of TreeSatAI-TS, PASTIS-HD or FLAIR, or a YAML file that describes one.
         out: folder of metrics.json and report.html, RUN/probe by default.
         reader: options of the data's reader.
         splits: which split of the data is train and test, e.g. --splits.test chip-b.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import pytest
@@ -42,3 +43,16 @@ def test_an_encoder_trains_on_whole_domains_and_is_scored_on_the_published_ones(
     assert "the 2 tiles of split 'test'" in (tmp_path / "scores" / "metrics.json").read_text()
     assert main(["data", "check", *data[1:], "--reader.labels", "map"]) == 0
     assert "validation domains: D0" in capsys.readouterr().out
+
+
+def test_training_takes_an_augmentation_by_name(tmp_path, capsys):
+    arguments = ["--data", "landscape", "--reader.size", "64", "--reader.block", "2", *SMALL, *ONE_EPOCH]
+    assert main(["pretrain", *arguments, "--out", str(tmp_path / "a"), "--augmentation.flips", "true"]) == 0
+    assert main(["pretrain", *arguments, "--out", str(tmp_path / "b")]) == 0
+    columns, losses = {"train/loss", "val/loss"}, []
+    for run in ("a", "b"):
+        with open(tmp_path / run / "metrics.csv", newline="") as file:
+            losses.append({k: v for k, v in next(csv.DictReader(file)).items() if k in columns})
+    assert losses[0] != losses[1]
+    assert main(["pretrain", *arguments, "--out", str(tmp_path / "c"), "--augmentation.turns", "true"]) == 2
+    assert "augmentation: unknown setting turns; it has flips, rotations, date_dropout" in capsys.readouterr().err

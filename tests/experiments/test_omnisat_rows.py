@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
-
-from flair_archive import write_flair
-from pastis_archive import write_pastis
-from treesat_archive import write_treesat
-
 from fusion.workflow import Outcome, experiments, load_experiment, run_experiment
 from fusion.workflow.experiment import with_settings
 from fusion.workflow.table import finished, markdown, published
+
+from ..data.flair_archive import write_flair
+from ..data.pastis_archive import write_pastis
+from ..data.treesat_archive import write_treesat
 
 STEPS = {"epochs": 1, "min_epochs": 0, "limit_train_batches": 1, "limit_val_batches": 1, "batch_size": 4, "workers": 0}
 READERS = {"treesatai": {"max_dates": 3}, "pastis": {"cut": 16, "max_dates": 3}, "flair": {"max_dates": 3}}
