@@ -1,6 +1,7 @@
 """The baselines learn, and the step that trains them in an experiment."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -130,8 +131,8 @@ def test_rows_under_other_conditions_say_so(tmp_path, landscape):
             state, system="pse-ltae", modalities=["s1"], name=name, fractions=[fraction], training=QUICK, key="few"
         )
     conditions = state.metrics["few"]["conditions"]
-    assert "50% of the 40" in conditions
-    assert "all: 40 labelled tiles (100% of the 40" in conditions
+    assert re.search(r"^\d+ \(50%\) labelled tiles of the 40 of split 'train'", conditions)
+    assert "all: 40 (100%) labelled tiles of the 40 of split 'train'" in conditions
     assert [section.title for section in state.sections] == ["Supervised baselines: few"]
 
 
