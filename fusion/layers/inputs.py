@@ -8,7 +8,7 @@ from ..data.tiles import TileBatch
 from .config import TileModelConfig
 from .statistics import band_statistics
 
-__all__ = ["Standardisation"]
+__all__ = ["Standardisation", "check_inputs"]
 
 
 class Standardisation(nn.Module):
@@ -45,16 +45,25 @@ class Standardisation(nn.Module):
         Raises:
             ValueError: bands or size are not the model's, or a series has no days.
         """
-        modality, grid = self.config.modality(name), self.config.grid
-        size, values, valid = modality.patch_size, batch.values[name], batch.valid[name]
-        wanted = (modality.channels, grid[0] * size, grid[1] * size)
-        axes = "(B, C, H, W)" if modality.kind == "image" else "(B, L, C, H, W)"
-        if values.ndim != len(axes.split(",")) or tuple(values.shape[-3:]) != wanted:
-            raise ValueError(
-                f"{self.config.system}: {name} must be {axes} with (C, H, W) = {wanted} ({', '.join(modality.bands)}; "
-                f"{grid[0]} x {grid[1]} patches of {size} pixels), not {tuple(values.shape)}"
-            )
-        if modality.kind == "series" and name not in batch.days:
-            raise ValueError(f"{self.config.system}: {name} is a series, but the batch has no days for it")
+        check_inputs(self.config, batch, name)
+        values, valid = batch.values[name], batch.valid[name]
         values = (values - self.get_buffer(f"mean_{name}")) / self.get_buffer(f"std_{name}")
         return values.masked_fill(~valid.reshape(*valid.shape, 1, 1, 1), 0)
+
+
+def check_inputs(config: TileModelConfig, batch: TileBatch, name: str) -> None:
+    """
+    Raises:
+        ValueError: bands or size of a modality of the batch are not those of the config, or a series has no days.
+    """
+    modality, grid = config.modality(name), config.grid
+    size, values = modality.patch_size, batch.values[name]
+    wanted = (modality.channels, grid[0] * size, grid[1] * size)
+    axes = "(B, C, H, W)" if modality.kind == "image" else "(B, L, C, H, W)"
+    if values.ndim != len(axes.split(",")) or tuple(values.shape[-3:]) != wanted:
+        raise ValueError(
+            f"{config.system}: {name} must be {axes} with (C, H, W) = {wanted} ({', '.join(modality.bands)}; "
+            f"{grid[0]} x {grid[1]} patches of {size} pixels), not {tuple(values.shape)}"
+        )
+    if modality.kind == "series" and name not in batch.days:
+        raise ValueError(f"{config.system}: {name} is a series, but the batch has no days for it")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..data.dataset import TileDataset
 from ..data.tiles import TileBatch, collate
+from ..layers.inputs import check_inputs
 from ..tokenizers import ModalityTokenizer, make_tokenizer
 from .config import TokenFusionConfig
 from .tokens import Layout, Tokens
@@ -124,7 +125,7 @@ class TileTokenizer(nn.Module):
     def values(self, batch: TileBatch, name: str) -> Tensor:
         """The physical values that the tokens of a modality stand for, float32, NaN where missing: (B, C, T) of a
         series in its calendar; of an image (B, C, H, W), its means (B, C, rows, columns) (bins) or (B, C) (scalar)."""
-        self._check(batch, name)
+        check_inputs(self.config, batch, name)
         return self.part(name).values(batch)
 
     def decode(self, name: str, codes: Tensor) -> Tensor:
@@ -167,19 +168,6 @@ class TileTokenizer(nn.Module):
                 f"the tokenizer of {', '.join(names)} is not fitted: call model.tokenizer.fit(training tiles) once "
                 "before training, or load a model"
             )
-
-    def _check(self, batch: TileBatch, name: str) -> None:
-        modality, grid = self.config.modality(name), self.config.grid
-        wanted = (modality.channels, grid[0] * modality.patch_size, grid[1] * modality.patch_size)
-        axes = "(B, C, H, W)" if modality.kind == "image" else "(B, L, C, H, W)"
-        values = batch.values[name]
-        if values.ndim != len(axes.split(",")) or tuple(values.shape[-3:]) != wanted:
-            raise ValueError(
-                f"TokenFusion: {name} must be {axes} with (C, H, W) = {wanted} ({', '.join(modality.bands)}; "
-                f"{grid[0]} x {grid[1]} patches of {modality.patch_size} pixels), not {tuple(values.shape)}"
-            )
-        if modality.kind == "series" and name not in batch.days:
-            raise ValueError(f"TokenFusion: {name} is a series, but the batch has no days for it")
 
     def _read(self, dataset: TileDataset, tiles: int) -> dict[str, Tensor]:
         """Values by modality of at most ``tiles`` tiles, on the CPU."""

@@ -71,15 +71,19 @@ def by_modality(rows: Sequence[Row], first: str, prefix: bool = False) -> Named:
     return named
 
 
-def of_module(module: nn.Module, test: TileDataset, seed: int, like: Row | None = None) -> list[Row]:
+def of_module(
+    module: nn.Module, test: TileDataset, seed: int, like: Row | None = None, *, together: bool = True
+) -> list[Row]:
     """Scores of a fine-tuned module with all its modalities, then with each alone (if there are several).
 
-    ``like`` lends origin, fraction of the labels and seed of the run that the module comes from.
+    Args:
+        like: lends origin, fraction of the labels and seed of the run that the module comes from.
+        together: False leaves out the score with all of them, where it is known.
     """
     known = {m.name for m in config_of(module.get_submodule("model")).modalities}
     names = [m.name for m in test.modalities if m.name in known]
     rows = []
-    for chosen in [names, *([name] for name in names if len(names) > 1)]:
+    for chosen in [*([names] if together else []), *([name] for name in names if len(names) > 1)]:
         result = score_module(module, test.with_modalities(chosen), like.result.labelled if like else 0)
         origin, fraction = (like.features, like.fraction) if like else ("finetuned", 1.0)
         rows.append(Row(origin, tuple(chosen), fraction, seed, result))

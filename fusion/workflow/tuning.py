@@ -67,7 +67,7 @@ def tune(
     )
     for row in list(rows) if alone else ():  # of every single modality too
         best = load_finetuned(runs / f"{row.features}-{row.fraction:g}-{row.seed}")
-        rows += scores.of_module(best, unseen, row.seed, row)[1:]
+        rows += scores.of_module(best, unseen, row.seed, row, together=False)
     if every_class:
         scores.add_macro_f1_of_all(rows)
     losses: dict[str, dict[str, float]] = {}
