@@ -16,13 +16,26 @@ from typing import Any, NoReturn
 
 import docstring_parser
 import yaml
-from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace, set_loader
 
 from fusion.settings import former_names, with_new_names
+from fusion.yaml_loader import load_yaml
 
 __all__ = ["COMMANDS", "parse"]
 
 PRESETS = Path(__file__).parent.parent / "presets"
+MODE = "fusion"  # of jsonargparse's parsers, beside its own "yaml"
+
+
+def _value(text: str) -> Any:
+    """What an option's text or a file of options says, by the rules of every other YAML here."""
+    value = load_yaml(text)
+    # A pattern such as `{scene}`, or a name that ends in a colon, is text and no mapping to nothing.
+    empty = isinstance(value, dict) and bool(value) and all(part is None for part in value.values())
+    return text if empty and "\n" not in text.strip() else value
+
+
+set_loader(MODE, _value, (ValueError,))
 
 
 class Parser(ArgumentParser):
@@ -33,6 +46,9 @@ class Parser(ArgumentParser):
     """
 
     former: Mapping[str, str] = MappingProxyType({})
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **{"parser_mode": MODE, **settings})
 
     def parse_args(self, *args: Any, **settings: Any) -> Any:
         if args and args[0] is not None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from fusion.yaml_loader import load_yaml
+
 from .expectations import Expectation
 
 __all__ = ["Experiment", "experiments", "load_experiment", "merged", "with_settings"]
@@ -108,15 +110,10 @@ _TRAINING = ("pretrain", "finetune", "baseline")
 
 def _table(name: str | Path, extended: tuple[str, ...] = ()) -> tuple[dict[str, Any], Path]:
     """What a YAML holds, upon what it extends."""
-    import yaml
-
     path = Path(name) if str(name).endswith((".yaml", ".yml")) else _FOLDER / f"{name}.yaml"
     if not path.is_file():
         raise ValueError(f"no experiment {name!r}; there are {', '.join(experiments())}, or give a YAML file")
-    try:
-        table = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {error}") from None
+    table = load_yaml(path)
     if not isinstance(table, dict):
         raise ValueError(f"{path}: keys with values are wanted, {type(table).__name__} found")
     base, settings = table.pop("extends", None), table.pop("settings", {})

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fusion.yaml_loader import load_yaml
+
 __all__ = ["Line", "finished", "markdown", "published"]
 
 _PUBLISHED = Path(__file__).parent.parent / "presets" / "published"
@@ -97,9 +99,7 @@ def _lines(path: Path, metrics: Mapping[str, Any]) -> Iterable[Line]:
 
 def published(name: str = "omnisat") -> list[Line]:
     """What others published, as far as it ships with the package."""
-    import yaml
-
-    table = yaml.safe_load((_PUBLISHED / f"{name}.yaml").read_text())
+    table = load_yaml(_PUBLISHED / f"{name}.yaml")
     return [
         Line(
             part["dataset"],
