@@ -2,29 +2,162 @@
 
 from __future__ import annotations
 
+import errno
+import importlib.util
+import json
+import os
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-__all__ = ["need_keys", "one_message", "reading"]
+try:  # here and not where it is needed, which is when no file can be opened any more
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+__all__ = ["need_keys", "one_message", "read_json", "reading"]
+
+_DAMAGED = "cannot be read, the file is damaged or incomplete: copy or download it again"
+_CAUGHT = (OSError, EOFError, ImportError, ValueError, RuntimeError, KeyError, zipfile.BadZipFile, zlib.error)
+# What libraries raise of any file that is no whole file of its format; other ValueErrors may mean anything.
+_OF_THE_FILE = (OSError, EOFError, zipfile.BadZipFile, zlib.error)
+# GDAL and HDF5 tell the operating system's errors in their text.
+_TEXTS = {
+    "too many open files": errno.EMFILE,
+    "no space left on device": errno.ENOSPC,
+    "permission denied": errno.EACCES,
+    "no such file": errno.ENOENT,
+    "is a directory": errno.EISDIR,
+    "input/output error": errno.EIO,
+    "stale file handle": errno.ESTALE,
+    "cannot allocate memory": errno.ENOMEM,
+}
+_KINDS = {FileNotFoundError: errno.ENOENT, PermissionError: errno.EACCES, IsADirectoryError: errno.EISDIR}
+# How a file begins that is something else than its name says -> what it is and what to do.
+_DISGUISES = (
+    (rb"version https://git-lfs", "is a pointer of Git LFS and not the file itself: run `git lfs pull`"),
+    (rb"(?:\.\./)*(?:\.git)?/annex/objects/", "is a pointer of git-annex and not the file itself: run `git annex get`"),
+    (
+        rb"(?i)\s*(?:<!doctype html|<html|<head)",
+        "is a web page and not the file: what was downloaded is a page, of a login or an error; download it again",
+    ),
+    (
+        rb"(?i)\s*(?:<\?xml[^>]*>)?\s*<error>",
+        "is a server's error message in XML and not the file: check address and rights, download it again",
+    ),
+)
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turns whatever a file library raises into a ValueError that begins with the path and ends with the fix."""
+    """Turns whatever a file library raises into a ValueError that begins with the path and ends with the fix.
+
+    The fix is that of the true cause: a missing file, permission or package, a limit of the system, a file that is a
+    placeholder or a web page; "damaged or incomplete" is what is left.
+    """
     try:
         yield
-    except FileNotFoundError as error:
-        raise ValueError(f"{path}: no such file. Check the folder (--data) and the file names") from error
-    except IsADirectoryError as error:
-        raise ValueError(f"{path}: is a folder, a file is wanted") from error
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"{path}: cannot be read, the file is damaged or incomplete: copy or download it again ({why})"
-        ) from error
+    except _CAUGHT as error:
+        told = _told(path, error)
+        if told is None:
+            raise
+        raise ValueError(f"{path}: {told}") from error
+
+
+def _told(path: Path, error: BaseException) -> str | None:
+    """What is wrong and the fix; None for an error that says so itself."""
+    text = str(error)
+    why = text.splitlines()[0] if text else type(error).__name__
+    text = f"{text} {error.__cause__ or ''}"  # rasterio: "Read failed. See previous exception for details."
+    package = _package(error, text)
+    if package is not None:
+        return f"{package} ({why})"
+    if isinstance(error, UnicodeDecodeError):
+        return _disguise(path) or f"is not text in UTF-8 ({why}); save it as UTF-8, or copy it again"
+    if not isinstance(error, _OF_THE_FILE):
+        return None
+    system = _of_the_system(error, text)
+    if system is not None:
+        return system
+    return _disguise(path) or f"{_DAMAGED} ({why})"
+
+
+def _package(error: BaseException, text: str) -> str | None:
+    """Which package is missing that would read this file; None where none is."""
+    low = text.lower()
+    if "cftime" in low and importlib.util.find_spec("cftime") is None:
+        return "its calendar needs cftime: pip install cftime"
+    if isinstance(error, ImportError):
+        name = error.name or "a package"
+        return f"needs {name}, which is not installed: pip install {name.partition('.')[0]}"
+    # HDF5 first looks for a plugin, and complains of the folder of plugins where there is none.
+    if re.search(r"can't open directory|required filter|filter .*not registered|undefined filter", low):
+        return "is compressed by a filter of HDF5 that is not installed: pip install hdf5plugin, then import hdf5plugin"
+    codec = re.search(r"(?:codec not available|unknown codec)[:\s]*'*([\w.]+)", text, re.IGNORECASE)
+    if codec:
+        return f"is compressed by the codec {codec[1]}, which is not installed: pip install numcodecs imagecodecs"
+    if "missing codec" in low:
+        return "is compressed by a codec that this GDAL lacks: rewrite it with gdal_translate -co COMPRESS=DEFLATE"
+    if "engine" in low and re.search(r"unrecognized engine|io backends", low):
+        return "no installed package reads this kind of file: pip install netCDF4 (NetCDF 3: scipy or netCDF4)"
+    return None
+
+
+def _of_the_system(error: BaseException, text: str) -> str | None:
+    """Of errors of the operating system, which are no fault of the file's content."""
+    number = getattr(error, "errno", None)
+    if number is None:
+        number = next((n for kind, n in _KINDS.items() if isinstance(error, kind)), None)
+    if number is None:
+        number = next((n for words, n in _TEXTS.items() if words in text.lower()), None)
+    if number in (errno.EMFILE, errno.ENFILE):
+        limit = "" if resource is None else f" (the limit is {resource.getrlimit(resource.RLIMIT_NOFILE)[0]})"
+        return f"cannot be opened, too many files are open{limit}: raise the limit with `ulimit -n 65536`"
+    return {
+        errno.ENOENT: "no such file. Check the folder (--data) and the file names",
+        errno.EISDIR: "is a folder, a file is wanted",
+        errno.ENOTDIR: "no such file: a part of this path is a file, not a folder",
+        errno.ENOSPC: "cannot be read, no space is left on the device: free some, or set TMPDIR to another disk",
+        errno.EACCES: "cannot be read, permission denied: give yourself the right to read it (chmod, owner)",
+        errno.EPERM: "cannot be read, permission denied: give yourself the right to read it (chmod, owner)",
+        errno.EAGAIN: "is locked, another program writes it: close that, or set HDF5_USE_FILE_LOCKING=FALSE",
+        errno.EIO: "cannot be read, the disk or the network reports an input/output error: check it, then try again",
+        errno.ESTALE: "cannot be read, the network file system has lost it (stale handle): mount it again",
+        errno.ENOMEM: "cannot be read, not enough memory: use fewer workers or smaller tiles",
+    }.get(number)  # type: ignore[arg-type]
+
+
+def _disguise(path: Path) -> str | None:
+    """What a file is that is not what its name says; None where it may be a damaged one of its kind."""
+    try:
+        if os.path.isdir(path):
+            return "is a folder, a file is wanted"
+        with open(path, "rb") as file:
+            begin = file.read(512)
+    except OSError:
+        return None
+    if not begin:
+        return "the file is damaged or incomplete: it is empty (0 bytes); copy or download it again"
+    return next((told for pattern, told in _DISGUISES if re.match(pattern, begin)), None)
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        ValueError: no such file, or not JSON; the message begins with the path.
+    """
+    with reading(path):
+        text = path.read_text(encoding="utf-8-sig")
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        told = _disguise(path) or f"is not JSON ({error}), it may be half copied; copy or download it again"
+        raise ValueError(f"{path}: {told}") from error
 
 
 def need_keys(path: Path, present: Sequence[str], wanted: Sequence[str]) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from .files import one_message, reading
+from .files import one_message, read_json, reading
 
 __all__ = ["CENTROIDS", "Area", "Image", "find_images"]
 
@@ -163,12 +162,9 @@ def _numbered(folder: Path | None, pattern: str) -> dict[tuple[str, str, str], P
 def _centroids(folder: Path) -> dict[str, tuple[int, int]]:
     paths = [folder / name for name in (CENTROIDS, CENTROIDS.replace("-2", "_2"))]
     path = next((p for p in paths if p.is_file()), paths[0])
-    with reading(path):
-        text = path.read_text()
+    table = read_json(path)
     try:
-        return {name: (round(row), round(column)) for name, (row, column) in json.loads(text).items()}
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: is not JSON ({error}); copy or download it again") from error
+        return {name: (round(row), round(column)) for name, (row, column) in table.items()}
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: {{'IMG_000001.tif': [row, column], ...}} wanted ({error})") from error
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .files import reading
+from .files import read_json
 from .pastis_place import place_of
 from .tiles import Geo
 
@@ -57,13 +57,9 @@ def read_patches(path: Path) -> list[Patch]:
     Raises:
         ValueError: not JSON, no features, or a patch without number or fold, or with the number of another.
     """
-    with reading(path):
-        text = path.read_text()
+    table = read_json(path)
     try:
-        features = json.loads(text)["features"]
-        rows = [(feature["properties"], feature.get("geometry")) for feature in features]
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: is not JSON ({error}), the file may be half copied; copy it again") from error
+        rows = [(feature["properties"], feature.get("geometry")) for feature in table["features"]]
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path}: is no feature collection with properties; take PASTIS-HD's own file") from error
     patches: dict[str, Patch] = {}

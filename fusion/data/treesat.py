@@ -16,7 +16,6 @@ ten channels of which two mean something, file names with or without a year.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +27,7 @@ import rasterio
 import torch
 
 from .dataset import TileDataset
-from .files import one_message, reading
+from .files import one_message, read_json, reading
 from .modality import Modality
 from .series import choose_dates, fill_gaps
 from .tiles import Geo, Tile
@@ -162,12 +161,7 @@ class TreeSatDataset(TileDataset):
 
     def _genus_shares(self, names: list[str]) -> dict[str, dict[str, float]]:
         path = self.folder / LABELS
-        with reading(path):
-            text = path.read_text()
-        try:
-            table = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}: is not JSON ({error}); copy or download it again") from error
+        table = read_json(path)
         missing = [n for n in names if f"{n}.tif" not in table]
         if missing:
             raise ValueError(
