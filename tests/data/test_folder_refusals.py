@@ -86,7 +86,12 @@ def test_a_chunk_damaged_inside_a_file_names_the_file(folder):
         ({"s2__axes": ["t", "y", "x"]}, "must be distinct and of time, band, y, x"),
         ({"s2__use": ["B99"]}, "no band B99; the file has B02, B04, B08"),
         ({"s2__mask": {"variable": "cloud"}}, "give either at_most or classes"),
-        ({"s2__mask": {"variable": "crop", "at_most": 1}}, r"mask 'crop' has shape \(8, 8\), \(4, 8, 8\)"),
+        ({"s2__mask": {"variable": "dates", "at_most": 1}}, r"mask 'dates' has 1 axes, \(time, y, x\) wanted"),
+        ({"s2__mask": {"variable": "s2", "at_most": 1, "band": 4}}, "mask 's2': band 4 of 3"),
+        (
+            {"s2__mask": {"variable": "crop", "at_most": 1, "resolution": 5}},
+            r"mask 'crop' has shape \(8, 8\), \(4, 16, 16\) \(time, y, x\) wanted",
+        ),
         ({"s2__available": "crop"}, r"'crop' has shape \(8, 8\), \(time,\)"),
         ({"georeference": {"epsg": 32631}}, "epsg with bounds, or epsg with x and y wanted, epsg given"),
         (

@@ -84,7 +84,7 @@ def test_dates_from_the_names_of_the_files(folder, tmp_path):
     assert data.storage("s2") == (8, "uint16")
     assert pickle.loads(pickle.dumps(data))[3].values["s2"].equal(data[3].values["s2"])
     np.save(inside / "south_2020-03-01.npy", np.zeros((2, 8, 8)))
-    with pytest.raises(ValueError, match=r"south_2020-03-01.npy: shape \(2, 8, 8\) differs from \(3, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"south_2020-03-01.npy: bands and size \(2, 8, 8\) differ from \(3, 8, 8\)"):
         FolderDataset(described(files="{scene}_{date}.npy", modalities={"s2": body}), inside)
     last = body | {"axes": ["band", "y", "x", "time"]}
     with pytest.raises(ValueError, match=r"a file a date makes time the first axis, axes \(band, y, x, time\) given"):
@@ -114,7 +114,7 @@ def test_nothing_is_kept_in_memory(npy):
     data = FolderDataset(description(), npy)
     data[0]
     assert data.arrays._kept == {}
-    assert isinstance(data.arrays.store(npy / "north_s2.npy")[""], np.memmap)
+    assert isinstance(data.arrays.container(npy / "north_s2.npy").variable(""), np.memmap)
 
 
 def truncate(path):

@@ -105,7 +105,7 @@ def test_dates_as_files_write_them(values, units, expected):
         (["2021-02-29"], None, "'2021-02-29' is not a date"),
         (["soon"], None, "'soon' is not a date; 2020-08-17"),
         (np.array([12]), None, "'12' is not a date"),
-        (np.array([1]), "fortnights since 2020-01-01", "'days since 2020-01-01' is understood"),
+        (np.array([1]), "fortnights since 2020-01-01", "nanoseconds> since 2020-01-01 12:00:00' are understood"),
     ],
 )
 def test_what_is_no_date(values, units, message):

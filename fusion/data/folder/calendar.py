@@ -12,36 +12,142 @@ __all__ = ["parse_dates"]
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _DATE = re.compile(r"(\d{4})-?(\d{2})(?:-?(\d{2}))?(?:[T ].*)?$")
-_UNITS = re.compile(r"(seconds|minutes|hours|days)\s+since\s+(\d{4}-\d{1,2}-\d{1,2})")
+_UNITS = re.compile(
+    r"(?P<unit>[a-z]+)\s+since\s+(?P<date>[+-]?\d{1,4}-\d{1,2}-\d{1,2})"
+    r"(?:[T\s]+(?P<time>\d{1,2}(?::\d{1,2}(?::\d{1,2}(?:\.\d*)?)?)?))?"
+    r"\s*(?P<zone>z|utc|gmt|[+-]\d{1,2}(?::?\d{2})?)?\s*$",
+    re.IGNORECASE,
+)
+_SECONDS = {
+    86400.0: ("d", "day", "days"),
+    3600.0: ("h", "hr", "hrs", "hour", "hours"),
+    60.0: ("min", "mins", "minute", "minutes"),
+    1.0: ("s", "sec", "secs", "second", "seconds"),
+    1e-3: ("ms", "msec", "msecs", "millisecond", "milliseconds"),
+    1e-6: ("us", "microsecond", "microseconds"),
+    1e-9: ("ns", "nanosecond", "nanoseconds"),
+}
+_OF_UNIT = {name: seconds for seconds, names in _SECONDS.items() for name in names}
+_OURS = ("standard", "gregorian", "proleptic_gregorian", "none", "")
+_CHANGE = (1582, 10, 15)  # from this day on, the standard calendar is the Gregorian one; before, the Julian
 
 
-def parse_dates(values: Sequence[Any] | np.ndarray, units: str | None = None) -> tuple[np.ndarray, bool]:
+def parse_dates(
+    values: Sequence[Any] | np.ndarray, units: str | None = None, calendar: str | None = None
+) -> tuple[np.ndarray, bool]:
     """Dates as datetime64[D], and whether their year is known.
 
     Understands ISO dates and months (``2020-08-17``, ``20200817``, ``2020-08``), names of months (``Sep``; one that
     does not come after its predecessor begins a new year), datetime64, and numbers with CF ``units`` ("days since
-    ..."). A month without a day means the 15th.
+    2020-01-01 12:00") and ``calendar`` (CF conventions 4.4; others than the standard ones by the package cftime, as
+    the dates that they name). A month without a day means the 15th.
 
     Raises:
-        ValueError: anything else; the message shows the value.
+        ValueError: anything else, or a step without date (NaT); the message shows the value.
     """
-    array = np.asarray(values).ravel()
+    array = np.asarray(np.ma.filled(values, np.nan) if np.ma.is_masked(values) else values).ravel()
     if not len(array):
         return array.astype("datetime64[D]"), True
     if array.dtype.kind == "M":
-        return array.astype("datetime64[D]"), True
+        return _complete(array.astype("datetime64[D]")), True
     if array.dtype.kind in "iuf" and units:
-        found = _UNITS.match(units)
-        if not found:
-            raise ValueError(f"units {units!r}; 'days since 2020-01-01' is understood")
-        seconds = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400}[found[1]]
-        year, month, day = map(int, found[2].split("-"))
-        start = np.datetime64(f"{year:04d}-{month:02d}-{day:02d}", "s")
-        return (start + np.round(array * seconds).astype("timedelta64[s]")).astype("datetime64[D]"), True
-    texts = [v.decode() if isinstance(v, bytes) else str(v) for v in array]
+        return _complete(_numbers(array, text := units.strip(), (calendar or "").strip().lower(), _units(text))), True
+    texts = [_text(value) for value in array]
     if all(text.strip().lower()[:3] in _MONTHS for text in texts):
         return _named_months([_MONTHS.index(text.strip().lower()[:3]) for text in texts]), False
     return np.array([_one(text) for text in texts], dtype="datetime64[D]"), True
+
+
+def _complete(dates: np.ndarray) -> np.ndarray:
+    lacking = np.flatnonzero(np.isnat(dates))
+    if len(lacking):
+        raise ValueError(
+            f"{len(lacking)} of {len(dates)} time steps have no date (NaT), the first is step {lacking[0]}: give their "
+            "dates as a list, or remove the steps"
+        )
+    return dates
+
+
+def _units(units: str) -> re.Match[str]:
+    found = _UNITS.match(units)
+    if not found or found["unit"].lower() not in _OF_UNIT:
+        known = ", ".join(names[-1] for names in _SECONDS.values())
+        raise ValueError(f"units {units!r}; '<{known}> since 2020-01-01 12:00:00' are understood")
+    return found
+
+
+def _numbers(array: np.ndarray, units: str, calendar: str, found: re.Match[str]) -> np.ndarray:
+    """Numbers of a unit since a date and time of day, as datetime64[D] in UTC, NaT for NaN."""
+    if calendar not in _OURS:
+        return _by_cftime(array, units, calendar)
+    start = _first_day(found["date"], calendar) + np.timedelta64(round(_time_of_day(found) * 1000), "ms")
+    unit = _OF_UNIT[found["unit"].lower()]
+    known = np.isfinite(array) if array.dtype.kind == "f" else np.ones(array.shape, dtype=bool)
+    if array.dtype.kind == "f":
+        milliseconds = np.round(np.where(known, array, 0).astype(np.float64) * (unit * 1000)).astype(np.int64)
+    elif unit >= 1e-3:
+        milliseconds = array.astype(np.int64) * round(unit * 1000)
+    else:
+        milliseconds = array.astype(np.int64) // round(1e-3 / unit)
+    # Half a second: sums of fractions of days may fall a hair short of midnight.
+    dates = (start + milliseconds.astype("timedelta64[ms]") + np.timedelta64(500, "ms")).astype("datetime64[D]")
+    dates[~known] = np.datetime64("NaT")
+    return dates
+
+
+def _first_day(date: str, calendar: str) -> np.datetime64:
+    """Midnight of the reference date, datetime64[ms]."""
+    sign = -1 if date.startswith("-") else 1
+    year, month, day = (int(part) for part in date.lstrip("+-").split("-"))
+    year *= sign
+    if calendar != "proleptic_gregorian" and (year, month, day) < _CHANGE:
+        # Day number of a Julian date: https://en.wikipedia.org/wiki/Julian_day; 1970-01-01 is 2440588.
+        shifted, months = year + 4800 - (14 - month) // 12, month + 12 * ((14 - month) // 12) - 3
+        number = day + (153 * months + 2) // 5 + 365 * shifted + shifted // 4 - 32083
+        return np.datetime64(0, "ms") + np.timedelta64((number - 2440588) * 86_400_000, "ms")
+    return np.datetime64(f"{year:04d}-{month:02d}-{day:02d}", "ms")
+
+
+def _time_of_day(found: re.Match[str]) -> float:
+    """Seconds of the reference since midnight in UTC."""
+    hours, minutes, seconds = ([float(part) for part in (found["time"] or "0").split(":")] + [0.0, 0.0])[:3]
+    zone = (found["zone"] or "z").lower()
+    east = 0.0
+    if zone not in ("z", "utc", "gmt"):
+        digits = zone[1:].replace(":", "")
+        east = (int(digits[:2]) * 3600 + int(digits[2:] or 0) * 60) * (-1 if zone[0] == "-" else 1)
+    return hours * 3600 + minutes * 60 + seconds - east
+
+
+def _by_cftime(array: np.ndarray, units: str, calendar: str) -> np.ndarray:
+    try:
+        import cftime
+    except ImportError as error:
+        raise ValueError(f"calendar {calendar!r} needs the package cftime: pip install cftime") from error
+    known = np.isfinite(array)
+    try:
+        named = cftime.num2date(np.where(known, array, 0), units, calendar, only_use_cftime_datetimes=True)
+    except ValueError as error:
+        raise ValueError(f"units {units!r}, calendar {calendar!r}: {error}") from error
+    dates = np.full(len(array), np.datetime64("NaT"), dtype="datetime64[D]")
+    for i in np.flatnonzero(known):
+        try:
+            dates[i] = np.datetime64(f"{named[i].year:04d}-{named[i].month:02d}-{named[i].day:02d}", "D")
+        except ValueError as error:
+            raise ValueError(
+                f"{named[i].day} {_MONTHS[named[i].month - 1].capitalize()} {named[i].year} of the calendar "
+                f"{calendar!r} is no date; convert the file first, e.g. xarray's convert_calendar('standard', "
+                "align_on='year')"
+            ) from error
+    return dates
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return str(int(value))  # 20200817.0
+    return str(value)
 
 
 def _named_months(months: list[int]) -> np.ndarray:

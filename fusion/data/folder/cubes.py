@@ -162,9 +162,7 @@ class _Values(_Lazy):
                 parts.append(np.full((len(dates), bands, *extent), np.nan, np.float32))
                 continue
             ratio, window = self._window(layer, layer.resolution, rows, columns)
-            values = layer.values(dates, _turned(self.scene, layer, layer.resolution, window))
-            values = values[..., ::-1, :] if self.scene.flipped else values
-            parts.append(self._fine(values, ratio, rows, columns))
+            parts.append(self._fine(layer.values(dates, window), ratio, rows, columns))
         joined = np.concatenate(parts, axis=1)
         smoothed = self.unit == "dB" and self.temporal_window > 1
         return smooth_backscatter(joined, self.temporal_window) if smoothed else joined
@@ -182,18 +180,5 @@ class _Clear(_Lazy):
 
     def __getitem__(self, index: Any) -> np.ndarray:
         dates, rows, columns = self._place(index)
-        resolution = self.layer.mask_resolution
-        ratio, window = self._window(self.layer, resolution, rows, columns)
-        clear = self.layer.clear(dates, _turned(self.scene, self.layer, resolution, window))
-        clear = clear[..., ::-1, :] if self.scene.flipped else clear
-        return self._fine(clear, ratio, rows, columns)
-
-
-def _turned(
-    scene: Scene, layer: Layer, resolution: float, window: tuple[int, int, int, int]
-) -> tuple[int, int, int, int]:
-    """A window counted from the north, as rows lie in the file."""
-    top, left, height, width = window
-    if not scene.flipped or layer.extent is None:
-        return window
-    return round(layer.extent[0] / resolution) - top - height, left, height, width
+        corner = rows.start * self.finest, columns.start * self.finest
+        return self.layer.clear(dates, corner, (rows.stop - rows.start, columns.stop - columns.start), self.finest)

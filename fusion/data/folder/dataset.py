@@ -11,27 +11,30 @@ import numpy as np
 import torch
 
 from ..dataset import TileDataset
-from ..files import one_message, reading
+from ..files import one_message
 from ..modality import Modality
 from ..series import choose_dates, fill_gaps
 from ..tiles import Geo, Tile
+from .containers import Arrays
 from .description import DATE_FILES, Description, Labels, Source, load_description
 from .labels import label_blocks, reduce_map, task_of
 from .layer import Layer
+from .notes import notes_of
+from .opening import Opener
+from .patterns import find_files
 from .scene import Scene, open_scene
-from .stores import Arrays, find_files
 from .tiling import corners, members
 
 __all__ = ["FolderDataset"]
 
 
 class FolderDataset(TileDataset):
-    """Tiles of scenes stored as (time, band, y, x) arrays in HDF5, NetCDF, NPZ, Zarr, .npy, or as GeoTIFFs.
+    """Tiles of scenes stored as (time, band, y, x) arrays in HDF5, NetCDF, NPZ, Zarr, .npy, or as rasters.
 
-    Every header is checked when the data set is opened, and every scene that is not as described is named in one
-    error. Days count from 1 January of the year in which the scene's series begin, the tile's ``origin``; where months
-    have no year it is unknown. A pixel under the mask is missing: a missing pixel takes the tile's mean of its date and
-    band, and a date with too many of them is left out.
+    Every header is checked when the data set is opened, and every scene that is not as described, or has a raster of
+    another place, is named in one error. Days count from 1 January of the year in which the scene's series begin, the
+    tile's ``origin``; where months have no year it is unknown. A pixel under the mask is missing: a missing pixel takes
+    the tile's mean of its date and band, and a date with too many of them is left out.
 
     Args:
         description: YAML file, the name of one that ships with the package, what it would hold, or a
@@ -61,6 +64,7 @@ class FolderDataset(TileDataset):
             description if isinstance(description, Description) else load_description(description), modalities, labels
         )
         self.max_dates, self.arrays = max_dates, Arrays(memory)
+        self.opener = Opener(self.folder, description, self.arrays)
         self.scenes = self._open_scenes()
         self._side = description.tile
         self._tiles = [  # scene, top and left in metres
@@ -96,6 +100,11 @@ class FolderDataset(TileDataset):
         patterns = {
             name: source.files or self.description.files for name, source in self.description.modalities.items()
         }
+        masks = {
+            name: source.mask.files
+            for name, source in self.description.modalities.items()
+            if source.mask is not None and source.mask.files is not None
+        }
         of_dates = self._files_of_dates()
         found = {
             pattern: {
@@ -103,16 +112,17 @@ class FolderDataset(TileDataset):
                 for scene, files in find_files(self.folder, pattern).items()
                 if (kept := [file for file in files if file[0] not in of_dates])
             }
-            for pattern in {*patterns.values(), self.description.files}
+            for pattern in {*patterns.values(), *masks.values(), self.description.files}
         }
-        names = sorted({scene for files in found.values() for scene in files})
+        names = sorted({scene for pattern in patterns.values() for scene in found[pattern]})
         if not names:
-            raise ValueError(f"{self.folder}: no file matches {', '.join(sorted(found))}")
+            raise ValueError(f"{self.folder}: no file matches {', '.join(sorted({*patterns.values()}))}")
         scenes, problems = [], []
         for name in names:
             try:
                 files = {modality: found[pattern].get(name, []) for modality, pattern in patterns.items()}
-                scenes.append(open_scene(name, files, self.description, self.arrays, self.folder))
+                own = {modality: found[pattern].get(name, []) for modality, pattern in masks.items()}
+                scenes.append(open_scene(name, files, own, self.opener))
             except ValueError as error:
                 problems.append(str(error))
         absent = [m for m in self.description.modalities if scenes and not any(m in scene.layers for scene in scenes)]
@@ -140,7 +150,7 @@ class FolderDataset(TileDataset):
 
     def _label_tiles(self, labels: Labels) -> torch.Tensor:
         """Labels of all tiles; tiles without enough labelled pixels leave ``self._tiles``."""
-        blocks = label_blocks(labels, self.description, self.scenes, self.folder, self.arrays)
+        blocks = label_blocks(labels, self.scenes, self.opener)
         values, enough = reduce_map(labels, blocks)
         if not enough.any():
             raise ValueError(
@@ -151,27 +161,11 @@ class FolderDataset(TileDataset):
         return torch.from_numpy(values[enough])
 
     def storage(self, modality: str) -> tuple[int, str]:
-        layers = [scene.layers[modality] for scene in self.scenes if modality in scene.layers]
-        files = sum(len(getattr(layer.array, "paths", (None,))) for layer in layers)
-        return files, str(layers[0].array.dtype)
+        pixels = [scene.layers[modality].pixels for scene in self.scenes if modality in scene.layers]
+        return sum(part.files for part in pixels), str(pixels[0].dtype)
 
     def notes(self) -> list[str]:
-        found = []
-        for modality in self.modalities:
-            absent = [scene.name for scene in self.scenes if modality.name not in scene.layers]
-            if absent:
-                found.append(f"{modality.name}: not in {len(absent)} of {len(self.scenes)} scenes, e.g. {absent[0]}")
-            for scene in self.scenes:
-                layer = scene.layers.get(modality.name)
-                if layer is None or not len(layer.dates):
-                    continue
-                empty = layer.empty_dates()
-                if empty:
-                    found.append(
-                        f"{modality.name}: {empty} of {len(layer.dates)} dates of {scene.name} have no data (95 % or "
-                        "more of the pixels) and are masked"
-                    )
-        return found
+        return notes_of(self.scenes, [modality.name for modality in self.modalities], self.opener)
 
     # One tile.
 
@@ -192,13 +186,15 @@ class FolderDataset(TileDataset):
             layer = scene.layers.get(modality.name)
             if layer is None:
                 continue
-            with reading(layer.path):
-                if layer.source.kind == "series":
-                    self._read_series(tile, modality.name, scene, layer, (top, left), rng)
-                    continue
-                filled, valid = fill_gaps(self._values(scene, layer, None, (top, left)), layer.source.max_cloud)
-                if valid[0]:
-                    tile.values[modality.name] = torch.from_numpy(filled[0])
+            if layer.source.kind == "series":
+                self._read_series(tile, modality.name, scene, layer, (top, left), rng)
+                continue
+            values = self._values(layer, None, (top, left))
+            if layer.mask is not None:
+                values = np.where(self._clear(layer, (top, left))[:, None], values, np.float32(np.nan))
+            filled, valid = fill_gaps(values, layer.source.max_cloud)
+            if valid[0]:
+                tile.values[modality.name] = torch.from_numpy(filled[0])
         return tile
 
     def _read_series(
@@ -214,14 +210,14 @@ class FolderDataset(TileDataset):
         quality = np.ones(len(days)) if layer.available is None else layer.available.all(axis=1).astype(float)
         clear = None
         if source.mask is not None:
-            clear = self._clear(scene, layer, corner)
+            clear = self._clear(layer, corner)
             quality *= clear.mean(axis=(1, 2))
             quality[quality < 1 - source.max_cloud] = 0
         chosen = choose_dates(days, quality, self.max_dates or source.max_dates, rng)
         if not len(chosen):
             return
         chosen = chosen[np.argsort(days[chosen], kind="stable")]
-        values = self._values(scene, layer, chosen, corner)
+        values = self._values(layer, chosen, corner)
         if clear is not None:
             values = np.where(clear[chosen][:, None], values, np.float32(np.nan))
         values, valid = fill_gaps(values, source.max_cloud)
@@ -231,31 +227,19 @@ class FolderDataset(TileDataset):
         tile.days[name] = torch.from_numpy(days[chosen])
         tile.valid[name] = torch.from_numpy(valid)
 
-    def _pixels(
-        self, scene: Scene, layer: Layer, resolution: float, corner: tuple[float, float]
-    ) -> tuple[int, int, int, int]:
-        """Row, column, height and width of a tile in an array of this resolution, as it is stored."""
+    def _values(self, layer: Layer, dates: np.ndarray | None, corner: tuple[float, float]) -> np.ndarray:
+        """(L, bands, h, w) of a tile."""
         if layer.extent is None:
-            return 0, 0, 1, 1
-        side = round(self._side / resolution)
-        row, column = round(corner[0] / resolution), round(corner[1] / resolution)
-        if scene.flipped:
-            row = round(layer.extent[0] / resolution) - row - side
-        return row, column, side, side
-
-    def _values(self, scene: Scene, layer: Layer, dates: np.ndarray | None, corner: tuple[float, float]) -> np.ndarray:
-        """(L, bands, h, w) of a tile, north up."""
-        values = layer.values(dates, self._pixels(scene, layer, layer.resolution, corner))
-        return values[:, :, ::-1] if scene.flipped else values
-
-    def _clear(self, scene: Scene, layer: Layer, corner: tuple[float, float]) -> np.ndarray:
-        """(L, h, w) bool of all dates, on the pixels of the modality."""
-        window = self._pixels(scene, layer, layer.mask_resolution, corner)
-        clear = layer.clear(np.arange(len(layer.dates)), window)
-        clear = clear[:, ::-1] if scene.flipped else clear
+            return layer.values(dates, (0, 0, 1, 1))
         side = round(self._side / layer.resolution)
-        nearest = np.arange(side) * clear.shape[1] // side
-        return clear[:, nearest[:, None], nearest]
+        row, column = (round(metres / layer.resolution) for metres in corner)
+        return layer.values(dates, (row, column, side, side))
+
+    def _clear(self, layer: Layer, corner: tuple[float, float]) -> np.ndarray:
+        """(L, h, w) bool of all dates, on the pixels of the modality."""
+        side = round(self._side / layer.resolution)
+        dates = np.arange(len(layer.dates)) if layer.source.kind == "series" else None
+        return layer.clear(dates, corner, (side, side), layer.resolution)
 
 
 def _narrow(description: Description, modalities: Sequence[str] | None, labels: bool) -> Description:

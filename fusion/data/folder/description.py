@@ -10,7 +10,8 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
-import yaml
+from ...yaml_loader import load_yaml
+from .conventions import Conventions
 
 __all__ = ["AXES", "DATE_FILES", "Description", "Labels", "Mask", "Source", "load_description"]
 
@@ -22,17 +23,20 @@ PRESETS = Path(__file__).parents[2] / "presets" / "data"
 
 @dataclass(frozen=True)
 class Mask:
-    """Which pixels of which dates are clear, by an array with the dates of the series.
+    """Which pixels of which dates are clear, by an array with the dates of the series, or without dates for all.
 
     Attributes:
-        variable: the array, (time, y, x), or (time, band, y, x) with ``band`` naming one of the source's bands.
+        variable: the array, (time, y, x) or (time, band, y, x); left out for rasters, .npy, and for a band of the
+            source itself.
+        band: which one: the name of one of the source's bands, or in an array of its own its number from 1.
         at_most: a pixel is clear up to this value (a probability), or
         classes: a pixel is clear if its code is one of these (a scene classification).
-        resolution: metres per pixel of the mask; None: that of the source.
+        resolution: metres per pixel of the mask; None: as its files say, or that of the source.
+        files: pattern, if it lies in files of its own; with ``{date}`` every date of the series needs one.
     """
 
-    variable: str
-    band: str | None = None
+    variable: str | None = None
+    band: str | int | None = None
     at_most: float | None = None
     classes: tuple[int, ...] = ()
     resolution: float | None = None
@@ -40,12 +44,18 @@ class Mask:
 
     def __post_init__(self) -> None:
         if (self.at_most is None) == (not self.classes):
-            raise ValueError(f"mask {self.variable!r}: give either at_most or classes, to say what is clear")
+            raise ValueError(
+                f"mask {self.variable or self.band!r}: give either at_most or classes, to say what is clear"
+            )
 
 
 @dataclass(frozen=True)
 class Source:
     """One modality. Values become ``raw * scale + offset``, or ``decibels * log10(raw) + offset``.
+
+    What files say of missing values and packing (``_FillValue``, ``scale_factor``, ``valid_range``, GDAL's nodata, ...)
+    holds unless ``nodata``, ``range``, or one of ``scale`` and ``offset`` says otherwise; with ``decibels`` raw is what
+    the file's own packing gives.
 
     Attributes:
         variable: name of the array in the file; GeoTIFF and .npy have none.
@@ -54,8 +64,10 @@ class Source:
         axes: names of the array's axes, of time, band, y, x. Without time it is an image, without y and x
             (weather) the same everywhere in the tile.
         resolution: metres per pixel; for weather it means nothing and may be left out.
-        nodata: raw values that mean "not observed".
-        range: raw values outside are not observed either.
+        nodata: stored numbers that mean "not observed", compared in the type of the file.
+        range: stored numbers outside are not observed either.
+        scale, offset: given one, the other is 1 or 0. An offset may be ``{date: offset}``: each holds from its date on,
+            before the first it is 0; or the name of a variable (time,).
         decibels: 10 if raw is power, 20 if it is amplitude.
         dates: variable or list: dates, months ("2020-08", "Sep") or numbers with CF units; a file of them
             ("{scene}_dates.npy", or .txt with a date a line); left out where the names of the files have them.
@@ -72,10 +84,10 @@ class Source:
     axes: tuple[str, ...] = AXES
     resolution: float | None = None
     unit: str = ""
-    nodata: tuple[float, ...] = ()
+    nodata: tuple[float, ...] | None = None
     range: tuple[float, float] | None = None
-    scale: float = 1.0
-    offset: float = 0.0
+    scale: float | None = None
+    offset: float | Mapping[str, float] | str | None = None
     decibels: float | None = None
     dates: tuple[str, ...] | str | None = None
     available: str | None = None
@@ -105,16 +117,24 @@ class Source:
     def spatial(self) -> bool:
         return "y" in self.axes
 
+    def override(self, found: Conventions) -> Conventions:
+        """What holds of a file's conventions beside this."""
+        constant = self.offset if isinstance(self.offset, int | float) and self.decibels is None else 0.0
+        given = self.scale is not None or (self.offset is not None and self.decibels is None)
+        packing = (1.0 if self.scale is None else self.scale, float(constant)) if given else None
+        return found.overridden(self.nodata, self.range, packing)
+
 
 @dataclass(frozen=True)
 class Labels:
     """One map of labels per scene, reduced to one label per tile.
 
     Attributes:
-        variable: the array, (y, x); GeoTIFF (its first band) and .npy have none.
+        variable: the array, (y, x); rasters (their first band) and .npy have none.
         reduction: ``mean`` of a quantity, ``majority`` class, ``any`` class above ``min_share`` (multi-label), or
             ``none``: the map itself.
-        classes: name: code or codes. Codes that are not listed are no label.
+        classes: name: code or codes, as stored. Codes that are not listed are no label.
+        nodata: stored numbers that are no label; None: as the file says, unless a class has that code.
         min_labelled: a tile with a smaller labelled share has no label and is left out.
         min_share: of the labelled pixels, for ``any``.
     """
@@ -123,7 +143,7 @@ class Labels:
     reduction: Literal["mean", "majority", "any", "none"]
     variable: str | None = None
     classes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    nodata: tuple[float, ...] = ()
+    nodata: tuple[float, ...] | None = None
     min_labelled: float = 0.5
     min_share: float = 0.07
     files: str | None = None
@@ -145,12 +165,14 @@ class Description:
     """A folder.
 
     Attributes:
-        files: pattern of one file per scene; ``{scene}`` stands for its name, ``{date}`` (GeoTIFF) for a date.
+        files: pattern of one file per scene; ``{scene}`` stands for its name, ``{date}`` (rasters, .npy) for a date.
         tile, patch: sides in metres.
         stride: metres from tile to tile; less than ``tile`` makes them overlap.
         georeference: epsg (number or variable) and bounds (left, bottom, right, top) or x and y (cell centres), as
             numbers or variables; ``{cf: true}`` for the CF conventions of NetCDF. GeoTIFF needs none.
         splits: name: what belongs to it: files (pattern of scene names), columns and rows as intervals of 0..1.
+        align: rasters of another CRS, origin or pixel size are warped onto the grid of the first modality when they are
+            read, masks and labels by the nearest pixel, others bilinearly; False: they are refused.
     """
 
     files: str
@@ -161,6 +183,7 @@ class Description:
     labels: Labels | None = None
     georeference: Mapping[str, Any] = field(default_factory=dict)
     splits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    align: bool = False
 
     def __post_init__(self) -> None:
         if self.tile <= 0 or self.patch <= 0 or not _whole(self.tile / self.patch):
@@ -190,12 +213,10 @@ def load_description(source: str | Path | Mapping[str, Any]) -> Description:
         path = shipped if shipped.is_file() else Path(source)
         where = str(path)
         try:
-            source = yaml.safe_load(path.read_text())
+            source = load_yaml(path)
         except FileNotFoundError as error:
             known = ", ".join(sorted(preset.stem for preset in PRESETS.glob("*.yaml")))
             raise ValueError(f"{where}: no such description; {known} ship with the package") from error
-        except yaml.YAMLError as error:
-            raise ValueError(f"{where}: is not YAML: {error}") from error
     table = _table(source, where)
     table["modalities"] = {
         str(name): _build(Source, _with_mask(body, f"{where}: modality {name!r}"), f"{where}: modality {name!r}")
@@ -206,7 +227,8 @@ def load_description(source: str | Path | Mapping[str, Any]) -> Description:
         classes = labels.get("classes") or {}
         if not isinstance(classes, Mapping):
             raise ValueError(f"{where}: labels: classes are 'name: code', not {classes!r}")
-        labels["classes"] = {str(k): tuple(v) if isinstance(v, list) else (v,) for k, v in classes.items()}
+        where_classes = f"{where}: labels: classes"
+        labels["classes"] = {str(k): _codes(v, f"{where_classes}: {k}") for k, v in classes.items()}
         table["labels"] = _build(Labels, labels, f"{where}: labels")
     return _build(Description, table, where)
 
@@ -224,18 +246,23 @@ def _table(value: Any, where: str) -> dict[str, Any]:
     return dict(value)
 
 
-_LISTS = {"bands", "use", "axes", "dates", "nodata", "range", "classes"}
+def _codes(value: Any, where: str) -> tuple[float, ...]:
+    return tuple(_number(where, code) for code in (value if isinstance(value, list | tuple) else [value]))
+
+
+_NAMES = {"bands", "use", "axes", "dates"}
+_LISTS = {"nodata", "range", "classes"}
 _NUMBERS = {
     "tile",
     "patch",
     "stride",
     "resolution",
     "scale",
-    "offset",
     "decibels",
     "at_most",
     "max_cloud",
     "min_labelled",
+    "min_share",
 }
 
 
@@ -247,19 +274,48 @@ def _build(kind: type[Part], table: Mapping[str, Any], where: str) -> Part:
     missing = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING and n not in table]
     if missing:
         raise ValueError(f"{where}: {', '.join(map(repr, missing))} is missing")
-    values = {}
-    for key, value in table.items():
-        if key in _NUMBERS and value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise ValueError(f"{where}: {key} must be a number, not {value!r}")
-        if key in _LISTS and isinstance(value, Sequence) and not isinstance(value, str):
-            value = tuple(str(v) if key in ("bands", "use", "axes", "dates") else v for v in value)
-        elif key in ("nodata", "use"):
-            value = (value,)
-        values[key] = value
     try:
-        return kind(**values)
+        return kind(**{key: _value(key, value) for key, value in table.items()})
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {error}") from error
+
+
+def _value(key: str, value: Any) -> Any:
+    """As the field has it: lists as tuples, numbers as numbers also where they are written as text."""
+    if value is None:
+        return None
+    if key in _NUMBERS:
+        return _number(key, value)
+    if key == "offset":
+        if isinstance(value, Mapping):
+            return {str(date): _number(f"{key} from {date}", number) for date, number in value.items()}
+        try:
+            return _number(key, value)
+        except ValueError:
+            if not isinstance(value, str):
+                raise
+            return value  # a variable
+    if key == "align" and not isinstance(value, bool):
+        raise ValueError(f"align is true or false, not {value!r}")
+    several = isinstance(value, Sequence) and not isinstance(value, str)
+    if key in _LISTS and not isinstance(value, Mapping):
+        return tuple(_number(key, number) for number in (value if several else [value]))
+    if key in _NAMES and several:
+        return tuple(str(name) for name in value)
+    return (value,) if key == "use" else value
+
+
+def _number(key: str, value: Any) -> float:
+    """A number, in YAML or as its text (``'-9999'``, ``1e20``, ``nan``)."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        for kind in (int, float):
+            try:
+                return kind(value.strip().lower().replace(".nan", "nan").replace(".inf", "inf"))
+            except ValueError:
+                continue
+    raise ValueError(f"{key} must be a number, not {value!r}")
 
 
 def _whole(ratio: float) -> bool:

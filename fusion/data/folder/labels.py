@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..dataset import Task
-from ..files import one_message, reading
-from .description import Description, Labels
+from ..files import one_message
+from .containers import NPY
+from .conventions import Conventions, equals_any
+from .description import Labels
+from .opening import Found, Opener
+from .pixels import Pixels
+from .raster import RASTERS
 from .scene import Scene
-from .stores import NPY, Arrays, TiffStack, find_files
 from .tiling import corners
 
-__all__ = ["label_blocks", "read_map", "reduce_map", "task_of"]
+__all__ = ["LabelMap", "label_blocks", "open_map", "reduce_map", "task_of"]
 
 _TASKS: dict[str, Task] = {"mean": "regression", "majority": "multiclass", "any": "multilabel"}
 
@@ -27,89 +31,121 @@ def task_of(labels: Labels) -> tuple[Task, tuple[str, ...]]:
     return _TASKS[labels.reduction], names
 
 
-def label_blocks(
-    labels: Labels, description: Description, scenes: Sequence[Scene], folder: Path, arrays: Arrays
-) -> np.ndarray:
-    """(N, h, w) the map's values in each tile, scene after scene.
+@dataclass(frozen=True)
+class LabelMap:
+    """The labels of one scene, read by window."""
+
+    labels: Labels
+    pixels: Pixels
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.pixels.sizes["y"], self.pixels.sizes["x"]
+
+    def read(self, row: int, column: int, height: int, width: int) -> np.ndarray:
+        """(h, w) int64 positions of classes, -1 where there is none; or float32 quantities, NaN where there is none."""
+        window = (row, column, height, width)
+        if not self.labels.classes:
+            quantities: np.ndarray = self.pixels.values(None, window, [0], self._override)[0, 0]
+            return quantities
+        codes, masked = self.pixels.codes(None, window, [0])
+        codes = self.pixels.conventions.stored(codes)
+        index: np.ndarray = np.full(codes.shape, -1, dtype=np.int64)
+        for k, own in enumerate(self.labels.classes.values()):
+            index[equals_any(codes, own)] = k
+        index[equals_any(codes, self.labels.nodata or ())] = -1
+        if masked is not None:
+            index[masked] = -1
+        return np.asarray(index[0, 0])
+
+    def _override(self, found: Conventions) -> Conventions:
+        return found.overridden(self.labels.nodata)
+
+
+def label_blocks(labels: Labels, scenes: Sequence[Scene], opener: Opener) -> np.ndarray:
+    """(N, h, w) what the map says in each tile, scene after scene, as :meth:`LabelMap.read`.
 
     Raises:
         ValueError: scenes without a map, or whose map does not cover them; all of them are named.
     """
-    paths = find_files(folder, labels.files or description.files)
+    files = opener.files(labels.files)
     blocks, problems = [], []
-    side = round(description.tile / labels.resolution)
+    side = round(opener.description.tile / labels.resolution)
     for scene in scenes:
         try:
-            values = _map_of(scene, labels, paths, arrays)
+            found = open_map(labels, scene, files.get(scene.name, []), opener)
+            for top, left in corners(scene, opener.description):
+                blocks.append(found.read(round(top / labels.resolution), round(left / labels.resolution), side, side))
         except ValueError as error:
             problems.append(str(error))
-            continue
-        for top, left in corners(scene, description):
-            r, c = round(top / labels.resolution), round(left / labels.resolution)
-            blocks.append(values[r : r + side, c : c + side])
     if problems:
-        raise ValueError(one_message(problems, f"{folder}: labels of {len(problems)} scenes cannot be used"))
+        raise ValueError(one_message(problems, f"{opener.folder}: labels of {len(problems)} scenes cannot be used"))
     return np.stack(blocks)
 
 
-def _map_of(
-    scene: Scene, labels: Labels, paths: dict[str, list[tuple[Path, str | None]]], arrays: Arrays
-) -> np.ndarray:
-    """(y, x) labels of a scene, north up."""
-    if scene.name not in paths:
-        raise ValueError(f"scene {scene.name!r}: no file for the labels ({labels.files})")
-    path = paths[scene.name][0][0]
-    with reading(path):
-        values = read_map(labels, path, arrays)
-    values = values[::-1] if scene.flipped else values
-    if np.less(np.array(values.shape) * labels.resolution, scene.extent).any():
+def open_map(labels: Labels, scene: Scene, files: Found, opener: Opener) -> LabelMap:
+    """The label variable of a scene, or the first band of a raster.
+
+    Raises:
+        ValueError: no file, another place, or a map that does not cover the scene.
+    """
+    if not files:
+        raise ValueError(f"scene {scene.name!r}: no file for the labels ({labels.files or opener.description.files})")
+    pixels = opener.open(
+        "labels" if labels.variable is None else f"labels {labels.variable!r}",
+        files,
+        labels.variable,
+        _axes(labels, files, opener),
+        labels.resolution,
+        tiles=scene.tiles,
+        covering=True,
+        nearest=bool(labels.classes),
+    )
+    found = LabelMap(labels, pixels)
+    if np.less(np.array(found.size) * labels.resolution, scene.extent).any():
         raise ValueError(
-            f"{path}: labels of {values.shape} pixels of {labels.resolution:g} m do "
+            f"{pixels.path}: labels of {found.size} pixels of {labels.resolution:g} m do "
             f"not cover {scene.extent[0]:g} x {scene.extent[1]:g} m"
         )
-    return values
+    return found
+
+
+def _axes(labels: Labels, files: Found, opener: Opener) -> tuple[str, ...]:
+    """(band, y, x) of rasters; of a variable (y, x) with axes of length 1 before it."""
+    path = files[0][0]
+    if path.suffix.lower() in RASTERS or (labels.variable is None and path.suffix.lower() != NPY):
+        return ("band", "y", "x")
+    shape = opener.arrays.get(path, labels.variable or "").shape
+    if len(shape) < 2 or len(shape) > 4 or any(n != 1 for n in shape[:-2]):
+        named = "labels" if labels.variable is None else f"labels {labels.variable!r}"
+        raise ValueError(f"{path}: {named} have shape {shape}, (y, x) wanted")
+    return ("time", "band", "y", "x")[4 - len(shape) :]
 
 
 def reduce_map(labels: Labels, blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """One label per tile.
 
     Args:
-        blocks: (N, h, w) the map's values in each tile.
+        blocks: (N, h, w) of :meth:`LabelMap.read`.
 
     Returns:
         labels, (N,) int64 for majority, (N, classes) float32 for any, (N, 1) float32 for mean, (N, h, w) for none (-1
         or NaN where not labelled); and (N,) bool, whether the tile has enough labelled pixels.
     """
-    unknown: np.ndarray = np.isin(blocks, labels.nodata)
-    if blocks.dtype.kind == "f":
-        unknown |= np.isnan(blocks)
-    if labels.classes:
-        index = np.full(blocks.shape, -1, dtype=np.int64)
-        for k, codes in enumerate(labels.classes.values()):
-            index[np.isin(blocks, codes) & ~unknown] = k
-        unknown = index < 0
+    unknown = blocks < 0 if labels.classes else np.isnan(blocks)
     enough = 1 - unknown.mean(axis=(1, 2)) >= max(labels.min_labelled, 1e-9)
+    if labels.reduction == "none":
+        return blocks, enough
     count = np.maximum((~unknown).sum(axis=(1, 2)), 1)
     if labels.reduction == "mean":
+        if labels.classes:
+            raise ValueError(
+                "labels: the mean of classes means nothing; leave classes out, or take reduction: majority"
+            )
         total = np.where(unknown, 0, blocks).sum(axis=(1, 2), dtype=np.float64)
         return (total / count).astype(np.float32)[:, None], enough
-    if labels.reduction == "none":
-        return (index if labels.classes else np.where(unknown, np.nan, blocks).astype(np.float32)), enough
-    votes = np.stack([(index == k).sum(axis=(1, 2)) for k in range(len(labels.classes))], axis=1)  # (N, classes)
+    votes = np.stack([(blocks == k).sum(axis=(1, 2)) for k in range(len(labels.classes))], axis=1)  # (N, classes)
     if labels.reduction == "majority":
         return votes.argmax(axis=1), enough
     return (votes / count[:, None] > labels.min_share).astype(np.float32), enough
-
-
-def read_map(labels: Labels, path: Path, arrays: Arrays) -> np.ndarray:
-    """(y, x) of the label variable, or of the first band of a GeoTIFF."""
-    if path.suffix.lower() in (".tif", ".tiff"):
-        image: np.ndarray = TiffStack([path], dated=False)[(slice(None),) * 3][0]
-        return image
-    if labels.variable is None and path.suffix.lower() != NPY:
-        raise ValueError(f"{path}: labels: variable is missing in the description; only GeoTIFF and .npy do without")
-    values: np.ndarray = np.asarray(arrays.get(path, labels.variable or "")[...]).squeeze()
-    if values.ndim != 2:
-        named = "labels" if labels.variable is None else f"labels {labels.variable!r}"
-        raise ValueError(f"{path}: {named} have shape {values.shape}, (y, x) wanted")
-    return values

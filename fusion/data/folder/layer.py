@@ -4,13 +4,68 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from .description import AXES, Source
+from .conventions import equals_any
+from .description import Mask, Source
+from .pixels import Pixels
 
-__all__ = ["Layer"]
+__all__ = ["Layer", "MaskLayer"]
+
+
+@dataclass
+class MaskLayer:
+    """Which pixels are clear.
+
+    Attributes:
+        band: position of the mask along the band axis.
+        dates: (L,) position in the mask of each date of the series; None where one mask holds for all.
+        resolution: metres per pixel.
+    """
+
+    mask: Mask
+    pixels: Pixels
+    band: int
+    dates: np.ndarray | None
+    resolution: float
+
+    def clear(
+        self, dates: np.ndarray | None, corner: tuple[float, float], size: tuple[int, int], resolution: float
+    ) -> np.ndarray:
+        """(L, h, w) bool on pixels of another resolution: a coarser mask repeated, of a finer one all must be clear.
+
+        Args:
+            corner: top and left in metres.
+            size: h and w.
+        """
+        rows, columns = (
+            np.floor((start + (np.arange(count) + 0.5) * resolution) / self.resolution).astype(int)
+            for start, count in zip(corner, size, strict=True)
+        )
+        fine = round(resolution / self.resolution)  # mask pixels across a pixel
+        if fine > 1:
+            rows, columns = (
+                (round(start / self.resolution) + np.arange(count * fine))
+                for start, count in zip(corner, size, strict=True)
+            )
+        limits = self.pixels.sizes["y"] - 1, self.pixels.sizes["x"] - 1  # the last pixel may reach over the edge
+        rows, columns = (np.minimum(part, limit) for part, limit in zip((rows, columns), limits, strict=True))
+        top, left = int(rows[0]), int(columns[0])
+        window = top, left, int(rows[-1]) - top + 1, int(columns[-1]) - left + 1
+        chosen = None if self.dates is None else self.dates if dates is None else self.dates[dates]
+        codes, masked = self.pixels.codes(chosen, window, [self.band])
+        if self.mask.classes:
+            clear = equals_any(codes, self.mask.classes)
+        else:
+            conventions = self.pixels.conventions.of_bands([self.band])
+            with np.errstate(invalid="ignore"):
+                clear = np.asarray(conventions.values(codes) <= self.mask.at_most)
+        clear = clear if masked is None else clear & ~masked
+        clear = clear[:, 0][:, rows[:, None] - rows[0], columns - columns[0]]
+        if fine > 1:
+            clear = clear.reshape(len(clear), size[0], fine, size[1], fine).all(axis=(2, 4))
+        return np.broadcast_to(clear, (1 if dates is None else len(dates), *size))
 
 
 @dataclass
@@ -18,23 +73,27 @@ class Layer:
     """One modality of one scene.
 
     Attributes:
-        array: with the axes of the source, in memory or on disk.
-        bands: positions of the bands to use along the band axis.
+        pixels: in memory or on disk; without axes y and x for weather.
+        names: of the bands to use, and their positions along the band axis.
         dates: (L,) datetime64[D]; none for an image.
         available: (L, bands) bool; None where every date has every band.
-        mask: array of the mask, and the position of its band or None.
+        offsets: (L,) added to the values of each date; None where there is none.
     """
 
     source: Source
-    path: Path
-    array: Any
+    pixels: Pixels
     names: tuple[str, ...]
     bands: list[int]
     dates: np.ndarray = field(default_factory=lambda: np.empty(0, dtype="datetime64[D]"))
     year_known: bool = True
     available: np.ndarray | None = None
-    mask: Any = None
-    mask_band: int | None = None
+    offsets: np.ndarray | None = None
+    mask: MaskLayer | None = None
+
+    @property
+    def path(self) -> Path:
+        """The first of its files."""
+        return self.pixels.path
 
     @property
     def resolution(self) -> float:
@@ -42,76 +101,32 @@ class Layer:
         return self.source.resolution or 1.0
 
     @property
-    def mask_resolution(self) -> float:
-        """Metres per pixel of the mask."""
-        mask = self.source.mask
-        return self.resolution if mask is None else mask.resolution or self.resolution
-
-    @property
     def extent(self) -> tuple[float, float] | None:
         """Height and width in metres; None where there are no pixels."""
         if not self.source.spatial:
             return None
-        shape = dict(zip(self.source.axes, self.array.shape, strict=True))
-        return shape["y"] * self.resolution, shape["x"] * self.resolution
+        return self.pixels.sizes["y"] * self.resolution, self.pixels.sizes["x"] * self.resolution
 
     def values(self, dates: np.ndarray | None, window: tuple[int, int, int, int]) -> np.ndarray:
         """(L, bands, h, w) float32 physical values of some dates in a window (row, column, h, w), NaN where not
         observed; L is 1 for an image (no dates), h and w are 1 for weather."""
         source = self.source
-        raw = _window(self.array, source.axes, dates, window)[:, self.bands]
-        values: np.ndarray = raw.astype(np.float32)
-        missing = np.isin(raw, source.nodata)
-        if source.range is not None:
-            missing |= (raw < source.range[0]) | (raw > source.range[1])
+        values = self.pixels.values(dates, window, self.bands, source.override)
         if source.decibels is not None:
-            missing |= raw <= 0
-            values = source.decibels * np.log10(np.where(missing, 1, values)) + source.offset
-        elif (source.scale, source.offset) != (1, 0):
-            values = values * source.scale + source.offset
+            with np.errstate(invalid="ignore", divide="ignore"):
+                values = source.decibels * np.log10(np.where(values > 0, values, np.nan))
+            if isinstance(source.offset, int | float):
+                values = values + source.offset
+        if dates is not None and self.offsets is not None:
+            values = values + self.offsets[dates][:, None, None, None]
         if dates is not None and self.available is not None:
-            missing |= ~self.available[dates][:, :, None, None]
-        return np.where(missing, np.nan, values).astype(np.float32)
+            values = np.where(self.available[dates][:, :, None, None], values, np.nan)
+        return values.astype(np.float32, copy=False)
 
-    def empty_dates(self) -> int:
-        """How many dates have data in less than 5 % of the pixels; of a central window, if the array is on disk."""
-        shape = dict(zip(self.source.axes, self.array.shape, strict=True))
-        height, width = shape.get("y", 1), shape.get("x", 1)
-        window = (0, 0, height, width)
-        if not isinstance(self.array, np.ndarray):
-            side = min(64, height, width)
-            window = ((height - side) // 2, (width - side) // 2, side, side)
-        lacking = 0
-        for date in range(len(self.dates)):
-            missing = np.isnan(self.values(np.array([date]), window))
-            lacking += bool(missing.mean() >= 0.95)
-        return lacking
-
-    def clear(self, dates: np.ndarray, window: tuple[int, int, int, int]) -> np.ndarray:
-        """(L, h, w) bool in a window of the mask's own pixels; all of them without a mask."""
-        mask = self.source.mask
-        if mask is None:
-            return np.ones((len(dates), *window[2:]), dtype=bool)
-        axes = AXES if self.mask_band is not None else ("time", "y", "x")
-        values = _window(self.mask, axes, dates, window)[:, self.mask_band or 0]
-        return np.isin(values, mask.classes) if mask.classes else np.asarray(values <= mask.at_most)
-
-
-def _window(
-    array: Any, axes: tuple[str, ...], dates: np.ndarray | None, window: tuple[int, int, int, int]
-) -> np.ndarray:
-    """(L, band, h, w), whatever the order of the axes; a lacking axis has length 1."""
-    row, column, height, width = window
-    part = {"time": slice(None), "band": slice(None), "y": slice(row, row + height), "x": slice(column, column + width)}
-    left = list(axes)
-    if dates is None or isinstance(array, np.ndarray):
-        values = np.asarray(array[tuple(part[axis] for axis in axes)])
-        if dates is not None:
-            values = values.take(dates, axis=axes.index("time"))
-    else:  # on disk: only these dates
-        picked = [array[tuple({**part, "time": int(date)}[axis] for axis in axes)] for date in dates]
-        values = np.stack([np.asarray(v) for v in picked])
-        left = ["time", *(axis for axis in axes if axis != "time")]
-    missing = [axis for axis in AXES if axis not in left]
-    values = values.reshape(*values.shape, *[1] * len(missing))
-    return values.transpose([(left + missing).index(axis) for axis in AXES])
+    def clear(
+        self, dates: np.ndarray | None, corner: tuple[float, float], size: tuple[int, int], resolution: float
+    ) -> np.ndarray:
+        """(L, h, w) bool, see :meth:`MaskLayer.clear`; all of them without a mask."""
+        if self.mask is None:
+            return np.ones((1 if dates is None else len(dates), *size), dtype=bool)
+        return self.mask.clear(dates, corner, size, resolution)

@@ -1,102 +1,178 @@
-"""Where a scene lies, as its file or description says."""
+"""Where the arrays of a scene lie, as their file or the description says."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..tiles import Geo
-from .layer import Layer
-from .stores import Arrays, TiffStack, text
+from .containers import Arrays, Variable, text
+from .conventions import Conventions
+from .grid import Grid
 
-__all__ = ["locate"]
+__all__ = ["check_axes", "locate"]
+
+_ROWS, _COLUMNS = (
+    ("y", "lat", "latitude", "northing", "row", "rows"),
+    ("x", "lon", "longitude", "easting", "col", "column", "columns"),
+)
+_NAMES = {
+    **dict.fromkeys(_ROWS, "y"),
+    **dict.fromkeys(_COLUMNS, "x"),
+    **dict.fromkeys(("time", "t", "date", "dates"), "time"),
+    **dict.fromkeys(("band", "bands", "channel", "channels", "wavelength"), "band"),
+}
 
 
-def locate(keys: Mapping[str, Any], layer: Layer, arrays: Arrays) -> tuple[Geo | None, bool]:
-    """The place of a grid of 1 m (by the description's metres) at the upper left corner of a layer, and whether row 0
-    is south.
+def check_axes(variable: Variable, axes: Sequence[str]) -> None:
+    """
+    Raises:
+        ValueError: the file names its axes, and the description names them in another order.
+    """
+    named = [_NAMES.get(name.lower()) for name in variable.dimensions]
+    if len(named) == len(axes) and any(own is not None and own != axis for own, axis in zip(named, axes, strict=True)):
+        right = [own or name for own, name in zip(named, variable.dimensions, strict=True)]
+        raise ValueError(
+            f"{variable.path}: the axes of {variable.name!r} are ({', '.join(variable.dimensions)}) by the file and "
+            f"({', '.join(axes)}) by the description; write axes: [{', '.join(right)}]"
+        )
+
+
+def locate(
+    keys: Mapping[str, Any], variable: Variable, axes: Sequence[str], arrays: Arrays, resolution: float, *, first: bool
+) -> tuple[Grid | None, bool]:
+    """The place of a variable, None where nothing says it, and whether row 0 is south.
 
     Args:
-        keys: ``georeference`` of the description; a GeoTIFF needs none.
+        keys: ``georeference`` of the description. Without any, coordinates that the file names as its axes count.
+        first: it is the modality by which the scene is placed: coordinates must fit it pixel for pixel. Others may
+            have coarser or finer pixels of the same ground.
 
     Raises:
-        ValueError: keys that say no place, a rotated raster, or pixels of another size than the description says.
+        ValueError: keys that say no place, or coordinates that do not fit the array.
     """
-    if isinstance(layer.array, TiffStack):
-        if layer.array.crs is None:
-            return None, False
-        a, b, c, d, e, f = layer.array.transform
-        if b or d or a <= 0 or e >= 0:
-            raise ValueError(f"{layer.path}: rotated or not north up ({layer.array.transform}); warp it first")
-        crs, (left, top), (width, height), flipped = layer.array.crs, (c, f), (a, -e), False
-    elif not keys:
+    sizes = dict(zip(axes, variable.shape, strict=True))
+    if "y" not in sizes:
         return None, False
-    else:
-        crs, (left, top), (width, height), flipped = _from_variables(dict(keys), layer, arrays)
-    _check_size(crs, width, height, layer)
-    metre = layer.resolution
-    return Geo((width / metre, 0.0, left, 0.0, -height / metre, top), crs), flipped
-
-
-def _from_variables(
-    keys: dict[str, Any], layer: Layer, arrays: Arrays
-) -> tuple[str, tuple[float, float], tuple[float, float], bool]:
-    """CRS, left and top, width and height of a pixel, and whether row 0 is south."""
-
-    def value(key: str) -> np.ndarray:
-        given = keys[key]
-        return np.asarray(arrays.get(layer.path, given)[...] if isinstance(given, str) else given, dtype=float)
-
-    if keys.pop("cf", False):
-        crs, keys = _cf(layer, arrays), {"x": "x", "y": "y"} | keys
-    elif set(keys) in ({"epsg", "bounds"}, {"epsg", "x", "y"}):
-        crs = f"EPSG:{int(value('epsg'))}"
-    else:
-        raise ValueError(f"georeference: epsg with bounds, or epsg with x and y wanted, {', '.join(keys)} given")
-    shape = dict(zip(layer.source.axes, layer.array.shape, strict=True))
-    if "bounds" in keys:
-        left, bottom, right, top = (float(v) for v in value("bounds"))
-        return crs, (left, top), ((right - left) / shape["x"], (top - bottom) / shape["y"]), False
-    x, y = value("x"), value("y")
-    if (len(x), len(y)) != (shape["x"], shape["y"]) or min(len(x), len(y)) < 2:
-        raise ValueError(
-            f"{layer.path}: {len(y)} y and {len(x)} x for {shape['y']} x {shape['x']} pixels of "
-            f"{layer.source.variable!r}"
+    finder = _Finder(variable, arrays)
+    cf = bool(keys.get("cf"))
+    named = {key: value for key, value in keys.items() if key != "cf"}
+    if named and not cf and set(named) not in ({"epsg", "bounds"}, {"epsg", "x", "y"}):
+        raise ValueError(f"georeference: epsg with bounds, or epsg with x and y wanted, {', '.join(named)} given")
+    if not first and any(isinstance(value, str) and not finder.has(value) for value in named.values()):
+        named = {}  # a file of its own, which may have coordinates of its own
+    if "bounds" in named:
+        return _of_bounds(
+            f"EPSG:{int(finder.numbers(named['epsg']))}", finder.numbers(named["bounds"]), sizes, resolution
         )
-    width, height = float(x[1] - x[0]), float(abs(y[1] - y[0]))
-    return crs, (float(x[0]) - width / 2, float(max(y[0], y[-1])) + height / 2), (width, height), bool(y[-1] > y[0])
+    dimensions = dict(zip(axes, variable.dimensions, strict=False))
+    own = tuple(named.get(axis) or dimensions.get(axis) or (axis if cf else "") for axis in ("x", "y"))
+    if not named and not all(isinstance(name, str) and name and finder.has(name) for name in own):
+        if cf and first:
+            raise ValueError(f"{variable.path}: georeference cf: no coordinates {own[0]!r} and {own[1]!r} in the file")
+        return None, False
+    crs = f"EPSG:{int(finder.numbers(named['epsg']))}" if "epsg" in named else finder.crs(own)
+    if cf and first and not crs:
+        raise ValueError(
+            f"{variable.path}: georeference cf: no spatial_ref or crs with crs_wkt; give epsg, x and y instead"
+        )
+    x, y = (finder.numbers(name) for name in own)
+    if not named and not crs and (_counts(x) or _counts(y)):
+        return None, False  # numbers of pixels, no coordinates
+    return _of_coordinates(variable, crs, x, y, sizes, first)
 
 
-def _cf(layer: Layer, arrays: Arrays) -> str:
-    """CRS by the CF conventions."""
-    from rasterio.crs import CRS
-
-    for name in ("spatial_ref", "crs"):
-        if arrays.has(layer.path, name):
-            found = arrays.attributes(layer.path, name).get("crs_wkt")
-            if found is not None:
-                return str(CRS.from_wkt(text(found)).to_string())
-    raise ValueError(f"{layer.path}: georeference cf: no spatial_ref or crs with crs_wkt; give epsg, x and y instead")
+def _of_bounds(crs: str, bounds: np.ndarray, sizes: Mapping[str, int], resolution: float) -> tuple[Grid, bool]:
+    left, bottom, right, top = (float(v) for v in bounds)
+    width, height = (
+        # The last pixel may reach over the bounds: 650 m are 33 pixels of 20 m.
+        resolution if abs(extent - resolution * count) < 0.999 * resolution else extent / count
+        for extent, count in ((right - left, sizes["x"]), (top - bottom, sizes["y"]))
+    )
+    return Grid(crs, left, top, width, height, sizes["y"], sizes["x"]), False
 
 
-def _check_size(crs: str, width: float, height: float, layer: Layer) -> None:
-    from rasterio.crs import CRS
-    from rasterio.errors import CRSError
-
-    try:
-        known = CRS.from_user_input(crs)
-    except CRSError as error:
-        raise ValueError(f"{layer.path}: {crs} is no coordinate reference system ({error})") from error
-    if width <= 0:
-        raise ValueError(f"{layer.path}: x runs west; turn the arrays so that columns run east")
-    if not known.is_projected:  # degrees: the description's metres are nominal
-        return
-    metres = known.linear_units_factor[1]
-    for side in (width, height):
-        if abs(side * metres / layer.resolution - 1) > 0.01:
+def _of_coordinates(
+    variable: Variable, crs: str, x: np.ndarray, y: np.ndarray, sizes: Mapping[str, int], first: bool
+) -> tuple[Grid, bool]:
+    fits = (len(y), len(x)) == (sizes["y"], sizes["x"])
+    if min(len(x), len(y)) < 2 or (first and not fits):
+        raise ValueError(
+            f"{variable.path}: {len(y)} y and {len(x)} x for {sizes['y']} x {sizes['x']} pixels of {variable.name!r}"
+        )
+    for name, values in (("x", x), ("y", y)):
+        steps = np.diff(values)
+        if not np.isfinite(steps).all() or abs(steps - steps.mean()).max() > 0.05 * abs(steps.mean()):
             raise ValueError(
-                f"{layer.path}: pixels are {width * metres:g} x {height * metres:g} m, the description says "
-                f"{layer.resolution:g} m"
+                f"{variable.path}: {name} of {variable.name!r} is not evenly spaced; resample it to a grid"
             )
+    width, height = float(x[-1] - x[0]) / (len(x) - 1), float(abs(y[-1] - y[0])) / (len(y) - 1)
+    if width <= 0:
+        raise ValueError(f"{variable.path}: x runs west; turn the arrays so that columns run east")
+    left, top = float(x[0]) - width / 2, float(max(y[0], y[-1])) + height / 2
+    ratios = [_ratio(len(values), sizes[axis]) for values, axis in ((x, "x"), (y, "y"))]
+    grid = Grid(crs, left, top, width * ratios[0], height * ratios[1], sizes["y"], sizes["x"])
+    return grid, bool(y[-1] > y[0])
+
+
+def _ratio(coordinates: int, pixels: int) -> float:
+    """Across how many coordinates a pixel is: 65 coordinates are 33 pixels of two."""
+    ratio = coordinates / pixels
+    near = round(ratio) if ratio >= 1 else 1 / round(1 / ratio)
+    return near if abs(near * pixels - coordinates) < max(near, 1) else ratio
+
+
+def _counts(values: np.ndarray) -> bool:
+    """Whether coordinates are 0, 1, 2, ..."""
+    return bool(np.array_equal(values, values[0] + np.arange(len(values))) and values[0] in (0, 0.5, 1))
+
+
+class _Finder:
+    """Looks for coordinates beside a variable: in its group, then in those above."""
+
+    def __init__(self, variable: Variable, arrays: Arrays) -> None:
+        self.variable, self.arrays = variable, arrays
+
+    def _name(self, name: str) -> str | None:
+        group = self.variable.name.rpartition("/")[0]
+        while True:
+            candidate = f"{group}/{name}" if group else name
+            if self.arrays.has(self.variable.path, candidate):
+                return candidate
+            if not group:
+                return None
+            group = group.rpartition("/")[0]
+
+    def has(self, name: str) -> bool:
+        return self._name(name) is not None
+
+    def numbers(self, given: Any) -> np.ndarray:
+        """A variable by its name, unpacked, or the numbers that were given."""
+        if not isinstance(given, str):
+            return np.asarray(given, dtype=float)
+        found = self.arrays.get(self.variable.path, self._name(given) or given)
+        if found.dtype.kind not in "iuf":
+            raise ValueError(f"{self.variable.path}: {given!r} holds {found.dtype}, coordinates are numbers")
+        return Conventions.of_attributes(found.attributes, found.dtype).unpacked(found[...])
+
+    def _attributes(self, name: str) -> Mapping[str, Any]:
+        found = self._name(name)
+        return {} if found is None else self.arrays.get(self.variable.path, found).attributes
+
+    def crs(self, coordinates: Sequence[str]) -> str:
+        """By the CF conventions; WGS 84 for degrees of latitude and longitude; empty where nothing says it."""
+        from rasterio.crs import CRS
+
+        mapping = text(self.variable.attributes.get("grid_mapping", "")).split(":")[0].split()
+        for name in (*mapping[:1], "spatial_ref", "crs"):
+            attributes = self._attributes(name)
+            for key in ("crs_wkt", "spatial_ref"):
+                if key in attributes:
+                    return str(CRS.from_wkt(text(attributes[key])).to_string())
+        units = {str(self._attributes(name).get("units", "")).lower() for name in coordinates}
+        degrees = {"degrees_north", "degrees_east"} <= units or coordinates in (
+            ("lon", "lat"),
+            ("longitude", "latitude"),
+        )
+        return "EPSG:4326" if degrees else ""

@@ -13,10 +13,10 @@ from ..files import reading
 from ..npy import open_array
 from ..tiles import Geo
 from .calendar import parse_dates
-from .description import DATE_FILES, Description, Mask, Source
-from .layer import Layer
-from .place import locate
-from .stores import NPY, Arrays, NpyStack, TiffStack, text
+from .containers import NPY, text
+from .description import AXES, DATE_FILES, Mask, Source
+from .layer import Layer, MaskLayer
+from .opening import Found, Opener, Tiles
 
 __all__ = ["Scene", "open_scene"]
 
@@ -27,17 +27,20 @@ class Scene:
     Attributes:
         layers: by modality; one that this scene lacks is absent.
         extent: height and width in metres that every layer covers.
-        geo: of a grid of 1 m (by the description's metres) at the upper left corner.
-        flipped: row 0 is south in the arrays.
+        tiles: where it lies; None where that is unknown.
         origin: 1 January of the year in which the scene's series begin, datetime64[D]; None where no year is known.
     """
 
     name: str
     layers: dict[str, Layer]
     extent: tuple[float, float]
-    geo: Geo | None
-    flipped: bool
+    tiles: Tiles | None
     origin: np.datetime64 | None
+
+    @property
+    def geo(self) -> Geo | None:
+        """Of a grid of 1 m (by the description's metres) at the upper left corner."""
+        return None if self.tiles is None else self.tiles.grid.metre(self.tiles.resolution)
 
     def days(self, layer: Layer) -> np.ndarray:
         """(L,) int64 days since ``origin``; of months without a year, since 1 January of their own first one."""
@@ -46,40 +49,37 @@ class Scene:
         return days
 
 
-def open_scene(
-    name: str,
-    files: Mapping[str, list[tuple[Path, str | None]]],
-    description: Description,
-    arrays: Arrays,
-    folder: Path,
-) -> Scene:
+def open_scene(name: str, files: Mapping[str, Found], masks: Mapping[str, Found], opener: Opener) -> Scene:
     """Checks the headers of one scene.
 
     Args:
-        files: by modality, those of this scene.
-        folder: in which files of dates are looked for.
+        files: by modality, those of this scene; ``masks`` likewise, of masks in files of their own.
 
     Raises:
         ValueError: the first thing that is not as described, with the path.
     """
-    layers = {}
+    description = opener.description
+    layers: dict[str, Layer] = {}
+    tiles: Tiles | None = None
+    first = ""
     for modality, source in description.modalities.items():
         found = files.get(modality, [])
-        if not found or (source.optional and source.variable and not arrays.has(found[0][0], source.variable)):
+        if not found or (source.optional and source.variable and not opener.arrays.has(found[0][0], source.variable)):
             if not source.optional:
                 raise ValueError(
                     f"scene {name!r}: no file for modality {modality!r} ({source.files or description.files}); copy "
                     "it, or mark the modality optional"
                 )
             continue
-        dates: Path | Sequence[str] | str | None = source.dates
-        if isinstance(dates, str) and Path(dates).suffix in DATE_FILES:
-            dates = folder / dates.replace("{scene}", name)
-        layers[modality] = _open_layer(modality, source, found, arrays, dates)
+        layer = _Reader(name, modality, source, found, opener).open(tiles, masks.get(modality, []))
+        layers[modality] = layer
+        if source.spatial and not first:
+            first = modality
+        if tiles is None and layer.pixels.grid is not None:
+            tiles = Tiles(layer.pixels.grid, layer.resolution)
     extents = {modality: extent for modality, layer in layers.items() if (extent := layer.extent)}
     if not extents:
         raise ValueError(f"scene {name!r}: no modality with y and x")
-    first = next(iter(extents))
     for modality, extent in extents.items():
         coarse = max(layers[m].resolution for m in (first, modality))
         if np.abs(np.subtract(extent, extents[first])).max() >= coarse:
@@ -88,10 +88,9 @@ def open_scene(
                 f"{extents[first][0]:g} x {extents[first][1]:g} m; check resolution and axes of both"
             )
     height, width = np.min(list(extents.values()), axis=0)
-    geo, flipped = locate(description.georeference, layers[first], arrays)
     known = [layer.dates for layer in layers.values() if len(layer.dates) and layer.year_known]
     origin = _january(np.concatenate(known)) if known else None
-    return Scene(name, layers, (float(height), float(width)), geo, flipped, origin)
+    return Scene(name, layers, (float(height), float(width)), tiles, origin)
 
 
 def _january(dates: np.ndarray) -> np.datetime64:
@@ -99,87 +98,192 @@ def _january(dates: np.ndarray) -> np.datetime64:
     return np.datetime64(f"{dates.min().astype('datetime64[Y]')}-01-01", "D")
 
 
-def _open_layer(
-    modality: str,
-    source: Source,
-    found: list[tuple[Path, str | None]],
-    arrays: Arrays,
-    dates: Path | Sequence[str] | str | None,
-) -> Layer:
-    path = found[0][0]
-    where = f"{path}: {modality!r}"
-    what = "the array" if source.variable is None else repr(source.variable)
-    array = _open_array(where, source, found, arrays)
-    if len(array.shape) != len(source.axes):
-        raise ValueError(f"{where}: {what} has shape {tuple(array.shape)}, axes ({', '.join(source.axes)}) wanted")
-    shape = dict(zip(source.axes, array.shape, strict=True))
-    names = source.bands
-    if isinstance(names, str):
-        names = tuple(text(v) for v in np.asarray(arrays.get(path, names)[...]))
-    if len(names) != shape.get("band", 1):
-        raise ValueError(
-            f"{where}: {what} has {shape.get('band', 1)} bands (shape {tuple(array.shape)}, axes "
-            f"{', '.join(source.axes)}), the description names {len(names)}: {', '.join(names)}"
+class _Reader:
+    """Opens one modality of one scene."""
+
+    def __init__(self, scene: str, modality: str, source: Source, files: Found, opener: Opener) -> None:
+        self.scene, self.modality, self.source, self.files, self.opener = scene, modality, source, files, opener
+        self.path = files[0][0]
+        self.where = f"{self.path}: {modality!r}"
+        self.what = "the array" if source.variable is None else repr(source.variable)
+
+    def open(self, tiles: Tiles | None, masks: Found) -> Layer:
+        source = self.source
+        named = len(source.bands) if not isinstance(source.bands, str) else None
+        pixels = self.opener.open(
+            repr(self.modality), self.files, source.variable, source.axes, source.resolution, bands=named, tiles=tiles
         )
-    use = source.use or tuple(n for n in names if source.mask is None or n != source.mask.band)
-    unknown = [n for n in use if n not in names]
-    if unknown:
-        raise ValueError(f"{where}: no band {', '.join(unknown)}; the file has {', '.join(names)}")
-    layer = Layer(source, path, array, use, [names.index(n) for n in use])
-    if source.kind == "series":
-        layer.dates, layer.year_known = _dates(where, dates, found, arrays)
-        if len(layer.dates) != shape["time"]:
+        names = source.bands
+        if isinstance(names, str):
+            names = tuple(text(v) for v in self._variable(names))
+        bands = pixels.sizes.get("band", 1)
+        if len(names) != bands:
             raise ValueError(
-                f"{where}: {len(layer.dates)} dates for {shape['time']} time steps of {what}; they must "
-                "match one to one"
+                f"{self.where}: {self.what} has {bands} bands (shape {pixels.shape}), the description names "
+                f"{len(names)}: {', '.join(names)}"
             )
-        if source.available:
-            layer.available = _availability(where, source, layer, np.asarray(arrays.get(path, source.available)[...]))
+        use = source.use or tuple(n for n in names if source.mask is None or n != source.mask.band)
+        unknown = [n for n in use if n not in names]
+        if unknown:
+            raise ValueError(f"{self.where}: no band {', '.join(unknown)}; the file has {', '.join(names)}")
+        layer = Layer(source, pixels, use, [names.index(n) for n in use])
+        if source.kind == "series":
+            layer.dates, layer.year_known = self._dates()
+            if len(layer.dates) != pixels.sizes["time"]:
+                raise ValueError(
+                    f"{self.where}: {len(layer.dates)} dates for {pixels.sizes['time']} time steps of {self.what}; "
+                    "they must match one to one"
+                )
+            if source.available:
+                layer.available = self._availability(layer)
+        layer.offsets = self._offsets(layer)
         if source.mask:
-            _attach_mask(where, layer, source.mask, names, shape, arrays)
-    return layer
+            layer.mask = self._mask(layer, source.mask, names, masks, tiles)
+        return layer
+
+    def _variable(self, name: str) -> np.ndarray:
+        return np.asarray(self.opener.arrays.get(self.path, name)[...])
+
+    # Dates, and what goes by them.
+
+    def _dates(self) -> tuple[np.ndarray, bool]:
+        given = self.source.dates
+        where, units, calendar = self.where, None, None
+        if given is None:
+            values: Any = [date for _, date in self.files]
+        elif isinstance(given, str) and Path(given).suffix in DATE_FILES:
+            file = self.opener.folder / given.replace("{scene}", self.scene)
+            where, values = f"{where}: {file}", _dates_in(file)
+        elif isinstance(given, str):
+            found = self.opener.arrays.get(self.path, given)
+            values, units, calendar = found[...], found.attributes.get("units"), found.attributes.get("calendar")
+        else:
+            values = given
+        try:
+            return parse_dates(values, *(None if word is None else text(word) for word in (units, calendar)))
+        except ValueError as error:
+            raise ValueError(f"{where}: dates: {error}") from error
+
+    def _availability(self, layer: Layer) -> np.ndarray:
+        name = self.source.available or ""
+        flags = self._variable(name)
+        if (
+            flags.shape[:1] != layer.dates.shape
+            or flags.ndim > 2
+            or (flags.ndim == 2 and flags.shape[1] <= max(layer.bands))
+        ):
+            raise ValueError(f"{self.where}: {name!r} has shape {flags.shape}, (time,) or (time, band) wanted")
+        flags = flags.astype(bool)
+        return flags[:, layer.bands] if flags.ndim == 2 else flags[:, None].repeat(len(layer.bands), axis=1)
+
+    def _offsets(self, layer: Layer) -> np.ndarray | None:
+        """(L,) float32 of an offset that differs between dates."""
+        offset = self.source.offset
+        if offset is None or isinstance(offset, int | float):
+            return None
+        if self.source.kind != "series":
+            raise ValueError(f"{self.where}: an offset by date, but no dates; give a number")
+        if isinstance(offset, str):
+            found = self._variable(offset)
+            if found.shape != layer.dates.shape:
+                raise ValueError(f"{self.where}: offset {offset!r} has shape {found.shape}, one for each date wanted")
+            return found.astype(np.float32)
+        if not layer.year_known:
+            raise ValueError(f"{self.where}: an offset by date, but the dates have no year; give a number")
+        try:
+            since, _ = parse_dates(list(offset))
+        except ValueError as error:
+            raise ValueError(f"{self.where}: offset: {error}") from error
+        order = np.argsort(since)
+        steps = np.array([0.0, *np.array(list(offset.values()), dtype=float)[order]], dtype=np.float32)
+        return np.asarray(steps[np.searchsorted(since[order], layer.dates, side="right")])
+
+    # Masks.
+
+    def _mask(self, layer: Layer, mask: Mask, names: Sequence[str], files: Found, tiles: Tiles | None) -> MaskLayer:
+        if not self.source.spatial:
+            raise ValueError(f"{self.where}: a mask needs pixels, and axes has no y and x")
+        if isinstance(mask.band, str) and mask.files is None:
+            if mask.band not in names:
+                raise ValueError(f"{self.where}: mask band {mask.band!r} is none of {', '.join(names)}")
+            own = (None, self.source.variable, self.modality, mask.band)
+            if mask.variable not in own and self.source.variable is not None:
+                raise ValueError(
+                    f"{self.where}: mask band {mask.band!r} is one of {self.source.variable!r}, not of "
+                    f"{mask.variable!r}"
+                )
+            steps = np.arange(len(layer.dates)) if len(layer.dates) else None
+            return MaskLayer(mask, layer.pixels, names.index(mask.band), steps, layer.resolution)
+        if mask.files is None and mask.variable is None:
+            raise ValueError(f"{self.where}: mask: give its variable, its files, or one of the bands as band")
+        if mask.files is not None and not files:
+            raise ValueError(f"scene {self.scene!r}: no file for the mask of {self.modality!r} ({mask.files})")
+        found = files if mask.files is not None else self.files
+        if isinstance(mask.band, str):
+            raise ValueError(f"{found[0][0]}: mask band {mask.band!r}: bands of files of their own go by number from 1")
+        place = tiles or (None if layer.pixels.grid is None else Tiles(layer.pixels.grid, layer.resolution))
+        pixels = self.opener.open(
+            f"the mask of {self.modality!r}", found, mask.variable, self._mask_axes(mask, found), mask.resolution,
+            tiles=place, nearest=True,
+        )  # fmt: skip
+        named = "mask" if mask.variable is None else f"mask {mask.variable!r}"
+        band = (mask.band or 1) - 1
+        if not 0 <= band < pixels.sizes.get("band", 1):
+            raise ValueError(f"{pixels.path}: {named}: band {mask.band} of {pixels.sizes.get('band', 1)}")
+        resolution = self._mask_resolution(layer, mask, pixels.sizes)
+        wanted = tuple(-(-round(metres) // resolution) for metres in layer.extent or ())
+        given = pixels.sizes["y"], pixels.sizes["x"]
+        steps = self._mask_steps(layer, found, pixels.sizes.get("time"), named)
+        if any(abs(own - count) > 1 for own, count in zip(given, wanted, strict=True)):
+            raise ValueError(
+                f"{self.where}: {named} has shape {pixels.shape}, "
+                f"{tuple(int(v) for v in (len(layer.dates), *wanted))} (time, y, x) wanted; check its resolution"
+            )
+        return MaskLayer(mask, pixels, band, steps, resolution)
+
+    def _mask_axes(self, mask: Mask, found: Found) -> tuple[str, ...]:
+        """Of a variable by its length: (y, x), (time, y, x), (time, band, y, x), or the source's own."""
+        path, date = found[0]
+        if path.suffix.lower() not in (NPY, *_CONTAINERS):
+            return AXES if date is not None else ("band", "y", "x")
+        if mask.variable == self.source.variable and mask.files is None:
+            return self.source.axes
+        dimensions = len(self.opener.arrays.get(path, mask.variable or "").shape) + (date is not None)
+        series = self.source.kind == "series"
+        known = {2: ("y", "x"), 3: ("time", "y", "x") if series else ("band", "y", "x"), 4: AXES}
+        if dimensions not in known:
+            raise ValueError(f"{path}: mask {mask.variable!r} has {dimensions} axes, (time, y, x) wanted")
+        return known[dimensions]
+
+    def _mask_resolution(self, layer: Layer, mask: Mask, sizes: Mapping[str, int]) -> float:
+        """As described, or by how many pixels cover the ground of the layer."""
+        if mask.resolution is not None:
+            return mask.resolution
+        ratio = layer.pixels.sizes["y"] / sizes["y"]
+        return layer.resolution * (round(ratio) if ratio >= 1 else 1 / round(1 / ratio))
+
+    def _mask_steps(self, layer: Layer, found: Found, steps: int | None, named: str) -> np.ndarray | None:
+        """(L,) step of the mask for each date of the series."""
+        if not len(layer.dates) or steps is None:
+            return None
+        if found[0][1] is None or found is self.files:
+            if steps != len(layer.dates):
+                raise ValueError(
+                    f"{self.where}: {named} has {steps} time steps for {len(layer.dates)} dates of the series; they "
+                    "must match one to one"
+                )
+            return np.arange(steps)
+        dates, _ = parse_dates([date for _, date in found])
+        lacking = layer.dates[~np.isin(layer.dates, dates)]
+        if len(lacking):
+            raise ValueError(
+                f"{self.where}: no mask for {len(lacking)} of {len(layer.dates)} dates, e.g. {lacking[0]}; copy them, "
+                "or remove these dates"
+            )
+        return np.array([np.flatnonzero(dates == date)[0] for date in layer.dates])
 
 
-def _open_array(where: str, source: Source, found: list[tuple[Path, str | None]], arrays: Arrays) -> Any:
-    """The array of one modality: of several files where their names have dates."""
-    path = found[0][0]
-    suffix = path.suffix.lower()
-    if suffix in (".tif", ".tiff"):
-        return TiffStack([p for p, _ in found], dated=source.kind == "series")
-    if suffix != NPY:
-        if source.variable is None:
-            raise ValueError(f"{where}: variable is missing in the description; only GeoTIFF and .npy do without")
-        return arrays.get(path, source.variable)
-    if found[0][1] is None:
-        return arrays.get(path, source.variable or "")
-    if source.axes[0] != "time":
-        raise ValueError(f"{where}: a file a date makes time the first axis, axes ({', '.join(source.axes)}) given")
-    return NpyStack([p for p, _ in found])
-
-
-def _dates(
-    where: str, dates: Path | Sequence[str] | str | None, found: list[tuple[Path, str | None]], arrays: Arrays
-) -> tuple[np.ndarray, bool]:
-    """
-    Args:
-        dates: a file of dates, dates, the variable that holds them, or None for those in the names of the files.
-    """
-    path = found[0][0]
-    units = None
-    if dates is None:
-        values: Any = [date for _, date in found]
-    elif isinstance(dates, Path):
-        where = f"{where}: {dates}"
-        values = _dates_in(dates)
-    elif isinstance(dates, str):
-        values = np.asarray(arrays.get(path, dates)[...])
-        units = arrays.attributes(path, dates).get("units")
-    else:
-        values = dates
-    try:
-        return parse_dates(values, text(units) if units is not None else None)
-    except ValueError as error:
-        raise ValueError(f"{where}: dates: {error}") from error
+_CONTAINERS = (".h5", ".hdf5", ".he5", ".nc", ".nc4", ".npz", ".zarr")
 
 
 def _dates_in(path: Path) -> Any:
@@ -188,32 +292,3 @@ def _dates_in(path: Path) -> Any:
         return np.array(open_array(path))
     with reading(path):
         return [line.strip() for line in path.read_text().splitlines() if line.strip()]
-
-
-def _availability(where: str, source: Source, layer: Layer, flags: np.ndarray) -> np.ndarray:
-    if (
-        flags.shape[:1] != layer.dates.shape
-        or flags.ndim > 2
-        or (flags.ndim == 2 and flags.shape[1] <= max(layer.bands))
-    ):
-        raise ValueError(f"{where}: {source.available!r} has shape {flags.shape}, (time,) or (time, band) wanted")
-    flags = flags.astype(bool)
-    return flags[:, layer.bands] if flags.ndim == 2 else flags[:, None].repeat(len(layer.bands), axis=1)
-
-
-def _attach_mask(
-    where: str, layer: Layer, mask: Mask, names: tuple[str, ...], shape: Mapping[str, int], arrays: Arrays
-) -> None:
-    layer.mask = arrays.get(layer.path, mask.variable)
-    if mask.band is not None:
-        if mask.variable != layer.source.variable or mask.band not in names:
-            raise ValueError(f"{where}: mask band {mask.band!r} is none of {', '.join(names)}")
-        layer.mask_band = names.index(mask.band)
-    ratio = layer.mask_resolution / layer.resolution
-    expected = (shape["time"], shape["y"] / ratio, shape["x"] / ratio)
-    given = tuple(layer.mask.shape)
-    if mask.band is None and (len(given) != 3 or given[0] != expected[0] or given[1:] != expected[1:]):
-        raise ValueError(
-            f"{where}: mask {mask.variable!r} has shape {given}, {tuple(map(int, expected))} (time, y, x) wanted; "
-            "check its resolution, and that it has the dates of the series"
-        )

@@ -10,7 +10,7 @@ import numpy as np
 
 from ....data import FolderDataset
 from ....data.folder import read_cubes
-from ....data.folder.labels import read_map
+from ....data.folder.labels import open_map
 
 __all__ = ["STRIPES", "open_patches", "stripes"]
 
@@ -42,11 +42,10 @@ def _labels(source: str | Path) -> dict[str, tuple[dict[str, np.ndarray], tuple[
     found = {}
     for kind, described in {"crop type": types, "land cover": replace(types, variable="lc", classes=_COVER)}.items():
         maps = {}
+        files = dataset.opener.files(described.files)
         for scene in dataset.scenes:
-            codes = read_map(described, scene.layers["s1"].path, dataset.arrays)
-            maps[scene.name] = np.full(codes.shape, -1)
-            for k, own in enumerate(described.classes.values()):
-                maps[scene.name][np.isin(codes, own)] = k
+            pixels = open_map(described, scene, files.get(scene.name, []), dataset.opener)
+            maps[scene.name] = pixels.read(0, 0, *pixels.size)
         found[kind] = (maps, tuple(described.classes))
     return found
 

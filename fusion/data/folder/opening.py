@@ -1,0 +1,166 @@
+"""Opens the arrays of a scene, whatever their files are, and lays them on the grid of its tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .align import Warped
+from .containers import NPY, Arrays
+from .description import Description
+from .grid import Grid, check_grid, difference, gdalwarp
+from .patterns import find_files
+from .pixels import Pixels, Stack, StoredPixels
+from .place import check_axes, locate
+from .raster import RASTERS, RasterFile
+
+__all__ = ["Found", "Opener", "Tiles"]
+
+Found = list[tuple[Path, str | None]]  # files, each with the date in its name
+_VECTORS = (".gpkg", ".geojson", ".json", ".shp", ".fgb", ".kml", ".gml", ".parquet")
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The grid on which a scene's tiles are cut: that of its first modality; ``resolution`` in the description's
+    metres."""
+
+    grid: Grid
+    resolution: float
+
+
+class Opener:
+    """
+    Args:
+        folder: in which the files are.
+        arrays: that keep what fits into memory.
+    """
+
+    def __init__(self, folder: Path, description: Description, arrays: Arrays) -> None:
+        self.folder, self.description, self.arrays = folder, description, arrays
+        self.aligned: dict[str, int] = {}  # what was warped: how many files
+
+    def files(self, pattern: str | None) -> dict[str, Found]:
+        """By scene."""
+        return find_files(self.folder, pattern or self.description.files)
+
+    def open(
+        self,
+        what: str,
+        files: Found,
+        variable: str | None,
+        axes: Sequence[str],
+        resolution: float | None,
+        *,
+        bands: int | None = None,
+        tiles: Tiles | None = None,
+        covering: bool = False,
+        nearest: bool = False,
+    ) -> Pixels:
+        """The pixels of some files, on the grid of the tiles where their place is known.
+
+        Args:
+            what: is being opened, for messages.
+            axes: of a variable. Of rasters: with time they are a file a date.
+            resolution: metres per pixel by the description; None for what has no pixels, and for what may have any.
+            bands: how many the description names.
+            tiles: None for the first modality, which they follow.
+            covering: it may reach further than the tiles.
+            nearest: it holds codes.
+
+        Raises:
+            ValueError: unreadable, or not as described, or of another place; the message begins with the path.
+        """
+        path = files[0][0]
+        suffix = path.suffix.lower()
+        dated = "time" in axes and files[0][1] is not None
+        if len(files) > 1 and not dated:
+            raise ValueError(
+                f"{path}: {len(files)} files match for {what} of one scene, one is wanted: {files[1][0].name} is "
+                "another. Name the scene by {scene} and the date by {date} in the pattern"
+            )
+        if suffix in RASTERS:
+            if "time" in axes and not dated:
+                raise ValueError(
+                    f"{path}: {what}: a raster is one date; give the date of the file by {{date}} in its pattern"
+                )
+            parts: list[Pixels] = [RasterFile(file, self.arrays.handles, bands) for file, _ in files]
+        elif suffix in _VECTORS:
+            raise ValueError(
+                f"{path}: {what}: vector files are not read; rasterize it first, e.g. gdal_rasterize -a FIELD -tr "
+                f"{resolution or 10:g} {resolution or 10:g} -te WEST SOUTH EAST NORTH {path.name} {path.stem}.tif"
+            )
+        else:
+            name = self._named(what, path, variable)
+            inner = [axis for axis in axes if axis != "time"] if dated else list(axes)
+            if dated and axes[0] != "time":
+                raise ValueError(
+                    f"{path}: {what}: a file a date makes time the first axis, axes ({', '.join(axes)}) given"
+                )
+            parts = [self._stored(what, file, name, inner, resolution, tiles is None) for file, _ in files]
+        known = next((part.grid for part in parts if part.grid is not None), None)
+        if tiles is None and known is not None:
+            tiles = Tiles(known, resolution or 1.0)
+        placed = [self._on(part, what, resolution, tiles, covering, nearest) for part in parts]
+        return Stack(placed) if dated else placed[0]
+
+    def _named(self, what: str, path: Path, variable: str | None) -> str:
+        if variable is None and path.suffix.lower() != NPY:
+            raise ValueError(
+                f"{path}: {what}: variable is missing in the description; only rasters and .npy do without"
+            )
+        return variable or ""
+
+    def _stored(
+        self, what: str, path: Path, name: str, axes: Sequence[str], resolution: float | None, first: bool
+    ) -> Pixels:
+        variable = self.arrays.get(path, name)
+        if variable.dtype.kind not in "iufb":
+            raise ValueError(f"{path}: {what}: {name!r} holds {variable.dtype}, numbers are wanted")
+        if len(variable.shape) != len(axes):
+            array = repr(name) if name else "the array"
+            raise ValueError(f"{path}: {what}: {array} has shape {variable.shape}, axes ({', '.join(axes)}) wanted")
+        check_axes(variable, axes)
+        grid, south_up = locate(
+            self.description.georeference, variable, axes, self.arrays, resolution or 1.0, first=first
+        )
+        return StoredPixels(variable, axes, south_up=south_up, grid=grid)
+
+    def _on(
+        self, part: Pixels, what: str, resolution: float | None, tiles: Tiles | None, covering: bool, nearest: bool
+    ) -> Pixels:
+        """A part as it lies, if it lies on the tiles, or warped onto them if the description says so.
+
+        Raises:
+            ValueError: another place; the message has both values and what mends it.
+        """
+        if part.grid is None or tiles is None:
+            if tiles is not None and isinstance(part, RasterFile):
+                raise ValueError(
+                    f"{part.path}: {what} has neither CRS nor place, the tiles have; give it one, e.g. gdal_edit.py "
+                    f"-a_srs {tiles.grid.crs or 'EPSG:...'} -a_ullr WEST NORTH EAST SOUTH"
+                )
+            return part
+        metres = resolution or tiles.resolution * _across(part.grid, tiles.grid)
+        try:
+            wrong = difference(part.grid, metres, tiles.grid, tiles.resolution, covering=covering)
+            if not self.description.align or wrong is None:
+                check_grid(part.grid, metres)
+        except ValueError as error:
+            raise ValueError(f"{part.path}: {error}") from error
+        if wrong is None:
+            return part
+        target = tiles.grid.at(metres, tiles.resolution)
+        if self.description.align:
+            self.aligned[what] = self.aligned.get(what, 0) + 1
+            return Warped(part, target)
+        raise ValueError(
+            f"{part.path}: {what} has {wrong}. Warp it, or write align: true into the description:\n    "
+            + gdalwarp(part.path, target, "near" if nearest else "bilinear")
+        )
+
+
+def _across(grid: Grid, tiles: Grid) -> float:
+    """How many pixels of the tiles a pixel is across; 1 where the two have no unit in common."""
+    return grid.pixel_width / tiles.pixel_width if grid.crs == tiles.crs else 1.0

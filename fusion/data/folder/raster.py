@@ -1,0 +1,94 @@
+"""Raster files that GDAL reads: GeoTIFF, JPEG 2000, virtual mosaics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..files import reading
+from .conventions import Conventions
+from .grid import Grid
+from .handles import Handles
+from .pixels import Pixels, Window
+
+__all__ = ["RASTERS", "RasterFile"]
+
+RASTERS = (".tif", ".tiff", ".jp2", ".vrt")
+
+
+class RasterFile(Pixels):
+    """A raster file: bands of one grid; what its masks or alpha band hide is not observed.
+
+    Args:
+        bands: how many the description names. Where that is all of them, the last is data even if the file calls it
+            alpha, as GDAL does with the fourth band of 8 bit images by default.
+
+    Raises:
+        ValueError: a file that cannot be read, is rotated or runs west.
+    """
+
+    def __init__(self, path: Path, handles: Handles, bands: int | None = None) -> None:
+        from rasterio.enums import ColorInterp, MaskFlags
+
+        self.path, self._handles = path, handles
+        with reading(path):
+            image = self._open()
+            grid, self._south_up = self._place(image)
+            alpha = [k for k, role in enumerate(image.colorinterp) if role == ColorInterp.alpha]
+            alpha = [] if bands == image.count else alpha
+            self._masked = any(
+                MaskFlags.per_dataset in flags and (MaskFlags.alpha not in flags or bool(alpha))
+                for flags in image.mask_flag_enums
+            )
+            self._bands = [k for k in range(image.count) if k not in alpha]
+            chosen = [image.nodatavals[k] for k in self._bands]
+            self.nodata = tuple(dict.fromkeys(v for v in chosen if v is not None and v == v))
+            self.dtype = np.result_type(*(image.dtypes[k] for k in self._bands))
+            self.sizes = {"band": len(self._bands), "y": image.height, "x": image.width}
+            scale, offset = (np.array(part, dtype=float)[self._bands] for part in (image.scales, image.offsets))
+        self.grid = grid
+        self.conventions = Conventions(self.nodata, scale=_one(scale), offset=_one(offset))
+
+    def _place(self, image: Any) -> tuple[Grid | None, bool]:
+        if image.crs is None and image.gcps[0]:
+            raise ValueError(f"{self.path}: is placed by ground control points alone; warp it first (gdalwarp)")
+        crs = "" if image.crs is None else image.crs.to_string()
+        if not crs and image.transform.is_identity:
+            return None, False
+        return self._grid(crs, tuple(image.transform), image.height, image.width)
+
+    def _grid(self, crs: str, transform: tuple[float, ...], height: int, width: int) -> tuple[Grid, bool]:
+        try:
+            return Grid.of_transform(crs, transform, height, width)
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}") from error
+
+    def _open(self) -> Any:
+        import rasterio
+
+        return self._handles.get(self.path, lambda: rasterio.open(self.path))
+
+    def codes(
+        self, dates: np.ndarray | None, window: Window, bands: Sequence[int]
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        from rasterio.windows import Window as Part
+
+        row, column, height, width = window
+        if self._south_up:
+            row = self.sizes["y"] - row - height
+        part, indexes = Part(column, row, width, height), [self._bands[k] + 1 for k in bands]
+        with reading(self.path):
+            image = self._open()
+            codes: np.ndarray = image.read(indexes, window=part)
+            masked = image.dataset_mask(window=part) == 0 if self._masked else None
+        if self._south_up:
+            codes, masked = codes[:, ::-1], None if masked is None else masked[::-1]
+        return codes[None], None if masked is None else np.broadcast_to(masked, codes.shape)[None]
+
+
+def _one(values: np.ndarray) -> float | np.ndarray:
+    """A number where all bands have the same."""
+    return float(values[0]) if np.all(values == values[0]) else values
