@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -191,7 +191,8 @@ class _Xarray:
 
     def variable(self, name: str) -> Any:
         group, own = self._split(name)
-        return _Lazy(group.variables[own])
+        found = group.variables[own]
+        return found.array if isinstance(found, _PlainArray) else _Lazy(found)
 
     def dimensions(self, name: str) -> tuple[str, ...]:
         group, own = self._split(name)
@@ -207,6 +208,8 @@ class _Xarray:
 
 
 class _Lazy:
+    """A variable of xarray, read when it is sliced."""
+
     def __init__(self, variable: Any) -> None:
         self._variable, self.shape, self.dtype = variable, variable.shape, variable.dtype
 
@@ -215,13 +218,13 @@ class _Lazy:
 
 
 class _Named:
-    """Arrays by name without dimensions: NPZ, .npy, and Zarr that was not written by xarray."""
+    """Arrays by name and nothing else: NPZ and .npy."""
 
-    def __init__(self, arrays: Any, names: Callable[[], Iterator[str]] | None = None) -> None:
-        self._arrays, self._names = arrays, names
+    def __init__(self, arrays: Any) -> None:
+        self._arrays = arrays
 
     def names(self) -> list[str]:
-        return list(self._names() if self._names else self._arrays)
+        return list(self._arrays)
 
     def __contains__(self, name: str) -> bool:
         return name in self._arrays
@@ -233,7 +236,7 @@ class _Named:
         return ()
 
     def attributes(self, name: str) -> Mapping[str, Any]:
-        return {key: _scalar(value) for key, value in dict(getattr(self._arrays[name], "attrs", {})).items()}
+        return {}
 
     def close(self) -> None:
         if hasattr(self._arrays, "close"):
@@ -292,16 +295,36 @@ def _zarr(path: Path) -> _Container:
     import zarr
 
     def group(name: str) -> Any:
-        return xarray.open_zarr(path, group=name or None, consolidated=False, **_AS_STORED)
+        try:
+            return xarray.open_zarr(path, group=name or None, consolidated=False, **_AS_STORED)
+        except KeyError:  # no names of dimensions: not written by xarray
+            return _Plain(store[name] if name else store)
 
     try:
         store = zarr.open_group(path, mode="r")
     except (ValueError, KeyError, TypeError) as error:
         raise OSError(str(error)) from error
-    try:
-        return _Xarray(group)
-    except (KeyError, ValueError, TypeError):  # no names of dimensions: not written by xarray
-        return _Named(store, lambda: iter([name for name, _ in store.arrays()]))
+    return _Xarray(group)
+
+
+class _Plain:
+    """A group of a Zarr store as xarray would hand it out, but without dimensions."""
+
+    def __init__(self, group: Any) -> None:
+        self.variables = {name: _PlainArray(array) for name, array in group.arrays()}
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass(frozen=True, eq=False)
+class _PlainArray:
+    array: Any
+    dims: tuple[str, ...] = ()
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        return dict(self.array.attrs)
 
 
 _OPEN: dict[str, Callable[[Path], _Container]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,7 @@ class MaskLayer:
         band: position of the mask along the band axis.
         dates: (L,) position in the mask of each date of the series; None where one mask holds for all.
         resolution: metres per pixel.
+        of_source: the mask is a band of the source itself.
     """
 
     mask: Mask
@@ -29,6 +31,7 @@ class MaskLayer:
     band: int
     dates: np.ndarray | None
     resolution: float
+    of_source: bool = False
 
     def clear(
         self, dates: np.ndarray | None, corner: tuple[float, float], size: tuple[int, int], resolution: float
@@ -55,13 +58,15 @@ class MaskLayer:
         window = top, left, int(rows[-1]) - top + 1, int(columns[-1]) - left + 1
         chosen = None if self.dates is None else self.dates if dates is None else self.dates[dates]
         codes, masked = self.pixels.codes(chosen, window, [self.band])
-        if self.mask.classes:
-            clear = equals_any(codes, self.mask.classes)
-        else:
+        clear: Any = equals_any(codes, self.mask.classes)
+        if not self.mask.classes:
             conventions = self.pixels.conventions.of_bands([self.band])
+            if self.of_source:  # the nodata value of a raster is that of its other bands
+                conventions = conventions.overridden(nodata=())
             with np.errstate(invalid="ignore"):
-                clear = np.asarray(conventions.values(codes) <= self.mask.at_most)
-        clear = clear if masked is None else clear & ~masked
+                clear = conventions.values(codes) <= self.mask.at_most
+        if masked is not None:
+            clear &= ~masked
         clear = clear[:, 0][:, rows[:, None] - rows[0], columns - columns[0]]
         if fine > 1:
             clear = clear.reshape(len(clear), size[0], fine, size[1], fine).all(axis=(2, 4))

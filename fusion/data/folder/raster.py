@@ -39,9 +39,9 @@ class RasterFile(Pixels):
             grid, self._south_up = self._place(image)
             alpha = [k for k, role in enumerate(image.colorinterp) if role == ColorInterp.alpha]
             alpha = [] if bands == image.count else alpha
+            self._alpha = alpha[0] + 1 if alpha else None  # GDAL makes a mask of it in images of two or four bands only
             self._masked = any(
-                MaskFlags.per_dataset in flags and (MaskFlags.alpha not in flags or bool(alpha))
-                for flags in image.mask_flag_enums
+                MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags for flags in image.mask_flag_enums
             )
             self._bands = [k for k in range(image.count) if k not in alpha]
             chosen = [image.nodatavals[k] for k in self._bands]
@@ -71,6 +71,14 @@ class RasterFile(Pixels):
 
         return self._handles.get(self.path, lambda: rasterio.open(self.path))
 
+    def _hidden(self, image: Any, part: Any) -> np.ndarray | None:
+        """(h, w) what a mask of the file or its alpha band hides; None without either."""
+        hidden: np.ndarray | None = image.dataset_mask(window=part) == 0 if self._masked else None
+        if self._alpha is None:
+            return hidden
+        transparent = np.asarray(image.read(self._alpha, window=part) == 0)
+        return transparent if hidden is None else hidden | transparent
+
     def codes(
         self, dates: np.ndarray | None, window: Window, bands: Sequence[int]
     ) -> tuple[np.ndarray, np.ndarray | None]:
@@ -83,7 +91,7 @@ class RasterFile(Pixels):
         with reading(self.path):
             image = self._open()
             codes: np.ndarray = image.read(indexes, window=part)
-            masked = image.dataset_mask(window=part) == 0 if self._masked else None
+            masked = self._hidden(image, part)
         if self._south_up:
             codes, masked = codes[:, ::-1], None if masked is None else masked[::-1]
         return codes[None], None if masked is None else np.broadcast_to(masked, codes.shape)[None]

@@ -155,14 +155,20 @@ class _Reader:
             file = self.opener.folder / given.replace("{scene}", self.scene)
             where, values = f"{where}: {file}", _dates_in(file)
         elif isinstance(given, str):
-            found = self.opener.arrays.get(self.path, given)
-            values, units, calendar = found[...], found.attributes.get("units"), found.attributes.get("calendar")
+            variable = self.opener.arrays.get(self.path, given)
+            values, (units, calendar) = variable[...], (variable.attributes.get(key) for key in ("units", "calendar"))
         else:
             values = given
         try:
-            return parse_dates(values, *(None if word is None else text(word) for word in (units, calendar)))
+            found = parse_dates(values, *(None if word is None else text(word) for word in (units, calendar)))
+            named = None if given is None or self.files[0][1] is None else parse_dates([date for _, date in self.files])
         except ValueError as error:
             raise ValueError(f"{where}: dates: {error}") from error
+        if named is not None and not np.array_equal(named[0], found[0]):
+            raise ValueError(
+                f"{where}: the dates of the description differ from those in the names of the files; leave them out"
+            )
+        return found
 
     def _availability(self, layer: Layer) -> np.ndarray:
         name = self.source.available or ""
@@ -213,7 +219,7 @@ class _Reader:
                     f"{mask.variable!r}"
                 )
             steps = np.arange(len(layer.dates)) if len(layer.dates) else None
-            return MaskLayer(mask, layer.pixels, names.index(mask.band), steps, layer.resolution)
+            return MaskLayer(mask, layer.pixels, names.index(mask.band), steps, layer.resolution, of_source=True)
         if mask.files is None and mask.variable is None:
             raise ValueError(f"{self.where}: mask: give its variable, its files, or one of the bands as band")
         if mask.files is not None and not files:
