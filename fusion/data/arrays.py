@@ -111,11 +111,11 @@ class ArrayTiles(TileDataset):
         for modality in self.modalities:
             name, values = modality.name, self._values[modality.name][row]
             if modality.kind == "image":
-                filled, valid = fill_gaps(values[None], max_missing=0.5)
+                filled, valid = fill_gaps(values[None], max_missing=0.5, name=name)
                 if valid[0]:
                     tile.values[name] = torch.from_numpy(filled[0])
                 continue
-            filled, valid = fill_gaps(values, max_missing=0.5)
+            filled, valid = fill_gaps(values, max_missing=0.5, name=name)
             tile.values[name] = torch.from_numpy(filled)
             tile.days[name] = torch.from_numpy(self._days[name][row])
             tile.valid[name] = torch.from_numpy(valid)
