@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from .modality import Modality
+from .series import without_infinite
 from .tiles import Tile
 
 __all__ = ["admit"]
@@ -32,6 +33,8 @@ def admit(tile: Tile, modality: Modality, grid: tuple[int, int]) -> None:
             f"tile {tile.name}: {name!r} has values of shape {tuple(values.shape)} and observed of shape "
             f"{tuple(tile.observed[name].shape)}; they must be the same"
         )
+    # NumPy, because torch would wake its threads for each tile, in each worker.
+    tile.values[name] = values = torch.from_numpy(without_infinite(values.numpy(), name))
     if modality.kind == "image":
         if not np.isfinite(values.numpy()).all():
             del tile.values[name]
@@ -43,7 +46,6 @@ def admit(tile: Tile, modality: Modality, grid: tuple[int, int]) -> None:
             f"tile {tile.name}: {name!r} has {len(values)} dates of data and "
             f"{'no' if days is None else len(days)} days; they must match one to one"
         )
-    # NumPy, because torch would wake its threads for each tile, in each worker.
     finite = torch.from_numpy(np.isfinite(values.numpy()).all(axis=(1, 2, 3)))
     valid = tile.valid.get(name, torch.ones_like(finite)) & finite
     if not valid.any():

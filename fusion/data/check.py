@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from .dataset import TileDataset
+from .doubtful_values import doubtful_values
+from .doubts import DoubtfulDates
 from .label_check import check_labels, describe_labels
 from .modality import Modality
+from .processing_baseline import DarkEnd
+from .series import counting_infinite
 from .spacing import evenly_spaced
 from .tiles import Geo, Tile, TileBatch, values_by_band
 from .units import check_range, looks_like
@@ -91,6 +95,9 @@ class _Tally:
     def __init__(self, modality: Modality) -> None:
         self.modality, self.tiles = modality, 0
         self.values: list[np.ndarray] = []
+        self.seen: list[np.ndarray] = []  # of the values
+        self.doubtful = DoubtfulDates(modality)
+        self.dark_end = DarkEnd(modality)
         self.dates: list[int] = []
         self.days: list[int] = []
 
@@ -99,11 +106,22 @@ class _Tally:
         if values is None:
             return
         self.tiles += 1
-        self.values.append(values[:, :: max(1, values.shape[1] // self.KEPT)])
+        step = max(1, values.shape[1] // self.KEPT)
+        self.values.append(values[:, ::step])
+        observed = values_by_band(replace(tile, values=tile.observed), self.modality.name)
+        self.seen.append(np.ones_like(self.values[-1], dtype=bool) if observed is None else observed[:, ::step] > 0)
+        self.doubtful.add(tile)
+        self.dark_end.add(tile)
         if self.modality.kind == "series":
             valid = tile.valid[self.modality.name]
             self.dates.append(int(valid.sum()))
             self.days += [int(d) for d in tile.days[self.modality.name][valid][[0, -1]]]
+
+    def warnings(self) -> list[str]:
+        if not self.values:
+            return []
+        values = np.where(np.concatenate(self.seen, axis=1), np.concatenate(self.values, axis=1), np.nan)
+        return self.doubtful.warnings() + self.dark_end.warnings() + doubtful_values(values, self.modality)
 
     def report(self, files: int, dtype: str) -> ModalityReport:
         values = np.concatenate(self.values, axis=1) if self.values else np.zeros((self.modality.channels, 0))
@@ -124,20 +142,31 @@ def check(dataset: TileDataset, tiles: int | None = 2000) -> Report:
     problems: dict[str, str] = {}  # by file: one spoils many tiles
     empty: list[str] = []
     unread = 0
+    infinite: dict[str, list[str]] = {}  # tiles by modality
+    infinite_values: dict[str, int] = {}
     for i in map(int, chosen):
         try:
-            tile = dataset[i]
+            with counting_infinite() as counts:
+                tile = dataset[i]
         except (ValueError, TypeError, RuntimeError, OSError) as error:
             text, name = str(error), dataset.names[i]
             problems.setdefault(text.partition(": ")[0], text if name in text else f"tile {name}: {text}")
             unread += 1
             continue
+        for name, count in counts.items():
+            infinite.setdefault(name, []).append(tile.name)
+            infinite_values[name] = infinite_values.get(name, 0) + count
         for tally in tallies.values():
             tally.add(tile)
         if not tile.values:
             empty.append(tile.name)
     listed = list(problems.values())
-    warnings = dataset.notes()
+    warnings = list(dataset.notes())
+    for name, tiles_with in infinite.items():
+        warnings.append(
+            f"{name or 'values'}: {infinite_values[name]} infinite values in {len(tiles_with)} of {len(chosen)} tiles, "
+            f"e.g. {tiles_with[0]}; they count as missing. -inf is mostly the dB of 0, inf a division by 0"
+        )
     for name, tally in tallies.items():
         if not tally.tiles:
             listed.append(
@@ -151,6 +180,7 @@ def check(dataset: TileDataset, tiles: int | None = 2000) -> Report:
                 check_range(np.concatenate(tally.values, axis=1), tally.modality)
             except ValueError as error:
                 listed.append(str(error))
+        warnings += tally.warnings()
     if empty:
         warnings.append(f"{len(empty)} tiles without any observation, e.g. {empty[0]}: leave them out of training")
     if len(dataset) == 1:

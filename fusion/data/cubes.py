@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .given import calendar_dates, flags, numbers, unpacked
 from .modality import Modality
 from .tiles import Geo
 
@@ -21,8 +22,12 @@ class SensorCube:
     Attributes:
         modality: bands, unit; ``patch_size`` is not used here.
         dates: (T,) datetime64[D], strictly increasing; whole numbers are taken as days since 1970-01-01.
-        values: (T, C, H, W), anything that NumPy slices can be taken of (array, h5py, zarr). NaN = not observed.
+        values: (T, C, H, W), anything that NumPy slices can be taken of (array, h5py, zarr, netCDF4). NaN, an infinite
+            value and what a mask covers were not observed.
         clear: (T, H, W) bool of the same kind: False for cloud, shadow, nodata; None where every finite value counts.
+
+    Raises:
+        ValueError: a date that is missing or none, or values of xarray, h5py or zarr that their attributes call packed.
     """
 
     modality: Modality
@@ -31,7 +36,9 @@ class SensorCube:
     clear: Any = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "dates", np.asarray(self.dates).astype("datetime64[D]"))
+        what = f"sensor {self.modality.name!r}"
+        object.__setattr__(self, "dates", calendar_dates(self.dates, what))
+        unpacked(self.values, what)
 
     @property
     def epoch_days(self) -> np.ndarray:
@@ -48,10 +55,10 @@ class SensorCube:
         top, bottom = rows.start - margin, rows.stop + margin
         left, right = columns.start - margin, columns.stop + margin
         inside = np.s_[..., max(top, 0) : min(bottom, height), max(left, 0) : min(right, width)]
-        values: np.ndarray = np.asarray(self.values[inside], dtype=np.float32)
+        values = numbers(self.values[inside], f"sensor {self.modality.name!r}").astype(np.float32, copy=False)
         observed = np.isfinite(values)
         if self.clear is not None:
-            observed &= np.asarray(self.clear[inside])[:, None]
+            observed &= flags(self.clear[inside])[:, None]
         values = np.where(observed, values, np.float32(0))
         frame = ((0, 0), (0, 0), (max(-top, 0), max(bottom - height, 0)), (max(-left, 0), max(right - width, 0)))
         if any(map(any, frame)):
@@ -187,9 +194,9 @@ def observed_statistics(cubes: Iterable[Cube], modality: Modality, allowed: np.n
 def smooth_backscatter(decibel: np.ndarray, acquisitions: int = 3) -> np.ndarray:
     """Centred running mean over dates (first axis) in linear power, as Peters et al. calm Sentinel-1's speckle.
 
-    NaN counts as absent; at the ends the mean is over fewer acquisitions.
+    What is NaN or masked counts as absent; at the ends the mean is over fewer acquisitions.
     """
-    power = 10 ** (np.asarray(decibel, dtype=np.float32) / 10)
+    power = 10 ** (numbers(decibel, "smooth_backscatter").astype(np.float32) / 10)
     observed = np.isfinite(power)
     power = np.where(observed, power, 0)
     half, length = acquisitions // 2, len(power)

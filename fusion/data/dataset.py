@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .admission import admit
 from .augmentation import Augmentation, augment
+from .given import tile_numbers
 from .modality import Modality
 from .tiles import Geo, Tile
 
@@ -65,7 +66,7 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
             labels: (N,) int64 class indices, (N, K) float multi-hot, (N, T) float targets, or (N, H, W) maps of classes
                 (int64) or of a quantity (float).
             label_shape: of one label, for a reader that implements :meth:`_read_label`. With ``task`` one of both.
-            splits: tile numbers by split name.
+            splits: tile numbers, or a mask of bool of all tiles, by split name.
 
         Raises:
             ValueError: no tile, or labels that do not fit tiles, task or classes.
@@ -86,7 +87,10 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
         self._labels = labels
         self.augmentation = Augmentation()
         self._kept_classes: tuple[int, ...] | None = None  # positions of ``classes`` among the reader's own
-        self._splits = {k: np.asarray(v, dtype=np.int64) for k, v in (splits or {}).items()}
+        self._splits = {
+            name: tile_numbers(members, len(names), f"{type(self).__name__}: split {name!r}")
+            for name, members in (splits or {}).items()
+        }
         self._rows = np.arange(len(names))  # of the reader's own list; views hold some of them
 
     # What a reader implements.
@@ -204,15 +208,14 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
         raise ValueError(f"no modality {name!r}; the data set has {', '.join(m.name for m in self.modalities)}")
 
     def subset(self, indices: Sequence[int] | Tensor | np.ndarray) -> TileDataset:
-        """The tiles ``indices`` (of this view), in that order.
+        """The tiles ``indices`` (of this view), in that order; or those of a mask of bool of all its tiles.
 
         Raises:
             ValueError: no index, or one out of range.
         """
-        chosen = np.asarray(indices, dtype=np.int64).reshape(-1)
-        if not len(chosen) or chosen.min() < -len(self) or chosen.max() >= len(self):
-            given = f"{chosen.min()}..{chosen.max()}" if len(chosen) else "none"
-            raise ValueError(f"subset: indices of {len(self)} tiles wanted, {given} given")
+        chosen = tile_numbers(indices, len(self), "subset")
+        if not len(chosen):
+            raise ValueError(f"subset: indices of {len(self)} tiles wanted, none given")
         view = copy.copy(self)
         view._rows = self._rows[chosen]
         return view

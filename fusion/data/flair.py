@@ -31,7 +31,7 @@ from .files import reading
 from .flair_layout import CENTROIDS, Area, Image, find_images
 from .modality import Modality
 from .npy import MappedArrays
-from .series import choose_dates, fill_gaps
+from .series import choose_dates, fill_gaps, without_infinite
 from .tiles import Geo, Tile
 
 __all__ = ["LAND_COVER", "FlairDataset"]
@@ -242,8 +242,8 @@ class FlairDataset(TileDataset):
             if covered is not None:
                 part[:, covered[date]] = np.nan
             values[position, :, within[0], within[1]] = part
-        missing = ~np.isfinite(values)
-        values[missing] = np.nan
+        values = without_infinite(values, "s2")
+        missing = np.isnan(values)
         # The share under cloud is judged above; beyond the edge of the area nothing is wrong with a date.
         values, valid = fill_gaps(values, max_missing=1.0)
         tile.values["s2"] = torch.from_numpy(values)

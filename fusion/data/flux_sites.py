@@ -10,10 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from .cubes import Cube, SensorCube
+from .files import need_keys, reading
+from .given import calendar_dates
 from .modality import Modality
 
 __all__ = ["FluxSites", "read_flux_sites"]
 
+_MISSING = -9999.0
 _FILE = "hls_merra_gpp_sites.csv"
 _BANDS = {"blue": "b2", "green": "b3", "red": "b4", "nir": "b5", "swir1": "b6", "swir2": "b7"}
 _WEATHER = (
@@ -66,31 +69,47 @@ def read_flux_sites(folder: str | Path) -> FluxSites:
     """``hls_merra_gpp_sites.csv`` of a folder: Harmonized Landsat and Sentinel-2 and MERRA-2 at sites of FLUXNET.
 
     Raises:
-        ValueError: there is no such file, or a row lacks a value.
+        ValueError: there is no such file, it is damaged or lacks a column, or a row lacks a value (-9999, the mark of
+            FLUXNET for a missing one, is none), has no date, or has the site and date of another.
     """
     path = Path(folder) / _FILE
     if not path.is_file():
         raise ValueError(f"{path}: no such file; --data is the folder that holds it")
-    with open(path, newline="") as file:
-        table = list(csv.DictReader(file))
+    with reading(path), open(path, newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        table, columns = list(reader), reader.fieldnames or ()
+    need_keys(path, columns, ["SITE_ID", "year", "date", "GPP", *_BANDS.values(), *_WEATHER])
+    if not table:
+        raise ValueError(f"{path}: has no row below its header; copy or download it again")
 
     def column(names: Sequence[str]) -> np.ndarray:
-        values = np.array([[row[name] or "nan" for name in names] for row in table], dtype=np.float32)
-        if not np.isfinite(values).all():
-            row, name = np.argwhere(~np.isfinite(values))[0]
-            raise ValueError(f"{path}: row {row + 2} has no value of {names[name]}")
+        try:
+            values = np.array([[row[name] or "nan" for name in names] for row in table], dtype=np.float32)
+        except ValueError as error:
+            raise ValueError(f"{path}: a value of {', '.join(names)} is no number ({error})") from error
+        wrong = ~np.isfinite(values) | (values == _MISSING)
+        if wrong.any():
+            row, name = np.argwhere(wrong)[0]
+            mark = f" ({_MISSING:g} means missing)" if values[row, name] == _MISSING else ""
+            raise ValueError(f"{path}: row {row + 2} has no value of {names[name]}{mark}")
         return values
 
     bands, weather = column(tuple(_BANDS.values())), column(_WEATHER)
     gpp = column(("GPP",))[:, 0].astype(np.float64)
     site, year = (np.array([row[name] for row in table]) for name in ("SITE_ID", "year"))
-    day = np.array([row["date"] for row in table], dtype="datetime64[D]").astype(np.int64)
+    day = calendar_dates([row["date"] for row in table], f"{path}: column date").astype(np.int64)
     optical = Modality("hls", "series", tuple(_BANDS), 30.0, 1, "reflectance")
     met = Modality("weather", "series", _WEATHER, 30.0, 1, "MERRA-2")
     cubes, rows = [], {}
     for name in np.unique(site):
         own = np.flatnonzero(site == name)
-        rows[str(name)] = own = own[np.argsort(day[own])]
+        rows[str(name)] = own = own[np.argsort(day[own], kind="stable")]
+        again = np.flatnonzero(np.diff(day[own]) == 0)
+        if len(again):
+            first, second = sorted(own[again[0] : again[0] + 2] + 2)
+            raise ValueError(
+                f"{path}: rows {first} and {second} are both {name} on {table[first - 2]['date']}; keep one"
+            )
         sensors = {
             "hls": SensorCube(optical, day[own], bands[own][..., None, None]),
             "weather": SensorCube(met, day[own], weather[own][..., None, None]),

@@ -268,8 +268,7 @@ class PastisDataset(TileDataset):
         chosen = chosen[np.argsort(days[chosen], kind="stable")]
         rows, columns = self._window(row, PIXELS)
         values = np.stack([array[date, :, rows, columns] for date in chosen]).astype(np.float32)
-        values[~np.isfinite(values)] = np.nan
-        values, valid = fill_gaps(values)
+        values, valid = fill_gaps(values, name=name)
         tile.values[name] = torch.from_numpy(values)
         tile.days[name] = torch.from_numpy(days[chosen])
         tile.valid[name] = torch.from_numpy(valid)

@@ -2,9 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import numpy as np
 
-__all__ = ["choose_dates", "fill_gaps"]
+__all__ = ["choose_dates", "counting_infinite", "fill_gaps", "without_infinite"]
+
+_infinite: ContextVar[dict[str, int] | None] = ContextVar("infinite", default=None)
+
+
+@contextmanager
+def counting_infinite() -> Iterator[dict[str, int]]:
+    """Within it, :func:`without_infinite` counts by modality how many values were infinite."""
+    counts: dict[str, int] = {}
+    token = _infinite.set(counts)
+    try:
+        yield counts
+    finally:
+        _infinite.reset(token)
+
+
+def without_infinite(values: np.ndarray, name: str = "") -> np.ndarray:
+    """The same with NaN for infinite values, which no instrument measures: -inf is the dB of no echo, inf a division.
+
+    Args:
+        name: of the modality, for whoever counts them.
+    """
+    infinite = np.isinf(values)
+    if not infinite.any():
+        return values
+    counts = _infinite.get()
+    if counts is not None:
+        counts[name] = counts.get(name, 0) + int(infinite.sum())
+    return np.where(infinite, values.dtype.type(np.nan), values)
 
 
 def choose_dates(
@@ -32,16 +64,18 @@ def choose_dates(
     return np.sort(usable[np.concatenate([best, rest])[:limit]])
 
 
-def fill_gaps(values: np.ndarray, max_missing: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
+def fill_gaps(values: np.ndarray, max_missing: float = 0.5, name: str = "") -> tuple[np.ndarray, np.ndarray]:
     """Replaces NaN pixels by the mean of the same band and date in the tile, or gives the date up.
 
     Args:
-        values: (L, C, H, W) float with NaN where nothing was observed.
+        values: (L, C, H, W) float with NaN, or an infinite value, where nothing was observed.
         max_missing: a date with a larger share of missing pixels in any band is not valid.
+        name: of the modality, see :func:`without_infinite`.
 
     Returns:
         values without NaN (0 where not valid), and valid (L,) bool.
     """
+    values = without_infinite(values, name)
     missing = np.isnan(values)
     if not missing.any():
         return values, np.ones(len(values), dtype=bool)

@@ -234,7 +234,7 @@ class TreeSatDataset(TileDataset):
 
     def _read_series(self, tile: Tile, name: str, series: Series, rng: np.random.Generator | None) -> None:
         chosen = choose_dates(series.days, series.quality, self.max_dates, rng)
-        values, valid = fill_gaps(series.values(chosen, self.radar))
+        values, valid = fill_gaps(series.values(chosen, self.radar), name=name)
         order = np.argsort(series.days[chosen], kind="stable")
         tile.values[name] = torch.from_numpy(values[order])
         tile.days[name] = torch.from_numpy(series.days[chosen][order])

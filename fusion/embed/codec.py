@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..data.given import numbers
+
 __all__ = ["DECODE_FORMULA", "NODATA", "ErrorMeter", "QuantizationError", "decode", "encode", "unit"]
 
 NODATA = -128
@@ -62,12 +64,12 @@ def unit(vectors: np.ndarray, axis: int = -1) -> np.ndarray:
 
 
 def encode(values: np.ndarray) -> np.ndarray:
-    """int8 codes of components in [-1, 1]; NaN becomes :data:`NODATA`.
+    """int8 codes of components in [-1, 1]; what is NaN or masked becomes :data:`NODATA`.
 
     Raises:
         ValueError: a component lies outside [-1, 1]: the vectors are not of unit length.
     """
-    values = np.asarray(values, dtype=np.float32)
+    values = numbers(values, "encode: values").astype(np.float32)
     missing = np.isnan(values)
     magnitude = np.abs(np.where(missing, 0, values))
     if magnitude.size and magnitude.max() > 1 + 1e-5:

@@ -15,6 +15,8 @@ from typing import Literal, Protocol
 import numpy as np
 from affine import Affine
 
+from ..data.files import reading
+from ..data.given import numbers
 from .codec import DECODE_FORMULA, NODATA, ErrorMeter, QuantizationError, decode, encode, unit
 
 __all__ = [
@@ -130,7 +132,7 @@ def write_geotiff(
     with replacing(path) as temporary:
         with rasterio.open(temporary, "w", **profile) as file:
             for window, (top, left, bottom, right) in windows(rows, columns):
-                block = np.asarray(values[top:bottom, left:right])
+                block = numbers(values[top:bottom, left:right], str(path))
                 file.write(np.moveaxis(_stored(block, dtype), -1, 0), window=window)
             for number, name in enumerate(band_names(dim), start=1):
                 file.set_band_description(number, name)
@@ -139,7 +141,7 @@ def write_geotiff(
             meter = ErrorMeter()
             for window, (top, left, bottom, right) in windows(rows, columns):
                 stored = np.moveaxis(file.read(window=window), 0, -1)
-                meter.add(np.asarray(values[top:bottom, left:right]), _decoded(stored))
+                meter.add(numbers(values[top:bottom, left:right], str(path)), _decoded(stored))
         return _checked(meter, path, dtype)  # raises before a damaged file replaces a good one
 
 
@@ -171,15 +173,16 @@ def read_embeddings(path: str | Path) -> Embeddings:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
-    try:
-        return _read_npz(path) if path.suffix == ".npz" else _read_geotiff(path)
-    except (OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} cannot be read as embeddings: {error}") from error
+    with reading(path):
+        try:
+            return _read_npz(path) if path.suffix == ".npz" else _read_geotiff(path)
+        except KeyError as error:
+            raise ValueError(f"{path} cannot be read as embeddings: {error}") from error
 
 
 def _read_npz(path: Path) -> Embeddings:
     if not zipfile.is_zipfile(path):  # np.load would take it for a pickle
-        raise ValueError(f"{path} cannot be read as embeddings: it is not an NPZ file, or a truncated one")
+        raise OSError("cannot be read as embeddings: it is not an NPZ file, or a truncated one")
     with np.load(path) as file:
         values = _decoded(file["embeddings"])
         tags = json.loads(str(file["tags"]))
@@ -196,6 +199,13 @@ def _read_geotiff(path: Path) -> Embeddings:
                 f"{path} holds int8 codes and its tag FUSION_DECODE says {tags.get('FUSION_DECODE')!r}, not "
                 f"{DECODE_FORMULA!r}; it was not written by this package, decode it by its own rule"
             )
+        if stored.dtype != np.int8 and stored.dtype.kind != "f":
+            raise ValueError(
+                f"{path}: embeddings are float32 or int8, not {stored.dtype}; this raster is of another kind"
+            )
+        if stored.dtype.kind == "f":  # other programs may have written another value than NaN
+            marks = np.array([mark for mark in file.nodatavals if mark is not None], dtype=stored.dtype)
+            stored = np.where(np.isin(stored, marks) | ~np.isfinite(stored), stored.dtype.type(np.nan), stored)
         crs = file.crs.to_string() if file.crs else None
         return Embeddings(_decoded(stored), tuple(map(str, file.descriptions)), file.transform, crs, tags)
 

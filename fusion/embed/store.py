@@ -21,6 +21,7 @@ import numpy as np
 
 from .. import __version__
 from ..data import Geo
+from ..data.given import calendar_dates, numbers
 from .codec import DECODE_FORMULA, NODATA, decode, encode, unit
 from .layout import TIME, add_array, axes_of, georeference, new_group
 from .raster import Dtype, band_names
@@ -73,7 +74,7 @@ class EmbeddingStore:
             raise ValueError(f"{path}: dtype is 'float32' or 'int8', not {dtype!r}")
         if geo is not None and (geo.transform[4] >= 0 or geo.transform[1] or geo.transform[3]):
             raise ValueError(f"{path}: rows must run from north to south, unrotated; the transform is {geo.transform}")
-        days = np.asarray(dates).astype("datetime64[D]").astype(np.int64)
+        days = calendar_dates(dates, str(path)).astype(np.int64)
         store = cls(path, (len(days), dim, *size), block, dtype)
         identity = {
             "days": days.tolist(),
@@ -118,10 +119,11 @@ class EmbeddingStore:
         return (self.path / "embedding" / f"0.0.{i}.{j}").exists()
 
     def write(self, i: int, j: int, values: np.ndarray) -> np.ndarray:
-        """Stores the block (dates, dim, h, w), NaN where there is no data, and returns what is on disk, decoded."""
+        """Stores the block (dates, dim, h, w), NaN or masked without data, and returns what is on disk, decoded."""
         import zarr
 
         rows, columns = self.pixels(i, j)
+        values = numbers(values, f"{self.path}: block {i}, {j}")
         stored = encode(unit(values, axis=1)) if self.dtype == "int8" else values.astype(np.float32)
         array = zarr.open_array(self.path, path="embedding", mode="r+", config={"write_empty_chunks": True})
         array[:, :, rows, columns] = stored
@@ -241,21 +243,28 @@ def stack_geotiffs(rasters: Mapping[str, str | Path], out: str | Path, *, block:
         rasters: file by ISO date; all of one grid.
 
     Raises:
-        ValueError: no raster, or rasters of different grids, dimensions or models.
+        ValueError: no raster, a date that is none or is given twice, or rasters of different grids, dimensions or
+            models.
     """
     from .raster import read_embeddings
 
     if not rasters:
         raise ValueError("stack_geotiffs: no raster")
-    dates = np.array(sorted(rasters), dtype="datetime64[D]")
-    found = [read_embeddings(rasters[date]) for date in sorted(rasters)]
+    dates = calendar_dates(list(rasters), "stack_geotiffs")
+    order = np.argsort(dates, kind="stable")
+    dates, names = dates[order], [list(rasters)[k] for k in order]
+    twice = np.flatnonzero(dates[1:] == dates[:-1])
+    if len(twice):
+        pair = names[twice[0]], names[twice[0] + 1]
+        raise ValueError(f"stack_geotiffs: {pair[0]} and {pair[1]} are the same date; keep one of them")
+    found = [read_embeddings(rasters[date]) for date in names]
     first = found[0]
-    for date, other in zip(sorted(rasters), found, strict=True):
+    for date, other in zip(names, found, strict=True):
         same = (other.values.shape, other.transform, other.crs, other.tags.get("FUSION_MODEL"))
         if same != (first.values.shape, first.transform, first.crs, first.tags.get("FUSION_MODEL")):
-            raise ValueError(f"{rasters[date]}: grid, dimensions or model differ from those of {rasters[min(rasters)]}")
+            raise ValueError(f"{rasters[date]}: grid, dimensions or model differ from those of {rasters[names[0]]}")
     if first.transform is None:
-        raise ValueError(f"{rasters[min(rasters)]}: has no place, a GeoTIFF with a transform is wanted")
+        raise ValueError(f"{rasters[names[0]]}: has no place, a GeoTIFF with a transform is wanted")
     a, b, c, d, e, f = tuple(first.transform)[:6]
     geo = Geo((a, b, c, d, e, f), first.crs or "")
     about = {"model": first.tags.get("FUSION_MODEL"), "system": first.tags.get("FUSION_SYSTEM")}

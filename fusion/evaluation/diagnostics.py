@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..data.given import numbers
 from .features import Features
 
 __all__ = ["diagnose", "effective_rank", "retrieval"]
@@ -17,7 +18,7 @@ def effective_rank(x: np.ndarray) -> float:
     Raises:
         ValueError: fewer than two rows, or values that are not finite.
     """
-    x = np.asarray(x, dtype=np.float64)
+    x = numbers(x, "effective_rank: x").astype(np.float64)
     if x.ndim != 2 or len(x) < 2 or not np.isfinite(x).all():
         raise ValueError(f"effective_rank: (N, D) finite features with N >= 2 wanted, {x.shape} given")
     singular = np.linalg.svd(x - x.mean(0), compute_uv=False)
@@ -34,11 +35,15 @@ def retrieval(a: np.ndarray, b: np.ndarray, top: int = 1) -> float:
     Chance is top / N. Both are centred first, so that what all places share does not count.
 
     Raises:
-        ValueError: shapes differ.
+        ValueError: shapes differ, or values are not finite.
     """
     if a.shape != b.shape:
         raise ValueError(f"retrieval: the same places in both are wanted, {a.shape} and {b.shape} given")
-    a, b = (v - v.mean(0) for v in (np.asarray(a, np.float64), np.asarray(b, np.float64)))
+    a, b = (numbers(v, "retrieval").astype(np.float64) for v in (a, b))
+    unknown = sum(int((~np.isfinite(v)).any(axis=1).sum()) for v in (a, b))
+    if unknown:  # which would be nearest to everything
+        raise ValueError(f"retrieval: {unknown} rows hold values that are not finite; leave these places out of both")
+    a, b = a - a.mean(0), b - b.mean(0)
     a, b = (v / np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-12) for v in (a, b))
     cosine = a @ b.T
     better = (cosine > np.diag(cosine)[:, None]).sum(1)

@@ -89,7 +89,10 @@ def per_class(
 
 
 def _aligned(task: str, target: np.ndarray, prediction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    target, prediction = np.asarray(target), np.asarray(prediction)
+    for what, given in (("targets", target), ("predictions", prediction)):
+        if np.ma.is_masked(given):
+            raise ValueError(f"score: {np.ma.getmaskarray(given).sum()} {what} are masked; score what is known alone")
+    target, prediction = np.asarray(np.ma.getdata(target)), np.asarray(np.ma.getdata(prediction))
     if task not in ("multilabel", "multiclass", "regression"):
         raise ValueError(f"score: task is 'multilabel', 'multiclass' or 'regression', not {task!r}")
     if task == "regression":
@@ -101,6 +104,11 @@ def _aligned(task: str, target: np.ndarray, prediction: np.ndarray) -> tuple[np.
         )
     if not np.isfinite(prediction).all():
         raise ValueError(f"score: {(~np.isfinite(prediction)).sum()} of {prediction.size} predictions are not finite")
+    unknown = ~np.isfinite(target) if task == "regression" else ~(target >= 0)
+    if unknown.any():
+        raise ValueError(
+            f"score: {unknown.sum()} of {target.size} targets are no label, e.g. {target[unknown][0]}; leave them out"
+        )
     if task != "regression":
         target, prediction = target.astype(int), prediction.astype(int)
     if task == "multiclass" and len(np.unique(target)) < 2:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..data.given import numbers
 from ..data.tiles import TileBatch
 from ..settings import renamed
 from .edits import Edit, add, assign, edit_from, exchange, hide, hide_tokens, paste, shift_days, take
@@ -86,7 +87,7 @@ def season(profile: Any, days: Any, *, period: float = YEAR) -> Season:
     Raises:
         ValueError: days that do not fit.
     """
-    values, days = np.asarray(profile, dtype=np.float64), np.asarray(days, dtype=np.float64)
+    values, days = (numbers(given, "season").astype(np.float64) for given in (profile, days))
     if days.ndim != 1 or values.ndim < 1 or values.shape[-1] != len(days):
         raise ValueError(f"season: profile {values.shape} must end in the {days.shape} days")
     seen = np.isfinite(values)
