@@ -1,0 +1,281 @@
+"""The codebook of :class:`fusion.compat.vector_quantize_pytorch.VectorQuantize`: its state, its search, its updates.
+
+Names of buffers and methods are those of vector-quantize-pytorch, which state dicts and training loops know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..kernels.quantize import code_decode, code_statistics, nearest_code
+from ..kernels.quantize.clustering import draw_rows, joint_sum, ranks
+
+__all__ = ["Codebook", "Found", "scaled", "sum_over_ranks"]
+
+Weight = Tensor | Callable[[Tensor, Tensor], Tensor] | None
+Found = tuple[Tensor, Tensor, Tensor | None]  # quantized (h, B, N, [k,] D), codes (h, B, N, [k]), (h, B, N, K) or None
+STATISTICS = ("cluster_size", "embed_avg")
+LOW_PRECISION = (torch.float16, torch.bfloat16)
+
+
+def scaled(x: Tensor) -> Tensor:
+    """x (..., D) at unit length, with the original's guard for short vectors."""
+    return F.normalize(x, dim=-1, eps=1e-6)
+
+
+def sum_over_ranks(sync: bool | None, *tensors: Tensor) -> list[Tensor]:
+    """The tensors summed over the ranks of the default process group, unless ``sync`` is False."""
+    return list(tensors) if sync is False else joint_sum(None, *tensors)
+
+
+class Codebook(nn.Module):
+    """h codebooks of K codes; h is the number of heads that have one of their own.
+
+    The moving averages stay in float32 (or float64) whatever ``.half()`` or ``.bfloat16()`` does to the module:
+    counts of vectors do not fit into half precision. ``initted`` holds 0 or 1 as an integer, so that weights and
+    buffers of a model can be averaged; a state dict with a bool there is loaded all the same.
+    """
+
+    initted: Tensor  # () int64
+    cluster_size: Tensor  # (h, K)
+    embed_avg: Tensor  # (h, K, D)
+    embed: Tensor  # (h, K, D)
+    updates: Tensor  # ()
+
+    def __init__(
+        self,
+        dim: int,
+        size: int,
+        count: int,
+        *,
+        kmeans_init: bool,
+        kmeans_iters: int,
+        cosine: bool,
+        decay: float,
+        eps: float,
+        threshold: float,
+        learnable: bool,
+        ema_update: bool,
+        manual_ema_update: bool,
+        sync: bool | None,
+        sync_kmeans: bool,
+        sample: dict[str, Any],
+        bridge: nn.Module | None,
+    ) -> None:
+        super().__init__()
+        embed = torch.zeros(count, size, dim)
+        if not kmeans_init:
+            nn.init.kaiming_uniform_(embed)
+            embed = scaled(embed) if cosine else embed
+        self.codebook_size, self.num_codebooks, self.use_cosine_sim = size, count, cosine
+        self.kmeans_iters, self.decay, self.eps, self.threshold_ema_dead_code = kmeans_iters, decay, eps, threshold
+        self.ema_update, self.manual_ema_update, self.learnable_codebook = ema_update, manual_ema_update, learnable
+        self.sync, self.sync_kmeans, self.sample = sync, sync_kmeans, sample
+        self.register_buffer("initted", torch.tensor(int(not kmeans_init)))
+        self.register_buffer("cluster_size", torch.ones(count, size))
+        self.register_buffer("embed_avg", embed.clone())
+        if learnable:
+            self.embed = nn.Parameter(embed)
+        else:
+            self.register_buffer("embed", embed)
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64), persistent=False)
+        self.vq_bridge = bridge
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None, *, dense: bool, topk: int | None = None, temperature: float | None = None
+    ) -> Found:
+        """Codes of x (h, B, N, D) float32; ``dense`` also gives minus the distance, or the cosine, to every code.
+
+        ``mask`` (h, B, N) bool: False is padding, which has no part in the k-means start.
+        """
+        if not self.initted:
+            self.init_embed_(x, mask)
+        embed = self.embed if self.learnable_codebook else self.embed.detach()
+        embed = embed.float()
+        embed = embed if self.vq_bridge is None else self.vq_bridge(embed)
+        rows = x.flatten(1, 2)  # (h, R, D)
+        if dense:
+            return self._search_all(x, rows, embed, topk, temperature)
+        metric = "cosine" if self.use_cosine_sim else "l2"
+        codes = torch.stack([nearest_code(part, one, metric=metric) for part, one in zip(rows, embed, strict=True)])
+        quantized = torch.stack([code_decode(part, one) for part, one in zip(codes, embed, strict=True)])
+        return quantized.view_as(x), codes.view(x.shape[:-1]), None
+
+    def _search_all(self, x: Tensor, rows: Tensor, embed: Tensor, topk: int | None, temperature: float | None) -> Found:
+        """With the N x K distances, for what is asked of them: samples, the k nearest, cross-entropies."""
+        with torch.autocast(x.device.type, enabled=False):
+            products = torch.einsum("h n d, h k d -> h n k", rows, embed)
+            if self.use_cosine_sim:
+                score = products
+            else:
+                lengths = rows.square().sum(-1)[..., None] + embed.square().sum(-1)[:, None]
+                score = -(lengths - 2 * products).clamp(min=1e-8).sqrt()
+            temperature = self.sample["temperature"] if temperature is None else temperature
+            drawn = score
+            if self.training and self.sample["stochastic"] and temperature > 0:
+                noise = torch.zeros_like(score).uniform_(0, 1)
+                for _ in range(2):  # Gumbel noise
+                    noise = -noise.clamp(min=1e-20).log()
+                drawn = score / temperature + noise
+            codes = drawn.argmax(-1) if topk is None else drawn.topk(topk, dim=-1).indices  # (h, R, [k])
+            missing = rows.isnan().any(-1)
+            codes = codes.masked_fill(missing if topk is None else missing[..., None], -1)
+            quantized = torch.stack([code_decode(part, one) for part, one in zip(codes, embed, strict=True)])
+            if self.training and self.sample["straight_through"] and temperature > 0:
+                share = (score / temperature).softmax(-1)
+                soft = torch.einsum("h n k, h k d -> h n d", share - share.detach(), embed)
+                quantized = quantized + (soft if topk is None else soft[:, :, None])
+        shape = x.shape[:-1] if topk is None else (*x.shape[:-1], topk)
+        return quantized.view(*shape, x.shape[-1]), codes.view(shape), score.view(*x.shape[:-1], -1)
+
+    @torch.no_grad()
+    def init_embed_(self, x: Tensor, mask: Tensor | None = None) -> None:
+        """Starts the codebook by k-means on the vectors x (h, B, N, D)."""
+        if self.initted:
+            return
+        embed, counts = zip(*(self._kmeans(rows) for rows in self._usable(x, mask)), strict=True)
+        self.cluster_size.copy_(torch.stack(counts))
+        self.embed_avg.copy_(torch.stack(embed) * self.cluster_size[..., None])
+        self.update_ema()
+        self.initted.fill_(1)
+
+    @torch.no_grad()
+    def update_ema(self) -> None:
+        """Codes from the moving averages."""
+        total = self.cluster_size.sum(-1, keepdim=True)
+        size = (self.cluster_size + self.eps) / (total + self.codebook_size * self.eps) * total
+        embed = self.embed_avg / size[..., None]
+        self.embed.data.copy_(scaled(embed) if self.use_cosine_sim else embed)
+
+    @torch.no_grad()
+    def update_indices(
+        self,
+        x: Tensor,
+        codes: Tensor,
+        mask: Tensor | None = None,
+        ema_update_weight: Weight = None,
+        accum_ema_update: bool = False,
+        ema_update: bool | None = None,
+    ) -> None:
+        """Moves the averages by vectors x (h, B, N, D) with their codes (h, B, N), and the codes by the averages.
+
+        Args:
+            mask: (h, B, N) bool, False is padding. A code of -1 does not count either.
+            ema_update_weight: (K,) or (h, K), the share of the step that each code takes; or a function of the
+                sums (h, K, D) and counts (h, K) that gives it.
+            accum_ema_update: only remember the sums, for the next call without it.
+            ema_update: overrides the constructor's.
+        """
+        ema_update = self.ema_update if ema_update is None else ema_update
+        if not ema_update and self.threshold_ema_dead_code <= 0:
+            return
+        rows = x.detach().float().flatten(1, 2)
+        codes = codes.flatten(1) if mask is None else codes.masked_fill(~mask, -1).flatten(1)
+        each = [code_statistics(r, c, self.codebook_size) for r, c in zip(rows, codes, strict=True)]
+        counts, sums = (torch.stack(part) for part in zip(*each, strict=True))
+        counts, sums = sum_over_ranks(self.sync, counts, sums)
+        weight = ema_update_weight(sums, counts) if callable(ema_update_weight) else ema_update_weight
+        for average, step in ((self.cluster_size, counts), (self.embed_avg, sums)):
+            step = step.to(average.dtype)
+            if average.grad is not None:  # where the original keeps what is accumulated
+                step = step + average.grad
+            if accum_ema_update:
+                average.grad = step
+                continue
+            average.grad = None
+            average.lerp_(step, self._step(weight, average))
+        if accum_ema_update:
+            return
+        if ema_update and not self.manual_ema_update:
+            self.update_ema()
+        self.expire_codes_(x, mask)
+
+    update_ema_indices = update_indices
+
+    @torch.no_grad()
+    def expire_codes_(self, x: Tensor, mask: Tensor | None = None) -> None:
+        """Replaces codes that too few vectors choose by vectors drawn from x (h, B, N, D)."""
+        if self.threshold_ema_dead_code <= 0 or not self.training:
+            return
+        self.updates += 1
+        expired = self.cluster_size < self.threshold_ema_dead_code  # (h, K), the same on every rank
+        if not expired.any():
+            return
+        for i, rows in enumerate(self._usable(x, mask)):
+            place = expired[i].nonzero()[:, 0]
+            if self._shares_samples():
+                drawn, usable = draw_rows(rows, len(place), i, self.updates, None)
+                place, drawn = place[usable], drawn[usable]
+            elif len(rows):
+                if len(place) > len(rows):  # a vector for one code only: the other codes wait for the next step
+                    place = place[torch.randperm(len(place), device=rows.device)[: len(rows)]].sort().values
+                drawn = _sample(rows, len(place))
+            else:
+                continue
+            self.embed.data[i, place] = drawn.to(self.embed.dtype)
+            self.cluster_size[i, place] = float(self.threshold_ema_dead_code)
+            self.embed_avg[i, place] = drawn.to(self.embed_avg.dtype) * self.threshold_ema_dead_code
+
+    def _shares_samples(self) -> bool:
+        return self.sync is not False and self.sync_kmeans and ranks(None)[1] > 1
+
+    def _usable(self, x: Tensor, mask: Tensor | None) -> list[Tensor]:
+        """The finite vectors of x (h, B, N, D) that are not padding, (R, D) for each codebook."""
+        rows = x.detach().float().flatten(1, 2)
+        seen = rows.isfinite().all(-1)
+        seen = seen if mask is None else seen & mask.flatten(1)
+        return [part[keep] for part, keep in zip(rows, seen, strict=True)]
+
+    def _step(self, weight: Tensor | None, average: Tensor) -> float | Tensor:
+        if weight is None:
+            return 1 - self.decay
+        weight = weight[None] if weight.ndim == 1 else weight
+        if weight.shape != self.cluster_size.shape:
+            raise ValueError(
+                f"VectorQuantize: ema_update_weight must be ({self.codebook_size},) or "
+                f"{tuple(self.cluster_size.shape)}, got {tuple(weight.shape)}"
+            )
+        weight = weight.to(average).expand_as(self.cluster_size)
+        return (1 - self.decay) * (weight if average.ndim == 2 else weight[..., None].expand_as(average))
+
+    def _kmeans(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Lloyd's algorithm on rows (R, D): means (K, D) and how many rows each has (K,)."""
+        shared = self._shares_samples()
+        if shared:
+            means, usable = draw_rows(rows, self.codebook_size, 0, self.updates, None)
+            means = means.masked_fill(~usable[:, None], 0)
+        elif len(rows):
+            means = _sample(rows, self.codebook_size)
+        else:
+            raise ValueError("VectorQuantize: kmeans_init needs a first batch with at least one finite vector, got 0")
+        counts = means.new_zeros(self.codebook_size)
+        metric = "cosine" if self.use_cosine_sim else "l2"
+        for _ in range(self.kmeans_iters):
+            codes = nearest_code(rows, means, metric=metric)
+            counts, sums = code_statistics(rows, codes, self.codebook_size)
+            counts, sums = sum_over_ranks(shared, counts, sums)
+            moved = sums / counts.clamp(min=1)[:, None]
+            moved = scaled(moved) if self.use_cosine_sim else moved
+            means = torch.where((counts == 0)[:, None], means, moved)
+        return means, counts
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Codebook:
+        before = {name: getattr(self, name) for name in STATISTICS}
+        super()._apply(fn, recurse)
+        for name, value in before.items():
+            now = getattr(self, name)
+            if now.dtype in LOW_PRECISION:
+                setattr(self, name, value.to(now.device))
+        return self
+
+
+def _sample(rows: Tensor, count: int) -> Tensor:
+    """``count`` rows of (R, D), each once if there are enough of them."""
+    if len(rows) >= count:
+        return rows[torch.randperm(len(rows), device=rows.device)[:count]]
+    return rows[torch.randint(0, len(rows), (count,), device=rows.device)]
