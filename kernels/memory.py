@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch.utils.weak import WeakIdKeyDictionary
 
-__all__ = ["remember", "remember_numbers"]
+__all__ = ["remember", "remember_numbers", "transforming"]
 
 # first tensor -> {(key, others by id, versions of all): (weak references to the others, value, how to wait for it)}
 _memory: MutableMapping[Tensor, dict[Hashable, tuple[Any, Any, _Made | None]]] = WeakIdKeyDictionary()
@@ -29,10 +29,12 @@ def _nothing() -> None:
 def remember(tensors: tuple[Tensor, *tuple[Tensor | None, ...]], key: Hashable, make: Callable[[], T]) -> T:
     """``make()``, or what it returned when last called for these very tensors, unchanged since, and this key.
 
-    On a GPU another stream than the one that made it waits for it. What is made while a CUDA graph is captured does
-    not exist before the graph runs, and is not kept.
+    A transform of ``torch.func`` gets a value of its own. On a GPU another stream than the one that made it waits for it.
+    What is made while a CUDA graph is captured does not exist before the graph runs, and is not kept.
     """
     first, *others = tensors
+    if transforming():
+        return make()
     ids: list[Hashable] = [key]
     for t in tensors:
         if t is None:
@@ -68,7 +70,7 @@ def remember_numbers(key: Hashable, device: torch.device, make: Callable[[], T])
 
     Waits and keeps as :func:`remember` does. A compiler gets tensors of its own, and so does a mode, as of fake ones.
     """
-    if torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None:
+    if torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None or transforming():
         return make()
     known = _numbers.get((key, device))
     if known is not None:
@@ -85,6 +87,11 @@ def remember_numbers(key: Hashable, device: torch.device, make: Callable[[], T])
     if len(_numbers) > _MOST_NUMBERS:
         del _numbers[next(iter(_numbers))]
     return value
+
+
+def transforming() -> bool:
+    """Whether a transform of ``torch.func`` is at work: tensors made now may be its own, of no use after it."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 class _Made:

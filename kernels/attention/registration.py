@@ -129,10 +129,18 @@ def _differentiate(ctx: Any, grad_output: Tensor | None, *grad_statistics: None)
     return *gradients, *(None,) * 7
 
 
-differentiable(attend, save=_save, gradients=_differentiate)
+_INSTEAD = "use fusion.kernels.attention.reference, which torch can differentiate in any way"
+differentiable(
+    attend,
+    save=_save,
+    gradients=_differentiate,
+    forward_mode="relative_attention has no forward-mode derivative (torch.func.jvp, jacfwd, "
+    f"torch.autograd.forward_ad): take reverse mode (torch.func.vjp, grad, jacrev), or {_INSTEAD}",
+)
 not_differentiable_twice(
     _attend_backward,
-    "relative_attention: second derivatives are not implemented; use fusion.kernels.attention.reference for them",
+    "relative_attention: second derivatives (torch.func.hessian, create_graph=True) are not implemented: take the "
+    f"first alone, or {_INSTEAD}",
 )
 # Query, key and value take autocast's dtype, as in torch's own attention; the table keeps its precision, and
 # statistics are float32 whatever the input.

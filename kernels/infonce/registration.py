@@ -134,11 +134,18 @@ def _gradients(ctx: Any, grad: Tensor | None, *_: Tensor | None) -> tuple[Tensor
     return d_tokens, None, None, None, None, d_temperature, None, None, None, None
 
 
-differentiable(forward_rows, save=_save, gradients=_gradients)
+_INSTEAD = "use fusion.kernels.infonce.reference, which torch can differentiate in any way"
+differentiable(
+    forward_rows,
+    save=_save,
+    gradients=_gradients,
+    forward_mode="patch_info_nce has no forward-mode derivative (torch.func.jvp, jacfwd, torch.autograd.forward_ad): "
+    f"take reverse mode (torch.func.vjp, grad, jacrev), or {_INSTEAD}",
+)
 not_differentiable_twice(
     backward_rows,
-    "patch_info_nce has no second derivative: call backward without create_graph=True, or use "
-    "fusion.kernels.infonce.reference, which autograd can differentiate any number of times",
+    "patch_info_nce has no second derivative (torch.func.hessian, create_graph=True): take the first alone, or "
+    + _INSTEAD,
 )
 # Products run in autocast's dtype; temperature and statistics keep theirs.
 under_autocast(forward_rows, casts=1)

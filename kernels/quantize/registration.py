@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._triton.device import refuses_device
 from ..backends import implement
-from ..operators import call, define, differentiable, under_autocast
+from ..operators import call, define, differentiable, not_differentiable_twice, under_autocast
 from . import eager, native  # noqa: F401  (native registers its implementations)
 
 __all__ = [
@@ -172,10 +172,66 @@ def _save_decode(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 def _decode_backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
     (codes,) = ctx.saved_tensors
     rows = grad.reshape(codes.numel(), ctx.shape[1] if len(ctx.shape) > 1 else 1)
-    _, sums = call(code_statistics, rows, codes.reshape(-1), ctx.shape[0])
-    return None, sums.reshape(ctx.shape).to(ctx.dtype)
+    codes = codes.reshape(-1)
+    _, sums = call(code_statistics, rows, codes, ctx.shape[0])
+    # Statistics leave rows out that are not finite; of a gradient that went wrong the codes' owner has to hear.
+    last = torch.where((codes < 0) | rows.detach().isfinite().all(1), ctx.shape[0], codes)
+    wrong = last.new_zeros(ctx.shape[0] + 1, dtype=torch.bool).index_fill(0, last, True)[:-1]
+    return None, sums.masked_fill(wrong[:, None], torch.nan).reshape(ctx.shape).to(ctx.dtype)
 
 
-differentiable(quantize_rows, save=_save_rows, gradients=_rows_backward)
-differentiable(finite_scalar_quantize, save=_save_scalar, gradients=_scalar_backward)
-differentiable(bin_decode, save=_save_decode, gradients=_decode_backward)
+def _save_statistics(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    x, codes, size = inputs
+    ctx.save_for_backward(codes, (codes >= 0) & (codes < size) & x.isfinite().all(1))
+    ctx.dtype = x.dtype
+
+
+def _statistics_backward(ctx: Any, _: Any, grad_sums: Tensor) -> tuple[Tensor, None, None]:
+    codes, used = ctx.saved_tensors
+    rows = grad_sums[torch.where(used, codes, 0)]
+    return torch.where(used[:, None], rows, 0).to(ctx.dtype), None, None
+
+
+def _forward_mode(op: str, instead: str) -> str:
+    return (
+        f"{op} has no forward-mode derivative (torch.func.jvp, jacfwd, torch.autograd.forward_ad): take reverse mode "
+        f"(torch.func.vjp, grad, jacrev){instead}"
+    )
+
+
+_OF_VECTORS = ", or use fusion.kernels.quantize.reference.vector_quantize, which torch can differentiate in any way"
+_OF_SCALARS = (
+    ", or use fusion.kernels.quantize.reference.finite_scalar_quantize, which torch can differentiate in any way"
+)
+differentiable(
+    quantize_rows,
+    save=_save_rows,
+    gradients=_rows_backward,
+    forward_mode=_forward_mode("vector_quantize", _OF_VECTORS),
+)
+not_differentiable_twice(
+    _quantize_rows_backward,
+    "vector_quantize has no second derivative (torch.func.hessian, create_graph=True): take the first alone"
+    + _OF_VECTORS,
+)
+differentiable(
+    finite_scalar_quantize,
+    save=_save_scalar,
+    gradients=_scalar_backward,
+    forward_mode=_forward_mode("finite_scalar_quantize", _OF_SCALARS),
+)
+not_differentiable_twice(
+    _finite_scalar_quantize_backward,
+    "finite_scalar_quantize has no second derivative (torch.func.hessian, create_graph=True): take the first alone"
+    + _OF_SCALARS,
+)
+differentiable(
+    bin_decode, save=_save_decode, gradients=_decode_backward, forward_mode=_forward_mode("bin_decode, code_decode", "")
+)
+# Of the sums alone, and for the second derivative of bin_decode: the public code_statistics has no gradient.
+differentiable(
+    code_statistics,
+    save=_save_statistics,
+    gradients=_statistics_backward,
+    forward_mode=_forward_mode("code_statistics", ""),
+)
