@@ -211,6 +211,20 @@ def test_aligned_codes_are_never_mixed(tmp_path):
     assert "s2" not in data[1].values
 
 
+def test_one_raster_for_all_scenes(tmp_path):
+    """A map of the country under two scenes: a pattern that names no scene is of every scene."""
+    for k, scene in enumerate("ab"):
+        write(tmp_path / "s2" / f"{scene}_{DATES[0]}.tif", image(), west=WEST + 80 * k)
+    write(tmp_path / "country.tif", np.pad(np.hstack([QUARTERS, QUARTERS.T]), 10), west=WEST - 100, north=NORTH + 100)
+    with pytest.raises(ValueError, match="labels of 2 scenes cannot be used"):
+        opened(tmp_path, {"s2": SERIES}, labels=CROP | {"files": "country.tif"})
+    data = opened(tmp_path, {"s2": SERIES}, labels=CROP | {"files": "country.tif"}, align=True)
+    assert data.names == [
+        f"{scene}_r{row}_c{column}" for scene in "ab" for row in ("0000", "0040") for column in ("0000", "0040")
+    ]
+    assert data.labels().tolist() == [0, 1, 2, 3, 0, 2, 1, 3]
+
+
 # Containers of variables.
 
 

@@ -21,7 +21,7 @@ from .labels import label_blocks, reduce_map, task_of
 from .layer import Layer
 from .notes import notes_of
 from .opening import Opener
-from .patterns import find_files
+from .patterns import find_files, of_scene
 from .scene import Scene, open_scene
 from .tiling import corners, members
 
@@ -114,15 +114,18 @@ class FolderDataset(TileDataset):
             }
             for pattern in {*patterns.values(), *masks.values(), self.description.files}
         }
-        names = sorted({scene for pattern in patterns.values() for scene in found[pattern]})
+        own = [pattern for pattern in patterns.values() if "{scene}" in pattern] or list(patterns.values())
+        names = sorted({scene for pattern in own for scene in found[pattern]})
         if not names:
             raise ValueError(f"{self.folder}: no file matches {', '.join(sorted({*patterns.values()}))}")
         scenes, problems = [], []
         for name in names:
             try:
-                files = {modality: found[pattern].get(name, []) for modality, pattern in patterns.items()}
-                own = {modality: found[pattern].get(name, []) for modality, pattern in masks.items()}
-                scenes.append(open_scene(name, files, own, self.opener))
+                files, of_masks = (
+                    {modality: of_scene(found[pattern], pattern, name) for modality, pattern in part.items()}
+                    for part in (patterns, masks)
+                )
+                scenes.append(open_scene(name, files, of_masks, self.opener))
             except ValueError as error:
                 problems.append(str(error))
         absent = [m for m in self.description.modalities if scenes and not any(m in scene.layers for scene in scenes)]

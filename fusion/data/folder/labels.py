@@ -12,7 +12,8 @@ from ..files import one_message
 from .containers import NPY
 from .conventions import Conventions, equals_any
 from .description import Labels
-from .opening import Found, Opener
+from .opening import Opener
+from .patterns import Found
 from .pixels import Pixels
 from .raster import RASTERS
 from .scene import Scene
@@ -69,12 +70,11 @@ def label_blocks(labels: Labels, scenes: Sequence[Scene], opener: Opener) -> np.
     Raises:
         ValueError: scenes without a map, or whose map does not cover them; all of them are named.
     """
-    files = opener.files(labels.files)
     blocks, problems = [], []
     side = round(opener.description.tile / labels.resolution)
     for scene in scenes:
         try:
-            found = open_map(labels, scene, files.get(scene.name, []), opener)
+            found = open_map(labels, scene, opener.files(labels.files, scene.name), opener)
             for top, left in corners(scene, opener.description):
                 blocks.append(found.read(round(top / labels.resolution), round(left / labels.resolution), side, side))
         except ValueError as error:

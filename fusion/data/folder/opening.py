@@ -10,14 +10,13 @@ from .align import Warped
 from .containers import NPY, Arrays
 from .description import Description
 from .grid import Grid, check_grid, difference, gdalwarp
-from .patterns import find_files
+from .patterns import Found, find_files, of_scene
 from .pixels import Pixels, Stack, StoredPixels
 from .place import check_axes, locate
 from .raster import RASTERS, RasterFile
 
-__all__ = ["Found", "Opener", "Tiles"]
+__all__ = ["Opener", "Tiles"]
 
-Found = list[tuple[Path, str | None]]  # files, each with the date in its name
 _VECTORS = (".gpkg", ".geojson", ".json", ".shp", ".fgb", ".kml", ".gml", ".parquet")
 
 
@@ -39,11 +38,15 @@ class Opener:
 
     def __init__(self, folder: Path, description: Description, arrays: Arrays) -> None:
         self.folder, self.description, self.arrays = folder, description, arrays
+        self._found: dict[str, dict[str, Found]] = {}
         self.aligned: dict[str, int] = {}  # what was warped: how many files
 
-    def files(self, pattern: str | None) -> dict[str, Found]:
-        """By scene."""
-        return find_files(self.folder, pattern or self.description.files)
+    def files(self, pattern: str | None, scene: str) -> Found:
+        """Those of a scene, by a pattern or by that of the description."""
+        pattern = pattern or self.description.files
+        if pattern not in self._found:
+            self._found[pattern] = find_files(self.folder, pattern)
+        return of_scene(self._found[pattern], pattern, scene)
 
     def open(
         self,

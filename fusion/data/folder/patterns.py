@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["find_files"]
+__all__ = ["Found", "find_files", "of_scene"]
+
+Found = list[tuple[Path, str | None]]  # files, each with the date in its name
 
 
-def find_files(folder: Path, pattern: str) -> dict[str, list[tuple[Path, str | None]]]:
+def of_scene(found: Mapping[str, Found], pattern: str, scene: str) -> Found:
+    """The files of a scene; those of a pattern that names none are of every scene."""
+    if "{scene}" in pattern:
+        return found.get(scene, [])
+    return [file for files in found.values() for file in files]
+
+
+def find_files(folder: Path, pattern: str) -> dict[str, Found]:
     """Files by scene, each with the date in its name, ordered by it.
 
     ``{scene}`` and ``*`` stand for any part of a name, ``{date}`` for 20200817, 2020-08-17 or 2020-08. Without
-    ``{scene}`` everything is one scene, called like the folder. A pattern may be absolute, or begin with ``./`` or
-    ``../``.
+    ``{scene}`` everything is one scene, called like the folder (see :func:`of_scene`). A pattern may be absolute, or
+    begin with ``./`` or ``../``.
     """
     steps = [step for step in Path(pattern).parts if step != "."]
     fixed = 0  # leading folders without a placeholder: a base of their own, so that glob sees a relative pattern
@@ -25,7 +35,7 @@ def find_files(folder: Path, pattern: str) -> dict[str, list[tuple[Path, str | N
     expression = expression.replace(r"\{scene\}", "(?P<scene>[^/]+?)", 1).replace(r"\{scene\}", "(?P=scene)")
     expression = expression.replace(r"\{date\}", r"(?P<date>\d{4}-?\d{2}(?:-?\d{2})?)", 1)
     expression = expression.replace(r"\{date\}", "(?P=date)")
-    found: dict[str, list[tuple[Path, str | None]]] = {}
+    found: dict[str, Found] = {}
     for path in sorted(base.glob(pattern.replace("{scene}", "*").replace("{date}", "*"))):
         match = re.fullmatch(expression, path.relative_to(base).as_posix())
         if match:

@@ -16,7 +16,8 @@ from .calendar import parse_dates
 from .containers import NPY, text
 from .description import AXES, DATE_FILES, Mask, Source
 from .layer import Layer, MaskLayer
-from .opening import Found, Opener, Tiles
+from .opening import Opener, Tiles
+from .patterns import Found
 
 __all__ = ["Scene", "open_scene"]
 
@@ -164,7 +165,7 @@ class _Reader:
             named = None if given is None or self.files[0][1] is None else parse_dates([date for _, date in self.files])
         except ValueError as error:
             raise ValueError(f"{where}: dates: {error}") from error
-        if named is not None and not np.array_equal(named[0], found[0]):
+        if named is not None and len(named[0]) == len(found[0]) and (named[0] != found[0]).any():
             raise ValueError(
                 f"{where}: the dates of the description differ from those in the names of the files; leave them out"
             )

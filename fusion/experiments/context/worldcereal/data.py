@@ -42,9 +42,8 @@ def _labels(source: str | Path) -> dict[str, tuple[dict[str, np.ndarray], tuple[
     found = {}
     for kind, described in {"crop type": types, "land cover": replace(types, variable="lc", classes=_COVER)}.items():
         maps = {}
-        files = dataset.opener.files(described.files)
         for scene in dataset.scenes:
-            pixels = open_map(described, scene, files.get(scene.name, []), dataset.opener)
+            pixels = open_map(described, scene, dataset.opener.files(described.files, scene.name), dataset.opener)
             maps[scene.name] = pixels.read(0, 0, *pixels.size)
         found[kind] = (maps, tuple(described.classes))
     return found
