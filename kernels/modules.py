@@ -47,4 +47,3 @@ def has_values(*tensors: Tensor) -> bool:
     from torch._subclasses.fake_tensor import FakeTensor
 
     return not any(t.is_meta or isinstance(t, FakeTensor) for t in tensors)
-

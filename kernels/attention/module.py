@@ -59,8 +59,8 @@ class RelativeAttention(nn.Module):
         self.project_out = nn.Linear(dim, dim)
         if not has_values(bucket):
             raise ValueError(
-                f"RelativeAttention: bucket {tuple(bucket.shape)} on {bucket.device} holds no values to count buckets by; "
-                "make it on a real device, as euclidean_buckets does, and outside FakeTensorMode"
+                f"RelativeAttention: bucket {tuple(bucket.shape)} on {bucket.device} holds no values to count buckets "
+                "by; make it on a real device, as euclidean_buckets does, and outside FakeTensorMode"
             )
         buckets = int(bucket.max()) + 1
         size = (dim // heads, buckets) if mode == "contextual" else (buckets,)

@@ -179,7 +179,10 @@ class VectorQuantizer(Quantizer):
 
     def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state, prefix, *args)
-        for name in ("updates", "started"):  # integers and bools once, and so they are with load_state_dict(assign=True)
+        for name in (
+            "updates",
+            "started",
+        ):  # integers and bools once, and so they are with load_state_dict(assign=True)
             setattr(self, name, getattr(self, name).to(self.counts.dtype))
         self._started = False
         self._has_started()
