@@ -29,8 +29,8 @@ def _nothing() -> None:
 def remember(tensors: tuple[Tensor, *tuple[Tensor | None, ...]], key: Hashable, make: Callable[[], T]) -> T:
     """``make()``, or what it returned when last called for these very tensors, unchanged since, and this key.
 
-    A transform of ``torch.func`` gets a value of its own. On a GPU another stream than the one that made it waits for it.
-    What is made while a CUDA graph is captured does not exist before the graph runs, and is not kept.
+    A transform of ``torch.func`` gets a value of its own. On a GPU another stream than the one that made it waits for
+    it. What is made while a CUDA graph is captured does not exist before the graph runs, and is not kept.
     """
     first, *others = tensors
     if transforming():

@@ -66,7 +66,9 @@ class Forward : Worker<Index, kDropout> {
       const double largest = static_cast<double>(top_[r]) + this->far_bias_[r];
       largest_[row + r] = any ? static_cast<float>(largest) : 0.0f;
       weight_[row + r] = any ? weight * std::exp2(static_cast<float>(largest - largest_[row + r])) : INFINITY;
-      write_row(output_, p_.element, tile, head, first + r, dim_, sums_ + r * width_, any ? this->kept_ / weight : 0);
+      // far_bias_ has not been added to the scores: if it is not finite, nor is the row.
+      const float factor = this->kept_ / weight + (this->far_bias_[r] - this->far_bias_[r]);
+      write_row(output_, p_.element, tile, head, first + r, dim_, sums_ + r * width_, any ? factor : 0);
     }
   }
 

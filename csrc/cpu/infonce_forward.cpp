@@ -33,6 +33,7 @@ struct RunningSum {
 };
 
 double log_add(double a, double b) {
+  if (std::isnan(a) || std::isnan(b)) return a + b;
   const double top = std::max(a, b);
   return top == -kInfinity<double> ? top : top + std::log1p(std::exp(std::min(a, b) - top));
 }
@@ -83,9 +84,9 @@ struct Forward : Work<T, C, A> {
 #pragma omp simd reduction(max : top)
         for (int c = 0; c < width; ++c) top = s[c] > top ? s[c] : top;
         if (!rival.empty()) rival[r] = std::max(rival[r], top);
-        if (top == -kInfinity<A>) continue;  // nothing for the columns either
       }
-      const A row_shift = this->fixed ? this->scale : top;
+      // -inf: the tile has no negative for the row, or one that is not a number, which its sum will show.
+      const A row_shift = this->fixed ? this->scale : top == -kInfinity<A> ? A(0) : top;
       if (this->fixed && mirrored) {
 #pragma omp simd reduction(+ : total)
         for (int c = 0; c < width; ++c) {
@@ -124,12 +125,14 @@ void run_forward(const Problem<T>& p, A* loss, A* log_z, A* log_y, A* inverse, b
   for (int r = 0; r < int(work.ids.size()); ++r) {
     RunningSum<A> y{-kInfinity<A>};
     A best = -kInfinity<A>;
+    bool anchor = false;  // a token that has positives, whatever they hold
     tokens.each_positive(work.ids[r], 0, tokens.n, [&](int j) {
       const A s = work.scale * tokens.dot(work.ids[r], j);
       y.add(s, 1);
       best = std::max(best, s);
+      anchor = true;
     });
-    if (best == -kInfinity<A>) continue;
+    if (!anchor) continue;
     const double negatives = work.z[r].log(), positives = y.log();
     const int64_t place = work.places[r];
     // log Z - log Y would be lost in rounding where the positives outweigh the rest.
@@ -138,7 +141,8 @@ void run_forward(const Problem<T>& p, A* loss, A* log_z, A* log_y, A* inverse, b
     log_y[place] = A(positives);
     if (hit) {
       const A rival = work.rival[r];
-      hit[place] = rival == -kInfinity<A> || best - rival > A(kTie) * std::max(std::abs(best), std::abs(rival));
+      const bool ahead = rival == -kInfinity<A> || best - rival > A(kTie) * std::max(std::abs(best), std::abs(rival));
+      hit[place] = ahead && !std::isnan(negatives) && !std::isnan(positives);
     }
   }
 }

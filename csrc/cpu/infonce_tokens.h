@@ -75,6 +75,7 @@ struct Tokens {
 #pragma omp simd reduction(+ : square)
       for (int d = 0; d < dim; ++d) square += widen(token[d]) * widen(token[d]);
       scale = square > A(kNoDirection * kNoDirection) ? 1 / std::sqrt(square) : A(0);
+      if (square == kInfinity<A>) scale = std::numeric_limits<A>::quiet_NaN();  // else cosine 0 with everything
     }
     inverse[i] = scale;
     // Values that the dtype of the tokens can hold, also where the operands are wider.

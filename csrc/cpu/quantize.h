@@ -22,8 +22,8 @@ enum class Metric { kL2, kCosine };
 enum class Form { kTanh, kSigmoid };
 
 // argmax_k (x - centre).c_k + bias_k: 2 N K D operations. Reads N D values, and K D for every block of rows.
-// codes (N): index of the nearest of the K rows of codebook, the lowest on ties, -1 for rows with a NaN.
-// T: float, double, bfloat16.
+// codes (N): index of the nearest of the K rows of codebook, the lowest on ties, -1 for rows with a NaN and
+// where a code is not finite. T: float, double, bfloat16.
 template <class T>
 void nearest_code(const Rows<T>& x, const Rows<Arithmetic<T>>& codebook, Metric metric, int threads, int64_t* codes);
 

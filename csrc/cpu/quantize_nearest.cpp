@@ -55,6 +55,7 @@ struct Panels {
     const std::vector<double> middle = snapped_mean(codebook, scale);
     // A vector taken from all unit codes changes all scores of a row alike, so x itself need not be centred.
     if (!cosine) std::copy(middle.begin(), middle.end(), centre.begin());
+    for (double m : middle) finite = finite && is_finite(m);  // it is not, where a code is not
     T* packed = codes.get();
     T* biases = bias.get();
 #pragma omp parallel for num_threads(threads)
@@ -99,6 +100,7 @@ struct Panels {
   }
 
   int64_t dim, count;
+  bool finite = true;     // all codes
   std::vector<T> centre;  // (D)
   Buffer<T> codes, bias;
 };
@@ -183,6 +185,10 @@ void nearest_code(const Rows<T>& x, const Rows<Arithmetic<T>>& codebook, Metric 
   constexpr int kRows = Wide<A>::kRows;
   if (x.rows == 0) return;
   Panels<A> panels(codebook, metric, threads);
+  if (!panels.finite) {  // nothing is nearest
+    std::fill(codes, codes + x.rows, int64_t(-1));
+    return;
+  }
   const int64_t dim = x.dim, bytes = dim * sizeof(A);
   // Small enough for the cache and for every thread to get some, but whole tiles.
   const int64_t fair = (x.rows + 4 * threads - 1) / (4 * threads);

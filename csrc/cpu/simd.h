@@ -134,10 +134,11 @@ FUSION_INLINE Floats gather(const float* table, Ints index) {
 #endif
 }
 
-// 2^x to 1e-7 relative for x < 128; zero below -100, well before products with it become subnormal numbers,
+// 2^x to 1e-7 relative for x < 127.5; zero below -100, well before products with it become subnormal numbers,
 // which cost a hundred cycles each. NaN stays NaN.
 FUSION_INLINE Floats exp2(Floats x) {
-  const Floats rounder = splat(12582912.0f);  // 1.5 * 2^23: adding it leaves round(x) in the low mantissa bits
+  // 1.5 * 2^23 + 127: adding it leaves round(x) + 127, the exponent of 2^round(x), in the low mantissa bits.
+  const Floats rounder = splat(12583039.0f);
   const Floats shifted = x + rounder;
   const Floats r = x - (shifted - rounder);  // in [-0.5, 0.5]
   Floats p = splat(0.0001534581242594868f);  // minimax polynomial of 2^r
@@ -147,8 +148,9 @@ FUSION_INLINE Floats exp2(Floats x) {
   p = p * r + splat(0.24022646248340607f);
   p = p * r + splat(0.6931471824645996f);
   p = p * r + splat(1.0f);
-  const Ints exponent = reinterpret_cast<Ints>(shifted) << 23;
-  return x < splat(-100.0f) ? Floats{} : reinterpret_cast<Floats>(reinterpret_cast<Ints>(p) + exponent);
+  // A product and no sum of bits, which would make numbers of some NaNs.
+  const Floats power = reinterpret_cast<Floats>(reinterpret_cast<Ints>(shifted) << 23);
+  return x < splat(-100.0f) ? Floats{} : p * power;
 }
 
 }  // namespace fusion::simd

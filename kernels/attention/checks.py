@@ -13,6 +13,11 @@ from torch import Tensor
 __all__ = ["check_arguments"]
 
 
+def under_autocast(device: str) -> bool:
+    """Whether autocast is on for ``device``; some, as ``meta``, it does not know."""
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
 def check_arguments(
     query: Tensor,
     key: Tensor,
@@ -68,7 +73,7 @@ def check_arguments(
     for name, tensor in (("query", query), ("key", key), ("value", value), ("table", table)):
         if not tensor.is_floating_point():
             refuse(f"{name} is {tensor.dtype}; it must be a float tensor", TypeError)
-    if not torch.is_autocast_enabled(query.device.type) and not query.dtype == key.dtype == value.dtype:
+    if not under_autocast(query.device.type) and not query.dtype == key.dtype == value.dtype:
         refuse(f"query, key and value differ in dtype: {query.dtype}, {key.dtype}, {value.dtype}", TypeError)
     for name, index in (("bucket", bucket), ("query_position", query_position), ("key_position", key_position)):
         if index is not None and (index.dtype == torch.bool or index.is_floating_point() or index.is_complex()):

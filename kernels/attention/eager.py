@@ -29,6 +29,12 @@ class _Blocks:
         dtype, device = statistics_dtype(x.query.dtype), x.query.device
         self.query, self.key, self.value, self.table = (t.to(dtype) for t in (x.query, x.key, x.value, x.table))
         self.bucket, self.key_valid = x.bucket, x.key_valid
+        if x.key_valid is not None:
+            # Weights there are 0, and so is their product with anything but inf and NaN. So are those of queries of a
+            # tile without a valid key.
+            unused = ~x.key_valid[:, None, :, None]
+            self.key, self.value = self.key.masked_fill(unused, 0.0), self.value.masked_fill(unused, 0.0)
+            self.query = self.query.masked_fill(~x.key_valid.any(1)[:, None, None, None], 0.0)
         self.seed, self.dropout_p, self.scale = x.seed, x.dropout_p, x.scale
         self.buckets, self.contextual = x.buckets, x.contextual
         queries, keys = x.query.shape[2], x.key.shape[2]
@@ -124,6 +130,9 @@ def backward(
         else:
             grad_table += sums.sum((0, 2))
         grad_query[:, :, rows] = problem.scale * block
+    if x.key_valid is not None:  # where a gradient that came in is not finite, either
+        unused = ~x.key_valid[:, None, :, None]
+        grad_key, grad_value = grad_key.masked_fill(unused, 0.0), grad_value.masked_fill(unused, 0.0)
     if x.table.shape[0] == 1:
         grad_table = grad_table.sum(0, keepdim=True)
     return (

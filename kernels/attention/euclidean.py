@@ -37,12 +37,15 @@ def euclidean_buckets(height: int, width: int, extra: int = 1) -> Tensor:
         raise ValueError(
             f"euclidean_buckets: needs height, width >= 1 and extra >= 0, got {height} x {width} and extra={extra}"
         )
-    rows = torch.arange(height).repeat_interleave(width)  # (P,)
-    columns = torch.arange(width).repeat(height)  # (P,)
-    squared = (rows[:, None] - rows) ** 2 + (columns[:, None] - columns) ** 2  # (P, P)
-    buckets = torch.full((extra + height * width,) * 2, _EXTRA_BUCKET)
-    buckets[extra:, extra:] = _piecewise(squared.double().sqrt().round())
-    return buckets
+    with torch.device("cpu"):
+        rows = torch.arange(height).repeat_interleave(width)  # (P,)
+        columns = torch.arange(width).repeat(height)  # (P,)
+        squared = (rows[:, None] - rows) ** 2 + (columns[:, None] - columns) ** 2  # (P, P)
+        buckets = torch.full((extra + height * width,) * 2, _EXTRA_BUCKET)
+        buckets[extra:, extra:] = _piecewise(squared.double().sqrt().round())
+    default = torch.get_default_device()
+    # A model made on meta is given its weights later, from a checkpoint that does not have this table.
+    return buckets if default.type == "meta" else buckets.to(default)
 
 
 def _piecewise(distance: Tensor) -> Tensor:

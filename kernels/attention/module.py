@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
+from ..modules import has_values, moved
 from .op import relative_attention
 
 __all__ = ["RelativeAttention"]
@@ -20,7 +24,8 @@ class RelativeAttention(nn.Module):
     Args:
         dim: width of the tokens, a multiple of ``heads``.
         heads: number of heads H.
-        bucket: (S, S) integer, the bucket of a pair of positions; kept as a buffer outside the state dict.
+        bucket: (S, S) integer, the bucket of a pair of positions. The layer keeps it beside its buffers: it moves with
+            the layer, but is not averaged with weights, not broadcast, and not lost on the way over ``meta``.
         mode: ``"contextual"`` (iRPE on keys) or ``"bias"`` (Swin, T5).
         shared: one position table for all heads, as in iRPE; False: one for each head.
         cross: attend from given queries instead of from the input itself.
@@ -52,10 +57,28 @@ class RelativeAttention(nn.Module):
         self.heads, self.mode, self.cross, self.dropout = heads, mode, cross, dropout
         self.project_in = nn.Linear(dim, (2 if cross else 3) * dim, bias=bias)
         self.project_out = nn.Linear(dim, dim)
+        if not has_values(bucket):
+            raise ValueError(
+                f"RelativeAttention: bucket {tuple(bucket.shape)} on {bucket.device} holds no values to count buckets "
+                "by; make it on a real device, as euclidean_buckets does, and outside FakeTensorMode"
+            )
         buckets = int(bucket.max()) + 1
         size = (dim // heads, buckets) if mode == "contextual" else (buckets,)
         self.table = nn.Parameter(torch.zeros(1 if shared else heads, *size))
-        self.register_buffer("bucket", bucket, persistent=False)
+        self.bucket = bucket
+        self._elsewhere: dict[torch.device, Tensor] = {}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self.bucket, self._elsewhere = moved(self.bucket, fn), {}
+        return super()._apply(fn, recurse)
+
+    def _bucket_on(self, device: torch.device) -> Tensor:
+        """The bucket table on ``device``: another one than the layer's for ``meta`` and under ``nn.DataParallel``."""
+        if self.bucket.device == device:
+            return self.bucket
+        if device not in self._elsewhere:
+            self._elsewhere[device] = self.bucket.to(device)
+        return self._elsewhere[device]
 
     def forward(
         self,
@@ -92,7 +115,7 @@ class RelativeAttention(nn.Module):
             key,
             value,
             table=self.table,
-            bucket=self.bucket,
+            bucket=self._bucket_on(tokens.device),
             query_position=query_position,
             key_position=key_position,
             mode=self.mode,

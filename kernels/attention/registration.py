@@ -9,6 +9,7 @@ accurate than plain PyTorch's. A row without a valid key has ``weight = +inf``: 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -81,6 +82,9 @@ def _triton_refuses(x: Inputs) -> str | None:
         return "computes in float32"
     if x.query.shape[-1] > _WIDEST:
         return f"holds a row of at most {_WIDEST} features in registers, not {x.query.shape[-1]}"
+    rows = math.prod(x.query.shape[:3])
+    if rows * (_MOST_LIVE + 6) >= 1 << 31:  # numbers kept of a row, in one tensor
+        return f"numbers what it keeps of rows in 32 bits, which {rows} queries of all heads and tiles exceed"
     if x.bucket.shape[0] > 46_340:
         return f"counts entries of the bucket table in 32 bits, which {x.bucket.shape[0]} positions exceed"
 

@@ -122,4 +122,5 @@ def unit(tokens: Tensor) -> tuple[Tensor, Tensor]:
     square = tokens.square().sum(-1, keepdim=True)
     directed = square > NO_DIRECTION**2
     inverse = torch.where(directed, square, 1.0).rsqrt() * directed
+    inverse = inverse.masked_fill(square.isinf(), torch.nan)  # too long to be squared: not cosine 0 with everything
     return tokens * inverse, inverse

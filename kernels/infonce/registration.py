@@ -29,6 +29,7 @@ __all__ = ["backward_rows", "forward_rows"]
 
 _INPUTS = "Tensor tokens, Tensor modality, Tensor block, Tensor ring, Tensor? anchor, Tensor? temperature, float value"
 _WIDEST = 4096  # features that a kernel in Triton keeps of a token
+_MOST_SPLITS = 64  # partial sums of a row, at least as many as triton/plan.py makes
 
 
 def _fake_forward(*args: Any) -> tuple[Tensor, ...]:
@@ -61,9 +62,12 @@ backward_rows = define(
 
 
 def _with_positive_temperature(*args: Any) -> Inputs:
-    """The inputs, checked where it costs nothing: a temperature on the GPU would have to be waited for."""
+    """The inputs, checked where it costs nothing: a temperature on the GPU would have to be waited for.
+
+    One that is NaN makes the loss NaN, as any other part of a model that diverged does.
+    """
     x = Inputs(*args)
-    if x.temperature is not None and x.temperature.device.type == "cpu" and not x.temperature > 0:
+    if x.temperature is not None and x.temperature.device.type == "cpu" and x.temperature <= 0:
         raise ValueError(f"patch_info_nce: temperature must be positive, got a tensor of {x.temperature.item()}")
     return x
 
@@ -93,6 +97,8 @@ def _triton_refuses(x: Inputs) -> str | None:
         return "has no float64 arithmetic"
     if x.tokens.shape[1] > _WIDEST:
         return f"keeps a token's features in registers: at most {_WIDEST}, got {x.tokens.shape[1]}"
+    if x.rows * _MOST_SPLITS >= 1 << 31:
+        return f"numbers partial sums of rows in 32 bits, which {x.rows} rows exceed"
     return refuses_device(x.tokens)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ..modules import has_values, keeping_precision
 from .clustering import draw_rows, joint_statistics, kmeans
 from .eager import working_dtype
 from .op import GRADIENTS, METRICS, code_decode, nearest_code, vector_quantize
@@ -50,7 +52,9 @@ class VectorQuantizer(Quantizer):
         group: process group whose ranks share the codebook; default: all, when torch.distributed is initialised.
 
     Buffers: ``codebook`` (K, D) (a parameter for ``"gradient"``), ``counts`` (K,) and ``sums`` (K, D) moving
-    averages, ``updates`` and ``started``: all in the state dict, so a resumed run continues exactly.
+    averages, ``updates`` and ``started``: all in the state dict, so a resumed run continues exactly. All are floats, so
+    that weights can be averaged with buffers (``AveragedModel(use_buffers=True)``). The moving averages stay float32
+    when the module is cast to a narrower dtype, in which they would stand still.
 
     The first training batch starts the codebook by k-means (10 iterations on at most 256 vectors a code); call
     :meth:`start` yourself to choose the vectors. Under DDP every rank must take part in every training step; a rank
@@ -60,8 +64,8 @@ class VectorQuantizer(Quantizer):
     codebook: Tensor  # (K, D)
     counts: Tensor  # (K,)
     sums: Tensor  # (K, D)
-    updates: Tensor  # ()
-    started: Tensor  # () bool
+    updates: Tensor  # () float, how many steps
+    started: Tensor  # () float, 0 before there is a codebook
 
     def __init__(
         self,
@@ -101,8 +105,8 @@ class VectorQuantizer(Quantizer):
             self.register_buffer("codebook", codebook)
         self.register_buffer("counts", torch.ones(codes))
         self.register_buffer("sums", torch.zeros(codes, dim))
-        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("started", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("updates", torch.zeros(()))
+        self.register_buffer("started", torch.zeros(()))
         self._started = False  # mirrors the buffer, which a GPU could only tell by waiting
 
     def extra_repr(self) -> str:
@@ -110,7 +114,7 @@ class VectorQuantizer(Quantizer):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(..., D) -> quantized (..., D), codes (...), loss (): missing vectors as in :func:`vector_quantize`."""
-        if self.training and not self._started:
+        if self.training and not self._has_started() and has_values(x, self.codebook):
             self.start(x)
         dtype, x = x.dtype, self._unit(x)
         quantized, codes, commitment = vector_quantize(
@@ -139,9 +143,9 @@ class VectorQuantizer(Quantizer):
         if not bool(codebook.any()):
             return
         self.codebook.copy_(codebook)
-        self.sums.copy_(self.codebook)
+        self.sums.copy_(codebook)
         self.counts.fill_(1)
-        self.started.fill_(True)
+        self.started.fill_(1)
         self._started = True
 
     def usage(self) -> float:
@@ -163,9 +167,25 @@ class VectorQuantizer(Quantizer):
         error = torch.where(finite[..., None], error, 0)
         return error.square().sum() / (finite.sum() * self.dim).clamp_min(1)
 
+    def _has_started(self) -> bool:
+        """Asks the buffer as long as it says no: a broadcast, or an average of modules, fills it from outside."""
+        if not self._started and has_values(self.started):
+            self._started = bool(self.started)
+        return self._started
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        kept = self.counts, self.sums, self.updates, self.started
+        return super()._apply(keeping_precision(fn, *kept), recurse)
+
     def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state, prefix, *args)
-        self._started = bool(self.started)
+        for name in (
+            "updates",
+            "started",
+        ):  # integers and bools once, and so they are with load_state_dict(assign=True)
+            setattr(self, name, getattr(self, name).to(self.counts.dtype))
+        self._started = False
+        self._has_started()
 
     @torch.no_grad()
     def _update(self, x: Tensor, codes: Tensor) -> None:
@@ -179,7 +199,8 @@ class VectorQuantizer(Quantizer):
             smoothed = (self.counts + SMOOTHING) / (total + self.codebook_size * SMOOTHING) * total
             self.codebook.copy_(self._unit(self.sums / smoothed[:, None]))
         if self.restart_below > 0:
-            drawn, usable = draw_rows(x.to(self.sums.dtype), self.codebook_size, self.seed, self.updates, self.group)
+            step = self.updates.long()
+            drawn, usable = draw_rows(x.to(self.sums.dtype), self.codebook_size, self.seed, step, self.group)
             dead = (self.counts < self.restart_below) & usable
             self.codebook.copy_(torch.where(dead[:, None], drawn, self.codebook))
             self.sums.copy_(torch.where(dead[:, None], drawn * self.restart_below, self.sums))

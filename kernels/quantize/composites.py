@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from ..modules import has_values
 from .codebooks import VectorQuantizer
 from .eager import working_dtype
 from .op import FORMS, check_levels, finite_scalar_quantize, pass_gradient
@@ -138,7 +139,7 @@ class FiniteScalarQuantizer(Quantizer):
 
     def decode(self, codes: Tensor) -> Tensor:
         """codes (...) -> (..., D) float32, NaN for -1. Computed digit by digit: no table of all codes is built."""
-        if codes.numel() and (int(codes.min()) < -1 or int(codes.max()) >= self.codebook_size):
+        if codes.numel() and has_values(codes) and (int(codes.min()) < -1 or int(codes.max()) >= self.codebook_size):
             raise ValueError(
                 f"FiniteScalarQuantizer: codes must be in -1..{self.codebook_size - 1}, "
                 f"got {int(codes.min())}..{int(codes.max())}"

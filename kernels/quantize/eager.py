@@ -81,17 +81,20 @@ def nearest_code(x: Tensor, codebook: Tensor, metric: str) -> Tensor:
         # Without the two lines below a NaN would be read as the greatest score, and inf as a direction.
         best = torch.where(block.isfinite().all(1), best, 0)
         result[start : start + rows] = torch.where(block.isnan().any(1), -1, best)
-    return result
+    return torch.where(codebook.isfinite().all(), result, -1)  # nothing is nearest where a code is not finite
 
 
 def quantize_rows(x: Tensor, codebook: Tensor, codes: Tensor, gradient: str) -> tuple[Tensor, Tensor, Tensor]:
     """The codes (N, D) in x's dtype, the mean square of x minus them over finite rows, and the number of those."""
     quantized = codebook[codes.clamp_min(0)].to(x.dtype)
-    finite = x.isfinite().all(1)
+    finite = x.isfinite().all(1) & (codes >= 0)
     error = torch.where(finite[:, None], x.to(working_dtype(x)) - quantized, 0).square().sum()
     count = finite.sum()
     missing = (codes < 0)[:, None]
-    return quantized.masked_fill_(missing, math.nan), error / (count * x.shape[1]).clamp_min(1), count
+    commitment = error / (count * x.shape[1]).clamp_min(1)
+    if x.shape[0]:  # a mean of nothing; 0 would look like the best there is
+        commitment = commitment.masked_fill(count == 0, math.nan)
+    return quantized.masked_fill_(missing, math.nan), commitment, count
 
 
 def quantize_rows_backward(

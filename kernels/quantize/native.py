@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -57,7 +58,7 @@ def nearest_code(x: Tensor, codebook: Tensor, metric: str) -> Tensor:
 def quantize_rows(x: Tensor, codebook: Tensor, codes: Tensor, gradient: str) -> tuple[Tensor, Tensor, Tensor]:
     codebook = codebook.to(working_dtype(x)).contiguous()
     quantized, squares, finite = _quantize_rows_cpp(contiguous_rows(x), codebook, codes.contiguous())
-    commitment = squares / max(1, finite * x.shape[1])
+    commitment = math.nan if x.shape[0] and not finite else squares / max(1, finite * x.shape[1])
     return quantized, x.new_tensor(commitment, dtype=codebook.dtype), codes.new_tensor(finite)
 
 

@@ -34,11 +34,12 @@ def nearest_code(x: Tensor, codebook: Tensor, *, metric: str = "l2") -> Tensor:
 
     Args:
         x: (..., D) float vectors. A vector that holds a NaN is missing.
-        codebook: (K, D) float codes, K >= 1, finite.
+        codebook: (K, D) float codes, K >= 1, finite: with a code that is not, nothing is nearest.
         metric: ``"l2"`` for the least Euclidean distance, ``"cosine"`` for the greatest cosine.
 
     Returns:
-        int64 codes (...) in 0..K-1, the lowest index where codes tie, -1 for missing vectors.
+        int64 codes (...) in 0..K-1, the lowest index where codes tie; -1 for missing vectors, and for all where the
+        codebook is not finite. A vector with an infinity is as far from all codes: 0.
 
     Distances are computed in float32 at least and relative to the codebook's mean, so that data with a large common
     offset (kelvin, pascal) finds its true neighbours. Memory beyond inputs and output: O(N + K).
@@ -69,9 +70,9 @@ def vector_quantize(
 
     Returns:
         quantized (..., D) in x's dtype, exactly the codes' values, NaN where missing; codes (...) int64, -1 where
-        missing; and the commitment loss, a scalar: mean over finite vectors and D of ``(x - sg(quantized))^2``, 0 if
-        there are none, with a gradient to ``x``. Weigh it yourself (0.25 in the VQ-VAE paper). Vectors that are not
-        finite receive no gradient.
+        missing; and the commitment loss, a scalar: mean over finite vectors and D of ``(x - sg(quantized))^2``, with
+        a gradient to ``x``. It is 0 without any vector, and NaN where none is finite, as in a model that diverged.
+        Weigh it yourself (0.25 in the VQ-VAE paper). Vectors that are not finite receive no gradient.
 
     Raises:
         TypeError, ValueError: as :func:`nearest_code`.

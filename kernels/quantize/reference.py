@@ -27,7 +27,8 @@ __all__ = [
 def nearest_code(x: Tensor, codebook: Tensor, *, metric: str = "l2") -> Tensor:
     """``argmin_k ||x_n - c_k||`` or ``argmax_k cos(x_n, c_k)``, lowest index on ties; (..., D), (K, D) -> (...).
 
-    A row that holds a NaN is a missing value and gets -1. Where every distance is infinite all codes tie: 0.
+    A row that holds a NaN is a missing value and gets -1. Where every distance is infinite all codes tie: 0. With a
+    code that is not finite nothing is nearest: -1 for all rows.
     """
     if metric == "cosine":
         similarity = _unit(x) @ _unit(codebook).T  # (..., K)
@@ -35,7 +36,7 @@ def nearest_code(x: Tensor, codebook: Tensor, *, metric: str = "l2") -> Tensor:
     else:
         distance = (x[..., None, :] - codebook).square().sum(-1)  # (..., K)
         codes = distance.argmin(-1)
-    return torch.where(x.isnan().any(-1), -1, codes)
+    return torch.where(x.isnan().any(-1) | ~codebook.isfinite().all(), -1, codes)
 
 
 def _unit(x: Tensor) -> Tensor:
@@ -60,15 +61,19 @@ def rotate(x: Tensor, quantized: Tensor) -> Tensor:
 def vector_quantize(
     x: Tensor, codebook: Tensor, *, metric: str = "l2", gradient: str = "straight-through"
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Nearest codes, ``x + sg(q - x)`` or its rotation, and ``mean ||x - sg(q)||^2 / D`` over finite rows; (..., D)."""
+    """Nearest codes, ``x + sg(q - x)`` or its rotation, and ``mean ||x - sg(q)||^2 / D`` over finite rows; (..., D).
+
+    Rows of which none is finite have no mean: NaN. No rows at all: 0.
+    """
     codes = nearest_code(x.detach(), codebook.detach(), metric=metric)  # (...)
-    finite = x.isfinite().all(-1)
+    finite = x.isfinite().all(-1) & (codes >= 0)
     chosen = codebook.detach()[codes.clamp_min(0)]  # (..., D)
     quantized = torch.where((codes < 0)[..., None], math.nan, chosen)
     learns = x[finite], chosen[finite]
     through = rotate(*learns) if gradient == "rotation" else learns[0] + (learns[1] - learns[0]).detach()
     quantized = quantized.masked_scatter(finite[..., None], through)
-    return quantized, codes, (learns[0] - learns[1]).square().sum() / max(1, learns[0].numel())
+    commitment = (learns[0] - learns[1]).square().sum() / max(1, learns[0].numel())
+    return quantized, codes, commitment if finite.any() or not finite.numel() else commitment + math.nan
 
 
 def code_statistics(x: Tensor, codes: Tensor, size: int) -> tuple[Tensor, Tensor]:

@@ -100,6 +100,12 @@ def _refuses_long_rows(*args: Any) -> str | None:
     return _refuses_triton(*args)
 
 
+def _refuses_statistics(x: Tensor, codes: Tensor, size: int) -> str | None:
+    if size * x.shape[1] >= 1 << 31:
+        return f"numbers sums in 32 bits, which {size} codes of {x.shape[1]} values exceed"
+    return _refuses_long_rows(x, codes)
+
+
 def _refuses_scalars(*args: Any) -> str | None:
     levels = next(a for a in args if isinstance(a, (list, tuple)))
     if max(levels) >= 2**22:
@@ -133,7 +139,7 @@ for _name, _refuses in (
     ("nearest_code", _refuses_large_codebook),
     ("quantize_rows", _refuses_long_rows),
     ("quantize_rows_backward", _refuses_long_rows),
-    ("code_statistics", _refuses_long_rows),
+    ("code_statistics", _refuses_statistics),
     ("finite_scalar_quantize", _refuses_scalars),
     ("finite_scalar_quantize_backward", _refuses_scalars),
     ("bin_encode", _refuses_bins),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from .tokenizers import Tokenizer, as_channels
 
 __all__ = ["SCALE_BITS", "Encoded", "MeanScaleBins", "ScaledBins", "SymbolicAggregate", "with_scale"]
 
+FARTHEST = torch.finfo(torch.float32).max  # of outer edges; a moving average of infinities is no number
 SCALE_BITS = 32  # what each number of side information costs, as float32
 
 
@@ -48,6 +49,10 @@ class ScaledBins(Tokenizer[Encoded]):
     def codebook_size(self) -> int:
         return len(self.centres)
 
+    def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state, prefix, *args)
+        self.edges.clamp_(-FARTHEST, FARTHEST)  # earlier checkpoints have infinite ones
+
     def tokens(self, length: int) -> int:
         """Number of codes of a series of ``length`` values."""
         return length
@@ -73,7 +78,7 @@ class MeanScaleBins(ScaledBins):
                 f"MeanScaleBins: vocabulary >= 5 and low < high, got vocabulary={vocabulary}, low={low}, high={high}"
             )
         centres = torch.linspace(low, high, vocabulary - self.FIRST)
-        outer = torch.tensor([math.inf])
+        outer = torch.tensor([FARTHEST])
         self.register_buffer("centres", centres)
         self.register_buffer("edges", torch.cat([-outer, (centres[1:] + centres[:-1]) / 2, outer]))
 
@@ -123,7 +128,7 @@ class SymbolicAggregate(ScaledBins):
         self.segments = segments
         edges = torch.special.ndtri(torch.linspace(0, 1, alphabet + 1, dtype=torch.float64))
         density = torch.exp(-edges.square() / 2) / math.sqrt(2 * math.pi)
-        self.register_buffer("edges", edges.float())  # (K+1,), infinite at both ends
+        self.register_buffer("edges", edges.float().clamp(-FARTHEST, FARTHEST))  # (K+1,)
         # A symbol stands for the mean of the normal distribution inside its bin.
         self.register_buffer("centres", (alphabet * (density[:-1] - density[1:])).float())
 

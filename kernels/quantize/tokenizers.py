@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..memory import remember
+from ..modules import has_values, keeping_precision
 from .op import bin_decode, bin_encode, code_statistics
 
 __all__ = ["MuLaw", "QuantileBins", "Tokenizer", "UniformBins", "ValueTokenizer"]
@@ -56,6 +57,10 @@ class Tokenizer(nn.Module, Generic[Codes]):
         """Root mean square error of :meth:`reconstruct` over observed values, in their unit; NaN if there are none."""
         error = self.reconstruct(values).double() - values.double()
         return float(error[~values.isnan()].square().mean().sqrt())
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # What fit found is not the weights' precision's business: edges in float16 would fall together.
+        return super()._apply(keeping_precision(fn, *self.buffers(recurse=False)), recurse)
 
     def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *args: Any) -> None:
         for name, buffer in self.named_buffers(recurse=False):  # buffers are as large as what was fitted
@@ -161,7 +166,8 @@ class _Bins(ValueTokenizer):
         """Edges (K+1,) and centres (K,) of every variable, remembered: counting bins waits for a GPU."""
 
         def make() -> list[tuple[Tensor, Tensor]]:
-            sizes, edges, centres = self.sizes.tolist(), self.edges, self.centres
+            edges, centres = self.edges, self.centres
+            sizes = self.sizes.tolist() if has_values(centres) else [centres.shape[1]] * centres.shape[0]
             return [(edges[c, : size + 1].clone(), centres[c, :size].clone()) for c, size in enumerate(sizes)]
 
         found: list[tuple[Tensor, Tensor]] = remember((self.edges, self.centres), "variables", make)

@@ -136,7 +136,7 @@ def test_nothing_observed(backend):
     quantized, codes, commitment = vector_quantize(torch.full((2, 5, 3), nan), torch.randn(4, 3))
     assert quantized.isnan().all()
     assert (codes == -1).all()
-    assert float(commitment) == 0
+    assert commitment.isnan()  # a mean of nothing; 0 would be the best there is, of a model that diverged
     quantized, codes, commitment = vector_quantize(torch.empty(0, 3), torch.randn(4, 3))
     assert quantized.shape == (0, 3)
     assert codes.shape == (0,)

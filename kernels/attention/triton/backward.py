@@ -39,20 +39,18 @@ def _queries_block(
     o_d = tl.arange(0, BLOCK_D)
     o_k = block * KEYS + o_j
     m_k = o_k < keys
-    b_k = load_block(p_key, block, o_j, o_d, key_stride, m_k, D, KIND == EDGE)
+    if VALID:
+        m_k = m_k & (tl.load(p_valid + o_k, mask=m_k, other=0) != 0)
+    b_k = load_block(p_key, block, o_j, o_d, key_stride, m_k, D, VALID or KIND == EDGE)
     b_v = load_block(p_value, block, o_j, o_d, value_stride, m_k, D, KIND == EDGE)
     b_s = tl.dot(b_q, tl.trans(b_k), input_precision=PRECISION) * scale
     if KIND != FAR:
-        b_k_at = load_places(p_key_place, o_k, m_k, KIND == EDGE, EUCLIDEAN)
+        b_k_at = load_places(p_key_place, o_k, o_k < keys, KIND == EDGE, EUCLIDEAN)
         b_place = pair_places(p_index, b_q_at, b_k_at, positions, EUCLIDEAN, 1)
         b_s += pair_bias(b_place, b_0, b_1, b_2, b_3, p_bias, o_row, m_q, rows, NEAR, KIND, EUCLIDEAN, 1)
     b_p = tl.exp2(b_s - b_top[:, None])
     if b_q.dtype == tl.float32:
         b_p *= b_factor[:, None]
-    if VALID:
-        m_k = m_k & (tl.load(p_valid + o_k, mask=m_k, other=0) != 0)
-    if VALID or KIND == EDGE:
-        b_p = tl.where(m_k[None, :], b_p, 0.0)
     if DROPOUT:
         b_dp = tl.dot(b_do, tl.trans(b_v), input_precision=PRECISION)
         b_dp = tl.where(keep(b_low[:, None], b_high[:, None], o_k[None, :], drop_below), b_dp * kept, 0.0)
@@ -60,6 +58,8 @@ def _queries_block(
     else:  # subtracted where the product starts from
         b_dp = tl.zeros([b_q.shape[0], KEYS], tl.float32) - b_delta[:, None]
         b_ds = b_p * tl.dot(b_do, tl.trans(b_v), b_dp, input_precision=PRECISION)
+    if VALID or KIND == EDGE:  # last: the value of an invalid key may be anything
+        b_ds = tl.where(m_k[None, :], b_ds, 0.0)
     b_dq = add_product(b_dq, b_ds.to(b_k.dtype), b_k, scale, PRECISION)
     if KIND != FAR:
         o_n = tl.arange(0, BLOCK_N)
@@ -136,6 +136,8 @@ def queries_kernel(
     m_extra = at_extra(p_query_place, o_q, m_q, EUCLIDEAN)
     b_dt = tl.where(m_extra[:, None], 0.0, b_dt)
     b_q = b_q.to(tl.float32)
+    if VALID:  # a query without a valid key may hold anything
+        b_q = tl.where((tl.max((b_dt != 0.0).to(tl.int32), 1) > 0)[:, None], b_q, 0.0)
     o_n = tl.arange(0, BLOCK_N)
     p_partial += tl.program_id(0).to(tl.int64) * NEAR * (D if CONTEXTUAL else 1)
     for n in tl.static_range(NEAR):

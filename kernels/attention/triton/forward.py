@@ -56,7 +56,8 @@ def _forward_block(
     b_weight = b_weight * b_factor + tl.sum(b_p, 1)
     if DROPOUT:
         b_p = tl.where(keep(b_low[:, None], b_high[:, None], o_k[None, :], drop_below), b_p, 0.0)
-    b_v = load_block(p_value, block, o_j, o_d, value_stride, o_k < keys, D, KIND == EDGE)
+    # Without values of invalid keys, too: 0 times NaN is none.
+    b_v = load_block(p_value, block, o_j, o_d, value_stride, m_k, D, VALID or KIND == EDGE)
     b_sum = b_sum * b_factor[:, None]
     b_sum = add_product(b_sum, b_p.to(b_v.dtype), b_v, scale, PRECISION)
     return b_sum, b_now, b_weight
@@ -134,7 +135,8 @@ def forward_kernel(
             )  # fmt: skip
 
     m_any = b_weight != 0.0  # a valid key; what is not a number stays none
-    b_output = b_sum * tl.where(m_any, tl.div_rn(kept, tl.where(m_any, b_weight, 1.0)), 0.0)[:, None]
+    b_factor = tl.div_rn(kept, tl.where(m_any, b_weight, 1.0)) + (b_far - b_far)  # far biases were not in the scores
+    b_output = b_sum * tl.where(m_any, b_factor, 0.0)[:, None]
     o_output = ((tile * queries + o_q)[:, None] * heads + head) * D + o_d[None, :]
     tl.store(p_output + o_output, b_output.to(p_output.dtype.element_ty), mask=m_q[:, None] & (o_d < D)[None, :])
     # The far bias rounds when added back; the weight takes up what was lost.

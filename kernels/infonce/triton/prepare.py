@@ -57,6 +57,7 @@ def prepare_kernel(
         b_square = tl.sum(b_x * b_x, 1)
         m_directed = (b_square > NO_DIRECTION * NO_DIRECTION) | (b_square != b_square)
         b_inverse = tl.where(m_directed, 1.0 / tl.sqrt_rn(tl.where(m_directed, b_square, 1.0)), 0.0)
+        b_inverse = tl.where(b_square == float("inf"), float("nan"), b_inverse)  # not cosine 0 with everything
         b_x = b_x * b_inverse[:, None]
 
     o_x = o_r.to(tl.int64)[:, None] * STRIDE + o_d[None, :]

@@ -105,12 +105,14 @@ def losses_kernel(
     b_high, b_low = _directions(p_high, p_low, o_r, m_r, D, STRIDE, PADDED_D, SPLIT)
     b_best = tl.full([ROWS], float("-inf"), tl.float32)
     b_y = tl.zeros([ROWS], tl.float32)
+    m_anchor = m_r & (o_r < 0)  # rows with a positive, whatever it holds
     o_j = tl.load(p_ring + o_r, mask=m_r, other=0)
     while tl.max((m_r & (o_j != o_r)).to(tl.int32), 0) > 0:
         m_p = positive(o_r, o_j, b_kind, m_r, p_modality)
         b_other, b_other_low = _directions(p_high, p_low, o_j, m_p, D, STRIDE, PADDED_D, SPLIT)
         b_s = _logits(b_high, b_low, b_other, b_other_low, b_factor, p_unit, o_j, m_p, SPLIT)
         b_s = tl.where(m_p, b_s, float("-inf"))
+        m_anchor = m_anchor | m_p
         b_top = tl.maximum(b_best, b_s)
         b_base = tl.where(b_top == float("-inf"), 0.0, b_top)
         b_y = b_y * tl.exp2(b_best - b_base) + tl.exp2(b_s - b_base)
@@ -118,7 +120,6 @@ def losses_kernel(
         o_j = tl.where(o_j == o_r, o_j, tl.load(p_ring + o_j, mask=m_r, other=0))
     b_log_y = b_best + tl.log2(b_y)
 
-    m_anchor = b_best > float("-inf")
     if PLACE:
         b_ahead = b_log_z - b_log_y  # of the negatives
         b_loss = tl.maximum(b_ahead, 0.0) + tl.log2(1.0 + tl.exp2(-tl.abs(b_ahead)))
@@ -134,7 +135,8 @@ def losses_kernel(
     if ACCURACY:
         b_margin = TIE * tl.maximum(tl.abs(b_best), tl.abs(b_rival))
         m_hit = (b_rival == float("-inf")) | (b_best - b_rival > b_margin)
-        tl.store(p_hit + o_out, (m_hit & m_anchor).to(tl.int8), mask=m_r)
+        m_hit = m_hit & m_anchor & (b_loss == b_loss)
+        tl.store(p_hit + o_out, m_hit.to(tl.int8), mask=m_r)
 
 
 @triton.jit

@@ -119,7 +119,8 @@ def split_kernel(
     p_bias,  # (K up to a multiple of CODES,) float32; -inf behind K
     p_centre,  # (D,) float32; not for COSINE, where taking one vector from all codes moves all scores alike
     p_exact,  # (K, D) float32 centred unit codes; for COSINE only
-    p_norm,  # (1 + programs,) float32: what codes were scaled by, and the length of each program's longest code
+    p_norm,  # (1 + programs,) float32: what codes were scaled by, NaN where one is not finite, and the length
+    # of each program's longest code
     size,
     stride,
     D: tl.constexpr,
@@ -141,11 +142,13 @@ def split_kernel(
     if COSINE:
         b_unit = _lengths(p_codebook, o_k, m_k, stride, D, CODES, DEPTH)
     reach = 0.0
+    wrong = 0  # whether a code is not finite: then some mean is not
     for start in range(0, D, DEPTH):
         o_d = start + tl.arange(0, DEPTH)
         m_d = o_d < D
         b_centre = _centre(p_sums, o_d, m_d, size, D, PARTS)
         reach = tl.maximum(reach, _reach(p_sums, b_centre, o_d, m_d, D, PARTS))
+        wrong = tl.maximum(wrong, tl.max((m_d & ~(tl.abs(b_centre) < float("inf"))).to(tl.int32), 0))
         if not COSINE and tl.program_id(0) == 0:
             tl.store(p_centre + o_d, b_centre, mask=m_d)
     scale, _ = power_of_two(tl.where(reach > 0, reach, 1), EXPONENT)
@@ -169,4 +172,4 @@ def split_kernel(
     tl.store(p_bias + o_k, tl.where(m_k, b_bias, float("-inf")))
     tl.store(p_norm + 1 + tl.program_id(0), tl.sqrt(tl.max(b_square.to(tl.float32), 0)))
     if tl.program_id(0) == 0:
-        tl.store(p_norm, scale)
+        tl.store(p_norm, tl.where(wrong > 0, float("nan"), scale))

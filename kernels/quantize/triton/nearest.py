@@ -142,6 +142,7 @@ def nearest_kernel(
     b_ratio = tl.zeros_like(b_scale) + 1 if COSINE else b_scale / unit
     b_ratio = tl.where(b_largest < float("inf"), b_ratio, -1)
     b_ratio = tl.where(b_nan > 0, float("nan"), b_ratio)
+    b_ratio = tl.where(unit == unit, b_ratio, float("nan"))  # it is not where the codebook is not finite
 
     b_best = tl.full([ROWS, CODES], float("-inf"), tl.float32)
     b_block = tl.zeros([ROWS, CODES], tl.int32)

@@ -30,7 +30,7 @@ def rows_kernel(
     b_x = load_rows(p_x, o_n, o_d, m, stride)
     b_c = tl.load(p_codebook + tl.maximum(b_code, 0)[:, None] * code_stride + o_d[None, :], mask=m, other=0)
     b_q = b_c.to(tl.float32).to(p_quantized.dtype.element_ty)
-    m_finite = m_n & finite_rows(b_x)
+    m_finite = m_n & finite_rows(b_x) & (b_code >= 0)
     b_error = tl.where(m_finite[:, None], b_x - b_q.to(tl.float32), 0)
     b_q = tl.where((b_code < 0)[:, None], float("nan"), b_q.to(tl.float32)).to(p_quantized.dtype.element_ty)
     tl.store(p_quantized + o_n[:, None] * D + o_d[None, :], b_q, mask=m)
@@ -47,9 +47,9 @@ def commitment_kernel(
     dim,
     BLOCK: tl.constexpr,
 ):
-    """The mean square over finite rows and D, 0 without any, and their number. One program, in a fixed order.
+    """The mean square over finite rows and D, and their number; 0 without rows, NaN without finite ones. One program.
 
-    Two numbers read for every program of ``rows_kernel``.
+    Two numbers read for every program of ``rows_kernel``, in a fixed order.
     """
     b_square = tl.zeros([BLOCK], tl.float64)
     b_finite = tl.zeros([BLOCK], tl.int64)
@@ -59,7 +59,8 @@ def commitment_kernel(
         b_finite += tl.load(p_parts + programs + o, mask=o < programs, other=0).to(tl.int64)
     finite = tl.sum(b_finite, 0)
     values = tl.maximum(finite * dim, 1).to(tl.float64)
-    tl.store(p_commitment, (tl.sum(b_square, 0) / values).to(tl.float32))
+    none = (programs > 0) & (finite == 0)  # of some rows; a mean of nothing
+    tl.store(p_commitment, tl.where(none, float("nan"), (tl.sum(b_square, 0) / values).to(tl.float32)))
     tl.store(p_finite, finite)
 
 
