@@ -43,8 +43,61 @@ def test_clip_loss_at_the_largest_logit_scale() -> None:
 
 
 def test_clip_loss_refuses_horovod() -> None:
-    with pytest.raises(ValueError, match=r"use torch\.distributed"):
+    with pytest.raises(NotImplementedError, match=r"use_horovod=True.*use torch\.distributed"):
         ClipLoss(use_horovod=True)
+
+
+def test_clip_loss_gives_its_logits_and_labels() -> None:
+    image, text = _features(5, 8, seed=0), _features(5, 8, seed=1)
+    loss = ClipLoss(cache_labels=True)
+    for_images, for_texts = loss.get_logits(image, text, 10.0, logit_bias=torch.tensor(-3.0))
+    torch.testing.assert_close(for_images, 10 * image @ text.T - 3)
+    torch.testing.assert_close(for_texts, 10 * text @ image.T - 3)
+    labels = loss.get_ground_truth(image.device, 5)
+    assert torch.equal(labels, torch.arange(5))
+    assert loss.get_ground_truth(image.device, 5) is labels
+    assert torch.equal(loss.get_ground_truth(image.device, 4), torch.arange(4))
+
+
+def test_clip_loss_uses_what_a_subclass_overrides() -> None:
+    class Margin(ClipLoss):
+        def get_logits(self, image_features, text_features, logit_scale, logit_bias=None):
+            logits = super().get_logits(image_features, text_features, logit_scale, logit_bias)
+            return tuple(part - 2 * torch.eye(len(part)) for part in logits)
+
+    class Reversed(ClipLoss):
+        def get_ground_truth(self, device, num_logits):
+            return super().get_ground_truth(device, num_logits).flip(0)
+
+    image, text = (_features(5, 8, seed=s).requires_grad_() for s in (0, 1))
+    for owner, margin, labels in ((Margin, 2, torch.arange(5)), (Reversed, 0, torch.arange(5).flip(0))):
+        changed = 3 * image @ text.T - margin * torch.eye(5)
+        want = (F.cross_entropy(changed, labels) + F.cross_entropy(changed.T, labels)) / 2
+        _assert_same(owner()(image, text, 3.0), want, [image, text])
+
+
+@pytest.mark.parametrize("scale", [-3.0, torch.tensor(-3.0, dtype=torch.float64), 3])
+def test_clip_loss_with_any_scale_and_bias(scale) -> None:
+    image, text = (_features(5, 8, seed=s).requires_grad_() for s in (0, 1))
+    bias = _features(5, seed=2).requires_grad_()
+    for shift, given in ((0, None), (0, torch.tensor(4.0)), (bias, bias)):
+        by_image = scale * image @ text.T + shift
+        by_text = scale * text @ image.T + shift
+        want = (F.cross_entropy(by_image, torch.arange(5)) + F.cross_entropy(by_text, torch.arange(5))) / 2
+        _assert_same(ClipLoss()(image, text, scale, logit_bias=given), want, [image, text])
+
+
+def test_a_bias_of_the_logits_has_a_gradient_of_zero() -> None:
+    bias = torch.tensor(-10.0, requires_grad=True)
+    ClipLoss()(_features(5, 8, seed=0), _features(5, 8, seed=1), 3.0, bias).backward()
+    assert bias.grad == 0
+
+
+def test_clip_loss_refuses_what_does_not_fit() -> None:
+    with pytest.raises(ValueError, match=r"\(5, 8\) and \(4, 8\)"):
+        ClipLoss()(_features(5, 8, seed=0), _features(4, 8, seed=1), 3.0)
+    with pytest.raises(ValueError, match=r"world_size=4, but torch\.distributed runs with 1"):
+        ClipLoss(world_size=4)(_features(5, 8, seed=0), _features(5, 8, seed=1), 3.0)
 
 
 def test_nt_xent_is_cross_entropy_over_the_other_view() -> None:
@@ -55,11 +108,64 @@ def test_nt_xent_is_cross_entropy_over_the_other_view() -> None:
     _assert_same(NTXentLoss(temperature=0.3)(*views), want, views)
 
 
+def test_nt_xent_of_a_negative_temperature() -> None:
+    views = [_features(7, 12, seed=s).requires_grad_() for s in (0, 1)]
+    z = F.normalize(torch.cat(views), dim=1)
+    logits = (z @ z.T / -0.7).masked_fill(torch.eye(14, dtype=torch.bool), -math.inf)
+    _assert_same(NTXentLoss(temperature=-0.7)(*views), F.cross_entropy(logits, torch.arange(14).roll(7)), views)
+
+
+def test_nt_xent_of_one_image_is_zero() -> None:
+    assert NTXentLoss()(_features(1, 8, seed=0), _features(1, 8, seed=1)) == 0
+
+
+def test_nt_xent_with_a_memory_bank() -> None:
+    """MoCo: the positive against the vectors that earlier batches left in the bank."""
+    loss = NTXentLoss(temperature=0.3, memory_bank_size=(6, 12)).double()
+    start = loss.memory_bank.bank.clone()
+    torch.testing.assert_close(start.norm(dim=1), torch.ones(6, dtype=torch.float64))
+    first, second = ([_features(4, 12, seed=2 * k + s).requires_grad_() for s in (0, 1)] for k in (0, 1))
+    keys = [F.normalize(views[1], dim=1).detach() for views in (first, second)]
+    for views, bank in ((first, start), (second, torch.cat([keys[0], start[4:]]))):
+        query, key = (F.normalize(x, dim=1) for x in views)
+        logits = torch.cat([(query * key).sum(1, keepdim=True), query @ bank.T], 1) / 0.3
+        _assert_same(loss(*views), F.cross_entropy(logits, torch.zeros(4, dtype=torch.long)), views)
+    # The second batch was cut at the end of the bank; the third begins at its start.
+    torch.testing.assert_close(loss.memory_bank.bank, torch.cat([keys[0], keys[1][:2]]))
+    assert loss.memory_bank.bank_ptr == 0
+    before = loss.memory_bank.bank.clone()
+    loss(first[0].detach(), first[1].detach())  # evaluation: nothing to learn, nothing to remember
+    assert torch.equal(loss.memory_bank.bank, before)
+    assert not loss.state_dict()
+
+
+def test_a_memory_bank_learns_its_width_from_the_first_batch() -> None:
+    with pytest.warns(UserWarning, match="size=6' does not specify feature dimension"):
+        loss = NTXentLoss(memory_bank_size=6)
+    loss(_features(2, 5, seed=0).float(), _features(2, 5, seed=1).float())
+    assert loss.memory_bank.bank.shape == (6, 5)
+    with pytest.raises(ValueError, match=r"vectors \(5,\), got \(4,\)"):
+        loss(_features(2, 4, seed=0).float(), _features(2, 4, seed=1).float())
+
+
 def test_nt_xent_refuses_what_it_cannot_do() -> None:
-    with pytest.raises(ValueError, match="memory_bank_size=4096"):
-        NTXentLoss(memory_bank_size=4096)
     with pytest.raises(ValueError, match="Illegal temperature"):
         NTXentLoss(temperature=0.0)
+    with pytest.raises(ValueError, match="memory bank size -3"):
+        NTXentLoss(memory_bank_size=-3)
+    with pytest.raises(ValueError, match=r"\(4, 8\) and \(5, 8\)"):
+        NTXentLoss()(_features(4, 8, seed=0), _features(5, 8, seed=1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_losses_in_half_precision(dtype: torch.dtype) -> None:
+    image, text = (F.normalize(_features(9, 16, seed=s), dim=1) for s in (0, 1))
+    for loss, arguments in ((ClipLoss(), (10.0,)), (NTXentLoss(0.3), ()), (NTXentLoss(0.3, (4, 16)).to(dtype), ())):
+        views = [x.to(dtype).requires_grad_() for x in (image, text)]
+        value = loss(*views, *arguments)
+        value.backward()
+        assert value.isfinite()
+        assert views[0].grad.abs().sum() > 0
 
 
 def test_milnce_takes_and_returns_what_the_original_does() -> None:
