@@ -33,10 +33,13 @@ from ..omnisat.combiner import CrossBlock
 from ..omnisat.image import ImageDecoder, ImageEncoder, patchify_image
 from ..omnisat.objectives import patch_standardised
 from ..omnisat.series import SeriesDecoder, SeriesEncoder, patchify_series
-from .milnce import MILNCE
+from .milnce import MILNCE, MILNCE_easy, MILNCE_naive, MILNCE_nointra
 
 __all__ = [
     "MILNCE",
+    "MILNCE_easy",
+    "MILNCE_naive",
+    "MILNCE_nointra",
     "OriginalOmniSat",
     "Pretraining",
     "image_loss",

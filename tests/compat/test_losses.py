@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fusion.compat.lightly import NTXentLoss
-from fusion.compat.milnce import MILNCE
+from fusion.compat.omnisat import MILNCE, MILNCE_easy, MILNCE_naive, MILNCE_nointra
 from fusion.compat.open_clip import ClipLoss
 
 
@@ -182,7 +182,64 @@ def test_milnce_takes_and_returns_what_the_original_does() -> None:
     torch.testing.assert_close(result["logits"], similarity)
     nearest = rows.argmax(1)
     assert result["accuracy"] == ((nearest - index) % 20 == 0).double().mean()
-    assert MILNCE(names)((tokens, None)).keys() == {"contrastive_loss", "accuracy"}
+
+
+def test_milnce_gives_logits_to_validation_alone() -> None:
+    """The published validation step hands ``logits`` to its metric; the training step throws them away."""
+    tokens = {f"tokens_{name}": _features(4, 5, 8, seed=s).requires_grad_() for s, name in enumerate("ab")}
+    loss = MILNCE("ab")
+    x = F.normalize(torch.cat([tokens["tokens_a"], tokens["tokens_b"]]).flatten(0, 1), dim=1)
+    assert loss((tokens, None)).keys() == {"contrastive_loss", "accuracy"}
+    with torch.no_grad():
+        torch.testing.assert_close(loss((tokens, None), {})["logits"], x @ x.T)
+    torch.testing.assert_close(loss.eval()((tokens, None), {})["logits"], x @ x.T)
+
+
+@pytest.mark.parametrize("variant", [MILNCE_nointra, MILNCE_naive, MILNCE_easy])
+def test_milnce_variants_leave_out_what_the_published_ones_do(variant: type[MILNCE]) -> None:
+    """Their denominators, written out: other modalities; all but the anchor; other tiles, without the positives."""
+    names, tiles, patches = ("aerial", "s2", "s1-asc"), 3, 36
+    shared = _features(tiles, patches, 8, seed=9)  # near-equal views: the loss of the easy variant is negative
+    tokens = {
+        f"tokens_{name}": (shared + 0.1 * _features(tiles, patches, 8, seed=s)).requires_grad_()
+        for s, name in enumerate(names)
+    }
+    x = F.normalize(torch.cat([tokens[f"tokens_{name}"] for name in names]).flatten(0, 1), dim=1)
+    rows = torch.arange(3 * tiles * patches)
+    modality, tile, patch = rows // (tiles * patches), rows // patches % tiles, rows % patches
+    same_place = (tile[:, None] == tile) & (patch[:, None] == patch) & (rows[:, None] != rows)
+    left_out = {
+        MILNCE_nointra: modality[:, None] == modality,
+        MILNCE_naive: rows[:, None] == rows,
+        MILNCE_easy: tile[:, None] == tile,
+    }[variant]
+    logits = x @ x.T / 0.1
+    negatives = logits.masked_fill(left_out, -math.inf).logsumexp(1)
+    want = (negatives - logits.masked_fill(~same_place, -math.inf).logsumexp(1)).mean()
+    _assert_same(variant(names)((tokens, None), {})["contrastive_loss"], want, list(tokens.values()))
+
+
+def test_milnce_variants_golden_numbers(golden) -> None:
+    for size, recorded in golden("omnisat")["contrastive"].items():
+        if "naive" in recorded:
+            m, b, p, d = (int(part[2:]) for part in size.split(","))
+            index = torch.arange(b * p * d, dtype=torch.float32).reshape(b, p, d)
+            tokens = {f"tokens_{k}": torch.sin(0.1 * index * (k + 1) + k) for k in range(m)}
+            for variant, key in ((MILNCE_naive, "naive"), (MILNCE_nointra, "nointra")):
+                loss = variant([str(k) for k in range(m)])((tokens, None))["contrastive_loss"]
+                assert abs(loss.item() - recorded[key]) < 5e-6
+
+
+def test_milnce_refuses_what_it_cannot_compare() -> None:
+    tokens = {"tokens_a": _features(2, 4, 8, seed=0), "tokens_b": _features(2, 4, 8, seed=1)}
+    with pytest.raises(ValueError, match=r"tokens_c not in the input, which has \['tokens_a', 'tokens_b'\]"):
+        MILNCE("abc")((tokens, None))
+    with pytest.raises(ValueError, match=r"alike.*\(2, 4, 8\).*\(2, 3, 8\)"):
+        MILNCE("ab")(({**tokens, "tokens_b": _features(2, 3, 8, seed=1)}, None))
+    with pytest.raises(ValueError, match=r"4 patches.*made for 36; pass patches=4"):
+        MILNCE_easy("ab")((tokens, None))
+    with pytest.raises(ValueError, match="other tiles, and the batch has 1"):
+        MILNCE_easy("ab", patches=4)(({name: x[:1] for name, x in tokens.items()}, None))
 
 
 def test_milnce_golden_numbers(golden) -> None:
