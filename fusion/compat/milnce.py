@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..kernels import patch_info_nce
 
-__all__ = ["MILNCE", "MILNCE_easy", "MILNCE_naive", "MILNCE_nointra"]
+__all__ = ["MILNCE", "MILNCE_easy", "MILNCE_naive", "MILNCE_nointra", "retrieval_accuracy"]
 
 
 class MILNCE(nn.Module):
@@ -116,3 +116,19 @@ class MILNCE_easy(MILNCE):
             loss = (rows + torch.log(-torch.expm1(-rows))).mean()
         dtype = tokens.dtype if tokens.dtype == torch.float64 else torch.float32
         return loss.to(dtype), accuracy.to(dtype)
+
+
+def retrieval_accuracy(tokens: Tensor) -> Tensor:
+    """The published accuracy of each modality, (M,), for tokens (M, B, P, D). It cannot exceed 1/M.
+
+    Among the M most similar tokens of an anchor (itself included): the share of its M-1 matches, averaged over
+    the tokens of *all* modalities instead of the anchor's.
+    """
+    modalities, rows = tokens.shape[0], tokens.flatten(0, 2)
+    place = torch.arange(len(rows) // modalities, device=tokens.device).repeat(modalities)
+    unit = F.normalize(rows, dim=1, eps=1e-8)
+    hits = []
+    for part, where in zip(unit.chunk(modalities), place.chunk(modalities), strict=True):
+        nearest = (part @ unit.T).topk(modalities, dim=1).indices  # (B*P, M)
+        hits.append(((place[nearest] == where[:, None]).sum(1) - 1).sum() / (modalities - 1))
+    return torch.stack(hits) / len(rows)
