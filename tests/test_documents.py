@@ -10,6 +10,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DOCUMENTS = [REPOSITORY / "README.md", REPOSITORY / "benchmarks" / "README.md", *(REPOSITORY / "docs").glob("*.md")]
+EXCHANGED = re.findall(r"^- (from .*?)\s*(?:#.*)?\n\+ (from .*)", (REPOSITORY / "README.md").read_text(), re.M)
 BLOCKS = re.findall(r"^```python\n(.*?)^```", (REPOSITORY / "README.md").read_text(), re.S | re.M)
 
 
@@ -17,6 +18,18 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```", (REPOSITORY / "README.md").read_te
 def test_python_blocks_run(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "<README>", "exec"), {})
+
+
+def test_lines_that_are_exchanged_are_found() -> None:
+    assert len(EXCHANGED) == (REPOSITORY / "README.md").read_text().count("\n+ from ") >= 5
+
+
+@pytest.mark.parametrize(("theirs", "ours"), EXCHANGED, ids=lambda line: line.split()[1])
+def test_stand_ins_are_imported_by_the_names_of_the_originals(theirs: str, ours: str) -> None:
+    names: dict[str, object] = {}
+    exec(ours, names)
+    wanted = [name.strip() for name in theirs.partition(" import ")[2].split(",")]
+    assert [name for name in wanted if not callable(names.get(name))] == []
 
 
 def test_tables_are_those_of_the_results() -> None:

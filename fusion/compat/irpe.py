@@ -15,7 +15,9 @@ from ..kernels.attention.buckets import extent
 from ..kernels.attention.eager import sums_by_bucket
 from ..kernels.attention.inputs import statistics_dtype
 
-__all__ = ["RPEIndexFunction", "rpe_index"]
+__all__ = ["EXPECTED_VERSION", "RPEIndexFunction", "rpe_index"]
+
+EXPECTED_VERSION = "1.2.0"  # of the compiled operator whose place this takes
 
 _BLOCK = 1 << 22  # elements of one block of one-hot rows in the backward pass
 
@@ -39,29 +41,25 @@ def rpe_index(input: Tensor, index: Tensor) -> Tensor:
 
     Source: Wu et al., "Rethinking and Improving Relative Position Encoding for Vision Transformer", ICCV 2021.
     """
-    if index.dtype == torch.bool or index.is_floating_point() or index.is_complex():
-        raise TypeError(f"rpe_index: index is {index.dtype}; it must hold integers")
-    if input.dim() != 4 or index.dim() != 2 or input.shape[2] != index.shape[0]:
-        given = f"{tuple(input.shape)} and {tuple(index.shape)}"
-        raise ValueError(f"rpe_index: input must be (B, H, Lq, K) and index (Lq, Lk), got {given}")
-    if input.device != index.device:
-        raise ValueError(f"rpe_index: input is on {input.device}, index on {index.device}; move one of them")
-    if index.numel() and not torch.compiler.is_compiling():
-        low, high = extent(index)
-        if low < 0 or high >= input.shape[3]:
-            wrong = low if low < 0 else high
-            raise ValueError(f"rpe_index: index holds {wrong}, outside 0..{input.shape[3] - 1}")
     return RPEIndexFunction.apply(input, index)
 
 
 class RPEIndexFunction(torch.autograd.Function):
-    """The operator without checks, under the name it has in the original."""
+    """The operator under the name and in the form it has in the original: ``RPEIndexFunction.apply(input, index)``."""
+
+    generate_vmap_rule = True
 
     @staticmethod
-    def forward(ctx: Any, input: Tensor, index: Tensor) -> Tensor:
+    def forward(input: Tensor, index: Tensor) -> Tensor:
+        """As :func:`rpe_index`, which says what is refused."""
+        _check(input, index)
+        return input.gather(3, index.long().expand(*input.shape[:2], -1, -1))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        input, index = inputs
         ctx.save_for_backward(index)
         ctx.buckets = input.shape[3]
-        return input.gather(3, index.long().expand(*input.shape[:2], -1, -1))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
@@ -72,19 +70,40 @@ class RPEIndexFunction(torch.autograd.Function):
 class _SumBuckets(torch.autograd.Function):
     """(B, H, Lq, Lk) to (B, H, Lq, K), the transpose of the above."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, gradient: Tensor, index: Tensor, buckets: int) -> Tensor:
-        ctx.save_for_backward(index)
+    def forward(gradient: Tensor, index: Tensor, buckets: int) -> Tensor:
         queries, keys = index.shape
-        sums = gradient.new_zeros((*gradient.shape[:2], queries, buckets))
         step = max(1, _BLOCK // max(1, keys * buckets))
+        parts = []
         for start in range(0, queries, step):
             rows = slice(start, start + step)
             block = gradient[:, :, rows].to(statistics_dtype(gradient.dtype))
-            sums[:, :, rows] = sums_by_bucket(block, index[rows], buckets).to(gradient.dtype)
-        return sums
+            parts.append(sums_by_bucket(block, index[rows], buckets).to(gradient.dtype))
+        return torch.cat(parts, 2) if parts else gradient.new_zeros((*gradient.shape[:2], 0, buckets))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
+        _, index, ctx.buckets = inputs
+        ctx.save_for_backward(index)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (index,) = ctx.saved_tensors
         return RPEIndexFunction.apply(gradient, index), None, None
+
+
+def _check(input: Tensor, index: Tensor) -> None:
+    if index.dtype == torch.bool or index.is_floating_point() or index.is_complex():
+        raise TypeError(f"rpe_index: index is {index.dtype}; it must hold integers")
+    if input.dim() != 4 or index.dim() != 2 or input.shape[2] != index.shape[0]:
+        given = f"{tuple(input.shape)} and {tuple(index.shape)}"
+        raise ValueError(f"rpe_index: input must be (B, H, Lq, K) and index (Lq, Lk), got {given}")
+    if input.device != index.device:
+        raise ValueError(f"rpe_index: input is on {input.device}, index on {index.device}; move one of them")
+    if index.numel() and not index.is_meta and not torch.compiler.is_compiling():
+        low, high = extent(index)
+        if low < 0 or high >= input.shape[3]:
+            wrong = low if low < 0 else high
+            raise ValueError(f"rpe_index: index holds {wrong}, outside 0..{input.shape[3] - 1}")

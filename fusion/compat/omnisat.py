@@ -18,7 +18,7 @@ those of :mod:`fusion.omnisat`; what differs from the paper lives here:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -33,10 +33,15 @@ from ..omnisat.combiner import CrossBlock
 from ..omnisat.image import ImageDecoder, ImageEncoder, patchify_image
 from ..omnisat.objectives import patch_standardised
 from ..omnisat.series import SeriesDecoder, SeriesEncoder, patchify_series
-from .milnce import MILNCE
+from .milnce import MILNCE, MILNCE_easy, MILNCE_naive, MILNCE_nointra, retrieval_accuracy
+from .omnisat_names import Loaded, load_state, original_state
 
 __all__ = [
     "MILNCE",
+    "Loaded",
+    "MILNCE_easy",
+    "MILNCE_naive",
+    "MILNCE_nointra",
     "OriginalOmniSat",
     "Pretraining",
     "image_loss",
@@ -90,6 +95,10 @@ class OriginalOmniSat(nn.Module):
         for parameter in (self.summary, self.position):
             nn.init.trunc_normal_(parameter, std=0.02)
 
+        if depth < len(modalities):  # the drop-path rate of the cross-attention
+            raise ValueError(
+                f"OriginalOmniSat: depth={depth}; the original needs one block a modality, {len(modalities)}"
+            )
         rates = torch.linspace(0, drop_path, depth).tolist()
         bucket = sequence_buckets(1 + len(modalities) * patches)
         self.blocks = nn.ModuleList(
@@ -175,52 +184,27 @@ class OriginalOmniSat(nn.Module):
         out.losses["loss"] = total + out.losses["contrastive_loss"]
         return out
 
-    def load_original(self, state: Mapping[str, Tensor]) -> None:
-        """Loads a state dict of the original, with or without the prefix ``model.`` of its checkpoints.
+    def load_original(self, state: Mapping[str, Any]) -> Loaded:
+        """Loads weights of the original: of its pretraining, of fine-tuning from it or from scratch, or of an encoder.
 
-        Decoders may be missing (an encoder alone, as fine-tuning keeps it).
+        Args:
+            state: a state dict, or a checkpoint of Lightning that has one under ``"state_dict"``. Prefixes of Lightning
+                (``model.``), DistributedDataParallel and torch.compile are taken off. It may have more modalities than
+                the model, and no decoders.
+
+        Returns:
+            What was not used of it (heads, other modalities, image decoders without index bypass), and which weights
+            of the model kept their values (decoders, mask token). Both are logged too.
 
         Raises:
-            ValueError: unknown or missing entries.
+            ValueError: entries that have no place, another shape, or another period of days; or missing ones.
+            TypeError: something that is not a state dict.
         """
-        state = {name.removeprefix("model."): value for name, value in state.items()}
-        names, ours = dict(_names(self)), {}
-        for name, value in state.items():
-            stem, _, leaf = name.rpartition(".")
-            if name.endswith("temp_encoding.weight"):
-                continue  # a frozen table of day encodings; ours are computed
-            if name in names:
-                ours[names[name]] = value
-            elif stem in names:
-                ours[f"{names[stem]}.{leaf}"] = value
-            elif not name.startswith(_key_value(self)):
-                raise ValueError(f"load_original: {name} {tuple(value.shape)} has no place in this model")
-        for leaf in ("weight", "bias"):
-            parts = [state.get(f"{_key_value(self)}{part}.{leaf}") for part in "kv"]
-            there = [part for part in parts if part is not None]
-            if len(there) == len(parts):
-                ours[f"cross.attention.project_in.{leaf}"] = torch.cat(there)
-        missing, _ = self.load_state_dict(ours, strict=False)
-        needed = [n for n in missing if not n.startswith(("decoders.", "mask_token"))]
-        if needed:
-            raise ValueError(f"load_original: {len(needed)} entries are missing, e.g. {needed[0]}")
+        return load_state(self, state)
 
     def original_state_dict(self) -> dict[str, Tensor]:
         """The weights under the original's names; :meth:`load_original` is the inverse."""
-        stems = {ours: name for name, ours in _names(self)}
-        state = {}
-        for name, value in self.state_dict().items():
-            stem, _, leaf = name.rpartition(".")
-            if stem == "cross.attention.project_in":
-                for part, half in zip("kv", value.chunk(2), strict=True):
-                    state[f"{_key_value(self)}{part}.{leaf}"] = half
-            else:
-                state[stems[name] if name in stems else f"{stems[stem]}.{leaf}"] = value
-        for name, decoder in self.decoders.items():
-            if isinstance(decoder, SeriesDecoder) and not name.endswith("-mono"):
-                days = torch.arange(int(decoder.period))
-                state[f"decoder.projector_{name}.temp_encoding.weight"] = decoder.encode_days(days)
-        return state
+        return original_state(self)
 
 
 def sequence_buckets(length: int) -> Tensor:
@@ -271,22 +255,6 @@ def series_loss(predicted: Tensor, series: Tensor, selected: Tensor, masked: Ten
     return (error * weight).sum() / weight.sum()
 
 
-def retrieval_accuracy(tokens: Tensor) -> Tensor:
-    """The published accuracy of each modality, (M,), for tokens (M, B, P, D). It cannot exceed 1/M.
-
-    Among the M most similar tokens of an anchor (itself included): the share of its M-1 matches, averaged over
-    the tokens of *all* modalities instead of the anchor's.
-    """
-    modalities, rows = tokens.shape[0], tokens.flatten(0, 2)
-    place = torch.arange(len(rows) // modalities, device=tokens.device).repeat(modalities)
-    unit = torch.nn.functional.normalize(rows, dim=1, eps=1e-8)
-    hits = []
-    for part, where in zip(unit.chunk(modalities), place.chunk(modalities), strict=True):
-        nearest = (part @ unit.T).topk(modalities, dim=1).indices  # (B*P, M)
-        hits.append(((place[nearest] == where[:, None]).sum(1) - 1).sum() / (modalities - 1))
-    return torch.stack(hits) / len(rows)
-
-
 class _Unscaled(nn.Module):
     """Undoes the op's scaling of a position table."""
 
@@ -319,56 +287,3 @@ def _decoder(modality: Modality, dim: int, period: float) -> nn.Module:
     if modality.kind == "image" and not modality.name.endswith("-mono"):
         return ImageDecoder(modality.channels, modality.patch_size, dim)
     return SeriesDecoder(dim, modality.channels * modality.patch_size**2, period)
-
-
-def _key_value(model: OriginalOmniSat) -> str:
-    """What the names of the cross-attention's key and value projections begin with ("k" or "v" follows)."""
-    return f"encoder.blocks.{len(model.blocks)}.attn.w"
-
-
-def _names(model: OriginalOmniSat) -> Iterator[tuple[str, str]]:
-    """Original and own name of every module with weights, and of every parameter that is nobody's weight."""
-    yield "masked_token", "mask_token"
-    yield "encoder.cls_token", "summary"
-    yield "encoder.pos_embed", "position"
-    for name, encoder in model.encoders.items():
-        original, own = f"encoder.projector_{name}", f"encoders.{name}"
-        if isinstance(encoder, ImageEncoder):
-            yield f"{original}.proj.0", f"{own}.stem.conv"
-            yield f"{original}.proj.1", f"{own}.stem.norm"
-            for k in range(len(encoder.blocks)):
-                for theirs, ours in (("conv1", "conv1"), ("conv2", "conv2"), ("bn", "norm")):
-                    yield f"{original}.proj.{4 + 2 * k}.{theirs}", f"{own}.blocks.{k}.{ours}"
-            continue
-        yield f"{original}.attention_heads.Q", f"{own}.attention.query"
-        yield f"{original}.attention_heads.fc1_k", f"{own}.attention.key"
-        yield f"{original}.in_norm", f"{own}.in_norm"
-        yield f"{original}.out_norm", f"{own}.out_norm"
-        for k in range(3):
-            yield f"{original}.inconv.{4 * k}", f"{own}.date_layers.{k}"
-            yield f"{original}.inconv.{4 * k + 1}", f"{own}.date_norms.{k}"
-            yield f"{original}.mlp.{3 * k}", f"{own}.layers.{k}"
-            yield f"{original}.mlp.{3 * k + 1}", f"{own}.norms.{k}"
-    for name, decoder in model.decoders.items():
-        original, own = f"decoder.projector_{name}.decode", f"decoders.{name}"
-        if isinstance(decoder, ImageDecoder):
-            for k in range(len(decoder.convolutions)):
-                yield f"{original}.{2 * k + 1}", f"{own}.convolutions.{k}"
-        else:
-            yield f"{original}.0", own
-    for k in range(len(model.blocks) + 1):
-        cross = k == len(model.blocks)
-        original, own = f"encoder.blocks.{k}", "cross" if cross else f"blocks.{k}"
-        yield f"{original}.norm1", f"{own}.attention_norm"
-        yield f"{original}.norm2", f"{own}.feed_forward_norm"
-        yield f"{original}.mlp.fc1", f"{own}.feed_forward.expand"
-        yield f"{original}.mlp.fc2", f"{own}.feed_forward.contract"
-        yield f"{original}.attn.proj", f"{own}.attention.project_out"
-        table = f"{original}.attn.rpe_k.lookup_table_weight"
-        if not cross:
-            yield f"{original}.attn.qkv", f"{own}.attention.project_in"
-            yield table, f"{own}.attention.table"
-            continue
-        yield table, f"{own}.attention.parametrizations.table.original"
-        yield f"{original}.attn.q_learned", "query"
-        yield f"{original}.attn.pos_embed", "query_position"

@@ -108,10 +108,7 @@ class VectorQuantize(QuantizerBase):
         target = vectors if topk is None else vectors[..., None, :].expand_as(quantized)
         chosen = quantized if self.learnable_codebook and not frozen else quantized.detach()
         if self.training and x.requires_grad and self.route_gradients_to_input:
-            how = (
-                "directional" if self.directional_reparam else "rotation" if self.rotation_trick else "straight-through"
-            )
-            quantized = towards(target, quantized, how, self.directional_reparam_variance)
+            quantized = towards(target, quantized, self._gradient, self.directional_reparam_variance)
         if self.training and self.sync_update_v > 0:
             quantized = quantized + self.sync_update_v * (quantized - quantized.detach())
         if indices is not None and score is not None:
@@ -128,10 +125,10 @@ class VectorQuantize(QuantizerBase):
         quantized = quantized.flatten(-2) if self.heads > 1 else quantized
         quantized = self.project_out(quantized.to(x.dtype))  # (B, N, [k,] dim)
         if mask is not None:
-            spread = (*mask.shape, *(1,) * (quantized.ndim - 2))
+            kept = mask.view(*mask.shape, *(1,) * (quantized.ndim - 2))
             padding = torch.zeros_like(original) if self.return_zeros_for_masked_padding else original
             padding = padding.view(*padding.shape[:2], *(1,) * (quantized.ndim - 3), padding.shape[-1])
-            quantized = torch.where(mask.view(spread), quantized, padding)
+            quantized = torch.where(kept, quantized, padding)
         result = layout.restore(quantized), layout.codes(codes), layout.codes(loss) if loss.ndim > 1 else loss
         return (*result, LossBreakdown(commitment, spread, angle, in_place)) if return_loss_breakdown else result
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from fusion.compat import irpe
 from fusion.compat.irpe import RPEIndexFunction, rpe_index
 from fusion.kernels import euclidean_buckets, relative_attention
 
@@ -57,6 +58,39 @@ def test_compiles_without_graph_breaks():
     torch.testing.assert_close(compiled(values, index), rpe_index(values, index))
 
 
+def test_works_with_transforms_of_functions():
+    """Gradients and batches by torch.func, against plain indexing; no directional derivatives (torch.compile)."""
+    values, index = _inputs(torch.float64, 5, 6, 4)
+    values, tangent = values.detach(), torch.randn(2, 3, 5, 4, dtype=torch.float64)
+
+    def plain(x):
+        return x.gather(3, index.long().expand(2, 3, -1, -1)).sin()
+
+    def ours(x):
+        return RPEIndexFunction.apply(x, index).sin()
+
+    for transform in (
+        lambda f: torch.func.grad(lambda x: f(x).sum())(values),
+        lambda f: torch.func.vmap(f)(torch.stack([values, tangent])),
+        lambda f: torch.func.vmap(torch.func.grad(lambda x: f(x).sum()))(torch.stack([values, tangent])),
+    ):
+        torch.testing.assert_close(transform(ours), transform(plain))
+    with pytest.raises(RuntimeError, match="jvp"):
+        torch.func.jvp(ours, (values,), (tangent,))
+
+
+def test_shapes_without_data():
+    values = torch.empty(2, 3, 5, 4, device="meta", requires_grad=True)
+    output = rpe_index(values, torch.empty(5, 6, dtype=torch.int32, device="meta"))
+    assert output.shape == (2, 3, 5, 6)
+    output.sum().backward()
+    assert values.grad.shape == values.shape
+
+
+def test_has_the_version_that_irpe_expects():
+    assert irpe.EXPECTED_VERSION == "1.2.0"
+
+
 def test_empty():
     values, index = _inputs(keys=0)
     rpe_index(values, index).sum().backward()
@@ -74,5 +108,6 @@ def test_empty():
 )
 def test_refuses_what_does_not_fit(change, error, message):
     values, index = _inputs()
-    with pytest.raises(error, match=message):
-        rpe_index(values, change(index))
+    for call in (rpe_index, RPEIndexFunction.apply):
+        with pytest.raises(error, match=message):
+            call(values, change(index))
