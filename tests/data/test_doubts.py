@@ -253,6 +253,37 @@ def tiles_of(values: np.ndarray) -> ArrayTiles:
     return ArrayTiles([modality], {"s2": values}, {"s2": np.arange(values.shape[1]) * 30})
 
 
+def labels(values: np.ndarray, task: str, classes: tuple[str, ...]) -> list[str]:
+    image = Modality("relief", "image", ("height",), 10.0, 1)
+    relief = (
+        RNG.normal(100, 20, (len(values), 1, *values.shape[1:])) if values.ndim == 3 else np.zeros((len(values), 1))
+    )
+    grid = values.shape[1:] if values.ndim == 3 else (1, 1)
+    tiles = ArrayTiles([image], {"relief": relief}, grid=grid, task=task, classes=classes, labels=values)
+    return [told for told in check(tiles).warnings if "label" in told]
+
+
+def test_undeclared_nodata_among_labels_is_told() -> None:
+    biomass = RNG.gamma(2, 40, (20, 8, 8)).astype(np.float32)
+    assert labels(biomass, "regression", ("biomass",)) == []
+    biomass[:, 0] = -9999
+    (told,) = labels(biomass, "regression", ("biomass",))
+    assert told.startswith("labels: 12.5 % of the values of biomass are exactly -9999")
+    yields = RNG.gamma(2, 40, (50, 2)).astype(np.float32)
+    yields[3, 1] = -9999
+    (told,) = labels(yields, "regression", ("wheat", "maize"))
+    assert told.startswith("labels: 2.0 % of the values of maize are exactly -9999")
+
+
+def test_tiles_without_label_are_counted() -> None:
+    yields = RNG.gamma(2, 40, (50, 1)).astype(np.float32)
+    yields[[3, 9]] = np.nan
+    assert "2 of 50 tiles have no label (NaN or infinite): leave them out" in labels(yields, "regression", ("t",))[0]
+    assert "1 of 3 tiles have no label" in labels(np.array([0, -1, 1]), "multiclass", ("a", "b"))[0]
+    maps = np.full((2, 4, 4), np.nan, np.float32)
+    assert labels(maps, "regression", ("t",)) == ["no label at all: every value is NaN or infinite"]
+
+
 def test_infinite_values_of_files_are_missing_and_counted(tmp_path: Path) -> None:
     names = write_treesat(tmp_path, 4, single=False)
     with h5py.File(tmp_path / f"sentinel-ts/{names[2]}_2020.h5", "r+") as file:
