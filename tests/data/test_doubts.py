@@ -140,6 +140,12 @@ def test_an_offset_in_every_date_is_told() -> None:
     assert "say offset: -0.1" in told
 
 
+def test_an_offset_that_was_subtracted_without_need_is_told() -> None:
+    (told,) = doubts(land() - 1000, months("2023-03", 6))
+    assert "reflectance is far below 0" in told
+    assert "leave offset away" in told
+
+
 def test_radar_and_pictures_have_no_such_offset() -> None:
     assert doubts(RNG.normal(-12, 2, (4, 8, 3, 8, 8)), months("2021-10", 8), "dB") == []
     assert doubts(RNG.integers(20, 255, (4, 8, 3, 8, 8)), months("2021-10", 8), "8 bit") == []
