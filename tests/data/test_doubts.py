@@ -175,6 +175,13 @@ def test_an_acquisition_in_two_halves_is_told_as_such() -> None:
     assert "of which only one is used" in told
 
 
+def test_the_filling_of_dates_that_are_not_there_is_no_date() -> None:
+    modality = Modality("weather", "series", ("mean", "low"), 10.0, 1, "K")
+    days = np.ma.array([[0, 30, 60], [0, 30, 60]], mask=[[0, 0, 1], [0, 1, 1]])
+    tiles = ArrayTiles([modality], {"weather": RNG.normal(280, 5, (2, 3, 2))}, {"weather": days}, origin="2020-01-01")
+    assert check(tiles).warnings == []
+
+
 @pytest.mark.parametrize(
     ("dates", "unit", "told"),
     [
