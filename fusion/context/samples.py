@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from fusion.data import Cube, Geo, Tile, TileDataset
+from fusion.data.given import flags
 from fusion.data.spacing import evenly_spaced
 
 from .config import SensorConfig
@@ -203,7 +204,7 @@ def _pixels(cube: int, valid: np.ndarray, stride: int, dates: int | None, allowe
     wanted = np.zeros_like(valid)
     wanted[usable, stride // 2 :: stride, stride // 2 :: stride] = True
     if allowed is not None:
-        wanted &= allowed
+        wanted &= flags(allowed)
     positions = np.argwhere(valid & wanted)
     return np.column_stack([np.full(len(positions), cube), positions])
 

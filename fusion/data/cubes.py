@@ -175,7 +175,7 @@ def observed_statistics(cubes: Iterable[Cube], modality: Modality, allowed: np.n
         top = 0
         for values, observed in cube.sensors[modality.name].strips():
             if allowed is not None:
-                observed = observed & allowed[top : top + observed.shape[2]]
+                observed = observed & flags(allowed)[top : top + observed.shape[2]]
             values = np.where(observed, values, 0).astype(np.float64)
             top += observed.shape[2]
             count += observed.sum(axis=(0, 2, 3))

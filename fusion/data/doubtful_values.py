@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from .modality import Modality
 
-__all__ = ["doubtful_values"]
+__all__ = ["doubtful_values", "undeclared_nodata"]
 
 # What files put where nothing was measured. NetCDF's fill values, the largest float32, the ends of whole numbers.
 _MARKS = (-9999.0, -999.0, -99999.0, -32768.0, 32767.0, 65535.0, -2147483648.0, 1e20, -1e20)
@@ -25,21 +27,26 @@ def doubtful_values(values: np.ndarray, modality: Modality) -> list[str]:
     Args:
         values: (C, n) of some pixels and dates of all tiles, NaN where not observed.
     """
-    marks: dict[float, list[tuple[str, float]]] = {}
     left = values.astype(np.float64)  # (C, n)
-    for band, row in zip(modality.bands, left, strict=True):
-        for mark, share in _marks(row):
-            marks.setdefault(mark, []).append((band, share))
-            row[row == mark] = np.nan
-    told = [_undeclared(modality, mark, found) for mark, found in marks.items()]
+    told = undeclared_nodata(left, modality.name, modality.bands)
     return told + _zeros(left, modality) + _constant(left, modality) + _same(left, modality)
 
 
-def _undeclared(modality: Modality, mark: float, found: list[tuple[str, float]]) -> str:
+def undeclared_nodata(values: np.ndarray, name: str, bands: Sequence[str]) -> list[str]:
+    """A sentence for every value that looks like an undeclared nodata value; of ``values`` (C, n) it becomes NaN."""
+    marks: dict[float, list[tuple[str, float]]] = {}
+    for band, row in zip(bands, values, strict=True):
+        for mark, share in _marks(row):
+            marks.setdefault(mark, []).append((band, share))
+            row[row == mark] = np.nan
+    return [_undeclared(name, mark, found) for mark, found in marks.items()]
+
+
+def _undeclared(name: str, mark: float, found: list[tuple[str, float]]) -> str:
     bands, share = ", ".join(band for band, _ in found[:4]), max(share for _, share in found)
     more = f" and {len(found) - 4} more" if len(found) > 4 else ""
     return (
-        f"{modality.name}: {_percent(share)} of the values of {bands}{more} are exactly {mark:.9g}, far from all "
+        f"{name}: {_percent(share)} of the values of {bands}{more} are exactly {mark:.9g}, far from all "
         f"others: an undeclared nodata value, or saturation; say nodata: {mark:.9g} (in Python: NaN)"
     )
 

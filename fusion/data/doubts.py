@@ -69,10 +69,11 @@ class DoubtfulDates:
         found: dict[str, str] = {}
         order = np.argsort(days, kind="stable")
         for first, second in pairwise(order):
-            # Of dates that are not valid nothing is used, and their days may be filling.
-            if days[first] != days[second] or not (valid[first] or valid[second]):
+            both = valid[first] and valid[second]
+            # Of dates that are not valid nothing is used, and a day of 0 is what fills gaps.
+            if days[first] != days[second] or not (both or ((valid[first] or valid[second]) and days[first])):
                 continue
-            if not (valid[first] and valid[second]):
+            if not both:
                 kind = "unused"
             elif np.array_equal(values[first], values[second]):
                 kind = "same"

@@ -149,15 +149,27 @@ def read_json(path: Path) -> Any:
     """What a JSON file holds.
 
     Raises:
-        ValueError: no such file, or not JSON; the message begins with the path.
+        ValueError: no such file, not JSON, or a key that is given twice with different values; the message begins
+            with the path.
     """
     with reading(path):
         text = path.read_text(encoding="utf-8-sig")
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_once)
     except json.JSONDecodeError as error:
         told = _disguise(path) or f"is not JSON ({error}), it may be half copied; copy or download it again"
         raise ValueError(f"{path}: {told}") from error
+    except KeyError as error:
+        raise ValueError(f"{path}: {error.args[0]!r} is given twice with different values; keep one of them") from None
+
+
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """The pairs as a dictionary; KeyError with a key that has two values, of which JSON's reader takes the last."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if found.setdefault(key, value) != value:
+            raise KeyError(key)
+    return found
 
 
 def need_keys(path: Path, present: Sequence[str], wanted: Sequence[str]) -> None:

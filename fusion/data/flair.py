@@ -22,13 +22,21 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import rasterio
 import torch
-from rasterio.windows import Window
 
 from .dataset import TileDataset
-from .files import reading
+from .flair_images import (
+    CROP,
+    IGNORED,
+    LAND_COVER,
+    SIDE,
+    patch_grid,
+    read_aerial,
+    read_classes,
+    require_mask_on_image,
+)
 from .flair_layout import CENTROIDS, Area, Image, find_images
+from .geotiff import put_image
 from .modality import Modality
 from .npy import MappedArrays
 from .series import choose_dates, fill_gaps, without_infinite
@@ -36,16 +44,9 @@ from .tiles import Geo, Tile
 
 __all__ = ["LAND_COVER", "FlairDataset"]
 
-LAND_COVER = (
-    "building", "pervious surface", "impervious surface", "bare soil", "water", "coniferous", "deciduous", "brushwood",
-    "vineyard", "herbaceous", "agricultural", "plowed land", "other",
-)  # fmt: skip
-IGNORED = 255
-SIDE, CROP, GRID = 512, 500, 10  # aerial pixels of a file and of a tile; patches, and pixels of Sentinel-2, per side
+GRID = 10  # patches, and pixels of Sentinel-2, per side
 COVERED = 60  # per cent: a pixel of at least this snow or cloud probability is covered, as in FLAIR #2's own filter
 VALIDATION = 0.2  # of the training domains
-_CODES = np.full(256, IGNORED, dtype=np.int64)  # 1..12 are classes of their own, 13..19 together the last; 0 is none
-_CODES[1:20] = np.minimum(np.arange(1, 20), len(LAND_COVER)) - 1
 
 
 class FlairDataset(TileDataset):
@@ -110,6 +111,7 @@ class FlairDataset(TileDataset):
         self._arrays = MappedArrays()
         self._dates: dict[Area, np.ndarray] = {}
         self._presence: dict[int, torch.Tensor] = {}  # by row; shared by all views, like the two above
+        self._matched: set[int] = set()  # rows whose mask lies on their image
         self.validation_domains = self._draw_domains(seed)
         shapes = {"classes": (len(LAND_COVER),), "map": (CROP, CROP)}
         super().__init__(
@@ -161,10 +163,7 @@ class FlairDataset(TileDataset):
         path = self.images[row].aerial or self.images[row].mask
         if path is None:
             return None
-        with reading(path), rasterio.open(path) as image:
-            left = image.transform.c + image.transform.a * ((SIDE - CROP) // 2)
-            top = image.transform.f + image.transform.e * ((SIDE - CROP) // 2)
-            return Geo((10.0, 0.0, round(left, 1), 0.0, -10.0, round(top, 1)), "EPSG:2154")
+        return patch_grid(path)
 
     def _read(self, row: int, rng: np.random.Generator | None) -> Tile:
         image = self.images[row]
@@ -176,25 +175,12 @@ class FlairDataset(TileDataset):
             top, left = rng.integers(0, spare + 1, 2)
             corner = (int(top), int(left))
         if "aerial" in names and image.aerial is not None:
-            pixels = self._pixels(image.aerial, 5, corner)
-            tile.values["aerial"] = torch.from_numpy(pixels.astype(np.float32))
+            put_image(tile, "aerial", *read_aerial(image.aerial, corner))
         if "s2" in names:
             self._read_series(tile, image, rng)
         if self.label_kind == "map":
             tile.label = self._map(row, corner)
         return tile
-
-    def _pixels(self, path: Path, count: int, corner: tuple[int, int] | None) -> np.ndarray:
-        """(count, 500, 500) from a corner, or the whole file."""
-        with reading(path), rasterio.open(path) as image:
-            if (image.count, image.height, image.width) != (count, SIDE, SIDE):
-                raise ValueError(
-                    f"{path}: {image.count} bands of {image.height} x {image.width} pixels; {count} of {SIDE} x {SIDE} "
-                    "wanted" + (": red, green, blue, near infrared, height" if count == 5 else "")
-                )
-            window = None if corner is None else Window(corner[1], corner[0], CROP, CROP)
-            pixels: np.ndarray = image.read(window=window)
-        return pixels
 
     def _read_series(self, tile: Tile, image: Image, rng: np.random.Generator | None) -> None:
         area, centroid = image.area, image.centroid
@@ -288,11 +274,10 @@ class FlairDataset(TileDataset):
 
     def _codes(self, row: int, corner: tuple[int, int] | None) -> np.ndarray:
         """(h, w) int64 classes, 255 without."""
-        path = self.images[row].mask
-        if path is None:
-            raise ValueError(f"{self.folder}: {self.images[row].name} has no mask")
-        values = self._pixels(path, 1, corner)[0]
-        if values.min() < 0 or values.max() > 19:
-            raise ValueError(f"{path}: values {values.min()}..{values.max()}, classes 1 to 19 wanted (0: no label)")
-        codes: np.ndarray = _CODES[values.astype(np.int64)]
-        return codes
+        image = self.images[row]
+        if image.mask is None:
+            raise ValueError(f"{self.folder}: {image.name} has no mask")
+        if image.aerial is not None and row not in self._matched:
+            require_mask_on_image(image.mask, image.aerial)
+            self._matched.add(row)
+        return read_classes(image.mask, corner)

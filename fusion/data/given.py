@@ -144,8 +144,8 @@ def _iso(text: str) -> str:
     return f"{text[:4]}-{text[4:6]}-{text[6:]}" if len(text) == _COMPACT and text.isdigit() else text
 
 
-def tile_numbers(given: Any, count: int, what: str) -> np.ndarray:
-    """Numbers of tiles, (n,) int64, from numbers or from a mask of bool of all ``count`` tiles.
+def tile_numbers(given: Any, count: int, what: str, of: str = "tiles") -> np.ndarray:
+    """Numbers of tiles (or whatever ``of`` says), (n,) int64, from numbers or from a mask of bool of all ``count``.
 
     Raises:
         ValueError: numbers that are not whole, or beyond the tiles, or a mask of another length.
@@ -155,15 +155,15 @@ def tile_numbers(given: Any, count: int, what: str) -> np.ndarray:
     chosen = np.asarray(np.ma.compressed(given) if np.ma.isMaskedArray(given) else given).reshape(-1)
     if chosen.dtype == bool and len(chosen):
         if len(chosen) != count:
-            raise ValueError(f"{what}: a mask of {len(chosen)} for {count} tiles; one value for each tile is wanted")
+            raise ValueError(f"{what}: a mask of {len(chosen)} for {count} {of}; one value for each is wanted")
         return np.flatnonzero(chosen)
     if chosen.dtype.kind not in "iuf":
-        raise ValueError(f"{what}: numbers of tiles are wanted, {chosen[:1]} given")
+        raise ValueError(f"{what}: numbers of {of} are wanted, {chosen[:1]} given")
     with np.errstate(invalid="ignore"):  # NaN, refused below
         whole = chosen.astype(np.int64)
     if len(whole) and ((whole != chosen).any() or whole.min() < -count or whole.max() >= count):
         raise ValueError(
-            f"{what}: indices of {count} tiles wanted, {chosen.min()}..{chosen.max()} given; they are whole numbers "
+            f"{what}: indices of {count} {of} wanted, {chosen.min()}..{chosen.max()} given; they are whole numbers "
             f"from 0 to {count - 1}"
         )
     return whole

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from .dataset import TileDataset
+from .doubtful_values import undeclared_nodata
 from .spacing import evenly_spaced
 
 __all__ = ["check_labels", "describe_labels"]
 
+_PIXELS_READ = 100_000  # of some maps
 LABELS_READ = 500  # of those that stay in files; more would take longer than the tiles
 
 
@@ -35,11 +37,21 @@ def describe_labels(dataset: TileDataset) -> tuple[str, list[str]]:
         seen = dataset.subset(evenly_spaced(len(dataset), LABELS_READ))
         text += f"of {len(seen)} evenly spaced tiles: "
     if dataset.task == "regression":
-        parts = [part.reshape(len(part), -1) for part in _parts(seen)]
-        low, high = min(map(np.nanmin, parts)), max(map(np.nanmax, parts))
+        targets, low, high = _targets(seen)  # (T, n)
+        unknown = int((~np.isfinite(targets)).any(axis=0).sum())
+        if low > high:
+            warnings.append("no label at all: every value is NaN or infinite")
+        elif unknown and not dataset.dense:
+            warnings.append(
+                f"{unknown} of {len(seen)} tiles have no label (NaN or infinite): leave them out of every split"
+            )
         text += f"{', '.join(dataset.classes)} {low:.4g}..{high:.4g}"
+        warnings += undeclared_nodata(targets, "labels", dataset.classes)
     else:
         counts = _counts(seen)
+        if dataset.task == "multiclass" and not dataset.dense and sum(counts.values()) < len(seen):
+            unknown = len(seen) - sum(counts.values())
+            warnings.append(f"{unknown} of {len(seen)} tiles have no label: leave them out of every split")
         text += ", ".join(f"{name} {count}" for name, count in counts.items())
         missing = [name for name, count in counts.items() if not count]
         if missing:
@@ -47,6 +59,19 @@ def describe_labels(dataset: TileDataset) -> tuple[str, list[str]]:
             warnings.append(f"no example of {', '.join(missing)}{where}: scores of these classes mean nothing")
     sizes = ", ".join(f"{name} {len(tiles)}" for name, tiles in members.items())
     return text + (f"; splits: {sizes}" if sizes else ""), warnings
+
+
+def _targets(dataset: TileDataset) -> tuple[np.ndarray, float, float]:
+    """(T, n) float64 of every tile, or of some pixels of every map; and the range of all that is known."""
+    kept, low, high = [], np.inf, -np.inf
+    for part in _parts(dataset):
+        known = part[part.isfinite()]
+        if len(known):
+            low, high = min(low, float(known.min())), max(high, float(known.max()))
+        columns = part.reshape(-1, 1) if dataset.dense else part.reshape(len(part), -1)
+        step = max(1, len(columns) // _PIXELS_READ) if dataset.dense else 1
+        kept.append(columns[::step].double().numpy())
+    return np.concatenate(kept).T, low, high
 
 
 def _parts(dataset: TileDataset) -> Iterator[Tensor]:

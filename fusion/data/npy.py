@@ -39,7 +39,7 @@ class MappedArrays:
         most: files that are open at a time.
     """
 
-    def __init__(self, most: int = 128) -> None:
+    def __init__(self, most: int = 32) -> None:
         self._most = most
         self._open: OrderedDict[tuple[int, Path], np.ndarray] = OrderedDict()
 

@@ -26,11 +26,12 @@ from rasterio.windows import Window
 
 from .dataset import TileDataset
 from .files import one_message, reading
+from .geotiff import footprint, pixels_of, put_image, require_same_place
 from .modality import Modality
 from .npy import open_array
 from .pastis_layout import CROPS, GRID, METADATA, SOURCES, TARGETS, VOID, check_options, find_metadata, patches_with
 from .pastis_metadata import FOLDS, Patch, parse_dates, read_patches
-from .pastis_place import PIXELS
+from .pastis_place import NEAR, PIXELS, outline_of
 from .series import choose_dates, fill_gaps
 from .tiles import Geo, Tile
 
@@ -229,12 +230,12 @@ class PastisDataset(TileDataset):
                 continue
             path = self.folder / SOURCES[modality.name].files.format(patch.name)
             if modality.kind == "image":
-                tile.values[modality.name] = self._read_image(path, modality, row)
+                self._read_image(tile, path, modality, row)
             else:
                 self._read_series(tile, path, modality, row, rng)
         return tile
 
-    def _read_image(self, path: Path, modality: Modality, row: int) -> torch.Tensor:
+    def _read_image(self, tile: Tile, path: Path, modality: Modality, row: int) -> None:
         side = SOURCES[modality.name].pixels
         with reading(path), rasterio.open(path) as image:
             if (image.count, image.height, image.width) != (modality.channels, side, side):
@@ -242,8 +243,10 @@ class PastisDataset(TileDataset):
                     f"{path}: {image.count} bands of {image.height} x {image.width} pixels; {modality.channels} "
                     f"({', '.join(modality.bands)}) of {side} x {side} wanted"
                 )
-            rows, columns = self._window(row, side)
-            return torch.from_numpy(image.read(window=Window.from_slices(rows, columns)).astype(np.float32))
+            outline = outline_of(self._part(row)[0].place)
+            require_same_place(outline, footprint(image, path, modality.resolution), NEAR)
+            pixels, observed = pixels_of(image, path, Window.from_slices(*self._window(row, side)))
+        put_image(tile, modality.name, pixels, observed)
 
     def _read_series(
         self, tile: Tile, path: Path, modality: Modality, row: int, rng: np.random.Generator | None
@@ -281,9 +284,10 @@ class PastisDataset(TileDataset):
         if target.shape != (3, PIXELS, PIXELS):
             raise ValueError(f"{path}: shape {target.shape}, (3, {PIXELS}, {PIXELS}) wanted: first the classes")
         rows, columns = self._window(row, PIXELS)
-        classes = np.array(target[0, rows, columns], dtype=np.int64)
-        if classes.min() < 0 or classes.max() > VOID:
-            raise ValueError(f"{path}: classes {classes.min()}..{classes.max()}, 0 to {VOID} wanted")
+        stored = np.asarray(target[0, rows, columns])
+        if not ((stored >= 0) & (stored <= VOID) & (stored == np.round(stored))).all():  # NaN neither
+            raise ValueError(f"{path}: classes {stored.min()}..{stored.max()}, 0 to {VOID} wanted")
+        classes = stored.astype(np.int64)
         if self.label_kind == "map":
             return torch.from_numpy(classes)
         counts = np.bincount(classes.ravel(), minlength=VOID + 1)

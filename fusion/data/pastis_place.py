@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from affine import Affine
+from rasterio.crs import CRS
 from rasterio.warp import transform as project
 
+from .geotiff import Footprint
 from .tiles import Geo
 
-__all__ = ["PIXELS", "place_of"]
+__all__ = ["NEAR", "PIXELS", "outline_of", "place_of"]
 
 SIDE, PIXELS = 1280.0, 128  # metres and 10 m pixels per side of a patch
 OUTLINES = "EPSG:2154"
+NEAR = 20.0  # metres between the middles of a patch's files: half a patch of the grid
 STRAIGHT = math.radians(0.5)  # outlines that are drawn in steps tell the angle no better
 
 
@@ -44,6 +49,13 @@ def place_of(geometry: Any, tile: Any) -> Geo | None:
         return Geo(transform, OUTLINES)
     left, top = (10.0 * round((middle + sign * SIDE / 2) / 10) for middle, sign in ((x[2], -1), (y[2], 1)))
     return Geo((10.0, 0.0, left, 0.0, -10.0, top), crs)
+
+
+def outline_of(place: Geo | None) -> Footprint | None:
+    """The ground of a whole patch as the metadata have it, which may be turned; its middle is what counts."""
+    if place is None:
+        return None
+    return Footprint(Path("metadata.geojson"), CRS.from_string(place.crs), Affine(*place.transform), PIXELS, PIXELS)
 
 
 def _transform(geometry: Any) -> tuple[float, float, float, float, float, float] | None:

@@ -21,7 +21,8 @@ _FLOOR = 900.0  # shadows may come out a little below 0
 _CEILING = 1700.0  # where the darkest band of all is brighter, it is the land that is bright
 _STEP = (700.0, 1300.0)  # of the typical band between before and after
 _ANY_STEP = (300.0, 1700.0)  # of every band: snow is bright in the visible alone
-_LEAST = 4  # dates of tiles on either side
+_LEAST = 2  # dates of tiles on either side
+_BELOW = (-1500.0, -300.0)  # no shadow comes out as dark, and what is below is no reflectance at all
 
 
 class DarkEnd:
@@ -62,6 +63,13 @@ class DarkEnd:
             mixed = _STEP[0] <= np.median(step) <= _STEP[1] and _ANY_STEP[0] <= step.min() <= step.max() <= _ANY_STEP[1]
             if mixed and new.min() >= _FLOOR:
                 return [self._mixed(dates, float(np.median(old)), float(np.median(new)))]
+        darkest = dark.min(axis=1)
+        if _BELOW[0] <= np.median(darkest) <= _BELOW[1] and np.ptp(darkest) > 0:  # not a nodata value
+            return [
+                f"{self.modality.name}: reflectance is far below 0 (dark end "
+                f"{self._in_unit(float(np.median(darkest)))}), as if {self._in_unit(OFFSET)} had been subtracted from "
+                "data that are harmonised already; leave offset away"
+            ]
         low = np.percentile(dark, 2, axis=0)
         if low.min() >= OFFSET and low.min() <= _CEILING:
             return [

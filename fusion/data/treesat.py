@@ -28,10 +28,11 @@ import torch
 
 from .dataset import TileDataset
 from .files import one_message, read_json, reading
+from .geotiff import Footprint, put_image
 from .modality import Modality
 from .series import choose_dates, fill_gaps
 from .tiles import Geo, Tile
-from .treesat_images import PIXELS, patch_grid, read_aerial, read_radar, read_reflectance
+from .treesat_images import PIXELS, aerial_footprint, patch_grid, read_aerial, read_radar, read_reflectance
 from .treesat_series import BANDS, SEASONS, SENSORS, SIDE, Series, medians, open_series
 
 __all__ = ["GENERA", "TreeSatDataset"]
@@ -99,6 +100,8 @@ class TreeSatDataset(TileDataset):
     ) -> None:
         self.folder, self.radar, self.medians = Path(folder), radar, medians
         self.max_dates, self.max_cloud = max_dates, max_cloud
+        self._several: list[str] = []  # files of series that were chosen, and those that were not
+        self._footprints: dict[str, Footprint | None] = {}  # of aerial images, by tile; shared by all views
         offered = self._offered()
         unknown = [name for name in modalities if name not in offered]
         if unknown or not modalities:
@@ -150,8 +153,15 @@ class TreeSatDataset(TileDataset):
         found: dict[str, str] = {}
         for split in ("train", "val", "test"):
             for path in (self.folder / f"{split}_filenames.lst", self.folder / "split" / f"{split}_filenames.lst"):
-                if path.is_file():
-                    found |= {Path(line.strip()).stem: split for line in path.read_text().splitlines() if line.strip()}
+                if not path.is_file():
+                    continue
+                with reading(path):
+                    lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+                for name in (Path(line).stem for line in lines if line):
+                    if found.setdefault(name, split) != split:
+                        raise ValueError(
+                            f"{path}: {name} is on the list of {found[name]} too; a tile belongs to one split"
+                        )
         if not found:
             raise ValueError(
                 f"{self.folder}: no train_filenames.lst, val_filenames.lst or test_filenames.lst here or in split/; "
@@ -177,9 +187,13 @@ class TreeSatDataset(TileDataset):
     def _find_series(self, names: list[str], needed: bool) -> dict[str, Path]:
         """The h5 file of each tile; of several years the latest."""
         found: dict[str, Path] = {}
+        wanted = set(names)
         for part in ("sentinel", "sentinel-ts"):
             for path in sorted((self.folder / part).glob("*.h5")):
-                found[re.sub(r"_\d{4}$", "", path.stem)] = path
+                name = re.sub(r"_\d{4}$", "", path.stem)
+                if name in found and name in wanted:
+                    self._several.append(f"{path.name} and not {found[name].name}")
+                found[name] = path
         self._need([f"{self.folder / 'sentinel-ts' / n}_<year>.h5" for n in names if needed and n not in found])
         return found
 
@@ -188,6 +202,11 @@ class TreeSatDataset(TileDataset):
         if missing:
             fix = "missing; copy them, or take the tiles off the lists"
             raise ValueError(one_message(missing, f"TreeSatDataset: {len(missing)} files are {fix}"))
+
+    def notes(self) -> list[str]:
+        if not self._several:
+            return []
+        return [f"{len(self._several)} tiles have several files of series; the latest is read, e.g. {self._several[0]}"]
 
     def storage(self, modality: str) -> tuple[int, str]:
         return len(self), "uint8" if modality == "aerial" else "float32"
@@ -199,7 +218,16 @@ class TreeSatDataset(TileDataset):
         if not path.is_file():
             return None
         with reading(path), rasterio.open(path) as image:
-            return patch_grid(image)
+            return patch_grid(image, path)
+
+    def _aerial_footprint(self, name: str) -> Footprint | None:
+        path = self.folder / "aerial" / f"{name}.tif"
+        if name not in self._footprints:
+            self._footprints[name] = None
+            if path.is_file():
+                with reading(path), rasterio.open(path) as image:
+                    self._footprints[name] = aerial_footprint(image, path)
+        return self._footprints[name]
 
     def _read(self, row: int, rng: np.random.Generator | None) -> Tile:
         tile = Tile(self._names[row], {})
@@ -224,13 +252,13 @@ class TreeSatDataset(TileDataset):
     def _read_image(self, tile: Tile, name: str, rng: np.random.Generator | None) -> None:
         path = self.folder / IMAGES[name] / f"{tile.name}.tif"
         if name == "aerial":
-            values, tile.geo = read_aerial(path, rng)
-        else:
-            found = read_radar(path) if name == "s1-mono" else read_reflectance(path)
-            if found is None:
-                return
-            values = found
-        tile.values[name] = torch.from_numpy(values)
+            pixels, observed, tile.geo = read_aerial(path, rng)
+            put_image(tile, name, pixels, observed)
+            return
+        read = read_radar if name == "s1-mono" else read_reflectance
+        found = read(path, self._aerial_footprint(tile.name))
+        if found is not None:
+            tile.values[name] = torch.from_numpy(found)
 
     def _read_series(self, tile: Tile, name: str, series: Series, rng: np.random.Generator | None) -> None:
         chosen = choose_dates(series.days, series.quality, self.max_dates, rng)

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 
 from .files import need_keys
+from .given import unpacked
 
 __all__ = ["BANDS", "NOISE", "SEASONS", "SENSORS", "SIDE", "Series", "medians", "open_series"]
 
@@ -78,6 +79,7 @@ def open_series(file: h5py.File, path: Path, name: str, max_cloud: float) -> Ser
     sensor = SENSORS[name]
     need_keys(path, list(file), [f"{sensor.key}-data", f"{sensor.key}-products"])
     data = file[f"{sensor.key}-data"]
+    unpacked(data, f"{path}: {sensor.key}-data")
     expected = (len(sensor.bands), SIDE, SIDE)
     if data.shape[1:] != expected:
         raise ValueError(

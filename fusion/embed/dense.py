@@ -16,6 +16,7 @@ from torch import Tensor
 from fusion.context import ContextFusion, SensorAutoencoder
 from fusion.context.samples import context_frames, nearest_frames
 from fusion.data.cubes import Cube
+from fusion.data.given import flags, tile_numbers
 
 __all__ = ["BlockEncoder"]
 
@@ -90,9 +91,10 @@ class BlockEncoder:
                         f"trained with {getattr(wanted, what)!r}"
                     )
         self.model, self.cube, self.reference, self.longest_gap = model.eval(), cube, reference, longest_gap
-        self.pixels = np.ones(cube.shape, dtype=bool) if pixels is None else pixels
+        self.pixels = np.ones(cube.shape, dtype=bool) if pixels is None else flags(pixels)
         every = cube.sensors[reference].dates
-        self.dates = every if dates is None else every[np.asarray(dates, dtype=np.int64)]
+        what = f"cube {cube.name!r}, sensor {reference!r}"
+        self.dates = every if dates is None else every[tile_numbers(dates, len(every), what, "dates")]
 
     @property
     def dim(self) -> int:

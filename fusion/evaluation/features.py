@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fusion.data import TileBatch, TileDataset
+from fusion.data.given import tile_numbers
 from fusion.embed.scale import at_scale
 from fusion.training.loading import evaluation_loader, require_fit
 from fusion.training.systems import config_of
@@ -56,8 +57,8 @@ class Features:
         return self.y
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> Features:
-        """The rows ``indices``, in that order."""
-        rows = np.asarray(indices, dtype=np.int64)
+        """The rows ``indices``, in that order, or those of a mask of bool of all of them."""
+        rows = tile_numbers(indices, len(self.x), "features", "rows")
         labels = None if self.y is None else self.y[rows]
         return replace(self, x=self.x[rows], y=labels, names=tuple(self.names[i] for i in rows))
 

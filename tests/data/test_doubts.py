@@ -140,6 +140,12 @@ def test_an_offset_in_every_date_is_told() -> None:
     assert "say offset: -0.1" in told
 
 
+def test_an_offset_that_was_subtracted_without_need_is_told() -> None:
+    (told,) = doubts(land() - 1000, months("2023-03", 6))
+    assert "reflectance is far below 0" in told
+    assert "leave offset away" in told
+
+
 def test_radar_and_pictures_have_no_such_offset() -> None:
     assert doubts(RNG.normal(-12, 2, (4, 8, 3, 8, 8)), months("2021-10", 8), "dB") == []
     assert doubts(RNG.integers(20, 255, (4, 8, 3, 8, 8)), months("2021-10", 8), "8 bit") == []
@@ -167,6 +173,13 @@ def test_an_acquisition_in_two_halves_is_told_as_such() -> None:
     values[:, 0, :, :6] = np.nan  # too little is left of this one
     (told,) = doubts(values, ["2020-04-10", "2020-04-10", "2020-05-10", "2020-06-20"])
     assert "of which only one is used" in told
+
+
+def test_the_filling_of_dates_that_are_not_there_is_no_date() -> None:
+    modality = Modality("weather", "series", ("mean", "low"), 10.0, 1, "K")
+    days = np.ma.array([[0, 30, 60], [0, 30, 60]], mask=[[0, 0, 1], [0, 1, 1]])
+    tiles = ArrayTiles([modality], {"weather": RNG.normal(280, 5, (2, 3, 2))}, {"weather": days}, origin="2020-01-01")
+    assert check(tiles).warnings == []
 
 
 @pytest.mark.parametrize(
@@ -251,6 +264,37 @@ def test_constant_and_equal_bands_are_told() -> None:
 def tiles_of(values: np.ndarray) -> ArrayTiles:
     modality = Modality("s2", "series", BANDS, 10.0, values.shape[-1], "reflectance x 10000")
     return ArrayTiles([modality], {"s2": values}, {"s2": np.arange(values.shape[1]) * 30})
+
+
+def labels(values: np.ndarray, task: str, classes: tuple[str, ...]) -> list[str]:
+    image = Modality("relief", "image", ("height",), 10.0, 1)
+    relief = (
+        RNG.normal(100, 20, (len(values), 1, *values.shape[1:])) if values.ndim == 3 else np.zeros((len(values), 1))
+    )
+    grid = values.shape[1:] if values.ndim == 3 else (1, 1)
+    tiles = ArrayTiles([image], {"relief": relief}, grid=grid, task=task, classes=classes, labels=values)
+    return [told for told in check(tiles).warnings if "label" in told]
+
+
+def test_undeclared_nodata_among_labels_is_told() -> None:
+    biomass = RNG.gamma(2, 40, (20, 8, 8)).astype(np.float32)
+    assert labels(biomass, "regression", ("biomass",)) == []
+    biomass[:, 0] = -9999
+    (told,) = labels(biomass, "regression", ("biomass",))
+    assert told.startswith("labels: 12.5 % of the values of biomass are exactly -9999")
+    yields = RNG.gamma(2, 40, (50, 2)).astype(np.float32)
+    yields[3, 1] = -9999
+    (told,) = labels(yields, "regression", ("wheat", "maize"))
+    assert told.startswith("labels: 2.0 % of the values of maize are exactly -9999")
+
+
+def test_tiles_without_label_are_counted() -> None:
+    yields = RNG.gamma(2, 40, (50, 1)).astype(np.float32)
+    yields[[3, 9]] = np.nan
+    assert "2 of 50 tiles have no label (NaN or infinite): leave them out" in labels(yields, "regression", ("t",))[0]
+    assert "1 of 3 tiles have no label" in labels(np.array([0, -1, 1]), "multiclass", ("a", "b"))[0]
+    maps = np.full((2, 4, 4), np.nan, np.float32)
+    assert labels(maps, "regression", ("t",)) == ["no label at all: every value is NaN or infinite"]
 
 
 def test_infinite_values_of_files_are_missing_and_counted(tmp_path: Path) -> None:

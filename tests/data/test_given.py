@@ -20,6 +20,7 @@ from fusion.data.table import read_series
 from fusion.embed import encode, read_embeddings, stack_geotiffs
 from fusion.embed.raster import write_geotiff
 from fusion.evaluation.diagnostics import effective_rank, retrieval
+from fusion.evaluation.features import Features
 from fusion.evaluation.metrics import score
 from fusion.token_fusion.counterfactual import season
 
@@ -172,6 +173,14 @@ def test_a_mask_of_tiles_chooses_the_tiles_it_marks() -> None:
         assert tiles.subset(given).names == ["2", "3"]
 
 
+def test_a_mask_of_rows_chooses_features() -> None:
+    features = Features(np.arange(8.0).reshape(4, 2), np.arange(4), tuple("abcd"), "multiclass", tuple("wxyz"))
+    assert features.subset(np.array([False, True, False, True])).x.tolist() == [[2, 3], [6, 7]]
+    assert features.subset([3, 1]).names == ("d", "b")
+    with pytest.raises(ValueError, match="features: a mask of 2 for 4 rows"):
+        features.subset([True, False])
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [
@@ -250,6 +259,7 @@ def test_what_a_cube_masks_was_not_observed(dtype: str) -> None:
     clear = np.ma.array(np.ones((3, 4, 4), bool), mask=np.zeros((3, 4, 4), bool))
     clear[2, 0] = np.ma.masked
     cube = Cube("a", {"s2": SensorCube(S2, DAYS, Masking(stored), clear)})
+    west = np.ma.array(np.ones((4, 4), bool), mask=np.arange(4)[None].repeat(4, 0) > 1)
     values, observed = cube.sensors["s2"].read(slice(0, 4), slice(0, 4))
     wanted = stored != -9999
     wanted[2, :, 0] = False
@@ -258,6 +268,10 @@ def test_what_a_cube_masks_was_not_observed(dtype: str) -> None:
     assert values.dtype == np.float32
     fitted = observed_statistics([cube], S2)
     np.testing.assert_allclose(fitted.mean, [stored[:, k][wanted[:, k]].mean() for k in range(2)], rtol=1e-6)
+    halved = observed_statistics([cube], S2, allowed=west)
+    np.testing.assert_allclose(
+        halved.mean, [stored[:, k, :, :2][wanted[:, k, :, :2]].mean() for k in range(2)], rtol=1e-6
+    )
     assert cube.without_empty_dates().skipped["s2"] == [np.datetime64("1970-02-20")]
 
 
