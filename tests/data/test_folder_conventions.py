@@ -13,7 +13,7 @@ from rasterio.enums import ColorInterp
 from fusion.data.check import check
 from fusion.data.folder.conventions import Conventions, equals_any
 
-from .rasters import DATES, SERIES, SIDE, image, opened, write, write_series
+from .rasters import CRS, DATES, SERIES, SIDE, image, opened, write, write_series
 
 STORED = {"variable": "s2", "bands": ["B04", "B08"], "resolution": 10, "dates": "time"}
 VALUES = np.stack([image(k) for k in range(3)]).astype(np.float64)  # 1000..3163
@@ -260,6 +260,30 @@ def test_nodata_scale_and_offset_of_rasters(tmp_path):
     raw = opened(tmp_path, {"s2": SERIES | {"scale": 1}})
     assert np.array_equal(raw[3].values["s2"][0], image()[:, 4:, 4:])
     assert any("scale of the description replaces it" in note for note in raw.notes())
+
+
+def test_each_band_of_a_mosaic_has_its_own_nodata(tmp_path):
+    write(tmp_path / "red.tif", np.full((SIDE, SIDE), 7, np.int16), nodata=0)
+    height = np.zeros((SIDE, SIDE), np.int16)
+    height[:4] = -32768
+    write(tmp_path / "height.tif", height, nodata=-32768)
+    sources = "".join(
+        f'<VRTRasterBand dataType="Int16" band="{k}"><NoDataValue>{nodata}</NoDataValue><ComplexSource>'
+        f'<SourceFilename relativeToVRT="1">{name}.tif</SourceFilename><SourceBand>1</SourceBand></ComplexSource>'
+        "</VRTRasterBand>"
+        for k, (name, nodata) in enumerate((("red", 0), ("height", -32768)), start=1)
+    )
+    with rasterio.open(tmp_path / "red.tif") as file:
+        place = ", ".join(map(str, file.transform.to_gdal()))
+    (tmp_path / "a.vrt").write_text(
+        f'<VRTDataset rasterXSize="{SIDE}" rasterYSize="{SIDE}"><SRS>{CRS}</SRS>'
+        f"<GeoTransform>{place}</GeoTransform>{sources}</VRTDataset>"
+    )
+    both = {"files": "a.vrt", "axes": ["band", "y", "x"], "bands": ["red", "height"], "resolution": 10}
+    values = opened(tmp_path, {"both": both}).scenes[0].layers["both"].values(None, (0, 0, SIDE, SIDE))[0]
+    assert (values[0] == 7).all()
+    assert np.isnan(values[1, :4]).all()
+    assert (values[1, 4:] == 0).all()
 
 
 def test_nodata_that_a_file_cannot_hold_is_said(tmp_path):

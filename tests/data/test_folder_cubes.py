@@ -71,6 +71,19 @@ def test_bands_of_two_resolutions_become_one_sensor_on_the_finest_grid(folder):
     assert cube.geo.transform == (10, 0, 500_000, 0, -10, 5_600_080)
 
 
+def test_the_place_of_a_cube_in_degrees(tmp_path):
+    degrees = {"epsg": 4326, "x": "lon", "y": "lat"}
+    np.savez(
+        tmp_path / "a.npz", s2=np.ones((1, 1, 4, 6), np.uint16), dates=np.array(["2020-03-20"]),
+        lon=11 + 0.0002 * (np.arange(6) + 0.5), lat=47 - 0.0001 * (np.arange(4) + 0.5),
+    )  # fmt: skip
+    s2 = {"variable": "s2", "bands": ["a"], "resolution": 10, "dates": "dates"}
+    description = {"files": "{scene}.npz", "tile": 20, "patch": 10, "modalities": {"s2": s2}, "georeference": degrees}
+    geo = read_cubes(description, tmp_path)[0].geo
+    assert geo.crs == "EPSG:4326"
+    assert geo.transform == pytest.approx((0.0002, 0, 11, 0, -0.0001, 47))
+
+
 def test_the_former_name_of_the_temporal_window_is_understood(folder):
     path, _ = folder
     former, now = (read_cubes(DESCRIPTION, path, SENSORS, **how)[0] for how in ({"looks": 1}, {"temporal_window": 1}))

@@ -88,8 +88,8 @@ def _sensor(scene: Scene, name: str, members: list[Modality], finest: float, tem
 def _geo(scene: Scene, finest: float) -> Geo | None:
     if scene.geo is None:
         return None
-    _, _, west, _, _, north = scene.geo.transform
-    return Geo((finest, 0.0, west, 0.0, -finest, north), scene.geo.crs)
+    width, _, west, _, height, north = scene.geo.transform  # of a metre
+    return Geo((width * finest, 0.0, west, 0.0, height * finest, north), scene.geo.crs)
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,8 @@ class StoredPixels(Pixels):
             "time": slice(None), "band": slice(None), "y": slice(row, row + height), "x": slice(column, column + width)
         }  # fmt: skip
         left = list(self.axes)
-        if dates is None or "time" not in left or self.in_memory:
+        at_once = self.in_memory or self.path.suffix.lower() == ".npz"  # of which any part is unpacked whole
+        if dates is None or "time" not in left or at_once:
             values = self.variable[tuple(part[axis] for axis in self.axes)]
             if dates is not None and "time" in left:
                 values = values.take(dates, axis=left.index("time"))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..files import reading
-from .conventions import Conventions
+from .conventions import Conventions, equals_any
 from .grid import Grid
 from .handles import Handles
 from .pixels import Pixels, Window
@@ -44,13 +44,14 @@ class RasterFile(Pixels):
                 MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags for flags in image.mask_flag_enums
             )
             self._bands = [k for k in range(image.count) if k not in alpha]
-            chosen = [image.nodatavals[k] for k in self._bands]
-            self.nodata = tuple(dict.fromkeys(v for v in chosen if v is not None and v == v))
+            nodata = [image.nodatavals[k] for k in self._bands]
+            self._nodata = nodata if len(set(map(str, nodata))) > 1 else None  # a mosaic (.vrt) of several sources
+            one = () if self._nodata or nodata[0] is None else (nodata[0],)
             self.dtype = np.result_type(*(image.dtypes[k] for k in self._bands))
             self.sizes = {"band": len(self._bands), "y": image.height, "x": image.width}
             scale, offset = (np.array(part, dtype=float)[self._bands] for part in (image.scales, image.offsets))
         self.grid = grid
-        self.conventions = Conventions(self.nodata, scale=_one(scale), offset=_one(offset))
+        self.conventions = Conventions(one, scale=_one(scale), offset=_one(offset))
 
     def _place(self, image: Any) -> tuple[Grid | None, bool]:
         if image.crs is None and image.gcps[0]:
@@ -94,7 +95,14 @@ class RasterFile(Pixels):
             masked = self._hidden(image, part)
         if self._south_up:
             codes, masked = codes[:, ::-1], None if masked is None else masked[::-1]
-        return codes[None], None if masked is None else np.broadcast_to(masked, codes.shape)[None]
+        hidden = None if masked is None else np.broadcast_to(masked, codes.shape)
+        if self._nodata is not None:
+            own = [
+                equals_any(band, [v for v in [self._nodata[k]] if v is not None])
+                for k, band in zip(bands, codes, strict=True)
+            ]
+            hidden = np.stack(own) if hidden is None else hidden | np.stack(own)
+        return codes[None], None if hidden is None else hidden[None]
 
 
 def _one(values: np.ndarray) -> float | np.ndarray:
