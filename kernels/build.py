@@ -8,11 +8,12 @@ killed build leaves neither a half-written library nor a lock. Racing processes:
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import hashlib
 import importlib.util
 import os
-import shlex
+import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,8 @@ from typing import Literal
 import torch
 
 from . import toolchain
+from .cache import cache_folder, temporary_folder
+from .ninja_file import jobs, ninja_file
 
 try:
     import fcntl
@@ -51,7 +54,8 @@ class Library:
     name: str  # file name without suffix; for a Python module also its import name
     title: str  # for people
     sources: tuple[Path, ...]
-    compile: dict[str, tuple[str, ...]]  # command line before "-c source" for each source suffix
+    # Command lines, of which the first word is a compiler as ``toolchain`` gives it, which a shell reads.
+    compile: dict[str, tuple[str, ...]]  # before "-c source" for each source suffix
     link: tuple[str, ...]
     identity: str  # what besides sources and command lines decides the binary
 
@@ -62,13 +66,6 @@ class Library:
             if path.suffix in (".h", ".cuh") or path in self.sources:
                 digest.update(path.relative_to(CSRC).as_posix().encode() + b"\0" + path.read_bytes())
         return digest.hexdigest()[:24]
-
-
-def cache_folder() -> Path:
-    """``FUSION_CACHE_DIR``, else ``eo-fusion`` in the user's cache folder."""
-    if asked := os.environ.get("FUSION_CACHE_DIR"):
-        return Path(asked).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "eo-fusion"
 
 
 @functools.cache
@@ -120,6 +117,7 @@ _CXX_FLAGS = (
     "-std=c++17",
     "-O3",
     "-march=native",
+    "-fno-fast-math",  # which CXXFLAGS may hold: NaN has to stay NaN
     "-ffp-contract=fast",
     "-fno-math-errno",
     "-fno-trapping-math",  # nobody reads the exception flags, and with them comparisons do not vectorise
@@ -134,11 +132,12 @@ _TORCH_LIBRARIES = Path(torch.__file__).parent / "lib"
 
 def _cpu_library() -> Library:
     compiler = toolchain.cxx()
-    command = (compiler, *_CXX_FLAGS, *_TORCH_FLAGS, f"-I{CSRC}")
+    command = (compiler, *toolchain.flags("CPPFLAGS", "CXXFLAGS"), *_CXX_FLAGS, *_TORCH_FLAGS, f"-I{CSRC}")
     # torch ships a libgomp of its own; linked by the same name, so that one pool of threads serves both.
     link = (
         compiler,
         "-shared",
+        *toolchain.flags("LDFLAGS"),
         f"-L{_TORCH_LIBRARIES}",
         "-ltorch_cpu",
         "-ltorch",
@@ -168,8 +167,13 @@ def _arrays_library() -> Library:
         name="fusion_arrays",
         title="NumPy functions",
         sources=(CSRC / "bindings" / "arrays.cpp", *sorted((CSRC / "cpu").glob("quantize*.cpp"))),
-        compile={".cpp": (compiler, *_CXX_FLAGS, f"-I{pybind11.get_include()}", python, f"-I{CSRC}")},
-        link=(compiler, "-shared", "-fopenmp", "-ldl"),
+        compile={
+            ".cpp": (
+                *(compiler, *toolchain.flags("CPPFLAGS", "CXXFLAGS"), *_CXX_FLAGS),
+                *(f"-I{pybind11.get_include()}", python, f"-I{CSRC}"),
+            )
+        },
+        link=(compiler, "-shared", *toolchain.flags("LDFLAGS"), "-fopenmp", "-ldl"),
         identity=toolchain.version(compiler) + toolchain.cpu_identity() + sys.version,
     )
 
@@ -185,6 +189,7 @@ def _cuda_library() -> Library:
         if architecture.endswith("+PTX"):
             gencode.append(f"-gencode=arch=compute_{number},code=compute_{number}")
     flags = ("-std=c++17", "-O3", "-Xcompiler=-fPIC", "-DUSE_CUDA", *gencode, f"-I{toolkit / 'include'}")
+    flags = (*toolchain.host_compiler(), *flags)
     libraries = [f"-L{toolkit / d}" for d in ("lib64", "lib", "targets/x86_64-linux/lib") if (toolkit / d).is_dir()]
     return Library(
         name="fusion_cuda",
@@ -192,33 +197,52 @@ def _cuda_library() -> Library:
         sources=tuple(sorted((CSRC / "cuda").glob("*.cu"))),
         compile={".cu": (compiler, *flags, *_TORCH_FLAGS, f"-I{CSRC}")},
         link=(
-            *(toolchain.cxx(), "-shared", f"-L{_TORCH_LIBRARIES}", *libraries),
+            *(toolchain.cxx(), "-shared", *toolchain.flags("LDFLAGS"), f"-L{_TORCH_LIBRARIES}", *libraries),
             *("-ltorch_cuda", "-ltorch_cpu", "-ltorch", "-lc10", "-lcudart"),
         ),
-        identity=toolchain.version(compiler),
+        identity=toolchain.version(compiler) + "".join(os.environ.get(v, "") for v in toolchain.NVCC_FLAGS),
     )
 
 
 def _artifact(library: Library) -> Path:
-    folder = cache_folder() / library.key
-    path = folder / f"{library.name}.so"
-    if path.is_file():
-        return path
-    if os.environ.get("FUSION_DISABLE_JIT") == "1":
-        raise BuildError(f"{library.title} are not compiled yet and FUSION_DISABLE_JIT=1; run `fusion build`")
-    if fcntl is None:
-        raise BuildError("compiling on the fly needs a POSIX system")
     try:
-        cache_folder().mkdir(parents=True, exist_ok=True)
-        with _locked(cache_folder() / f"{library.key}.lock"):
-            if not path.is_file():  # another process may have built it while we waited
-                _sweep(cache_folder())
-                _build(library, path)
+        folder = cache_folder()
+        if (path := folder / library.key / f"{library.name}.so").is_file():
+            return path
+        if os.environ.get("FUSION_DISABLE_JIT") == "1":
+            raise BuildError(f"{library.title} are not compiled yet and FUSION_DISABLE_JIT=1; run `fusion build`")
+        if fcntl is None:
+            raise BuildError("compiling on the fly needs a POSIX system")
+    except OSError as error:
+        raise BuildError(f"there is no folder for compiled libraries ({error}); set FUSION_CACHE_DIR") from None
+    try:
+        return _built_in(folder, library)
+    except OSError as error:
+        reason = f"cannot write the cache folder {folder} ({error.strerror or error})"
+        if os.environ.get("FUSION_CACHE_DIR"):
+            raise BuildError(f"{reason}; set FUSION_CACHE_DIR to one that can be written") from None
+    try:
+        other = temporary_folder()
+        path = other / library.key / f"{library.name}.so"
+        if not path.is_file():
+            _say(f"{reason}; compiling into {other}, which may not last: set FUSION_CACHE_DIR to a folder that does")
+            path = _built_in(other, library)
+        return path
     except OSError as error:
         raise BuildError(
-            f"cannot write the cache folder {cache_folder()} ({error.strerror or error}); "
-            "set FUSION_CACHE_DIR to one that can be written"
+            f"{reason}, nor one for temporary files ({error.strerror or error}); set FUSION_CACHE_DIR to one that can "
+            "be written"
         ) from None
+
+
+def _built_in(folder: Path, library: Library) -> Path:
+    """The library below ``folder``, compiled if need be. Raises OSError where that cannot be written."""
+    path = folder / library.key / f"{library.name}.so"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o755)  # whatever the umask, not for others to write
+    with _locked(folder / f"{library.key}.lock"):
+        if not path.is_file():  # another process may have built it while we waited
+            _sweep(folder)
+            _build(library, path)
     return path
 
 
@@ -247,56 +271,33 @@ def _sweep(folder: Path) -> None:
 
 def _build(library: Library, path: Path) -> None:
     started = time.monotonic()
-    workplace = Path(tempfile.mkdtemp(prefix="building-", dir=cache_folder()))
+    workplace = Path(tempfile.mkdtemp(prefix="building-", dir=path.parent.parent))
     try:
-        (workplace / "build.ninja").write_text(_ninja_file(library))
-        command = [toolchain.ninja(), "-C", str(workplace), f"-j{_jobs()}"]
-        if os.environ.get("FUSION_VERBOSE") == "1":
-            command.append("-v")
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        (workplace / "build.ninja").write_bytes(os.fsencode(ninja_file(library)))
+        command = [toolchain.ninja(), "-C", str(workplace), f"-j{jobs()}"]
+        verbose = os.environ.get("FUSION_VERBOSE") == "1"
+        done = subprocess.run(
+            command + ["-v"] * verbose,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",  # a compiler's words in a locale of its own
+            env=os.environ | {"TMPDIR": str(workplace)},  # the user's may be missing, and is not swept
+        )
         if done.returncode != 0:
+            if full := re.search(r"No space left on device|Disk quota exceeded", done.stdout):
+                raise OSError(errno.ENOSPC, full.group())
             raise BuildError(f"compiling the {library.title} failed:\n{done.stdout[-4000:]}")
-        if os.environ.get("FUSION_VERBOSE") == "1":
+        if verbose:
             _say(done.stdout)
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(exist_ok=True, mode=0o755)
+        (workplace / path.name).chmod(0o755)
         os.replace(workplace / path.name, path)
     except toolchain.ToolchainError as error:
         raise BuildError(str(error)) from None
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
     _say(f"compiled the {library.title} in {time.monotonic() - started:.1f} s (once; kept in {path.parent})")
-
-
-def _ninja_file(library: Library) -> str:
-    def quoted(words: tuple[str, ...]) -> str:
-        return " ".join(_shell_word(w) for w in words)
-
-    lines = []
-    for suffix, command in library.compile.items():
-        lines.append(f"rule compile{suffix}\n  command = {quoted(command)} -c $in -o $out")
-    # Libraries come after the objects that need them.
-    lines.append(f"rule link\n  command = {_shell_word(library.link[0])} $in {quoted(library.link[1:])} -o $out")
-    objects = []
-    for number, source in enumerate(library.sources):
-        objects.append(f"{number}-{source.stem}.o")
-        escaped = str(source).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
-        lines.append(f"build {objects[-1]}: compile{source.suffix} {escaped}")
-    lines.append(f"build {library.name}.so: link {' '.join(objects)}")
-    return "\n".join(lines) + "\n"
-
-
-def _shell_word(word: str) -> str:
-    return shlex.quote(word).replace("$", "$$")
-
-
-def _jobs() -> int:
-    """One compiler for each core, as far as 2 GB of free memory for each allows."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):
-        return cores
-    return max(1, min(cores, int(free / 2e9)))
 
 
 def _say(line: str) -> None:

@@ -11,6 +11,7 @@ import hashlib
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sysconfig
@@ -24,6 +25,8 @@ __all__ = [
     "cpu_level",
     "cuda_architectures",
     "cxx",
+    "flags",
+    "host_compiler",
     "ninja",
     "nvcc",
     "version",
@@ -35,13 +38,62 @@ class ToolchainError(RuntimeError):
 
 
 def cxx() -> str:
-    """Path of the C++ compiler: ``$CXX``, else g++, else clang++."""
-    asked = os.environ.get("CXX")
+    """The C++ compiler, ``$CXX``, else g++, else clang++: its path and what else ``CXX`` says, as a shell reads them.
+
+    ``CXX`` may be a path, with spaces or not, or a command such as ``ccache g++`` or ``g++ -m64``.
+    """
+    return shlex.join(_compiler())
+
+
+def _compiler() -> list[str]:
+    asked = os.environ.get("CXX", "").strip()
     for name in [asked] if asked else ["g++", "clang++"]:
-        if path := shutil.which(name):
-            return path
+        if path := shutil.which(name):  # a path with spaces is one word
+            return [path]
+        try:
+            program, *rest = shlex.split(name)
+        except ValueError as error:
+            raise ToolchainError(f"$CXX={asked} is not a command: {error}; mend its quotes") from None
+        if rest and (path := shutil.which(program)):
+            return [path, *rest]
     looked = f"$CXX={asked}" if asked else "g++, clang++"
     raise ToolchainError(f"no C++ compiler found (looked for {looked}); install g++ or set CXX")
+
+
+def flags(*variables: str) -> tuple[str, ...]:
+    """The words of environment variables such as ``CXXFLAGS``, by which conda's compilers find their libraries."""
+    words: list[str] = []
+    for variable in variables:
+        try:
+            words += shlex.split(os.environ.get(variable, ""))
+        except ValueError as error:
+            given = os.environ[variable]
+            raise ToolchainError(f"${variable}={given} is not a command line: {error}; mend its quotes") from None
+    return tuple(words)
+
+
+NVCC_FLAGS = ("NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS")  # which nvcc itself reads
+
+
+def host_compiler() -> tuple[str, ...]:
+    """nvcc's option for the C++ compiler it calls: ``CUDAHOSTCXX``, or that of ``CXX`` without a launcher.
+
+    Without either, and where nvcc's own variables name one, nvcc finds it by itself.
+    """
+    if any("-ccbin" in word or "--compiler-bindir" in word for word in flags(*NVCC_FLAGS)):
+        return ()
+    asked = os.environ.get("CUDAHOSTCXX", "").strip()
+    if asked:
+        if path := shutil.which(asked):
+            return (f"-ccbin={path}",)
+        raise ToolchainError(f"$CUDAHOSTCXX={asked} is no compiler; give its path or unset it")
+    if not os.environ.get("CXX", "").strip():
+        return ()
+    words = [w for w in _compiler() if not w.startswith("-") and Path(w).name not in _LAUNCHERS]
+    return (f"-ccbin={shutil.which(words[0]) or words[0]}",) if words else ()
+
+
+_LAUNCHERS = ("ccache", "sccache", "distcc", "icecc", "env")
 
 
 def ninja() -> str:
@@ -62,7 +114,7 @@ def ninja() -> str:
 
 
 def nvcc() -> tuple[str, Path]:
-    """Paths of nvcc and of a toolkit that has headers and the runtime library.
+    """nvcc, as a shell reads its path, and a toolkit that has headers and the runtime library.
 
     Raises:
         ToolchainError: there is none, or its major version is not that of torch.
@@ -70,14 +122,14 @@ def nvcc() -> tuple[str, Path]:
     toolkit = _cuda_toolkit()
     compiler = toolkit / "bin" / "nvcc"
     ours = torch.version.cuda
-    found = re.search(r"release (\d+)\.(\d+)", version(str(compiler)))
+    found = re.search(r"release (\d+)\.(\d+)", version(shlex.quote(str(compiler))))
     if ours and found and found.group(1) != ours.partition(".")[0]:
         raise ToolchainError(
             f"torch was built for CUDA {ours} but {compiler} is CUDA {found.group(1)}.{found.group(2)}. "
             f"The major versions must agree: install a CUDA {ours.partition('.')[0]} toolkit and point CUDA_HOME "
             "at it, or install a torch built for the toolkit at hand. The Triton kernels need neither."
         )
-    return str(compiler), toolkit
+    return shlex.quote(str(compiler)), toolkit
 
 
 def _cuda_toolkit() -> Path:
@@ -114,9 +166,10 @@ def cuda_architectures() -> list[str]:
 
 @functools.cache
 def version(compiler: str) -> str:
-    """First lines of ``compiler --version``."""
+    """What ``compiler --version`` says, of a compiler as :func:`cxx` gives it."""
+    command = [*shlex.split(compiler), "--version"]
     try:
-        return subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
+        return subprocess.run(command, capture_output=True, text=True, errors="replace", check=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:
         raise ToolchainError(f"{compiler} --version failed: {error}") from None
 

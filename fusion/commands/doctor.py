@@ -66,7 +66,10 @@ def _show_hardware() -> None:
     print(textwrap.fill(f"triton:   {_describe_triton()}", 118, subsequent_indent=10 * " "))
     settings = {k: v for k, v in sorted(os.environ.items()) if k.startswith("FUSION_")}
     print("settings: " + (", ".join(f"{k}={v}" for k, v in settings.items()) or "no FUSION_* variable is set"))
-    print(f"compiled: kept in {build.cache_folder()}")
+    try:
+        print(f"compiled: kept in {build.cache_folder()}")
+    except OSError as error:
+        print(f"compiled: there is no folder for what is compiled: {error}")
 
 
 def _describe_gpu(index: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 __all__ = ["pretrain"]
@@ -48,5 +49,6 @@ def pretrain(
     tiles = viewed(state.data.get("train", state.data["all"]), None, augmentation)
     print(f"{len(tiles)} tiles, {len(state.data['val']) if 'val' in state.data else 'no'} for validation")
     best = train(system, tiles, state.data.get("val"), Path(out), size, model, module, training, seed)
-    print(f"\n{best}\nnext: fusion probe {out} --data {data}   or   fusion embed {out} --data {data}")
+    run, tiles = shlex.quote(str(out)), shlex.quote(str(data))
+    print(f"\n{best}\nnext: fusion probe {run} --data {tiles}   or   fusion embed {run} --data {tiles}")
     return 0

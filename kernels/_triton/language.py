@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import triton
 import triton.language as tl
 
+from ..cache import cache_folder, home_folder
 from .device import interpreting
 
+if home_folder() is None:  # else Triton would make a folder called "~" where the program was started
+    os.environ.setdefault("TRITON_HOME", str(cache_folder()))
 if interpreting():
     from . import interpreter  # noqa: F401  (bfloat16 there is wrong without)
 

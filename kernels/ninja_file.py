@@ -1,0 +1,47 @@
+"""What ninja is told: how a library is compiled and linked, and how many compilers may run at once."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .build import Library
+
+__all__ = ["jobs", "ninja_file"]
+
+
+def ninja_file(library: Library) -> str:
+    """What ninja is to do for ``library``, in the folder it is called in."""
+
+    def quoted(words: tuple[str, ...]) -> str:
+        return " ".join([words[0].replace("$", "$$"), *(_shell_word(w) for w in words[1:])])
+
+    lines = []
+    for suffix, command in library.compile.items():
+        lines.append(f"rule compile{suffix}\n  command = {quoted(command)} -c $in -o $out")
+    # Libraries come after the objects that need them.
+    compiler, *options = library.link
+    lines.append(f"rule link\n  command = {quoted((compiler,))} $in {quoted(('', *options))} -o $out")
+    objects = []
+    for number, source in enumerate(library.sources):
+        objects.append(f"{number}-{source.stem}.o")
+        escaped = str(source).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
+        lines.append(f"build {objects[-1]}: compile{source.suffix} {escaped}")
+    lines.append(f"build {library.name}.so: link {' '.join(objects)}")
+    return "\n".join(lines) + "\n"
+
+
+def _shell_word(word: str) -> str:
+    return shlex.quote(word).replace("$", "$$")
+
+
+def jobs() -> int:
+    """One compiler for each core, as far as 2 GB of free memory for each allows."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return cores
+    return max(1, min(cores, int(free / 2e9)))
