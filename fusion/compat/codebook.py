@@ -9,23 +9,17 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..kernels.quantize import code_decode, code_statistics, nearest_code
 from ..kernels.quantize.clustering import draw_rows, joint_sum, ranks
+from .vector_search import Found, scaled, search_all
 
-__all__ = ["Codebook", "Found", "scaled", "sum_over_ranks"]
+__all__ = ["Codebook", "sum_over_ranks"]
 
 Weight = Tensor | Callable[[Tensor, Tensor], Tensor] | None
-Found = tuple[Tensor, Tensor, Tensor | None]  # quantized (h, B, N, [k,] D), codes (h, B, N, [k]), (h, B, N, K) or None
 STATISTICS = ("cluster_size", "embed_avg")
 LOW_PRECISION = (torch.float16, torch.bfloat16)
-
-
-def scaled(x: Tensor) -> Tensor:
-    """x (..., D) at unit length, with the original's guard for short vectors."""
-    return F.normalize(x, dim=-1, eps=1e-6)
 
 
 def sum_over_ranks(sync: bool | None, *tensors: Tensor) -> list[Tensor]:
@@ -87,11 +81,19 @@ class Codebook(nn.Module):
         self.vq_bridge = bridge
 
     def forward(
-        self, x: Tensor, mask: Tensor | None, *, dense: bool, topk: int | None = None, temperature: float | None = None
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        *,
+        dense: bool,
+        topk: int | None = None,
+        temperature: float | None = None,
+        transform: Callable[[Tensor], Tensor] | None = None,
     ) -> Found:
         """Codes of x (h, B, N, D) float32; ``dense`` also gives minus the distance, or the cosine, to every code.
 
-        ``mask`` (h, B, N) bool: False is padding, which has no part in the k-means start.
+        ``mask`` (h, B, N) bool: False is padding, which has no part in the k-means start. ``topk``, ``temperature``
+        and ``transform`` need ``dense``.
         """
         if not self.initted:
             self.init_embed_(x, mask)
@@ -100,38 +102,12 @@ class Codebook(nn.Module):
         embed = embed if self.vq_bridge is None else self.vq_bridge(embed)
         rows = x.flatten(1, 2)  # (h, R, D)
         if dense:
-            return self._search_all(x, rows, embed, topk, temperature)
+            sample = self.sample if temperature is None else {**self.sample, "temperature": temperature}
+            return search_all(x, embed, self.use_cosine_sim, topk, sample if self.training else {}, transform)
         metric = "cosine" if self.use_cosine_sim else "l2"
         codes = torch.stack([nearest_code(part, one, metric=metric) for part, one in zip(rows, embed, strict=True)])
         quantized = torch.stack([code_decode(part, one) for part, one in zip(codes, embed, strict=True)])
         return quantized.view_as(x), codes.view(x.shape[:-1]), None
-
-    def _search_all(self, x: Tensor, rows: Tensor, embed: Tensor, topk: int | None, temperature: float | None) -> Found:
-        """With the N x K distances, for what is asked of them: samples, the k nearest, cross-entropies."""
-        with torch.autocast(x.device.type, enabled=False):
-            products = torch.einsum("h n d, h k d -> h n k", rows, embed)
-            if self.use_cosine_sim:
-                score = products
-            else:
-                lengths = rows.square().sum(-1)[..., None] + embed.square().sum(-1)[:, None]
-                score = -(lengths - 2 * products).clamp(min=1e-8).sqrt()
-            temperature = self.sample["temperature"] if temperature is None else temperature
-            drawn = score
-            if self.training and self.sample["stochastic"] and temperature > 0:
-                noise = torch.zeros_like(score).uniform_(0, 1)
-                for _ in range(2):  # Gumbel noise
-                    noise = -noise.clamp(min=1e-20).log()
-                drawn = score / temperature + noise
-            codes = drawn.argmax(-1) if topk is None else drawn.topk(topk, dim=-1).indices  # (h, R, [k])
-            missing = rows.isnan().any(-1)
-            codes = codes.masked_fill(missing if topk is None else missing[..., None], -1)
-            quantized = torch.stack([code_decode(part, one) for part, one in zip(codes, embed, strict=True)])
-            if self.training and self.sample["straight_through"] and temperature > 0:
-                share = (score / temperature).softmax(-1)
-                soft = torch.einsum("h n k, h k d -> h n d", share - share.detach(), embed)
-                quantized = quantized + (soft if topk is None else soft[:, :, None])
-        shape = x.shape[:-1] if topk is None else (*x.shape[:-1], topk)
-        return quantized.view(*shape, x.shape[-1]), codes.view(shape), score.view(*x.shape[:-1], -1)
 
     @torch.no_grad()
     def init_embed_(self, x: Tensor, mask: Tensor | None = None) -> None:

@@ -96,9 +96,7 @@ class OriginalOmniSat(nn.Module):
             nn.init.trunc_normal_(parameter, std=0.02)
 
         if depth < len(modalities):  # the drop-path rate of the cross-attention
-            raise ValueError(
-                f"OriginalOmniSat: depth={depth}; the original needs one block a modality, {len(modalities)}"
-            )
+            raise ValueError(f"OriginalOmniSat: depth={depth} is below the number of modalities, {len(modalities)}")
         rates = torch.linspace(0, drop_path, depth).tolist()
         bucket = sequence_buckets(1 + len(modalities) * patches)
         self.blocks = nn.ModuleList(

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .codebook import LOW_PRECISION, Codebook, scaled
+from .codebook import LOW_PRECISION, Codebook
 from .vector_layout import Layout, split_heads
+from .vector_search import scaled
 
 __all__ = ["QuantizerBase"]
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..kernels.quantize.op import pass_gradient
-from .codebook import scaled
+from .vector_search import scaled
 
 __all__ = ["LossBreakdown", "cross_entropy", "diversity", "orthogonality", "towards"]
 

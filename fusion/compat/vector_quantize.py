@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..kernels.quantize.clustering import ranks
-from .codebook import Found, Weight
+from .codebook import Weight
 from .vector_base import QuantizerBase
 from .vector_layout import join_heads, mask_of, split_heads
 from .vector_losses import LossBreakdown, cross_entropy, diversity, orthogonality, towards
+from .vector_search import Found
 
 __all__ = ["VectorQuantize"]
 
@@ -24,7 +25,7 @@ class VectorQuantize(QuantizerBase):
 
     Distances to all codes are formed only where an argument asks for them: ``stochastic_sample_codes``,
     ``straight_through``, ``commitment_use_cross_entropy_loss``, ``codebook_diversity_loss_weight``; in ``forward``
-    ``topk`` and ``indices``. Otherwise memory is O(N + K).
+    ``topk``, ``indices`` and ``codebook_transform_fn``. Otherwise memory is O(N + K).
 
     Args:
         dim, codebook_size, codebook_dim, heads, ... route_gradients_to_input: as there. ``affine_param`` and what
@@ -64,6 +65,7 @@ class VectorQuantize(QuantizerBase):
                 compares with x itself, also for cosines, as there.
             topk: the k nearest codes; quantized and codes get a dimension of k, the loss one value a code, and the
                 codebook does not learn; :meth:`update_indices` does that with the codes finally chosen.
+            codebook_transform_fn: gives each vector codes of its own, (h, K, D) -> (h, B, N, K, D).
             ema_update_weight, accum_ema_update: as in :meth:`Codebook.update_indices`.
             sample_codebook_temp, freeze_codebook, ema_update: override the constructor's.
 
@@ -72,11 +74,8 @@ class VectorQuantize(QuantizerBase):
             several. The loss has a value in training, with ``topk`` always.
 
         Raises:
-            NotImplementedError: ``codebook_transform_fn``.
             ValueError, TypeError: shapes, or a mask, that do not fit; ``topk`` with what it excludes.
         """
-        if codebook_transform_fn is not None:
-            raise NotImplementedError("VectorQuantize: codebook_transform_fn (a codebook for every vector) is not here")
         topk = None if topk is None else self._check_topk(topk)
         frozen = self.freeze_codebook if freeze_codebook is None else freeze_codebook
         layout = self._layout(x)
@@ -84,14 +83,19 @@ class VectorQuantize(QuantizerBase):
         mask = mask_of(mask, lens, layout, *original.shape[:2])
         vectors = self._project(original)  # (h, B', N, D)
         seen = None if mask is None else self._mask_of_heads(mask, vectors)
-        by_score = indices is not None or topk is not None or self._samples
+        by_score = indices is not None or topk is not None or codebook_transform_fn is not None or self._samples
         by_score |= self.training and self.has_commitment_loss and self.commitment_use_cross_entropy_loss
         by_score |= self.training and self.codebook_diversity_loss_weight > 0
 
         def search() -> Found:
             with torch.autocast(x.device.type, enabled=False):
                 found = self._codebook(
-                    vectors.float(), seen, dense=by_score, topk=topk, temperature=sample_codebook_temp
+                    vectors.float(),
+                    seen,
+                    dense=by_score,
+                    topk=topk,
+                    temperature=sample_codebook_temp,
+                    transform=codebook_transform_fn,
                 )
             return found[0].to(vectors.dtype), *found[1:]
 

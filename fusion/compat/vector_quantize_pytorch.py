@@ -1,8 +1,8 @@
 """Stand-ins for ``VectorQuantize`` and ``FSQ`` of vector-quantize-pytorch (1.32), on this package's kernels.
 
 Same arguments of constructor and ``forward``, return values, attribute and state-dict names, so that an import can be
-exchanged and a checkpoint loaded; N x K distances and one-hot tensors only where an argument asks for them. The few
-arguments that are not supported raise ``NotImplementedError`` with their name. What differs:
+exchanged and a checkpoint loaded; N x K distances and one-hot tensors only where an argument asks for them.
+``affine_param`` and what belongs to it raise ``NotImplementedError``. What differs:
 
 * Vectors that hold a NaN come back as NaN with code -1, and neither they nor padding move the codebook.
 * Codes nearest to the same vector to within rounding may be told apart in another way: distances are more exact.

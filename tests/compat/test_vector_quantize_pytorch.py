@@ -26,6 +26,11 @@ MASK = torch.arange(60) < torch.tensor([[60], [23]])
 CODES = torch.arange(60).remainder(16).repeat(2, 1)
 
 
+def own_codes(embed):
+    factor = 1 + torch.arange(60).to(embed) / 60
+    return embed[:, None, None] * factor[:, None, None].expand(2, -1, -1, -1)
+
+
 def optimizer(parameters):
     return torch.optim.SGD(parameters, lr=0.1)
 
@@ -76,6 +81,8 @@ def optimizer(parameters):
         ({}, SEQUENCE, {"freeze_codebook": True}),
         ({}, SEQUENCE, {"ema_update": False}),
         ({}, SEQUENCE, {"ema_update_weight": torch.arange(16).double() / 16}),
+        ({}, SEQUENCE, {"codebook_transform_fn": own_codes}),
+        ({"use_cosine_sim": True}, SEQUENCE, {"codebook_transform_fn": own_codes}),
         ({}, SEQUENCE, {"topk": 3, "mask": MASK}),
         ({"codebook_dim": 4, "channel_last": False}, (2, 8, 60), {"topk": 2}),
         ({"accept_image_fmap": True}, IMAGE, {"topk": 3}),

@@ -127,6 +127,14 @@ def test_every_head_finds_the_nearest_of_its_own_codes():
     assert torch.equal(quantizer.get_output_from_indices(codes), quantized)
 
 
+def test_vectors_may_have_codes_of_their_own():
+    quantizer, x, scale = VectorQuantize(8, 16).eval(), torch.randn(2, 5, 8), torch.rand(1, 2, 5, 1, 1)
+    quantized, codes, _ = quantizer(x, codebook_transform_fn=lambda embed: embed[:, None, None] * scale)
+    own = quantizer.codebook * scale[0]  # (2, 5, 16, 8)
+    assert torch.equal(codes, (own - x[:, :, None]).norm(dim=-1).argmin(-1))
+    torch.testing.assert_close(quantized, own.take_along_dim(codes[..., None, None], 2)[:, :, 0])
+
+
 @pytest.mark.parametrize("options", [{}, {"heads": 2, "codebook_dim": 3}])
 @pytest.mark.parametrize(
     ("layout", "shape"),
@@ -219,7 +227,6 @@ def test_refusals_name_the_argument(build, error, message):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"codebook_transform_fn": lambda codes: codes}, NotImplementedError, "codebook_transform_fn"),
         ({"mask": torch.ones(2, 5)}, TypeError, "mask must be bool.*float32"),
         ({"mask": torch.ones(2, 4).bool()}, ValueError, r"mask must be \(2, 5\), got \(2, 4\)"),
         ({"lens": torch.tensor([3, 6])}, ValueError, r"0\.\.5, got \[3, 6\]"),
