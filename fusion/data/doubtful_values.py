@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from .modality import Modality
+from .units import HUGE
 
 __all__ = ["doubtful_values", "undeclared_nodata"]
 
 # What files put where nothing was measured. NetCDF's fill values, the largest float32, the ends of whole numbers.
 _MARKS = (-9999.0, -999.0, -99999.0, -32768.0, 32767.0, 65535.0, -2147483648.0, 1e20, -1e20)
-_HUGE = 1e19  # no quantity of a tile is as large
 _SHARE = 1e-4  # of a known mark
 _UNKNOWN_SHARE = 0.01  # of any other value that stands far apart and is always the same
 _NO_ZERO = ("reflectance x 10000", "reflectance", "dB", "linear", "K")  # all bands at once are never exactly 0
@@ -68,7 +68,7 @@ def _marks(row: np.ndarray) -> list[tuple[float, float]]:
 
 
 def _stands_apart(row: np.ndarray, value: float, count: int) -> bool:
-    if abs(value) >= _HUGE:
+    if abs(value) >= HUGE:
         return True
     same = row == value
     if same.sum() / count < (_SHARE if value in _MARKS else _UNKNOWN_SHARE) or same.all():
