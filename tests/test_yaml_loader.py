@@ -120,6 +120,11 @@ def test_options_and_their_files_are_read_by_these_rules(tmp_path: Path) -> None
     assert values["reader"] == {"country": "NO", "tile": 10}
 
 
+@pytest.mark.parametrize(("written", "meant"), [("-1e-3", -0.001), ("-5", -5), ("-.5", -0.5), ("-2.E+3", -2000.0)])
+def test_a_negative_number_is_a_value_and_no_option(written: str, meant: float) -> None:
+    assert parse(["pretrain", "--data", "landscape", "--reader.offset", written])[2]["reader"] == {"offset": meant}
+
+
 def test_options_that_are_given_twice_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine.yaml").write_text("seed: 1\nseed: 2\n")
     for option in (["--config", str(tmp_path / "mine.yaml")], ["--reader", "{tile: 1, tile: 2}"]):

@@ -49,6 +49,8 @@ class Parser(ArgumentParser):
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **{"parser_mode": MODE, **settings})
+        # argparse takes -1e-3 for an option that is unknown, and says that the one before lacks its argument.
+        self._negative_number_matcher = re.compile(r"-(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\Z")
 
     def parse_args(self, *args: Any, **settings: Any) -> Any:
         if args and args[0] is not None:

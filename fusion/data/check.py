@@ -91,6 +91,7 @@ class _Tally:
     """Values and dates of one modality, tile after tile; keeps some values of each."""
 
     KEPT = 2048
+    COMPARED = 200_000  # of all tiles, in search of doubtful values
 
     def __init__(self, modality: Modality) -> None:
         self.modality, self.tiles = modality, 0
@@ -120,7 +121,9 @@ class _Tally:
     def warnings(self) -> list[str]:
         if not self.values:
             return []
-        values = np.where(np.concatenate(self.seen, axis=1), np.concatenate(self.values, axis=1), np.nan)
+        step = max(1, sum(part.shape[1] for part in self.values) // self.COMPARED)
+        values, seen = (np.concatenate(parts, axis=1)[:, ::step] for parts in (self.values, self.seen))
+        values = np.where(seen, values, np.nan)
         return self.doubtful.warnings() + self.dark_end.warnings() + doubtful_values(values, self.modality)
 
     def report(self, files: int, dtype: str) -> ModalityReport:

@@ -11,6 +11,7 @@ import numpy as np
 from .given import calendar_dates, flags, numbers, unpacked
 from .modality import Modality
 from .tiles import Geo
+from .units import require_no_fill
 
 __all__ = ["Cube", "SensorCube", "observed_statistics", "smooth_backscatter"]
 
@@ -166,7 +167,7 @@ def observed_statistics(cubes: Iterable[Cube], modality: Modality, allowed: np.n
         allowed: (H, W) bool, use these pixels only (the training part of a split within cubes of that size).
 
     Raises:
-        ValueError: a band was never observed.
+        ValueError: a band was never observed, or has a value that can only be a fill value.
     """
     count, total, squares = (np.zeros(modality.channels) for _ in range(3))
     for cube in cubes:
@@ -176,6 +177,7 @@ def observed_statistics(cubes: Iterable[Cube], modality: Modality, allowed: np.n
         for values, observed in cube.sensors[modality.name].strips():
             if allowed is not None:
                 observed = observed & flags(allowed)[top : top + observed.shape[2]]
+            require_no_fill(values, modality.name, f"cube {cube.name}")
             values = np.where(observed, values, 0).astype(np.float64)
             top += observed.shape[2]
             count += observed.sum(axis=(0, 2, 3))

@@ -7,17 +7,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from .modality import Modality
+from .units import HUGE
 
 __all__ = ["doubtful_values", "undeclared_nodata"]
 
 # What files put where nothing was measured. NetCDF's fill values, the largest float32, the ends of whole numbers.
 _MARKS = (-9999.0, -999.0, -99999.0, -32768.0, 32767.0, 65535.0, -2147483648.0, 1e20, -1e20)
-_HUGE = 1e19  # no quantity of a tile is as large
 _SHARE = 1e-4  # of a known mark
 _UNKNOWN_SHARE = 0.01  # of any other value that stands far apart and is always the same
 _NO_ZERO = ("reflectance x 10000", "reflectance", "dB", "linear", "K")  # all bands at once are never exactly 0
 _ZERO_SHARE, _BLACK_SHARE = 0.005, 0.02  # of such pixels, and of black ones in an 8 bit picture
 _LEVELS = 16  # different values; of fewer, which may be codes of classes, any may stand apart
+_COMPARED = 5000  # values of every pair of bands
 _ENOUGH = 100  # values, to call a band constant
 
 
@@ -67,18 +68,17 @@ def _marks(row: np.ndarray) -> list[tuple[float, float]]:
 
 
 def _stands_apart(row: np.ndarray, value: float, count: int) -> bool:
-    rest = row[row != value]
-    share = (len(row) - len(rest)) / count
-    if abs(value) >= _HUGE:
+    if abs(value) >= HUGE:
         return True
-    if not len(rest):
-        return False  # a constant band, told as such
+    same = row == value
+    if same.sum() / count < (_SHARE if value in _MARKS else _UNKNOWN_SHARE) or same.all():
+        return False  # or a constant band, told as such
+    rest = row[~same]
     low, high = np.percentile(rest, [1, 99])
     gap, spread = (rest.min() - value if value < rest.min() else value - rest.max()), high - low
     if value in _MARKS:
-        return bool(share >= _SHARE and gap > 0.1 * spread)
-    measured = spread > 0 and len(np.unique(rest)) >= _LEVELS
-    return bool(share >= _UNKNOWN_SHARE and value != 0 and measured and gap > 3 * spread)
+        return bool(gap > 0.1 * spread)
+    return bool(value != 0 and gap > 3 * spread > 0 and len(np.unique(rest)) >= _LEVELS)
 
 
 def _zeros(values: np.ndarray, modality: Modality) -> list[str]:
@@ -109,6 +109,7 @@ def _constant(values: np.ndarray, modality: Modality) -> list[str]:
 def _same(values: np.ndarray, modality: Modality) -> list[str]:
     """Pairs of bands that are equal wherever both were observed."""
     told = []
+    values = values[:, :: max(1, values.shape[1] // _COMPARED)]
     for first in range(modality.channels):
         for second in range(first + 1, modality.channels):
             both = np.isfinite(values[first]) & np.isfinite(values[second])

@@ -52,6 +52,9 @@ _DISGUISES = (
 )
 
 
+_OF_ZARR = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")  # a store of Zarr is a folder
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Turns whatever a file library raises into a ValueError that begins with the path and ends with the fix.
@@ -73,7 +76,7 @@ def _told(path: Path, error: BaseException) -> str | None:
     text = str(error)
     why = text.splitlines()[0] if text else type(error).__name__
     text = f"{text} {error.__cause__ or ''}"  # rasterio: "Read failed. See previous exception for details."
-    package = _package(error, text)
+    package = _package(path, error, text)
     if package is not None:
         return f"{package} ({why})"
     if isinstance(error, UnicodeDecodeError):
@@ -86,7 +89,7 @@ def _told(path: Path, error: BaseException) -> str | None:
     return _disguise(path) or f"{_DAMAGED} ({why})"
 
 
-def _package(error: BaseException, text: str) -> str | None:
+def _package(path: Path, error: BaseException, text: str) -> str | None:
     """Which package is missing that would read this file; None where none is."""
     low = text.lower()
     if "cftime" in low and importlib.util.find_spec("cftime") is None:
@@ -103,7 +106,10 @@ def _package(error: BaseException, text: str) -> str | None:
     if "missing codec" in low:
         return "is compressed by a codec that this GDAL lacks: rewrite it with gdal_translate -co COMPRESS=DEFLATE"
     if "engine" in low and re.search(r"unrecognized engine|io backends", low):
-        return "no installed package reads this kind of file: pip install netCDF4 (NetCDF 3: scipy or netCDF4)"
+        return (
+            _disguise(path)
+            or "no installed package reads this kind of file: pip install netCDF4 (NetCDF 3: scipy or netCDF4)"
+        )
     return None
 
 
@@ -135,7 +141,8 @@ def _disguise(path: Path) -> str | None:
     """What a file is that is not what its name says; None where it may be a damaged one of its kind."""
     try:
         if os.path.isdir(path):
-            return "is a folder, a file is wanted"
+            store = any(os.path.exists(os.path.join(path, name)) for name in _OF_ZARR)
+            return None if store else "is a folder, a file is wanted"
         with open(path, "rb") as file:
             begin = file.read(512)
     except OSError:

@@ -21,6 +21,7 @@ _FLOOR = 900.0  # shadows may come out a little below 0
 _CEILING = 1700.0  # where the darkest band of all is brighter, it is the land that is bright
 _STEP = (700.0, 1300.0)  # of the typical band between before and after
 _ANY_STEP = (300.0, 1700.0)  # of every band: snow is bright in the visible alone
+_PIXELS = 1024  # of a date, whose dark end they tell
 _LEAST = 2  # dates of tiles on either side
 _BELOW = (-1500.0, -300.0)  # no shadow comes out as dark, and what is below is no reflectance at all
 
@@ -47,6 +48,7 @@ class DarkEnd:
             if tile.origin is not None:
                 dates = tile.origin + tile.days[name].numpy()[valid].astype("timedelta64[D]")
         pixels = values.reshape(len(dates), self.modality.channels, -1)  # (L, C, H * W)
+        pixels = pixels[:, :, :: max(1, pixels.shape[2] // _PIXELS)]
         self._dark += list(scale * np.percentile(pixels, 1, axis=2))
         self._dates += list(dates)
 

@@ -8,6 +8,7 @@ from .dataset import TileDataset
 from .modality import Modality
 from .spacing import evenly_spaced
 from .tiles import values_by_band
+from .units import require_no_fill
 
 __all__ = ["fit_statistics"]
 
@@ -19,7 +20,7 @@ def fit_statistics(dataset: TileDataset, tiles: int = 1024) -> tuple[Modality, .
     large offset (kelvin, elevation) costs no digits. A constant band gets std 1.
 
     Raises:
-        ValueError: a modality has no observed value in any of these tiles.
+        ValueError: a modality has no observed value in any of these tiles, or one that can only be a fill value.
     """
     count = {m.name: 0 for m in dataset.modalities}
     centre: dict[str, np.ndarray] = {}
@@ -32,6 +33,7 @@ def fit_statistics(dataset: TileDataset, tiles: int = 1024) -> tuple[Modality, .
             values = values_by_band(tile, name)  # (C, n)
             if values is None:
                 continue
+            require_no_fill(values, name, f"tile {tile.name}")
             values = values.astype(np.float64)
             values -= centre.setdefault(name, values.mean(axis=1, keepdims=True))
             count[name] += values.shape[1]

@@ -6,7 +6,9 @@ import numpy as np
 
 from .modality import Modality
 
-__all__ = ["check_range", "looks_like"]
+__all__ = ["check_range", "looks_like", "require_no_fill"]
+
+HUGE = 1e19  # no quantity of a tile is as large; the fill values of NetCDF (9.97e36) and of float32 rasters are
 
 _FACTOR = 4.0  # between what a dark or bright place does to every band at once and a slip of ten
 _RADIOMETRIC = ("", "reflectance x 10000", "reflectance", "linear", "8 bit")  # elevation may well be ten times as high
@@ -73,6 +75,19 @@ def check_range(values: np.ndarray, modality: Modality) -> None:
         raise ValueError(_message(modality, low, high, seen, f"the unit is said to be {wanted!r}", wanted))
     if modality.mean:
         _check_statistics(values, modality, low, high, seen)
+
+
+def require_no_fill(values: np.ndarray, name: str, where: str) -> None:
+    """
+    Raises:
+        ValueError: values so large that they can only be a fill value; one of them would be all of a mean.
+    """
+    huge = np.abs(values) >= HUGE
+    if huge.any():
+        raise ValueError(
+            f"modality {name!r}: {int(huge.sum())} values such as {values[huge][0]:.6g} in {where}: an undeclared "
+            "nodata value; say nodata in the description, in Python set NaN"
+        )
 
 
 def _check_statistics(values: np.ndarray, modality: Modality, low: float, high: float, seen: str) -> None:

@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
+import numcodecs
 import numpy as np
 import pytest
 import rasterio
+import xarray
 import zarr
 
 from fusion.data.files import read_json, reading
@@ -147,6 +149,25 @@ def test_a_missing_package_is_named(tmp_path: Path) -> None:
         reading(path),
     ):
         import eccodes_missing.reader  # noqa: F401
+
+
+def test_xarray_that_recognises_nothing_is_told_what_the_file_is(tmp_path: Path) -> None:
+    path = tmp_path / "a.nc"
+    path.write_text("<!DOCTYPE html><html>Sign in</html>")
+    with pytest.raises(ValueError, match=r"a\.nc: is a web page"), reading(path):
+        xarray.open_dataset(path)
+    path.write_bytes(b"\x00\x01\x02\x03" * 99)
+    unknown = r"a\.nc: no installed package reads this kind of file: pip install netCDF4"
+    with pytest.raises(ValueError, match=unknown), reading(path):
+        xarray.open_dataset(path)
+
+
+def test_a_damaged_store_of_zarr_is_damaged_and_no_folder(tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    zarr.create_array(path, shape=(64,), dtype="i4", zarr_format=2, compressors=numcodecs.Zlib())[:] = 7
+    (path / "0").write_bytes(b"x" * 20)
+    with pytest.raises(ValueError, match=r"a\.zarr: cannot be read, the file is damaged or incomplete"), reading(path):
+        zarr.open_array(path, mode="r")[:]
 
 
 def test_what_says_itself_what_is_wrong_is_not_reworded(tmp_path: Path) -> None:

@@ -275,6 +275,19 @@ def test_what_a_cube_masks_was_not_observed(dtype: str) -> None:
     assert cube.without_empty_dates().skipped["s2"] == [np.datetime64("1970-02-20")]
 
 
+@pytest.mark.parametrize("fill", [1e20, 9.969209968386869e36, -3.4028235e38])
+def test_statistics_of_fill_values_are_refused(fill: float) -> None:
+    values = np.ones((3, 2, 4, 4), np.float32)
+    values[1, 0, 2, 2] = fill
+    told = rf"modality 's2': 1 values such as {np.float32(fill):.6g} in".replace("+", r"\+")
+    with pytest.raises(ValueError, match=f"{told} cube a: an undeclared nodata value"):
+        observed_statistics([Cube("a", {"s2": SensorCube(S2, DAYS, values)})], S2)
+    series = Modality("s2", "series", ("B04", "B08"), 10.0, 4)
+    tiles = ArrayTiles([series], {"s2": values[None]}, {"s2": DAYS})
+    with pytest.raises(ValueError, match=f"{told} tile 0: an undeclared nodata value"):
+        fit_statistics(tiles)
+
+
 def test_masked_backscatter_is_absent_from_the_mean() -> None:
     decibel = np.ma.masked_equal(np.array([-10.0, -9999, -20.0])[:, None], -9999)
     smooth = smooth_backscatter(decibel)[:, 0]
