@@ -71,6 +71,34 @@ def test_bands_of_two_resolutions_become_one_sensor_on_the_finest_grid(folder):
     assert cube.geo.transform == (10, 0, 500_000, 0, -10, 5_600_080)
 
 
+def test_acquisitions_of_one_day_are_joined(tmp_path):
+    """Two halves of a swath and a second look: a pixel has the first in which it was observed and clear."""
+    values = np.stack([np.full((1, 4, 4), 100.0 * (k + 1)) for k in range(4)]).astype(np.float32)
+    values[1, :, :, 2:] = np.nan  # the western half ...
+    values[3, :, :, :1] = np.nan
+    scl = np.full((4, 4, 4), 4, np.uint8)
+    scl[1, 0] = 9  # ... with a cloudy north, where the second is clear
+    scl[3, 3] = 9
+    np.savez(
+        tmp_path / "a.npz", s2=values, scl=scl,
+        dates=np.array(["2020-03-20", "2020-03-01", "2020-04-09", "2020-03-01"]),
+    )  # fmt: skip
+    s2 = {
+        "variable": "s2", "bands": ["a"], "resolution": 10, "dates": "dates",
+        "mask": {"variable": "scl", "classes": [4]},
+    }  # fmt: skip
+    description = {"files": "{scene}.npz", "tile": 20, "patch": 10, "modalities": {"s2": s2}}
+    sensor = read_cubes(description, tmp_path)[0].sensors["s2"]
+    assert sensor.dates.astype(str).tolist() == ["2020-03-01", "2020-03-20", "2020-04-09"]
+    wanted = np.full((4, 4), 200.0)
+    wanted[:, 2:] = 400
+    wanted[0, 1:] = 400
+    assert np.array_equal(sensor.values[0:1][0, 0], wanted)
+    assert np.array_equal(sensor.values[...][:, 0], np.stack([wanted, np.full((4, 4), 100), np.full((4, 4), 300)]))
+    assert sensor.clear[...].all()  # every pixel in one of its acquisitions
+    assert np.array_equal(sensor.values[[True, False, True]][:, 0, 3, 3], [400, 300])
+
+
 def test_the_place_of_a_cube_in_degrees(tmp_path):
     degrees = {"epsg": 4326, "x": "lon", "y": "lat"}
     np.savez(

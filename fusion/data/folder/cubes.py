@@ -73,16 +73,25 @@ def _sensor(scene: Scene, name: str, members: list[Modality], finest: float, tem
             raise ValueError(
                 f"scene {scene.name!r}: the parts of sensor {name!r} have different dates; keep them apart"
             )
-    order = np.unique(first.dates, return_index=True)[1]  # ascending; of several acquisitions a day the first
+    days, order = _days(first.dates)
     bands = tuple(band for member in members for band in member.bands)
     modality = replace(members[0], name=name, bands=bands, resolution=finest, patch_size=1, mean=(), std=())
     size = round(scene.extent[0] / finest), round(scene.extent[1] / finest)
     counts = [member.channels for member in members]
     masked = next((layer for layer in there if layer.mask is not None), None)
     parts = tuple(zip(layers, counts, strict=True))
-    values = _Values(scene, finest, size, order, parts, modality.unit, temporal_window)
     clear = None if masked is None else _Clear(scene, finest, size, order, masked)
-    return SensorCube(modality, first.dates[order], values, clear)
+    values = _Values(scene, finest, size, order, parts, modality.unit, temporal_window, clear)
+    return SensorCube(modality, days, values, clear)
+
+
+def _days(dates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The days (T,), ascending, and where each day's acquisitions are in the file, (T, most a day), -1 for none."""
+    days, of_day, count = np.unique(dates, return_inverse=True, return_counts=True)
+    order = np.full((len(days), count.max(initial=1)), -1)
+    for position, day in enumerate(of_day):
+        order[day, np.flatnonzero(order[day] < 0)[0]] = position
+    return days, order
 
 
 def _geo(scene: Scene, finest: float) -> Geo | None:
@@ -98,7 +107,8 @@ class _Lazy:
 
     Attributes:
         finest: metres per pixel of its grid; ``size``: rows and columns.
-        order: position of each date in the file.
+        order: (T, most a day) positions in the file of the acquisitions of each day, -1 for none. Of several, such as
+            the two halves of a swath, a pixel has the first in which it was observed and clear.
     """
 
     scene: Scene
@@ -110,9 +120,9 @@ class _Lazy:
         raise NotImplementedError
 
     def _place(self, index: Any) -> tuple[np.ndarray, slice, slice]:
-        """Positions of dates in the file, rows and columns, of ``[dates]``, ``[..., rows, columns]`` or both."""
+        """Rows of ``order``, rows and columns, of ``[dates]``, ``[..., rows, columns]`` or both."""
         index = index if isinstance(index, tuple) else (index, ...)
-        dates = self.order if index[0] is Ellipsis else np.atleast_1d(self.order[index[0]])
+        dates = self.order if index[0] is Ellipsis else np.atleast_2d(self.order[index[0]])
         spatial = index[-2:] if len(index) > 2 and index[-1] is not Ellipsis else (slice(None), slice(None))
         rows, columns = (slice(*part.indices(n)[:2]) for part, n in zip(spatial, self.size, strict=True))
         return dates, rows, columns
@@ -148,6 +158,7 @@ class _Values(_Lazy):
     layers: tuple[tuple[Layer | None, int], ...]  # with the number of bands
     unit: str
     temporal_window: int
+    clear: _Clear | None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -155,6 +166,22 @@ class _Values(_Lazy):
 
     def __getitem__(self, index: Any) -> np.ndarray:
         dates, rows, columns = self._place(index)
+        joined = self._acquisitions(dates[:, 0], rows, columns)
+        taken = None if self.clear is None or dates.shape[1] == 1 else self.clear.of(dates[:, 0], rows, columns)
+        for further in dates.T[1:]:
+            again = np.flatnonzero(further >= 0)
+            other = self._acquisitions(further[again], rows, columns)
+            better = np.isnan(joined[again])
+            if taken is not None and self.clear is not None:
+                clear = self.clear.of(further[again], rows, columns)
+                better |= (clear & ~taken[again])[:, None] & ~np.isnan(other)
+                taken[again] |= clear
+            joined[again] = np.where(better, other, joined[again])
+        smoothed = self.unit == "dB" and self.temporal_window > 1
+        return smooth_backscatter(joined, self.temporal_window) if smoothed else joined
+
+    def _acquisitions(self, dates: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
+        """(L, C, h, w) of positions in the file."""
         extent = (rows.stop - rows.start, columns.stop - columns.start)
         parts = []
         for layer, bands in self.layers:
@@ -163,9 +190,7 @@ class _Values(_Lazy):
                 continue
             ratio, window = self._window(layer, layer.resolution, rows, columns)
             parts.append(self._fine(layer.values(dates, window), ratio, rows, columns))
-        joined = np.concatenate(parts, axis=1)
-        smoothed = self.unit == "dB" and self.temporal_window > 1
-        return smooth_backscatter(joined, self.temporal_window) if smoothed else joined
+        return np.concatenate(parts, axis=1)
 
 
 @dataclass(frozen=True)
@@ -180,5 +205,14 @@ class _Clear(_Lazy):
 
     def __getitem__(self, index: Any) -> np.ndarray:
         dates, rows, columns = self._place(index)
+        clear = self.of(dates[:, 0], rows, columns)
+        for further in dates.T[1:]:
+            again = np.flatnonzero(further >= 0)
+            clear[again] |= self.of(further[again], rows, columns)
+        return clear
+
+    def of(self, dates: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
+        """(L, h, w) of positions in the file."""
         corner = rows.start * self.finest, columns.start * self.finest
-        return self.layer.clear(dates, corner, (rows.stop - rows.start, columns.stop - columns.start), self.finest)
+        size = rows.stop - rows.start, columns.stop - columns.start
+        return self.layer.clear(dates, corner, size, self.finest).copy()

@@ -195,7 +195,7 @@ class FolderDataset(TileDataset):
             values = self._values(layer, None, (top, left))
             if layer.mask is not None:
                 values = np.where(self._clear(layer, (top, left))[:, None], values, np.float32(np.nan))
-            filled, valid = fill_gaps(values, layer.source.max_cloud)
+            filled, valid = fill_gaps(values, layer.source.max_cloud, name=modality.name)
             if valid[0]:
                 tile.values[modality.name] = torch.from_numpy(filled[0])
         return tile
@@ -223,7 +223,7 @@ class FolderDataset(TileDataset):
         values = self._values(layer, chosen, corner)
         if clear is not None:
             values = np.where(clear[chosen][:, None], values, np.float32(np.nan))
-        values, valid = fill_gaps(values, source.max_cloud)
+        values, valid = fill_gaps(values, source.max_cloud, name=name)
         if not source.spatial:
             values = np.broadcast_to(values, (*values.shape[:2], *self.grid))
         tile.values[name] = torch.from_numpy(np.ascontiguousarray(values))
