@@ -3,6 +3,8 @@
 The same C++ as the torch operators, reading the arrays where they are (float32 or float64, C-contiguous; others are
 copied), with the GIL released and the number of threads an argument. Needs a C++ compiler at first use.
 
+Masked arrays and nullable columns of pandas are taken: what they mask or lack is missing, as NaN is.
+
     import xarray as xr
     from fusion.kernels import arrays
 
@@ -15,16 +17,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import build
+from .from_numpy import floats, integers
 from .quantize.checks import FORMS, METRICS, check_levels
 
 __all__ = ["bin_decode", "bin_encode", "finite_scalar_quantize", "nearest_code"]
-
-FLOATS = (np.float32, np.float64)
 
 
 def nearest_code(
@@ -44,7 +46,7 @@ def nearest_code(
     Raises:
         TypeError: not floating point. ValueError: shapes that do not fit, an unknown metric, threads < 1.
     """
-    x, codebook = _floats("nearest_code", x=x, codebook=codebook)
+    x, codebook = _both("nearest_code", x, "codebook", codebook, "x")
     _check_choice("nearest_code", "metric", metric, METRICS)
     if codebook.ndim != 2 or 0 in codebook.shape:
         raise ValueError(f"nearest_code: codebook must be (K, D) with K, D >= 1, got {codebook.shape}")
@@ -69,7 +71,7 @@ def finite_scalar_quantize(
     Raises:
         TypeError: not floating point. ValueError: ``levels`` does not fit z, an unknown form, threads < 1.
     """
-    (z,) = _floats("finite_scalar_quantize", z=z)
+    z = floats("finite_scalar_quantize", "z", z, missing=True)
     _check_choice("finite_scalar_quantize", "form", form, FORMS)
     levels = check_levels("finite_scalar_quantize", levels)
     if z.ndim == 0 or z.shape[-1] != len(levels):
@@ -90,7 +92,7 @@ def bin_encode(values: ArrayLike, edges: ArrayLike, *, threads: int | None = Non
     Raises:
         TypeError: not floating point. ValueError: edges are not (K+1,) or do not increase, threads < 1.
     """
-    values, edges = _floats("bin_encode", values=values, edges=edges)
+    values, edges = _both("bin_encode", values, "edges", edges, "values")
     if edges.ndim != 1 or edges.size < 2:
         raise ValueError(f"bin_encode: edges must be (K+1,) with K >= 1, got {edges.shape}")
     falls = np.flatnonzero(~(edges[1:] > edges[:-1]))
@@ -115,13 +117,10 @@ def bin_decode(codes: ArrayLike, centres: ArrayLike, *, threads: int | None = No
     Raises:
         TypeError: codes are not integer, centres not float. ValueError: a code is out of range, threads < 1.
     """
-    codes = np.asarray(codes)
-    if codes.dtype.kind not in "iu":
-        raise TypeError(f"bin_decode: codes must be integer, got {codes.dtype}")
-    (centres,) = _floats("bin_decode", centres=centres)
+    codes = integers("bin_decode", "codes", codes)
+    centres = floats("bin_decode", "centres", centres, missing=False)
     if centres.ndim != 1 or centres.size < 1:
         raise ValueError(f"bin_decode: centres must be (K,) with K >= 1, got {centres.shape}")
-    codes = np.asarray(codes, dtype=np.int64, order="C")
     values: NDArray[np.floating]
     values, low, high = build.arrays().bin_decode(codes, centres, _threads("bin_decode", threads))
     if low < -1 or high >= centres.size:
@@ -129,23 +128,16 @@ def bin_decode(codes: ArrayLike, centres: ArrayLike, *, threads: int | None = No
     return values
 
 
-def _floats(op: str, **given: ArrayLike) -> list[NDArray[np.floating]]:
-    """As C-contiguous float32 or float64 arrays, the same memory where they are that already."""
-    arrays = []
-    for name, value in given.items():
-        array = np.asarray(value)
-        if array.dtype == np.float16:
-            array = array.astype(np.float32)
-        if array.dtype not in FLOATS:
-            raise TypeError(f"{op}: {name} must be float16, float32 or float64, got {array.dtype}")
-        arrays.append(np.asarray(array, order="C"))
-    return arrays
+def _both(op: str, x: ArrayLike, name: str, table: ArrayLike, of_x: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Values, of which some may be missing, and a table, of which none may."""
+    return floats(op, of_x, x, missing=True), floats(op, name, table, missing=False)
 
 
 def _threads(op: str, threads: int | None) -> int:
     if threads is None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return max(1, int(os.environ.get("OMP_NUM_THREADS", "0").partition(",")[0] or 0) or cores)
+        asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+        return int(asked) if asked.isdecimal() and int(asked) > 0 else cores
     if threads < 1:
         raise ValueError(f"{op}: threads must be at least 1, got {threads}")
     return threads

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["has_values", "keeping_precision", "moved"]
+__all__ = ["has_values", "keeping_precision", "moved", "widest"]
 
 
 def keeping_precision(function: Callable[[Tensor], Tensor], *kept: Tensor) -> Callable[[Tensor], Tensor]:
@@ -40,6 +40,11 @@ def moved(constant: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
     """
     device = function(torch.empty(0, device=constant.device)).device
     return constant if device.type == "meta" else constant.to(device)
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """float64, or float32 on a device that has no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def has_values(*tensors: Tensor) -> bool:

@@ -49,6 +49,6 @@ def pretrain(
     tiles = viewed(state.data.get("train", state.data["all"]), None, augmentation)
     print(f"{len(tiles)} tiles, {len(state.data['val']) if 'val' in state.data else 'no'} for validation")
     best = train(system, tiles, state.data.get("val"), Path(out), size, model, module, training, seed)
-    run, tiles = shlex.quote(str(out)), shlex.quote(str(data))
-    print(f"\n{best}\nnext: fusion probe {run} --data {tiles}   or   fusion embed {run} --data {tiles}")
+    run, again = shlex.quote(str(out)), shlex.quote(str(data))
+    print(f"\n{best}\nnext: fusion probe {run} --data {again}   or   fusion embed {run} --data {again}")
     return 0

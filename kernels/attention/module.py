@@ -70,7 +70,8 @@ class RelativeAttention(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self.bucket, self._elsewhere = moved(self.bucket, fn), {}
-        return super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def _bucket_on(self, device: torch.device) -> Tensor:
         """The bucket table on ``device``: another one than the layer's for ``meta`` and under ``nn.DataParallel``."""

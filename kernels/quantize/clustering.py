@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ..modules import widest
 from .op import code_statistics, nearest_code
 
 __all__ = ["draw_rows", "joint_statistics", "kmeans"]
@@ -14,7 +15,7 @@ SAMPLE_PER_CODE = 256  # more rows than this a code do not move k-means visibly,
 
 
 def uniform(count: int, seed: int, step: Tensor) -> Tensor:
-    """``count`` numbers in [0, 1) that depend on ``seed`` and ``step`` only; float64 (count,).
+    """``count`` numbers in [0, 1) that depend on ``seed`` and ``step`` only; (count,), float64 where there is such.
 
     Counter-based (the finaliser of splitmix64) and not from a generator: the same on every rank and device, resumed
     with the checkpoint that holds ``step``, and traceable by torch.compile.
@@ -24,7 +25,8 @@ def uniform(count: int, seed: int, step: Tensor) -> Tensor:
     for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685), (31, 1)):
         # Shifting an int64 right copies its sign; the mask makes it the unsigned shift of the original.
         h = (h ^ ((h >> shift) & ((1 << (64 - shift)) - 1))) * factor
-    return ((h >> 11) & ((1 << 53) - 1)).double() / (1 << 53)
+    bits = 53 if widest(step.device) == torch.float64 else 24  # that the dtype holds, so that 1 is never reached
+    return ((h >> (64 - bits)) & ((1 << bits) - 1)).to(widest(step.device)) / (1 << bits)
 
 
 def ranks(group: dist.ProcessGroup | None) -> tuple[int, int]:
@@ -57,7 +59,7 @@ def draw_rows(x: Tensor, count: int, seed: int, step: Tensor, group: dist.Proces
     rank has any row, is not usable (and zero).
     """
     rank, world = ranks(group)
-    here = torch.zeros(world, dtype=torch.float64, device=x.device)
+    here = torch.zeros(world, dtype=widest(x.device), device=x.device)
     here[rank] = x.shape[0]
     (rows,) = joint_sum(group, here)  # (W,)
     place = uniform(count, seed, step) * rows.sum()  # in the joined batch

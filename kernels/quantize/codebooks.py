@@ -24,13 +24,14 @@ SMOOTHING = 1e-5  # of the moving counts, so that a code nobody chooses keeps a 
 
 def code_usage(codes: Tensor, size: int) -> tuple[float, float]:
     """Share of the ``size`` codes that occur in ``codes`` (any shape), and their perplexity ``exp(entropy)``."""
-    counts = torch.bincount(codes[codes >= 0].reshape(-1), minlength=size).double()
+    counts = torch.bincount(codes[codes >= 0].reshape(-1), minlength=size).cpu().double()
     return float((counts > 0).double().mean()), perplexity(counts)
 
 
 def perplexity(counts: Tensor) -> float:
     """``exp`` of the entropy of relative frequencies ``counts`` (K,): how many codes are in effect used."""
-    share = counts.double() / counts.double().sum().clamp_min(1e-300)
+    counts = counts.detach().cpu().double()
+    share = counts / counts.sum().clamp_min(1e-300)
     return float(torch.exp(torch.special.entr(share).sum()))
 
 
@@ -150,7 +151,7 @@ class VectorQuantizer(Quantizer):
 
     def usage(self) -> float:
         """Share of codes that at least ``max(restart_below, 0.01)`` vectors a step choose, by moving average."""
-        return float((self.counts >= max(self.restart_below, 0.01)).double().mean())
+        return float((self.counts >= max(self.restart_below, 0.01)).cpu().double().mean())
 
     def perplexity(self) -> float:
         """Number of codes in effect used, ``exp`` of the entropy of the moving counts."""
@@ -175,7 +176,8 @@ class VectorQuantizer(Quantizer):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         kept = self.counts, self.sums, self.updates, self.started
-        return super()._apply(keeping_precision(fn, *kept), recurse)
+        super()._apply(keeping_precision(fn, *kept), recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state, prefix, *args)

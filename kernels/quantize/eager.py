@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..modules import widest
 from . import reference
 
 __all__ = [
@@ -52,7 +53,8 @@ def prepare(codebook: Tensor, metric: str) -> tuple[Tensor, Tensor, Tensor]:
     every score of x, so here only the codes are centred.
     """
     if metric == "cosine":
-        unit = torch.nn.functional.normalize(codebook.double(), dim=1, eps=torch.finfo(codebook.dtype).tiny)
+        wide = codebook.to(widest(codebook.device))
+        unit = torch.nn.functional.normalize(wide, dim=1, eps=torch.finfo(codebook.dtype).tiny)
         codes = (unit - _centre(unit)).to(codebook.dtype)
         return codebook.new_zeros(codebook.shape[1]), codes, codebook.new_zeros(codebook.shape[0])
     centre = _centre(codebook)

@@ -8,8 +8,10 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from ..modules import widest
 from .op import bin_decode, bin_encode
-from .tokenizers import Tokenizer, as_channels
+from .series import as_channels, as_series
+from .tokenizers import Tokenizer
 
 __all__ = ["SCALE_BITS", "Encoded", "MeanScaleBins", "ScaledBins", "SymbolicAggregate", "with_scale"]
 
@@ -84,7 +86,7 @@ class MeanScaleBins(ScaledBins):
 
     def encode(self, values: Tensor) -> Encoded:
         """Series (..., T) -> int64 codes (..., T), -1 where missing, and their scales (..., 1), 1 for a zero series."""
-        values = values.float()
+        values = as_series("MeanScaleBins", values).float()
         as_channels("MeanScaleBins", values)
         seen = values.isfinite()
         scale = torch.where(seen, values.abs(), 0).sum(-1, keepdim=True) / seen.sum(-1, keepdim=True)
@@ -134,6 +136,7 @@ class SymbolicAggregate(ScaledBins):
 
     def encode(self, values: Tensor) -> Encoded:
         """Series (..., T) -> int64 codes (..., W), -1 where a segment has no value; mean and deviation (..., 2)."""
+        values = as_series("SymbolicAggregate", values)
         as_channels("SymbolicAggregate", values)
         values = values.float()
         seen = values.isfinite()
@@ -157,6 +160,7 @@ class SymbolicAggregate(ScaledBins):
         return values[..., torch.arange(length, device=codes.device) * codes.shape[-1] // length]
 
     def reconstruct(self, values: Tensor) -> Tensor:
+        values = as_series("SymbolicAggregate", values)
         return self.decode(self.encode(values), length=values.shape[-1])
 
     def tokens(self, length: int) -> int:
@@ -172,7 +176,8 @@ class SymbolicAggregate(ScaledBins):
 
     def _overlap(self, length: int, device: torch.device) -> Tensor:
         """How much of time step t lies in segment w; (T, W)."""
-        start = torch.arange(length, device=device, dtype=torch.float64)[:, None]
-        left = torch.arange(self.segments, device=device, dtype=torch.float64) * (length / self.segments)
+        wide = widest(device)
+        start = torch.arange(length, device=device, dtype=wide)[:, None]
+        left = torch.arange(self.segments, device=device, dtype=wide) * (length / self.segments)
         right = left + length / self.segments
         return (torch.minimum(start + 1, right) - torch.maximum(start, left)).clamp_min(0).float()

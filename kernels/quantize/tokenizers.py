@@ -1,7 +1,8 @@
 """Deterministic tokenizers of series, value by value: integers and back, by rules that need no training loop.
 
 All take series (B, C, T), also (C, T) or (T,): B places, C variables, T times. NaN is a missing value, and pads
-series that end early; its code is -1 and decodes to NaN. Variables are fitted separately.
+series that end early; its code is -1 and decodes to NaN. Variables are fitted separately. Arrays are taken, too, also
+masked ones: what they mask is missing.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from ..memory import remember
-from ..modules import has_values, keeping_precision
+from ..modules import has_values, keeping_precision, widest
 from .op import bin_decode, bin_encode, code_statistics
+from .series import as_channels, as_codes, as_series, observed
 
 __all__ = ["MuLaw", "QuantileBins", "Tokenizer", "UniformBins", "ValueTokenizer"]
 
@@ -55,12 +57,14 @@ class Tokenizer(nn.Module, Generic[Codes]):
 
     def reconstruction_error(self, values: Tensor) -> float:
         """Root mean square error of :meth:`reconstruct` over observed values, in their unit; NaN if there are none."""
+        values = as_series(type(self).__name__, values)
         error = self.reconstruct(values).double() - values.double()
         return float(error[~values.isnan()].square().mean().sqrt())
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # What fit found is not the weights' precision's business: edges in float16 would fall together.
-        return super()._apply(keeping_precision(fn, *self.buffers(recurse=False)), recurse)
+        super()._apply(keeping_precision(fn, *self.buffers(recurse=False)), recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *args: Any) -> None:
         for name, buffer in self.named_buffers(recurse=False):  # buffers are as large as what was fitted
@@ -95,25 +99,6 @@ class ValueTokenizer(Tokenizer[Tensor]):
             raise ValueError(f"{type(self).__name__}.fit: made for {self.channels} variables, got {found}")
 
 
-def as_channels(op: str, values: Tensor) -> Tensor:
-    """Series (..., T) as (B, C, T)."""
-    if not values.is_floating_point():
-        raise TypeError(f"{op}: series must be floating point, got {values.dtype}; convert with .float()")
-    if not 1 <= values.ndim <= 3:
-        raise ValueError(f"{op}: series must be (B, C, T), (C, T) or (T,), got {tuple(values.shape)}")
-    return values.reshape((1,) * (3 - values.ndim) + values.shape)
-
-
-def _observed(op: str, values: Tensor) -> list[Tensor]:
-    """The finite values of every variable, (N_c,)."""
-    seen = []
-    for c, channel in enumerate(as_channels(op, values).unbind(1)):
-        seen.append(channel[channel.isfinite()])
-        if seen[-1].numel() == 0:
-            raise ValueError(f"{op}: variable {c} of series {tuple(values.shape)} has no finite value to fit on")
-    return seen
-
-
 class _Bins(ValueTokenizer):
     """Bins of every variable: ``edges`` (C, K+1) and ``centres`` (C, K), NaN behind the last of ``sizes`` (C,)."""
 
@@ -142,10 +127,12 @@ class _Bins(ValueTokenizer):
 
     def encode(self, values: Tensor) -> Tensor:
         """Series -> int64 codes of the same shape, -1 where missing; values out of range go to the outer bins."""
+        values = as_series(type(self).__name__, values)
         return self._each_channel(values, lambda channel, edges, _: bin_encode(channel, edges))
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes -> float32 series of the same shape."""
+        codes = as_codes(type(self).__name__, codes)
         return self._each_channel(codes, lambda channel, _, centres: bin_decode(channel, centres).float())
 
     def rate(self, length: int) -> float:
@@ -213,10 +200,11 @@ class UniformBins(_Bins):
 
         Raises ValueError if a variable has no finite value.
         """
+        values = as_series("UniformBins.fit", values)
         if self.fixed:
             return self.to(values.device)
         ranges = []
-        for seen in _observed("UniformBins.fit", values):
+        for seen in observed("UniformBins.fit", values):
             low, high = seen.min(), seen.max()
             if self.margin:
                 beyond = self.margin * (high - low)
@@ -232,7 +220,9 @@ class UniformBins(_Bins):
             least = self.bins * 2.0**-22 * max(abs(low), abs(high), 1e-30)
             widen = max(0.0, least - (high - low)) / 2
             ends = low - widen, high + widen  # computed on the CPU, so that a bin is the same on every device
-            edges.append(torch.linspace(*ends, self.bins + 1, dtype=torch.float64, device="cpu").to(device))
+            edges.append(
+                torch.linspace(*ends, self.bins + 1, dtype=torch.float64, device="cpu").to(device, widest(device))
+            )
         self._set(edges, [(e[1:] + e[:-1]) / 2 for e in edges])
 
 
@@ -254,8 +244,8 @@ class QuantileBins(_Bins):
     def fit(self, values: Tensor) -> Self:
         """Takes each variable's quantiles in series (B, C, T). Raises ValueError if a variable has no finite value."""
         all_edges, all_centres = [], []
-        for observed in _observed("QuantileBins.fit", values):
-            seen = observed.double()[:: math.ceil(observed.numel() / self.SAMPLE)].sort().values
+        for finite in observed("QuantileBins.fit", values):
+            seen = finite.to(widest(finite.device))[:: math.ceil(finite.numel() / self.SAMPLE)].sort().values
             # The value at rank k N / K starts bin k, so that a bin's edge is always a value that occurred.
             rank = torch.arange(self.bins, device=seen.device) * seen.numel() // self.bins
             starts = seen[rank]  # (K,) rising
@@ -298,13 +288,14 @@ class MuLaw(ValueTokenizer):
 
     def fit(self, values: Tensor) -> Self:
         """Takes each variable's largest absolute value. Raises ValueError if a variable has no finite value."""
-        largest = torch.stack([v.double().abs().max() for v in _observed("MuLaw.fit", values)])
+        largest = torch.stack([v.abs().max() for v in observed("MuLaw.fit", values)])
         self._require_channels(len(largest))
         self.scale = torch.where(largest > 0, largest, 1).float()
         return self
 
     def encode(self, values: Tensor) -> Tensor:
         """Series -> int64 codes of the same shape, -1 where missing."""
+        values = as_series("MuLaw", values)
         x = as_channels("MuLaw", values).float() / self._scale(values)
         y = x.sign() * torch.log1p(self.mu * x.abs().clamp_max(1)) / math.log1p(self.mu)
         codes = torch.floor((y + 1) / 2 * self.mu + 0.5)
@@ -312,6 +303,7 @@ class MuLaw(ValueTokenizer):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes -> float32 series of the same shape."""
+        codes = as_codes("MuLaw", codes)
         y = torch.linspace(-1, 1, self.codebook_size, device=codes.device)
         centres = y.sign() * torch.expm1(y.abs() * math.log1p(self.mu)) / self.mu
         values = bin_decode(codes, centres)

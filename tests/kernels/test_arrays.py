@@ -106,3 +106,64 @@ def test_xarray_applies_it(rng):
 def test_bad_arguments_are_named(call, error, says):
     with pytest.raises(error, match=says):
         call()
+
+
+VALUES = np.array([0.1, 0.9, -5.0, 0.4], dtype="float32")
+EDGES = np.linspace(0, 1, 5)
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", ">f8", "<f2", ">f2"])
+def test_any_byte_order_and_float16(dtype):
+    np.testing.assert_array_equal(arrays.bin_encode(VALUES.astype(dtype), EDGES.astype(dtype)), [0, 3, 0, 1])
+    np.testing.assert_array_equal(arrays.nearest_code(VALUES.astype(dtype)[:, None], [[0.0], [1.0]]), [0, 1, 0, 0])
+    np.testing.assert_array_equal(arrays.bin_decode(np.array([0, -1], dtype=">i2"), EDGES.astype(dtype)), [0, np.nan])
+
+
+def test_what_is_masked_is_missing_whatever_lies_there():
+    masked = np.ma.masked_values(VALUES, -5)
+    for values in (masked, masked.astype(">f8"), [masked, masked]):
+        found = arrays.bin_encode(values, EDGES)
+        np.testing.assert_array_equal(found, np.broadcast_to([0, 3, -1, 1], found.shape))
+    vectors = np.ma.masked_values([[1.0, 2.0], [-5.0, 1.0]], -5)
+    np.testing.assert_array_equal(arrays.nearest_code(vectors, [[0.0, 0.0], [1.0, 1.0]]), [1, -1])
+    quantized, codes = arrays.finite_scalar_quantize(vectors, [3, 3])
+    assert codes[1] == -1
+    assert np.isnan(quantized[1]).all()
+    decoded = arrays.bin_decode(np.ma.masked_equal([0, 1, 2], 1), EDGES)
+    np.testing.assert_array_equal(decoded, [0, np.nan, 0.5])
+    assert masked.mask.tolist() == [False, False, True, False]  # and it is left as it was
+    assert masked.data[2] == -5
+
+
+def test_columns_of_pandas_that_lack_values():
+    pd = pytest.importorskip("pandas")
+    column = pd.Series([0.1, None, 0.9], dtype="Float32")
+    np.testing.assert_array_equal(arrays.bin_encode(column, EDGES), [0, -1, 3])
+    np.testing.assert_array_equal(arrays.bin_decode(pd.Series([1, None], dtype="Int64"), EDGES), [0.25, np.nan])
+
+
+def test_read_only_and_reversed_arrays_and_lists():
+    values = VALUES[::-1].copy()
+    values.flags.writeable = False
+    np.testing.assert_array_equal(arrays.bin_encode(values, EDGES), [1, 0, 3, 0])
+    np.testing.assert_array_equal(arrays.bin_encode(VALUES[::-1], EDGES), [1, 0, 3, 0])
+    np.testing.assert_array_equal(arrays.bin_encode(VALUES.tolist(), EDGES.tolist()), [0, 3, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "says"),
+    [
+        (lambda: arrays.bin_encode(VALUES.astype(object), EDGES), TypeError, "values must be.*got object; convert"),
+        (lambda: arrays.bin_encode(VALUES.astype(np.longdouble), EDGES), TypeError, "got float128|got longdouble"),
+        (lambda: arrays.bin_encode(VALUES, np.ma.masked_greater(EDGES, 0.8)), ValueError, "edges has 1 masked"),
+        (lambda: arrays.bin_decode(np.array([2**64 - 1], dtype="u8"), EDGES), ValueError, "holds 18446744073709551615"),
+    ],
+)
+def test_arrays_that_cannot_be_taken_are_named(call, error, says):
+    with pytest.raises(error, match=says):
+        call()
+
+
+def test_a_number_of_threads_that_is_none_is_passed_over(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "many")
+    np.testing.assert_array_equal(arrays.bin_encode(VALUES, EDGES), [0, 3, 0, 1])

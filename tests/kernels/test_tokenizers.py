@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -257,3 +258,20 @@ def test_a_margin_lets_uniform_bins_reach_beyond_what_was_seen():
     tokenizer = UniformBins(10, margin=0.1).fit(torch.tensor([0.0, 10.0]))
     assert tokenizer.edges[0, [0, -1]].tolist() == pytest.approx([-1, 11])
     assert UniformBins(10, low=0.0, high=1.0, channels=2).sizes.tolist() == [10, 10]
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: UniformBins(8), lambda: QuantileBins(4), MuLaw, MeanScaleBins, lambda: SymbolicAggregate(4)]
+)
+def test_arrays_are_series_too_and_what_they_mask_is_missing(make):
+    values = np.array([[0.1, 0.5, -9.0, 0.9, 0.3, 0.7, 0.2, 0.8]], dtype=">f4")
+    series = torch.tensor(values.astype("float32")).masked_fill(torch.tensor(values == -9), torch.nan)
+    arrays, tensors = make().fit(np.ma.masked_values(values, -9)), make().fit(series)
+    for name, buffer in tensors.named_buffers():
+        assert torch.equal(buffer, arrays.get_buffer(name))
+    found, want = arrays.encode(np.ma.masked_values(values, -9)), tensors.encode(series)
+    for f, w in zip(found, want, strict=True):
+        assert torch.equal(f, w)
+    torch.testing.assert_close(
+        arrays.reconstruct(np.ma.masked_values(values, -9)), tensors.reconstruct(series), equal_nan=True
+    )

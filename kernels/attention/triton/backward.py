@@ -41,7 +41,7 @@ def _queries_block(
     m_k = o_k < keys
     if VALID:
         m_k = m_k & (tl.load(p_valid + o_k, mask=m_k, other=0) != 0)
-    b_k = load_block(p_key, block, o_j, o_d, key_stride, m_k, D, VALID or KIND == EDGE)
+    b_k = load_block(p_key, block, o_j, o_d, key_stride, o_k < keys, D, KIND == EDGE)
     b_v = load_block(p_value, block, o_j, o_d, value_stride, m_k, D, KIND == EDGE)
     b_s = tl.dot(b_q, tl.trans(b_k), input_precision=PRECISION) * scale
     if KIND != FAR:
@@ -60,6 +60,8 @@ def _queries_block(
         b_ds = b_p * tl.dot(b_do, tl.trans(b_v), b_dp, input_precision=PRECISION)
     if VALID or KIND == EDGE:  # last: the value of an invalid key may be anything
         b_ds = tl.where(m_k[None, :], b_ds, 0.0)
+    if VALID:  # and so may the key, of which 0 is not 0 times it
+        b_k = tl.where(m_k[:, None], b_k, 0.0)
     b_dq = add_product(b_dq, b_ds.to(b_k.dtype), b_k, scale, PRECISION)
     if KIND != FAR:
         o_n = tl.arange(0, BLOCK_N)
