@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -62,7 +62,7 @@ class NTXentLoss(nn.Module):
         views = torch.stack([out0, out1])[:, :, None]  # (2, B, 1, D)
         if not shared:
             return cast(Tensor, patch_info_nce(views, temperature=self.temperature, exclude="self"))
-        options = {"exclude": "self", "reduction": "none", "group": dist.group.WORLD}
+        options: dict[str, Any] = {"exclude": "self", "reduction": "none", "group": dist.group.WORLD}
         return cast(Tensor, patch_info_nce(views, temperature=self.temperature, **options)).mean()
 
     def _with_bank(self, query: Tensor, key: Tensor, update: bool) -> Tensor:
