@@ -7,6 +7,7 @@ What runs on them is the package's code, op by op.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
@@ -247,6 +249,19 @@ def test_quantizers_learn_on_another_device(device: str) -> None:
         assert quantizer.usage() > 0
         assert 1 <= quantizer.perplexity() <= 16
     assert FiniteScalarQuantizer([5] * 8)(x.to(device))[0].device.type == "mps"
+
+
+@pytest.mark.parametrize("kind", ["meta", "fake"])
+@pytest.mark.parametrize("name", OPS)
+def test_without_values_shapes_and_dtypes_are_those_with_values(name: str, kind: str) -> None:
+    op, inputs = OPS[name]
+    with use_backend("eager"):
+        want = [(x.shape, x.dtype) for x in _values_and_gradients(op, inputs)]
+    fake = FakeTensorMode()
+    without = [x.to("meta") if kind == "meta" else fake.from_tensor(x) for x in inputs]
+    with fake if kind == "fake" else contextlib.nullcontext():
+        found = _values_and_gradients(op, without)
+    assert [(x.shape, x.dtype) for x in found] == want
 
 
 @pytest.mark.parametrize("key", ["CPU", "CUDA", "MPS", "XPU", "HPU", "PrivateUse1"])
