@@ -273,7 +273,9 @@ def _build(library: Library, path: Path) -> None:
     started = time.monotonic()
     workplace = Path(tempfile.mkdtemp(prefix="building-", dir=path.parent.parent))
     try:
-        (workplace / "build.ninja").write_bytes(os.fsencode(ninja_file(library)))
+        (workplace / "build.ninja").write_bytes(
+            os.fsencode(ninja_file(library.name, library.sources, library.compile, library.link))
+        )
         command = [toolchain.ninja(), "-C", str(workplace), f"-j{jobs()}"]
         verbose = os.environ.get("FUSION_VERBOSE") == "1"
         done = subprocess.run(

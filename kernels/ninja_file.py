@@ -4,32 +4,29 @@ from __future__ import annotations
 
 import os
 import shlex
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .build import Library
+from pathlib import Path
 
 __all__ = ["jobs", "ninja_file"]
 
 
-def ninja_file(library: Library) -> str:
-    """What ninja is to do for ``library``, in the folder it is called in."""
+def ninja_file(name: str, sources: tuple[Path, ...], compile: dict[str, tuple[str, ...]], link: tuple[str, ...]) -> str:
+    """What ninja is to do for the library ``name``.so, of the parts of a ``build.Library``, where it is called."""
 
     def quoted(words: tuple[str, ...]) -> str:
         return " ".join([words[0].replace("$", "$$"), *(_shell_word(w) for w in words[1:])])
 
     lines = []
-    for suffix, command in library.compile.items():
+    for suffix, command in compile.items():
         lines.append(f"rule compile{suffix}\n  command = {quoted(command)} -c $in -o $out")
     # Libraries come after the objects that need them.
-    compiler, *options = library.link
+    compiler, *options = link
     lines.append(f"rule link\n  command = {quoted((compiler,))} $in {quoted(('', *options))} -o $out")
     objects = []
-    for number, source in enumerate(library.sources):
+    for number, source in enumerate(sources):
         objects.append(f"{number}-{source.stem}.o")
         escaped = str(source).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
         lines.append(f"build {objects[-1]}: compile{source.suffix} {escaped}")
-    lines.append(f"build {library.name}.so: link {' '.join(objects)}")
+    lines.append(f"build {name}.so: link {' '.join(objects)}")
     return "\n".join(lines) + "\n"
 
 

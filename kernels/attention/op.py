@@ -35,17 +35,18 @@ def relative_attention(
     * ``mode="bias"`` (Swin, T5): ``bias = table[h, k]``.
 
     Neither logits nor bias are ever stored: beyond inputs, output and gradients the op needs O(B H L) memory.
-    Differentiable once in query, key, value and table; deterministic, dropout included, for one seed.
+    Differentiable once, in reverse mode, in query, key, value and table; deterministic, dropout included, for one
+    seed. What is not finite makes the rows it reaches NaN.
 
     Args:
         query: (B, H, Lq, D), or (1, H, Lq, D) for queries shared by the batch.
         key, value: (B, H, Lk, D), in the dtype of the query (float64, float32, bfloat16 or float16).
-        table: (1|H, D, K) contextual or (1|H, K) bias, any float dtype; first size 1 shares it by the heads.
+        table: (1|H, D, K) contextual or (1|H, K) bias, any float dtype, finite; first size 1 shares it by the heads.
         bucket: (S, S) integer in 0..K-1, the bucket of a pair of positions (see :func:`euclidean_buckets`).
         query_position, key_position: (Lq,), (Lk,) integer in 0..S-1, the position of each token (several tokens
             may share one). None: token i is at position i.
-        key_valid: (B, Lk) bool; False keys are not attended to. A row with no valid key gives zeros and passes
-            no gradient. None: all are valid.
+        key_valid: (B, Lk) bool; False keys are not attended to, and they and their values may hold anything, NaN
+            included. A row with no valid key gives zeros and passes no gradient. None: all are valid.
         dropout_p: share of attention weights set to zero (the others grow by 1 / (1 - p)), in [0, 1). The mask
             follows ``torch.manual_seed``.
         scale: factor of the dot products. None: D ** -0.5.

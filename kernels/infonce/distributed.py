@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ..memory import transforming
 from .layout import ragged_layout
 from .registration import backward_rows, forward_rows
 
@@ -42,6 +43,11 @@ def joined_rows(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Losses of the local rows (R,), which of them count (R,) and which found their positive (R,) or (0,)."""
     device = tokens.device
+    if transforming():
+        raise RuntimeError(
+            "patch_info_nce: group= exchanges tensors between processes, which transforms of torch.func cannot follow; "
+            "use torch.autograd.grad, or leave group out"
+        )
     if torch.is_autocast_enabled(device.type) and tokens.dtype != torch.float64:
         tokens = tokens.to(torch.get_autocast_dtype(device.type))
     if valid is None:

@@ -36,6 +36,9 @@ def patch_info_nce(
     Memory beyond inputs and gradients is O(N) for N = M B P tokens: the N x N matrix is never formed. (``"place"``
     puts the tokens in the order of their tiles, a copy of them.)
 
+    Tokens that are not finite make the loss NaN, and are no hit; so does a temperature that is NaN. Differentiable
+    once, in reverse mode.
+
     Args:
         tokens: (M, B, P, D) float: M modalities, B tiles, P patches a tile. Under autocast they are cast.
             float16 and bfloat16 tokens are multiplied in their dtype and summed in float32.

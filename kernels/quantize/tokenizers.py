@@ -154,7 +154,7 @@ class _Bins(ValueTokenizer):
 
         def make() -> list[tuple[Tensor, Tensor]]:
             edges, centres = self.edges, self.centres
-            sizes = self.sizes.tolist() if has_values(centres) else [centres.shape[1]] * centres.shape[0]
+            sizes = self.sizes.cpu().tolist() if has_values(centres) else [centres.shape[1]] * centres.shape[0]
             return [(edges[c, : size + 1].clone(), centres[c, :size].clone()) for c, size in enumerate(sizes)]
 
         found: list[tuple[Tensor, Tensor]] = remember((self.edges, self.centres), "variables", make)
