@@ -97,7 +97,7 @@ class OriginalOmniSat(nn.Module):
 
         if depth < len(modalities):  # the drop-path rate of the cross-attention
             raise ValueError(f"OriginalOmniSat: depth={depth} is below the number of modalities, {len(modalities)}")
-        rates = torch.linspace(0, drop_path, depth).tolist()
+        rates = torch.linspace(0, drop_path, depth, device="cpu").tolist()
         bucket = sequence_buckets(1 + len(modalities) * patches)
         self.blocks = nn.ModuleList(
             TransformerBlock(RelativeAttention(dim, heads, bucket, dropout=dropout), dim, 4 * dim, dropout, rate)
@@ -224,7 +224,9 @@ def select_dates(attention: Tensor, days: Tensor) -> Tensor:
     """
     index = torch.arange(days.shape[1], device=days.device)
     last = (index * (days != 0)).amax(1, keepdim=True)  # (B, 1)
-    candidates = attention.detach().masked_fill(index >= last, math.nan)
+    candidates = (
+        attention.detach().to(torch.promote_types(attention.dtype, torch.float32)).masked_fill(index >= last, math.nan)
+    )
     return (candidates > candidates.nanquantile(0.75, dim=1, keepdim=True)).nonzero()
 
 

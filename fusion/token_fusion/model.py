@@ -65,7 +65,7 @@ class TokenFusion(nn.Module):
                 config.dropout,
                 rate,
             )
-            for rate in torch.linspace(0, config.drop_path, config.depth).tolist()
+            for rate in torch.linspace(0, config.drop_path, config.depth, device="cpu").tolist()
         )
         self.norm = nn.LayerNorm(config.dim, eps=1e-6)
         self.register_buffer("relation_place", place, persistent=False)
