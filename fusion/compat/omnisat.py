@@ -29,6 +29,7 @@ from torch.nn.utils import parametrize
 from ..data.modality import Modality
 from ..kernels import RelativeAttention, euclidean_buckets, patch_info_nce
 from ..layers import TransformerBlock
+from ..layers.constants import Constants
 from ..omnisat.combiner import CrossBlock
 from ..omnisat.image import ImageDecoder, ImageEncoder, patchify_image
 from ..omnisat.objectives import patch_standardised
@@ -64,7 +65,7 @@ class Pretraining:
     losses: dict[str, Tensor] = field(default_factory=dict)
 
 
-class OriginalOmniSat(nn.Module):
+class OriginalOmniSat(Constants):
     """The published model, encoder and decoders, in the published order of modalities.
 
     Args:
@@ -111,8 +112,8 @@ class OriginalOmniSat(nn.Module):
         self.cross = _CrossBlock(attention, dim, 4 * dim, dropout, rates[len(modalities) - 1])
         self.query = nn.Parameter(torch.zeros(1, 1, dim))
         self.query_position = nn.Parameter(torch.zeros(1, 1 + patches, dim))
-        place = torch.arange(1, patches + 1).repeat(len(modalities))
-        self.register_buffer("key_position", torch.cat((place.new_zeros(1), place)), persistent=False)
+        place = list(range(1, patches + 1)) * len(modalities)
+        self.register_constant("key_position", lambda: torch.tensor([0, *place]))
         # Slower than channels-last, but convolutions then round as the original's do.
         cast(Any, self).to(memory_format=torch.contiguous_format)
 
