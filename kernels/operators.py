@@ -71,7 +71,8 @@ def call(operator: torch._ops.OpOverload, *args: Any) -> Any:
     """What ``operator(*args)`` returns, without torch's dispatcher where it has nothing to add.
 
     Every pass through the dispatcher converts all arguments to C++ and back, which costs the host as much as several
-    launches. A compiler, autocast, a mode, a transform or a tensor of another class get the operator itself.
+    launches. A compiler, autocast, a mode, a transform, a tracer, or a tensor of another class or that is a view which
+    torch negates when it is read, get the operator itself.
     """
     if not _plain(args):
         return operator(*args)
@@ -88,12 +89,15 @@ def _plain(args: tuple[Any, ...]) -> bool:
         or torch._C._len_torch_function_stack()
         or transforming()
         or forward_ad._current_level >= 0
+        or torch._C._get_tracing_state() is not None
     ):
         return False
     device = ""
     for a in args:
         if isinstance(a, torch.Tensor):
             if type(a) is not torch.Tensor and type(a) is not torch.nn.Parameter:
+                return False
+            if a.is_neg() or torch._C._functorch.is_legacy_batchedtensor(a):  # the latter: grad(is_grads_batched=True)
                 return False
             device = device or a.device.type
     return device in ("cpu", "cuda") and not torch.is_autocast_enabled(device)

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..kernels.memory import transforming
+from ..kernels.modules import has_values
 from ..kernels.quantize import code_decode, code_statistics, nearest_code
 from ..kernels.quantize.clustering import draw_rows, joint_sum, ranks
 from .vector_search import Found, scaled, search_all
@@ -71,6 +73,7 @@ class Codebook(nn.Module):
         self.ema_update, self.manual_ema_update, self.learnable_codebook = ema_update, manual_ema_update, learnable
         self.sync, self.sync_kmeans, self.sample = sync, sync_kmeans, sample
         self.register_buffer("initted", torch.tensor(int(not kmeans_init)))
+        self._started = not kmeans_init  # what the buffer said when it could last be read
         self.register_buffer("cluster_size", torch.ones(count, size))
         self.register_buffer("embed_avg", embed.clone())
         if learnable:
@@ -95,7 +98,7 @@ class Codebook(nn.Module):
         ``mask`` (h, B, N) bool: False is padding, which has no part in the k-means start. ``topk``, ``temperature``
         and ``transform`` need ``dense``.
         """
-        if not self.initted:
+        if not self._has_started() and has_values(x, self.initted):
             self.init_embed_(x, mask)
         embed = self.embed if self.learnable_codebook else self.embed.detach()
         embed = embed.float()
@@ -112,13 +115,25 @@ class Codebook(nn.Module):
     @torch.no_grad()
     def init_embed_(self, x: Tensor, mask: Tensor | None = None) -> None:
         """Starts the codebook by k-means on the vectors x (h, B, N, D)."""
-        if self.initted:
+        if self._has_started():
             return
         embed, counts = zip(*(self._kmeans(rows) for rows in self._usable(x, mask)), strict=True)
         self.cluster_size.copy_(torch.stack(counts))
         self.embed_avg.copy_(torch.stack(embed) * self.cluster_size[..., None])
         self.update_ema()
         self.initted.fill_(1)
+        self._started = True
+
+    def _has_started(self) -> bool:
+        """By the buffer, which users set too; a compiler, a transform and ``meta`` cannot read it."""
+        if not torch.compiler.is_compiling() and not transforming() and has_values(self.initted):
+            self._started = bool(self.initted)
+        return self._started
+
+    def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state, prefix, *args)
+        self.initted = self.initted.to(torch.int64)  # a bool once, and so it is with load_state_dict(assign=True)
+        self._has_started()
 
     @torch.no_grad()
     def update_ema(self) -> None:
@@ -180,7 +195,7 @@ class Codebook(nn.Module):
             return
         self.updates += 1
         expired = self.cluster_size < self.threshold_ema_dead_code  # (h, K), the same on every rank
-        if not expired.any():
+        if not has_values(expired) or not expired.any():
             return
         for i, rows in enumerate(self._usable(x, mask)):
             place = expired[i].nonzero()[:, 0]

@@ -10,10 +10,13 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
+from ..layers.autocast import without_autocast
+from ..layers.constants import Constants
+
 __all__ = ["FSQ"]
 
 
-class FSQ(nn.Module):
+class FSQ(Constants):
     """Finite scalar quantization with the interface and the numbers of vector-quantize-pytorch.
 
     It squashes with ``1 + 1e-3`` and ``atanh`` where the paper has ``1 - 1e-3`` and ``tan``, so about 1 % of its
@@ -74,9 +77,8 @@ class FSQ(nn.Module):
         if self.has_projections:
             self.project_in = nn.Linear(self.dim, width, bias=projection_has_bias)
             self.project_out = nn.Linear(width, self.dim, bias=projection_has_bias)
-        self.register_buffer("_levels", torch.tensor(levels, dtype=torch.int32), persistent=False)
-        basis = [math.prod(levels[:j]) for j in range(len(levels))]
-        self.register_buffer("_basis", torch.tensor(basis), persistent=False)
+        self.register_constant("_levels", lambda: torch.tensor(levels, dtype=torch.int32))
+        self.register_constant("_basis", lambda: torch.tensor([math.prod(levels[:j]) for j in range(len(levels))]))
         if orthogonal_rotation:
             if len(set(levels)) > 1:
                 warnings.warn(f"FSQ: orthogonal_rotation suits equal levels, not {levels}", stacklevel=2)
@@ -96,7 +98,11 @@ class FSQ(nn.Module):
 
         Raises:
             ValueError: vectors of another length.
+            TypeError: z is no tensor of floating point.
         """
+        if not isinstance(z, Tensor) or not z.is_floating_point():
+            given = z.dtype if isinstance(z, Tensor) else type(z).__name__
+            raise TypeError(f"FSQ: z must be a floating-point tensor, got {given}; convert it to float32")
         moved = z.ndim >= 4 or self.channel_first
         z = z.movedim(1, -1) if moved else z
         if z.shape[-1] != self.dim:
@@ -105,7 +111,7 @@ class FSQ(nn.Module):
         dtype = values.dtype
         if self.orthogonal_rotation:
             values = values @ self.get_buffer("orthogonal_rot").to(dtype)
-        with torch.autocast(z.device.type, enabled=False) if self.force_quantization_f32 else nullcontext():
+        with without_autocast(z.device.type) if self.force_quantization_f32 else nullcontext():
             if self.force_quantization_f32 and dtype not in self.allowed_dtypes:
                 values = values.float()
             quantized = self.quantize(values)

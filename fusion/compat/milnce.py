@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..kernels import patch_info_nce
+from ..layers.autocast import without_autocast
 
 __all__ = ["MILNCE", "MILNCE_easy", "MILNCE_naive", "MILNCE_nointra", "retrieval_accuracy"]
 
@@ -108,7 +109,7 @@ class MILNCE_easy(MILNCE):
             )
         if tiles < 2:
             raise ValueError(f"MILNCE_easy: negatives come from other tiles, and the batch has {tiles}; drop it")
-        with torch.autocast(tokens.device.type, enabled=False):
+        with without_autocast(tokens.device.type):
             options = {"exclude": self.exclude, "reduction": "none", "return_accuracy": True}
             # With positives in the denominator: log(1 + e^x), where the published loss of a row is x.
             found = patch_info_nce(tokens.double(), temperature=self.tau, **cast(Any, options))

@@ -29,6 +29,7 @@ from torch.nn.utils import parametrize
 from ..data.modality import Modality
 from ..kernels import RelativeAttention, euclidean_buckets, patch_info_nce
 from ..layers import TransformerBlock
+from ..layers.constants import Constants
 from ..omnisat.combiner import CrossBlock
 from ..omnisat.image import ImageDecoder, ImageEncoder, patchify_image
 from ..omnisat.objectives import patch_standardised
@@ -64,7 +65,7 @@ class Pretraining:
     losses: dict[str, Tensor] = field(default_factory=dict)
 
 
-class OriginalOmniSat(nn.Module):
+class OriginalOmniSat(Constants):
     """The published model, encoder and decoders, in the published order of modalities.
 
     Args:
@@ -97,7 +98,7 @@ class OriginalOmniSat(nn.Module):
 
         if depth < len(modalities):  # the drop-path rate of the cross-attention
             raise ValueError(f"OriginalOmniSat: depth={depth} is below the number of modalities, {len(modalities)}")
-        rates = torch.linspace(0, drop_path, depth).tolist()
+        rates = torch.linspace(0, drop_path, depth, device="cpu").tolist()
         bucket = sequence_buckets(1 + len(modalities) * patches)
         self.blocks = nn.ModuleList(
             TransformerBlock(RelativeAttention(dim, heads, bucket, dropout=dropout), dim, 4 * dim, dropout, rate)
@@ -111,8 +112,8 @@ class OriginalOmniSat(nn.Module):
         self.cross = _CrossBlock(attention, dim, 4 * dim, dropout, rates[len(modalities) - 1])
         self.query = nn.Parameter(torch.zeros(1, 1, dim))
         self.query_position = nn.Parameter(torch.zeros(1, 1 + patches, dim))
-        place = torch.arange(1, patches + 1).repeat(len(modalities))
-        self.register_buffer("key_position", torch.cat((place.new_zeros(1), place)), persistent=False)
+        place = list(range(1, patches + 1)) * len(modalities)
+        self.register_constant("key_position", lambda: torch.tensor([0, *place]))
         # Slower than channels-last, but convolutions then round as the original's do.
         cast(Any, self).to(memory_format=torch.contiguous_format)
 
@@ -224,7 +225,9 @@ def select_dates(attention: Tensor, days: Tensor) -> Tensor:
     """
     index = torch.arange(days.shape[1], device=days.device)
     last = (index * (days != 0)).amax(1, keepdim=True)  # (B, 1)
-    candidates = attention.detach().masked_fill(index >= last, math.nan)
+    candidates = (
+        attention.detach().to(torch.promote_types(attention.dtype, torch.float32)).masked_fill(index >= last, math.nan)
+    )
     return (candidates > candidates.nanquantile(0.75, dim=1, keepdim=True)).nonzero()
 
 

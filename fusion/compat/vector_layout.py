@@ -23,7 +23,11 @@ class Layout:
 
         Raises:
             ValueError: x has another number of dimensions, or vectors of another length.
+            TypeError: x is no tensor of floating point.
         """
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            given = x.dtype if isinstance(x, Tensor) else type(x).__name__
+            raise TypeError(f"VectorQuantize: x must be a floating-point tensor, got {given}; convert it to float32")
         first = image or volume or (not channel_last and x.ndim > 2)
         wanted = 4 if image else 5 if volume else max(2, x.ndim)
         if x.ndim != wanted or x.shape[1 if first else -1] != dim:

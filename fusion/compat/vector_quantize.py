@@ -10,7 +10,9 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..kernels.memory import transforming
 from ..kernels.quantize.clustering import ranks
+from ..layers.autocast import without_autocast
 from .codebook import Weight
 from .vector_base import QuantizerBase
 from .vector_layout import join_heads, mask_of, split_heads
@@ -88,7 +90,7 @@ class VectorQuantize(QuantizerBase):
         by_score |= self.training and self.codebook_diversity_loss_weight > 0
 
         def search() -> Found:
-            with torch.autocast(x.device.type, enabled=False):
+            with without_autocast(x.device.type):
                 found = self._codebook(
                     vectors.float(),
                     seen,
@@ -198,7 +200,7 @@ class VectorQuantize(QuantizerBase):
         zero = target.new_zeros(())
         loss, commitment, spread, angle = zero, zero, zero, zero
         if self.training:
-            loss = zero.clone().requires_grad_()
+            loss = zero.clone() if transforming() else zero.clone().requires_grad_()
         if self.training and score is not None and self.codebook_diversity_loss_weight > 0:
             spread = diversity(score, self.codebook_diversity_temperature)
             loss = loss + self.codebook_diversity_loss_weight * spread

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..kernels.quantize import code_decode
+from ..layers.autocast import without_autocast
 
 __all__ = ["Found", "scaled", "search_all"]
 
@@ -38,7 +39,7 @@ def search_all(
         transform: gives each vector codes of its own: (h, K, D) -> (h, B, N, K, D).
     """
     rows = x.flatten(1, 2)  # (h, R, D)
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x.device.type):
         each = None if transform is None else transform(embed).float().flatten(1, 2)  # (h, R, K, D)
         each = scaled(each) if each is not None and cosine else each
         score = _score(rows, embed, each, cosine)  # (h, R, K)

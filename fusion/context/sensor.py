@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..layers.constants import Constants
 from .blocks import FlatDecoder, FlatEncoder, FrameDecoder, FrameEncoder
 from .config import SensorConfig
 
@@ -27,7 +28,7 @@ _GAIN = 1.15  # between SELU's 1 and ReLU's 1.4: a reconstruction that varies a 
 _INNER = 16  # entries a frame keeps on its way to the bottleneck
 
 
-class SensorAutoencoder(nn.Module):
+class SensorAutoencoder(Constants):
     """Context windows of one sensor to codes and back.
 
     ``values`` are physical, (B, T, C, W, W); ``observed`` is bool of the same shape; ``valid`` (B, T) bool says which
@@ -45,8 +46,8 @@ class SensorAutoencoder(nn.Module):
         channels, widths, code = config.modality.channels, config.widths, config.code
         mean = config.modality.mean or (0.0,) * channels
         std = config.modality.std or (1.0,) * channels
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+        self.register_constant("mean", lambda: torch.tensor(mean).view(-1, 1, 1))
+        self.register_constant("std", lambda: torch.tensor(std).view(-1, 1, 1))
 
         self.day_table = nn.Embedding(config.span + 1, code)
         if config.smooth_days:

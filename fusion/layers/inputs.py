@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..data.tiles import TileBatch
 from .config import TileModelConfig
+from .constants import Constants
 from .statistics import band_statistics
 
 __all__ = ["Standardisation", "check_inputs"]
 
 
-class Standardisation(nn.Module):
+class Standardisation(Constants):
     """(value - mean) / std per band, with the statistics of the config's modalities; they are no weights.
 
     Args:
@@ -22,9 +23,8 @@ class Standardisation(nn.Module):
         super().__init__()
         self.config = config
         for modality in config.modalities:
-            mean, std = band_statistics(modality)
-            self.register_buffer(f"mean_{modality.name}", mean, persistent=False)
-            self.register_buffer(f"std_{modality.name}", std, persistent=False)
+            self.register_constant(f"mean_{modality.name}", lambda m=modality: band_statistics(m)[0])
+            self.register_constant(f"std_{modality.name}", lambda m=modality: band_statistics(m)[1])
 
     def names(self, batch: TileBatch) -> tuple[str, ...]:
         """The modalities of the batch, in the order of the model.

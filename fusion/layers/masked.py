@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+
+from .autocast import differentiable_once, without_autocast
 
 __all__ = ["MaskedBatchNorm", "MaskedGroupNorm", "masked_mean", "masked_softmax", "standardise"]
 
@@ -52,7 +53,7 @@ class _Standardise(torch.autograd.Function):
         return out, mean, var, count
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, grad: Tensor, *_: None) -> tuple[Tensor, None, None, None]:
         out, weight, scale, count = ctx.saved_tensors
         mean = _by_group(grad.sum(1, keepdim=True), ctx.groups) / count  # (K, 1, C)
@@ -80,7 +81,7 @@ def standardise(x: Tensor, weight: Tensor, groups: int, *, eps: float) -> tuple[
         made with, which carry no gradient. Rows without weight are transformed alike, and receive the gradient
         of that transformation; the caller leaves them out.
     """
-    with torch.autocast(x.device.type, enabled=False):  # statistics in half precision would be useless
+    with without_autocast(x.device.type):  # statistics in half precision would be useless
         if x.dtype in (torch.bfloat16, torch.float16):
             x, weight = x.float(), weight.float()
         return _Standardise.apply(x, weight, groups, eps)
@@ -98,7 +99,7 @@ class MaskedBatchNorm(nn.BatchNorm1d):
     momentum: float
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """x (..., C); valid (...), or None. float32 from half precision."""
+        """x (..., C); valid (...), or None. float32 from half precision, unless the layer's own weights are in that."""
         if valid is None or not self.training:
             return super().forward(x.reshape(-1, x.shape[-1])).view(x.shape)
         weight = valid.expand(x.shape[:-1]).reshape(1, 1, -1).to(x.dtype)
@@ -111,17 +112,23 @@ class MaskedBatchNorm(nn.BatchNorm1d):
                 self.running_mean.lerp_(mean.flatten().to(dtype), rate)
                 self.running_var.lerp_(unbiased.to(dtype), rate)
                 self.num_batches_tracked.add_(1)
-        return torch.addcmul(self.bias, out, self.weight).view(x.shape)
+        return _weighted(out, self.weight, self.bias).view(x.shape)
 
 
 class MaskedGroupNorm(nn.GroupNorm):
     """Group normalisation of sequences (B, P, L, C) over the valid dates and the channels of each group."""
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """x (B, P, L, C); valid (B, L) or None."""
+        """x (B, P, L, C); valid (B, L) or None. The dtype of the result is that of :class:`MaskedBatchNorm`."""
         patches, length = x.shape[1:3]
         weight = x.new_ones(1, 1, length)
         if valid is not None:
             weight = valid.to(x.dtype).repeat_interleave(patches, 0)[:, None]  # (B*P, 1, L)
         out, *_ = standardise(x.flatten(0, 1), weight, self.num_groups, eps=self.eps)
-        return torch.addcmul(self.bias, out, self.weight).view(x.shape)
+        return _weighted(out, self.weight, self.bias).view(x.shape)
+
+
+def _weighted(out: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``out weight + bias``; in half precision for weights in it, as the layer that comes next has them, too."""
+    result = torch.addcmul(bias, out, weight)
+    return result.to(weight.dtype) if weight.dtype in (torch.bfloat16, torch.float16) else result

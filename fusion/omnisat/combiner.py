@@ -113,7 +113,7 @@ class Combiner(nn.Module):
             TransformerBlock(
                 RelativeAttention(dim, heads, inner, dropout=attention_dropout), dim, mlp_dim, dropout, rate
             )
-            for rate in torch.linspace(0, drop_path, depth).tolist()
+            for rate in torch.linspace(0, drop_path, depth, device="cpu").tolist()
         )
         outer = alike if positions == "absolute" else near
         cross = RelativeAttention(dim, heads, outer, cross=True, dropout=attention_dropout)

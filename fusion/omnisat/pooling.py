@@ -14,7 +14,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+
+from ..layers.autocast import differentiable_once
 
 __all__ = [
     "empty_map",
@@ -96,7 +97,7 @@ class _MaxPool(torch.autograd.Function):
         return pooled, index
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, grad: Tensor, _: None) -> Tensor:
         (index,) = ctx.saved_tensors
         count, channels = grad.shape[:2]

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from ..layers.autocast import differentiable_once, without_autocast
 from .pooling import empty_map, index_dtype, layout, patch_slices, pick, pool, unpool
 from .unpooling import to_autocast
 
@@ -42,7 +42,7 @@ class _ConvGeluPool(torch.autograd.Function):
         return pooled, index
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, grad: Tensor, _: None) -> tuple[Tensor | None, Tensor, Tensor, None]:
         x, weight, peak, index = ctx.saved_tensors
         side = (x.shape[-1] - 1) // ctx.stride + 1
@@ -100,13 +100,13 @@ class Stem(nn.Module):
         """
         if not (self.training or torch.is_grad_enabled()):
             return None
-        with torch.autocast(patches.device.type, enabled=False):
-            mean, var = self.norm.running_mean, self.norm.running_var
+        with without_autocast(patches.device.type):
+            mean, var = (_float(x) for x in (self.norm.running_mean, self.norm.running_var))
             if self.norm.training:
                 mean, var = self._batch_statistics(patches, valid)
-            scale = self.norm.weight * (var + self.norm.eps).rsqrt()  # (D,)
-            weight = self.conv.weight * scale[:, None, None, None]
-            bias = (self.conv.bias - mean) * scale + self.norm.bias
+            scale = self.norm.weight * (var + self.norm.eps).rsqrt()  # (D,), float32 at least
+            weight = (self.conv.weight * scale[:, None, None, None]).to(self.conv.weight.dtype)
+            bias = ((self.conv.bias - mean) * scale + self.norm.bias).to(self.conv.bias.dtype)
         return weight.contiguous(memory_format=layout(self.conv.weight)), bias
 
     def forward(self, patches: Tensor, folded: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor | None]:
@@ -132,13 +132,15 @@ class Stem(nn.Module):
     def _batch_statistics(self, patches: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mean and variance of the convolution over all pixels of the valid patches, each (D,)."""
         mean, covariance, count = _neighbourhood_statistics(patches, valid, self.conv.stride[0])
-        kernel = self.conv.weight.flatten(1)  # (D, C*9)
-        mean = F.linear(mean.to(kernel.dtype), kernel, self.conv.bias)  # (D,)
+        kernel = _float(self.conv.weight).flatten(1)  # (D, C*9); rounded, variances could come out below 0
+        mean = F.linear(mean.to(kernel.dtype), kernel, _float(self.conv.bias))  # (D,)
         var = ((kernel @ covariance.to(kernel.dtype)) * kernel).sum(1)  # (D,)
         with torch.no_grad():
-            rate = self.norm.momentum * (count > 1).to(mean.dtype)
-            self.norm.running_mean.lerp_(mean.detach(), rate)
-            self.norm.running_var.lerp_(var * (count / (count - 1).clamp_min(1)).to(mean.dtype), rate)
+            dtype = self.norm.running_mean.dtype
+            rate = self.norm.momentum * (count > 1).to(dtype)
+            unbiased = var * (count / (count - 1).clamp_min(1)).to(mean.dtype)
+            self.norm.running_mean.lerp_(mean.to(dtype), rate)
+            self.norm.running_var.lerp_(unbiased.to(dtype), rate)
             self.norm.num_batches_tracked.add_(1)
         return mean, var
 
@@ -162,3 +164,8 @@ def _neighbourhood_statistics(patches: Tensor, valid: Tensor | None, stride: int
     shared = count.clamp_min(1)
     mean = total / shared
     return mean, products / shared - torch.outer(mean, mean), count
+
+
+def _float(x: Tensor) -> Tensor:
+    """float32 from half precision."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from ..layers.autocast import differentiable_once
 from .pooling import empty_map, layout, patch_slices, pick, unpool
 
 __all__ = ["UnpoolConvolution", "UnpoolProjection", "to_autocast"]
@@ -31,7 +31,7 @@ class _Convolution(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, Tensor, None]:
         x, index, weight = ctx.saved_tensors
         grad = grad.contiguous(memory_format=layout(weight))
@@ -65,7 +65,7 @@ class _Projection(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, Tensor, None, None, None]:
         x, index, weight = ctx.saved_tensors
         columns = weight.flatten(1)

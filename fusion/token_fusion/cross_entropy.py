@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from ..layers.autocast import differentiable_once, without_autocast
 
 __all__ = ["masked_cross_entropy", "most_likely"]
 
@@ -45,7 +46,7 @@ class _CrossEntropy(torch.autograd.Function):
         return loss
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         hidden, table, channel, codes, spread, total = ctx.saved_tensors
         grad_hidden, grad_table = torch.empty_like(hidden), torch.zeros_like(table)
@@ -95,7 +96,7 @@ def masked_cross_entropy(
                 f"masked_cross_entropy: {name} must be in 0..{size - 1}, got {int(index.min())}..{int(index.max())}"
             )
     spread = torch.as_tensor(spread, dtype=torch.float32, device=hidden.device).expand(len(hidden))
-    with torch.autocast(hidden.device.type, enabled=False):
+    with without_autocast(hidden.device.type):
         return _CrossEntropy.apply(hidden.to(table.dtype), table, channel, codes, spread)
 
 

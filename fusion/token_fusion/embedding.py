@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..kernels import euclidean_buckets
 from ..layers import encode_days
+from ..layers.constants import Constants
 from .tokens import Layout
 
 __all__ = ["CodeTables", "PlaceEmbedding", "relation_buckets"]
@@ -18,7 +19,7 @@ _FIRST_DATE, _DATES = 4, 10
 _REST = _FIRST_DATE + _DATES
 
 
-class CodeTables(nn.Module):
+class CodeTables(Constants):
     """A table (C, K, D) for every modality: embeddings of its codes, and weights of their scores at the output.
 
     Tables of bins are smooth functions of the bin's number: waves times a learned matrix. With hundreds of bins most
@@ -35,10 +36,9 @@ class CodeTables(nn.Module):
         self.smooth, self.free = nn.ParameterDict(), nn.ParameterDict()
         for name, codes in layout.vocabulary.items():
             smooth = int(ordinal[name].sum())
-            waves = _waves(codes)  # (K, F)
-            self.register_buffer(f"waves_{name}", waves, persistent=False)
+            self.register_constant(f"waves_{name}", lambda k=codes: _waves(k))  # (K, F)
             if smooth:
-                self.smooth[name] = nn.Parameter(torch.randn(smooth, waves.shape[1], dim) * waves.shape[1] ** -0.5)
+                self.smooth[name] = nn.Parameter(torch.randn(smooth, _WAVES, dim) * _WAVES**-0.5)
             if smooth < len(ordinal[name]):
                 self.free[name] = nn.Parameter(torch.randn(len(ordinal[name]) - smooth, codes, dim))
 
@@ -76,7 +76,7 @@ def _waves(codes: int) -> Tensor:
     return math.sqrt(2) * torch.cat([angle.cos(), angle.sin()], 1)
 
 
-class PlaceEmbedding(nn.Module):
+class PlaceEmbedding(Constants):
     """What is known of a token without its code, (N, D): modality, channel, patch, date.
 
     Patches and dates are sines and cosines (fixed) through a linear layer; modalities, channels, and a small
@@ -90,7 +90,7 @@ class PlaceEmbedding(nn.Module):
 
     def __init__(self, layout: Layout, dim: int) -> None:
         super().__init__()
-        channel = torch.zeros(len(layout), dtype=torch.int64)
+        channel = torch.zeros(len(layout), dtype=torch.int64, device="cpu")
         first = 0
         for name, part in layout.slices.items():
             channel[part] = layout.channel[part] + first
@@ -99,10 +99,10 @@ class PlaceEmbedding(nn.Module):
         self.channel = nn.Parameter(torch.randn(first, dim) * 0.5)
         self.place = nn.Parameter(torch.randn(len(layout), dim) * 0.1)
         self.position, self.time = nn.Linear(dim, dim, bias=False), nn.Linear(dim, dim, bias=False)
-        self.register_buffer("modality_of", layout.modality, persistent=False)
-        self.register_buffer("channel_of", channel, persistent=False)
-        self.register_buffer("position_code", _grid_code(layout, dim), persistent=False)
-        self.register_buffer("time_code", _time_code(layout, dim), persistent=False)
+        self.register_constant("modality_of", lambda: layout.modality)
+        self.register_constant("channel_of", lambda: channel)
+        self.register_constant("position_code", lambda: _grid_code(layout, dim))
+        self.register_constant("time_code", lambda: _time_code(layout, dim))
 
     def forward(self) -> Tensor:
         fixed = self.position(self.position_code) + self.time(self.time_code)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..data.tiles import TileBatch
 from ..kernels import RelativeAttention
 from ..layers import Encoding, TransformerBlock
+from ..layers.constants import Constants
 from .config import TokenFusionConfig
 from .embedding import CodeTables, PlaceEmbedding, relation_buckets
 from .tile_tokenizer import TileTokenizer
@@ -34,7 +35,7 @@ class Encoded:
     valid: Tensor
 
 
-class TokenFusion(nn.Module):
+class TokenFusion(Constants):
     """Task-agnostic fusion of images and series by masked prediction of discrete tokens.
 
     Every token of the layout has a slot in the sequence. A visible one is the embedding of its code; a hidden one is
@@ -65,10 +66,10 @@ class TokenFusion(nn.Module):
                 config.dropout,
                 rate,
             )
-            for rate in torch.linspace(0, config.drop_path, config.depth).tolist()
+            for rate in torch.linspace(0, config.drop_path, config.depth, device="cpu").tolist()
         )
         self.norm = nn.LayerNorm(config.dim, eps=1e-6)
-        self.register_buffer("relation_place", place, persistent=False)
+        self.register_constant("relation_place", lambda: place)
 
     def requires_grad_(self, requires_grad: bool = True) -> TokenFusion:
         """The tokenizer stays fixed."""

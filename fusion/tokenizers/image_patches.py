@@ -8,10 +8,11 @@ from typing import Protocol, Self
 
 import torch
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..data.modality import Modality
 from ..data.tiles import TileBatch
+from ..layers.constants import Constants
 from ..layers.statistics import band_statistics
 from .base import ModalityTokenizer, grid_places
 
@@ -36,7 +37,7 @@ class PatchCodec(Protocol):
         """(R,) -> patches (R, C, h, w)."""
 
 
-class LearnedPatchCodec(nn.Module, ABC):
+class LearnedPatchCodec(Constants, ABC):
     """A :class:`PatchCodec` that is fitted to patches, standardised by the modality's mean and std.
 
     Args:
@@ -51,9 +52,8 @@ class LearnedPatchCodec(nn.Module, ABC):
         super().__init__()
         self.codebook_size = codebook_size
         self.shape = (modality.channels, modality.patch_size, modality.patch_size)
-        mean, std = band_statistics(modality)
-        self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("std", std, persistent=False)
+        self.register_constant("mean", lambda: band_statistics(modality)[0])
+        self.register_constant("std", lambda: band_statistics(modality)[1])
 
     @abstractmethod
     def fit(self, patches: Tensor, *, steps: int, seed: int) -> Self:

@@ -181,7 +181,7 @@ def _decode_backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
     codes = codes.reshape(-1)
     _, sums = call(code_statistics, rows, codes, ctx.shape[0])
     # Statistics leave rows out that are not finite; of a gradient that went wrong the codes' owner has to hear.
-    last = torch.where((codes < 0) | rows.detach().isfinite().all(1), ctx.shape[0], codes)
+    last = torch.where((codes < 0) | rows.isfinite().all(1), ctx.shape[0], codes)
     wrong = last.new_zeros(ctx.shape[0] + 1, dtype=torch.bool).index_fill(0, last, True)[:-1]
     return None, sums.masked_fill(wrong[:, None], torch.nan).reshape(ctx.shape).to(ctx.dtype)
 
