@@ -151,7 +151,6 @@ def differentiable(
         return output
 
     def backward(ctx: Any, *grads: torch.Tensor | None) -> tuple[Any, ...]:
-        _refuse_batches(operator, grads)
         return *gradients(ctx, *grads), None
 
     members = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
@@ -179,17 +178,6 @@ def _refuse_tangents(args: tuple[Any, ...], message: str) -> None:
     for a in args:
         if isinstance(a, torch.Tensor) and a.is_floating_point() and forward_ad.unpack_dual(a).tangent is not None:
             raise RuntimeError(message)
-
-
-def _refuse_batches(operator: torch._ops.OpOverload, grads: tuple[torch.Tensor | None, ...]) -> None:
-    """A RuntimeError where autograd itself batches gradients, by an older vmap that takes no implementations."""
-    for g in grads:
-        if g is not None and torch._C._functorch.is_legacy_batchedtensor(g):
-            raise RuntimeError(
-                f"{operator._opname.removesuffix('_forward')} takes no batch of gradients at once "
-                "(is_grads_batched=True, torch.autograd.functional.jacobian with vectorize=True): take "
-                "torch.func.jacrev, or vectorize=False"
-            )
 
 
 def not_differentiable_twice(operator: torch._ops.OpOverload, message: str) -> None:
