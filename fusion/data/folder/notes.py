@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..spacing import evenly_spaced
+from .bands import other_bands
 from .layer import Layer
 from .opening import Opener
-from .pixels import Pixels, Stack
+from .pixels import Pixels
 from .scene import Scene
 
 __all__ = ["notes_of"]
@@ -46,7 +47,13 @@ def _both(name: str, layers: dict[str, Layer]) -> list[str]:
             or source.scale is not None
             or (source.offset is not None and source.decibels is None),
         }
-        for part in _parts(layer.pixels):
+        for part in layer.pixels.of_files:
+            if isinstance(source.bands, tuple) and other_bands(part.band_names, source.bands):
+                told.setdefault(
+                    "bands",
+                    f"{name}: the files name their bands {', '.join(part.band_names)}, e.g. {scene}, and the "
+                    f"description {', '.join(source.bands)}: bands go by position",
+                )
             for key, said in part.conventions.said().items():
                 if overriding[key] and not _agrees(key, layer, part):
                     told.setdefault(
@@ -61,10 +68,6 @@ def _both(name: str, layers: dict[str, Layer]) -> list[str]:
                 f"{name}: nodata {', '.join(f'{v:g}' for v in impossible)} cannot occur in {layer.pixels.dtype} files",
             )
     return list(told.values())
-
-
-def _parts(pixels: Pixels) -> Sequence[Pixels]:
-    return pixels.parts if isinstance(pixels, Stack) else [pixels]
 
 
 def _agrees(key: str, layer: Layer, part: Pixels) -> bool:
