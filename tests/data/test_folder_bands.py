@@ -91,3 +91,31 @@ def test_a_valid_range_that_holds_nothing_is_refused_unless_replaced(tmp_path):
     with pytest.raises(ValueError, match=r"nothing is within the valid range 127\.\.0"):
         opened(tmp_path, {"s2": CUBE}, files="{scene}.h5")
     assert opened(tmp_path, {"s2": CUBE | {"range": [0, 127]}}, files="{scene}.h5")[0].values["s2"].max() == 127
+
+
+def test_a_scale_of_0_is_refused_unless_replaced(tmp_path):
+    write_bytes(tmp_path / "a.h5", scale_factor=0.0)
+    with pytest.raises(ValueError, match="its scale is 0"):
+        opened(tmp_path, {"s2": CUBE}, files="{scene}.h5")
+    assert opened(tmp_path, {"s2": CUBE | {"scale": 2}}, files="{scene}.h5")[0].values["s2"].max() == 254
+
+
+def test_files_of_other_types_and_scenes_smaller_than_a_tile_are_told(tmp_path):
+    write(tmp_path / "s2" / f"a_{DATES[0]}.tif", image())
+    write(tmp_path / "s2" / f"a_{DATES[1]}.tif", image().astype(np.float32) / 10000)
+    write(tmp_path / "s2" / f"b_{DATES[0]}.tif", image(side=3))
+    notes = opened(tmp_path, {"s2": SERIES}).notes()
+    assert (
+        f"s2: files differ in their type of numbers, e.g. a_{DATES[0]}.tif uint16 and a_{DATES[1]}.tif float32"
+        in (notes[1].partition(": check")[0])
+    )
+    assert notes[0] == "1 of 2 scenes are smaller than a tile of 40 m, e.g. b"
+
+
+def test_names_of_scenes_that_yaml_makes_numbers_are_named(tmp_path):
+    for scene in ("0060", "7"):
+        write(tmp_path / "s2" / f"{scene}_{DATES[0]}.tif", image())
+    data = opened(tmp_path, {"s2": SERIES}, splits={"one": {"files": 7}, "both": {"files": ["00*", 7]}})
+    assert [len(data.split(name)) for name in ("one", "both")] == [4, 8]
+    with pytest.raises(ValueError, match=r"split 'one': files: 60 is no text in YAML.*write it in quotes, as '0060'"):
+        opened(tmp_path, {"s2": SERIES}, splits={"one": {"files": 60}})

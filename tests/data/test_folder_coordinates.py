@@ -63,7 +63,7 @@ def test_an_epsg_code_may_be_written_in_words_and_stand_beside_the_data(tmp_path
     assert place(tmp_path, epsg="EPSG:32631", x="x", y="y") == (CRS, WEST, NORTH)
     cube(tmp_path, x, y, epsg=32631)  # as stackstac writes it
     assert place(tmp_path) == (CRS, WEST, NORTH)
-    with pytest.raises(ValueError, match="'UTM 31' is no coordinate reference system|no 'UTM 31' in the file"):
+    with pytest.raises(ValueError, match="no 'UTM 31' in the file"):
         place(tmp_path, epsg="UTM 31", x="x", y="y")
 
 
@@ -77,7 +77,7 @@ def test_coordinates_of_a_swath_are_refused(tmp_path):
 def test_a_raster_placed_by_polynomials_alone_is_refused(tmp_path):
     zeros = [0.0] * 20
     rpcs = rasterio.rpc.RPC(
-        0.0, 1.0, 50.0, 1.0, [1.0] + zeros[1:], zeros, 0.0, 1.0, 3.0, 1.0, [1.0] + zeros[1:], zeros, 0.0, 1.0
+        0.0, 1.0, 50.0, 1.0, [1.0, *zeros[1:]], zeros, 0.0, 1.0, 3.0, 1.0, [1.0, *zeros[1:]], zeros, 0.0, 1.0
     )
     transform = rasterio.Affine.identity()
     write(tmp_path / "s2" / f"a_{DATES[0]}.tif", image(), crs=None, transform=transform, rpcs=rpcs)

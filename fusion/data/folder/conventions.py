@@ -152,7 +152,8 @@ class Conventions:
 
     def measured(self, stored: np.ndarray) -> np.ndarray:
         """Stored numbers as float64 values, NaN where they mean "not observed"."""
-        return np.where(self.missing(stored), np.nan, self.unpacked(self.stored(stored)))
+        found: np.ndarray = np.where(self.missing(stored), np.nan, self.unpacked(self.stored(stored)))
+        return found
 
 
 def _of_text(values: np.ndarray) -> np.ndarray:

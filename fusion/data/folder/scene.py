@@ -134,6 +134,11 @@ class _Reader:
                     f"{part.path}: {self.modality!r}: nothing is within the valid range {held.low:g}..{held.high:g}; "
                     "give range: [lowest, highest] in the description"
                 )
+            if not np.all(held.scale):
+                raise ValueError(
+                    f"{part.path}: {self.modality!r}: its scale is 0, which makes all values the same; give scale in "
+                    "the description"
+                )
         use = source.use or tuple(n for n in names if source.mask is None or n != source.mask.band)
         unknown = [n for n in use if n not in names]
         if unknown:
@@ -162,8 +167,7 @@ class _Reader:
         if variable.dtype.kind not in "iufb":
             raise ValueError(f"{self.where}: {name!r} holds {variable.dtype}, numbers are wanted")
         said = Conventions.of_attributes(variable.attributes, variable.dtype)
-        found: np.ndarray = said.measured(variable[...])
-        return found
+        return said.measured(np.asarray(variable[...]))
 
     # Dates, and what goes by them.
 
