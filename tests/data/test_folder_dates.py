@@ -163,3 +163,39 @@ def test_offsets_that_cannot_be_are_refused(tmp_path, offset, message):
     image_source = {"files": "s2/a_2020-04-10.tif", "axes": ["band", "y", "x"], "bands": ["a", "b"], "resolution": 10}
     with pytest.raises(ValueError, match="an offset by date, but no dates"):
         opened(tmp_path, {"s2": image_source | {"offset": {"2022-01-25": -1000}}})
+
+
+def test_a_time_of_day_in_a_zone_is_turned_to_utc_as_numbers_are():
+    found, _ = parse_dates(["2020-04-10T23:30:00-05:00", "2020-05-10 01:00+02:00", "2020-06-10T23:30:00.123456Z"])
+    assert found.astype(str).tolist() == ["2020-04-11", "2020-05-09", "2020-06-10"]
+
+
+def test_dates_in_single_characters_are_joined():
+    found, _ = parse_dates(np.array([list("2020-04-10"), list("2020-05-10")], "S1"))
+    assert found.astype(str).tolist() == ["2020-04-10", "2020-05-10"]
+
+
+@pytest.mark.parametrize("fill", [np.iinfo(np.int64).min, -9999])
+def test_a_time_that_the_file_calls_missing_is_no_date(tmp_path, fill):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["s2"] = np.stack([image(k) for k in range(3)])
+        file["time"] = np.array([18362, fill, 18423])
+        file["time"].attrs.update(units="days since 1970-01-01", _FillValue=fill)
+    s2 = {"variable": "s2", "bands": ["B04", "B08"], "resolution": 10, "dates": "time"}
+    with pytest.raises(ValueError, match=r"1 of 3 time steps have no date \(NaT\), the first is step 1"):
+        opened(tmp_path, {"s2": s2}, files="{scene}.h5")
+
+
+def test_flags_and_offsets_beside_the_dates_are_unpacked(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["s2"] = np.stack([image(k) for k in range(3)])
+        file["time"] = np.array([18362, 18392, 18423])
+        file["time"].attrs["units"] = "days since 1970-01-01"
+        file["shift"] = np.array([0, 0, -10], np.int16)
+        file["shift"].attrs["scale_factor"] = 100.0
+        file["there"] = np.array([1, -1, 1], np.int8)
+        file["there"].attrs["_FillValue"] = np.int8(-1)
+    s2 = {"variable": "s2", "bands": ["B04", "B08"], "resolution": 10, "dates": "time", "offset": "shift"}
+    tile = opened(tmp_path, {"s2": s2 | {"available": "there"}}, files="{scene}.h5")[0]
+    assert tile.values["s2"][:, 0, 0, 0].tolist() == [1000.0, 2000.0]
+    assert tile.days["s2"].tolist() == [100, 161]

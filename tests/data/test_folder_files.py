@@ -151,3 +151,22 @@ def test_an_array_of_text_is_no_data(tmp_path):
         opened(tmp_path, {"s2": stored}, files="a.npz")
     np.savez(tmp_path / "a.npz", s2=np.stack([image(k) for k in range(3)]) > 2000, time=np.array(DATES))
     assert opened(tmp_path, {"s2": stored}, files="a.npz")[0].values["s2"].unique().tolist() == [0, 1]
+
+
+def test_the_first_whole_date_of_a_name_is_its_date(tmp_path):
+    for name in ("S2A_20200410T101112_N0209.tif", "L2A_A016201_20200510.tif", "S2B_20200610.tif"):
+        (tmp_path / name).touch()
+    found = find_files(tmp_path, "*{date}*.tif")[tmp_path.name]
+    assert [date for _, date in found] == ["20200410", "20200510", "20200610"]
+    assert [date for _, date in find_files(tmp_path, "{scene}_*{date}.tif")["S2B"]] == ["20200610"]
+
+
+def test_brackets_capitals_and_spaces_of_names_are_found_and_hidden_files_are_not(tmp_path):
+    folder = tmp_path / "s 2 [é]"
+    folder.mkdir()
+    for name in ("[x] a_20200410.tif", "[x] a_20200510.TIF", "._[x] a_20200410.tif"):
+        (folder / name).touch()
+    found = find_files(tmp_path, "s 2 [é]/[x] {scene}_{date}.tif")
+    assert [date for _, date in found["a"]] == ["20200410", "20200510"]
+    assert find_files(tmp_path, "s 2 [é]/*{scene}_{date}.tif").keys() == {"[x] a"}
+    assert find_files(tmp_path, "**/{scene}_{date}.tif").keys() == {"[x] a"}

@@ -29,7 +29,7 @@ class Warped(Pixels):
     def __init__(self, source: Pixels, grid: Grid) -> None:
         self.source, self.target, self.grid = source, grid, grid
         self.path, self.files, self.dtype = source.path, source.files, source.dtype
-        self.conventions = source.conventions
+        self.conventions, self.band_names = source.conventions, source.band_names
         self.sizes = {**source.sizes, "y": grid.height, "x": grid.width}
         self._scale = self._pixels_per_pixel()
         if self._part((0, 0, grid.height, grid.width)) is None:

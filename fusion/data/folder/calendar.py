@@ -12,6 +12,8 @@ __all__ = ["parse_dates"]
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _DATE = re.compile(r"(\d{4})-?(\d{2})(?:-?(\d{2}))?(?:[T ].*)?$")
+_ZONE = re.compile(r"[T ](\d{2}):?(\d{2})[\d:.,]*\s*([+-])(\d{2}):?(\d{2})?$")  # a time of day, not in UTC
+_NAT = np.iinfo(np.int64).min  # as datetime64 and xarray store a time that is lacking
 _UNITS = re.compile(
     r"(?P<unit>[a-z]+)\s+since\s+(?P<date>[+-]?\d{1,4}-\d{1,2}-\d{1,2})"
     r"(?:[T\s]+(?P<time>\d{1,2}(?::\d{1,2}(?::\d{1,2}(?:\.\d*)?)?)?))?"
@@ -45,7 +47,10 @@ def parse_dates(
     Raises:
         ValueError: anything else, or a step without date (NaT); the message shows the value.
     """
-    array = np.asarray(np.ma.filled(values, np.nan) if np.ma.is_masked(values) else values).ravel()
+    array = np.asarray(np.ma.filled(values, np.nan) if np.ma.is_masked(values) else values)
+    if array.ndim == 2 and array.dtype.kind in "SU" and array.dtype in ("S1", "U1"):  # text in characters, as NetCDF 3
+        array = np.array(["".join(map(_text, row)) for row in array.tolist()])
+    array = array.ravel()
     if not len(array):
         return array.astype("datetime64[D]"), True
     if array.dtype.kind == "M":
@@ -82,7 +87,7 @@ def _numbers(array: np.ndarray, units: str, calendar: str, found: re.Match[str])
         return _by_cftime(array, units, calendar)
     start = _first_day(found["date"], calendar) + np.timedelta64(round(_time_of_day(found) * 1000), "ms")
     unit = _OF_UNIT[found["unit"].lower()]
-    known = np.isfinite(array) if array.dtype.kind == "f" else np.ones(array.shape, dtype=bool)
+    known = np.isfinite(array) if array.dtype.kind == "f" else array != _NAT
     if array.dtype.kind == "f":
         milliseconds = np.round(np.where(known, array, 0).astype(np.float64) * (unit * 1000)).astype(np.int64)
     elif unit >= 1e-3:
@@ -163,6 +168,12 @@ def _one(text: str) -> np.datetime64:
     try:
         if not found:
             raise ValueError
-        return np.datetime64(f"{found[1]}-{found[2]}-{found[3] or '15'}", "D")
+        date = np.datetime64(f"{found[1]}-{found[2]}-{found[3] or '15'}", "D")
+        zone = _ZONE.search(text.strip())
+        if zone is None:
+            return date
+        east = (int(zone[4]) * 60 + int(zone[5] or 0)) * (-1 if zone[3] == "-" else 1)
+        minutes = int(zone[1]) * 60 + int(zone[2]) - east
+        return date + np.timedelta64(minutes // 1440, "D")
     except ValueError as error:
         raise ValueError(f"{text!r} is not a date; 2020-08-17, 20200817, 2020-08 or Aug are understood") from error

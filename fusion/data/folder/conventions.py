@@ -42,13 +42,16 @@ class Conventions:
         if dtype.kind not in "iuf":
             return cls()
         lists = {key: np.atleast_1d(np.asarray(attributes[key])) for key in _NUMERIC if key in attributes}
-        lists = {key: values.ravel() for key, values in lists.items() if values.size and values.dtype.kind in "iuf"}
+        lists = {key: _of_text(values.ravel()) for key, values in lists.items()}
+        lists = {key: values for key, values in lists.items() if values.size and values.dtype.kind in "iuf"}
         one = {key: float(values[0]) for key, values in lists.items()}
         unsigned = dtype.kind == "i" and str(attributes.get("_Unsigned", "")).strip().lower() == "true"
         nodata = [value for key in ("_FillValue", "missing_value") for value in lists.get(key, [])]
         limits = lists["valid_range"] if len(lists.get("valid_range", ())) == 2 else None
         low, high = (None, None) if limits is None else (limits[0].item(), limits[1].item())
         low, high = one.get("valid_min", low), one.get("valid_max", high)
+        if unsigned:  # limits are written in the signed type too
+            low, high = (v + 2 ** (8 * dtype.itemsize) if v is not None and v < 0 else v for v in (low, high))
         # Limits of a wider type than the packed numbers belong to the values (NetCDF Users Guide, valid_range).
         typed = next((lists[key] for key in ("valid_range", "valid_min", "valid_max") if key in lists), None)
         of_values = "scale_factor" in one and dtype.kind != "f" and typed is not None and typed.dtype.kind == "f"
@@ -146,6 +149,21 @@ class Conventions:
         )
         with np.errstate(invalid="ignore", over="ignore"):
             return np.asarray(stored.astype(np.float64) * scale + offset)
+
+    def measured(self, stored: np.ndarray) -> np.ndarray:
+        """Stored numbers as float64 values, NaN where they mean "not observed"."""
+        found: np.ndarray = np.where(self.missing(stored), np.nan, self.unpacked(self.stored(stored)))
+        return found
+
+
+def _of_text(values: np.ndarray) -> np.ndarray:
+    """Numbers that an attribute holds as text."""
+    if values.dtype.kind not in "SUO":
+        return values
+    try:
+        return np.array([float(value) for value in values])
+    except (TypeError, ValueError):
+        return values
 
 
 _NUMERIC = ("_FillValue", "missing_value", "scale_factor", "add_offset", "valid_range", "valid_min", "valid_max")

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..spacing import evenly_spaced
+from .bands import other_bands
 from .layer import Layer
 from .opening import Opener
-from .pixels import Pixels, Stack
+from .pixels import Pixels
 from .scene import Scene
 
 __all__ = ["notes_of"]
@@ -21,13 +22,17 @@ _SIDE = 64  # pixels of a central window, where reading costs time
 def notes_of(scenes: Sequence[Scene], modalities: Sequence[str], opener: Opener) -> list[str]:
     """One sentence for each thing to know."""
     found = [f"{what}: {files} files warped onto the grid of the tiles" for what, files in opener.aligned.items()]
+    side = opener.description.tile
+    small = [scene.name for scene in scenes if min(scene.extent) < side - 1e-6]
+    if small:
+        found.append(f"{len(small)} of {len(scenes)} scenes are smaller than a tile of {side:g} m, e.g. {small[0]}")
     looked = [scenes[int(i)] for i in evenly_spaced(len(scenes), min(_SCENES, len(scenes)))]
     for name in modalities:
         lacking = [scene.name for scene in scenes if name not in scene.layers]
         if lacking:
             found.append(f"{name}: not in {len(lacking)} of {len(scenes)} scenes, e.g. {lacking[0]}")
         layers = {scene.name: scene.layers[name] for scene in scenes if name in scene.layers}
-        found += _both(name, layers)
+        found += _both(name, layers) + _types(name, layers)
         for scene in looked:
             if scene.name in layers:
                 found += _of_pixels(name, scene.name, layers[scene.name])
@@ -46,7 +51,13 @@ def _both(name: str, layers: dict[str, Layer]) -> list[str]:
             or source.scale is not None
             or (source.offset is not None and source.decibels is None),
         }
-        for part in _parts(layer.pixels):
+        for part in layer.pixels.of_files:
+            if isinstance(source.bands, tuple) and other_bands(part.band_names, source.bands):
+                told.setdefault(
+                    "bands",
+                    f"{name}: the files name their bands {', '.join(part.band_names)}, e.g. {scene}, and the "
+                    f"description {', '.join(source.bands)}: bands go by position",
+                )
             for key, said in part.conventions.said().items():
                 if overriding[key] and not _agrees(key, layer, part):
                     told.setdefault(
@@ -63,8 +74,15 @@ def _both(name: str, layers: dict[str, Layer]) -> list[str]:
     return list(told.values())
 
 
-def _parts(pixels: Pixels) -> Sequence[Pixels]:
-    return pixels.parts if isinstance(pixels, Stack) else [pixels]
+def _types(name: str, layers: dict[str, Layer]) -> list[str]:
+    """Files that differ in integers and fractions, which are mostly of another unit."""
+    first: dict[str, str] = {}
+    for layer in layers.values():
+        for part in layer.pixels.of_files:
+            first.setdefault("f" if part.dtype.kind == "f" else "i", f"{part.path.name} {part.dtype}")
+    if len(first) < 2:
+        return []
+    return [f"{name}: files differ in their type of numbers, e.g. {' and '.join(first.values())}: check their units"]
 
 
 def _agrees(key: str, layer: Layer, part: Pixels) -> bool:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .align import Warped
+from .bands import names_in_file
 from .containers import NPY, Arrays
 from .description import Description
 from .grid import Grid, check_grid, difference, gdalwarp
 from .patterns import Found, find_files, of_scene
 from .pixels import Pixels, Stack, StoredPixels
-from .place import check_axes, locate
+from .place import Finder, check_axes, locate
 from .raster import RASTERS, RasterFile
 
 __all__ = ["Opener", "Tiles"]
@@ -89,6 +90,12 @@ class Opener:
                     f"{path}: {what}: a raster is one date; give the date of the file by {{date}} in its pattern"
                 )
             parts: list[Pixels] = [RasterFile(file, self.arrays.handles, bands) for file, _ in files]
+            for part in parts:
+                if part.dtype.kind not in "iuf":
+                    raise ValueError(
+                        f"{part.path}: {what}: the raster holds {part.dtype}, real numbers are wanted; store what is "
+                        "meant, e.g. the amplitude or the power"
+                    )
         elif suffix in _VECTORS:
             raise ValueError(
                 f"{path}: {what}: vector files are not read; rasterize it first, e.g. gdal_rasterize -a FIELD -tr "
@@ -128,7 +135,9 @@ class Opener:
         grid, south_up = locate(
             self.description.georeference, variable, axes, self.arrays, resolution or 1.0, first=first
         )
-        return StoredPixels(variable, axes, south_up=south_up, grid=grid)
+        pixels = StoredPixels(variable, axes, south_up=south_up, grid=grid)
+        pixels.band_names = names_in_file(variable, axes, Finder(variable, self.arrays))
+        return pixels
 
     def _on(
         self, part: Pixels, what: str, resolution: float | None, tiles: Tiles | None, covering: bool, nearest: bool

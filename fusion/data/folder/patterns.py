@@ -21,24 +21,54 @@ def of_scene(found: Mapping[str, Found], pattern: str, scene: str) -> Found:
 def find_files(folder: Path, pattern: str) -> dict[str, Found]:
     """Files by scene, each with the date in its name, ordered by it.
 
-    ``{scene}`` and ``*`` stand for any part of a name, ``{date}`` for 20200817, 2020-08-17 or 2020-08. Without
-    ``{scene}`` everything is one scene, called like the folder (see :func:`of_scene`). A pattern may be absolute, or
-    begin with ``./`` or ``../``.
+    ``{scene}`` and ``*`` stand for any part of a name, ``**`` for any folders, ``{date}`` for 20200817, 2020-08-17 or
+    2020-08; of several possible readings of a name the first with a whole date. Without ``{scene}`` everything is one
+    scene, called like the folder (see :func:`of_scene`). A pattern may be absolute, or begin with ``./`` or ``../``;
+    suffixes are found in capitals too. Hidden files, such as those that macOS puts beside others, are left out.
     """
-    steps = [step for step in Path(pattern).parts if step != "."]
+    steps = [step if step == "**" else re.sub(r"\*+", "*", step) for step in Path(pattern).parts if step != "."]
     fixed = 0  # leading folders without a placeholder: a base of their own, so that glob sees a relative pattern
     while fixed < len(steps) - 1 and not any(mark in steps[fixed] for mark in "{*"):
         fixed += 1
     base = folder.joinpath(*steps[:fixed])
     pattern = "/".join(steps[fixed:])
-    expression = re.escape(pattern).replace(r"\*", "[^/]*")
-    expression = expression.replace(r"\{scene\}", "(?P<scene>[^/]+?)", 1).replace(r"\{scene\}", "(?P=scene)")
-    expression = expression.replace(r"\{date\}", r"(?P<date>\d{4}-?\d{2}(?:-?\d{2})?)", 1)
-    expression = expression.replace(r"\{date\}", "(?P=date)")
+    expressions = [re.compile(_expression(pattern, date)) for date in _DATES]
     found: dict[str, Found] = {}
-    for path in sorted(base.glob(pattern.replace("{scene}", "*").replace("{date}", "*"))):
-        match = re.fullmatch(expression, path.relative_to(base).as_posix())
+    for path in sorted(base.glob(_glob(pattern))):
+        name = path.relative_to(base)
+        if any(part.startswith(".") for part in name.parts) and not re.search(r"(^|/)\.", pattern):
+            continue
+        match = next((m for expression in expressions if (m := expression.fullmatch(name.as_posix()))), None)
         if match:
             parts = match.groupdict()
             found.setdefault(parts.get("scene") or folder.resolve().name, []).append((path, parts.get("date")))
     return {scene: sorted(files, key=lambda f: (f[1] or "").replace("-", "")) for scene, files in found.items()}
+
+
+# Readings of {date}, the likelier first: S2A_20200410T101112 has one whole date, and digits that look like months.
+_MONTH, _DAY = r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12]\d|3[01])"
+_DATES = (
+    rf"(?:18|19|20|21)\d{{2}}(?:-{_MONTH}-{_DAY}|{_MONTH}{_DAY})",
+    rf"(?:18|19|20|21)\d{{2}}-?{_MONTH}",
+    r"\d{4}-?\d{2}(?:-?\d{2})?",
+)
+_SUFFIX = re.compile(r"\.[A-Za-z]\w*$")
+
+
+def _expression(pattern: str, date: str) -> str:
+    """A regular expression of a pattern; ``*`` takes as little as it can, so that the first date of a name is read."""
+    suffix = _SUFFIX.search(pattern)
+    name, end = (pattern, "") if suffix is None else (pattern[: suffix.start()], suffix[0])
+    expression = re.escape(name).replace(r"\*\*/", "(?:[^/]+/)*").replace(r"\*", "[^/]*?")
+    expression = expression.replace(r"\{scene\}", "(?P<scene>[^/]+?)", 1).replace(r"\{scene\}", "(?P=scene)")
+    expression = expression.replace(r"\{date\}", f"(?P<date>{date})", 1).replace(r"\{date\}", "(?P=date)")
+    return f"{expression}(?i:{re.escape(end)})"
+
+
+def _glob(pattern: str) -> str:
+    """The same for glob, in which brackets and question marks of names mean something else."""
+    suffix = _SUFFIX.search(pattern)
+    name, end = (pattern, "") if suffix is None else (pattern[: suffix.start()], suffix[0])
+    name = re.sub(r"[\[?]", lambda mark: f"[{mark[0]}]", name)
+    name = re.sub(r"\*{2,}(?!/)", "*", name.replace("{scene}", "*").replace("{date}", "*"))
+    return name + "".join(f"[{c.lower()}{c.upper()}]" if c.isalpha() else c for c in end)

@@ -28,6 +28,7 @@ class Pixels(ABC):
         grid: where it lies, None where the file does not say.
         conventions: what the file says of its numbers.
         in_memory: reading costs nothing.
+        band_names: what the file calls its bands; empty where it does not say.
     """
 
     path: Path
@@ -37,11 +38,17 @@ class Pixels(ABC):
     grid: Grid | None = None
     conventions: Conventions = Conventions()
     in_memory = False
+    band_names: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
         """In the order time, band, y, x."""
         return tuple(self.sizes[axis] for axis in _ORDER if axis in self.sizes)
+
+    @property
+    def of_files(self) -> Sequence[Pixels]:
+        """The pixels of each file."""
+        return [self]
 
     @abstractmethod
     def codes(
@@ -119,6 +126,10 @@ class Stack(Pixels):
             if part.sizes != first.sizes:
                 raise ValueError(f"{part.path}: bands and size {part.shape} differ from {first.shape} of {first.path}")
         self.sizes = {"time": len(parts), **first.sizes}
+
+    @property
+    def of_files(self) -> Sequence[Pixels]:
+        return self.parts
 
     def codes(
         self, dates: np.ndarray | None, window: Window, bands: Sequence[int]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from .containers import Arrays, Variable, text
 from .conventions import Conventions
 from .grid import Grid
 
-__all__ = ["check_axes", "locate"]
+__all__ = ["Finder", "check_axes", "locate"]
 
 _ROWS, _COLUMNS = (
     ("y", "lat", "latitude", "northing", "row", "rows"),
@@ -55,29 +56,30 @@ def locate(
     sizes = dict(zip(axes, variable.shape, strict=True))
     if "y" not in sizes:
         return None, False
-    finder = _Finder(variable, arrays)
+    finder = Finder(variable, arrays)
     cf = bool(keys.get("cf"))
     named = {key: value for key, value in keys.items() if key != "cf"}
+    if isinstance(named.get("epsg"), str) and not finder.has(named["epsg"]):
+        code = re.fullmatch(r"(?:epsg:)?\s*(\d+)", named["epsg"].strip(), re.IGNORECASE)
+        named["epsg"] = named["epsg"] if code is None else int(code[1])
     if named and not cf and set(named) not in ({"epsg", "bounds"}, {"epsg", "x", "y"}):
         raise ValueError(f"georeference: epsg with bounds, or epsg with x and y wanted, {', '.join(named)} given")
     if not first and any(isinstance(value, str) and not finder.has(value) for value in named.values()):
         named = {}  # a file of its own, which may have coordinates of its own
     if "bounds" in named:
-        return _of_bounds(
-            f"EPSG:{int(finder.numbers(named['epsg']))}", finder.numbers(named["bounds"]), sizes, resolution
-        )
+        return _of_bounds(finder.epsg(named["epsg"]), finder.numbers(named["bounds"]), sizes, resolution)
     dimensions = dict(zip(axes, variable.dimensions, strict=False))
     own = tuple(named.get(axis) or dimensions.get(axis) or (axis if cf else "") for axis in ("x", "y"))
     if not named and not all(isinstance(name, str) and name and finder.has(name) for name in own):
         if cf and first:
             raise ValueError(f"{variable.path}: georeference cf: no coordinates {own[0]!r} and {own[1]!r} in the file")
         return None, False
-    crs = f"EPSG:{int(finder.numbers(named['epsg']))}" if "epsg" in named else finder.crs(own)
+    crs = finder.epsg(named["epsg"]) if "epsg" in named else finder.crs(own)
     if cf and first and not crs:
         raise ValueError(
             f"{variable.path}: georeference cf: no spatial_ref or crs with crs_wkt; give epsg, x and y instead"
         )
-    x, y = (finder.numbers(name) for name in own)
+    x, y = (finder.numbers(name) * (finder.kilometres(name) if crs else 1) for name in own)
     if not named and not crs and (_counts(x) or _counts(y)):
         return None, False  # numbers of pixels, no coordinates
     return _of_coordinates(variable, crs, x, y, sizes, first)
@@ -96,24 +98,41 @@ def _of_bounds(crs: str, bounds: np.ndarray, sizes: Mapping[str, int], resolutio
 def _of_coordinates(
     variable: Variable, crs: str, x: np.ndarray, y: np.ndarray, sizes: Mapping[str, int], first: bool
 ) -> tuple[Grid, bool]:
+    if x.ndim != 1 or y.ndim != 1:
+        raise ValueError(
+            f"{variable.path}: coordinates of {variable.name!r} have shapes {y.shape} and {x.shape}, one number a row "
+            "and one a column wanted: pixels of a swath or a turned grid are to be resampled to a grid first ("
+            "gdalwarp -geoloc, xESMF, pyresample)"
+        )
     fits = (len(y), len(x)) == (sizes["y"], sizes["x"])
     if min(len(x), len(y)) < 2 or (first and not fits):
         raise ValueError(
             f"{variable.path}: {len(y)} y and {len(x)} x for {sizes['y']} x {sizes['x']} pixels of {variable.name!r}"
         )
     for name, values in (("x", x), ("y", y)):
-        steps = np.diff(values)
-        if not np.isfinite(steps).all() or abs(steps - steps.mean()).max() > 0.05 * abs(steps.mean()):
+        even = np.linspace(values[0], values[-1], len(values))
+        # Degrees in float32 are rounded to 0.4 m of ground, which is no unevenness.
+        rounded = np.array_equal(values, values.astype(np.float32)) * 2**-23 * abs(values).max()
+        step = abs(values[-1] - values[0]) / (len(values) - 1)
+        if not np.isfinite(values).all() or not step or abs(values - even).max() > 0.05 * step + rounded:
             raise ValueError(
                 f"{variable.path}: {name} of {variable.name!r} is not evenly spaced; resample it to a grid"
             )
     width, height = float(x[-1] - x[0]) / (len(x) - 1), float(abs(y[-1] - y[0])) / (len(y) - 1)
     if width <= 0:
         raise ValueError(f"{variable.path}: x runs west; turn the arrays so that columns run east")
+    if crs and not _projected(crs) and x[0] >= 180:
+        x = x - 360  # longitudes of 0..360
     left, top = float(x[0]) - width / 2, float(max(y[0], y[-1])) + height / 2
     ratios = [_ratio(len(values), sizes[axis]) for values, axis in ((x, "x"), (y, "y"))]
     grid = Grid(crs, left, top, width * ratios[0], height * ratios[1], sizes["y"], sizes["x"])
     return grid, bool(y[-1] > y[0])
+
+
+def _projected(crs: str) -> bool:
+    from rasterio.crs import CRS
+
+    return bool(CRS.from_user_input(crs).is_projected)
 
 
 def _ratio(coordinates: int, pixels: int) -> float:
@@ -128,7 +147,7 @@ def _counts(values: np.ndarray) -> bool:
     return bool(np.array_equal(values, values[0] + np.arange(len(values))) and values[0] in (0, 0.5, 1))
 
 
-class _Finder:
+class Finder:
     """Looks for coordinates beside a variable: in its group, then in those above."""
 
     def __init__(self, variable: Variable, arrays: Arrays) -> None:
@@ -147,6 +166,10 @@ class _Finder:
     def has(self, name: str) -> bool:
         return self._name(name) is not None
 
+    def array(self, name: str) -> np.ndarray:
+        """A variable by its name, as stored."""
+        return self.arrays.get(self.variable.path, self._name(name) or name)[...]
+
     def numbers(self, given: Any) -> np.ndarray:
         """A variable by its name, unpacked, or the numbers that were given."""
         if not isinstance(given, str):
@@ -154,7 +177,7 @@ class _Finder:
         found = self.arrays.get(self.variable.path, self._name(given) or given)
         if found.dtype.kind not in "iuf":
             raise ValueError(f"{self.variable.path}: {given!r} holds {found.dtype}, coordinates are numbers")
-        return Conventions.of_attributes(found.attributes, found.dtype).unpacked(found[...])
+        return Conventions.of_attributes(found.attributes, found.dtype).measured(found[...])
 
     def _attributes(self, name: str) -> Mapping[str, Any]:
         found = self._name(name)
@@ -162,17 +185,43 @@ class _Finder:
 
     def crs(self, coordinates: Sequence[str]) -> str:
         """By the CF conventions; WGS 84 for degrees of latitude and longitude; empty where nothing says it."""
-        from rasterio.crs import CRS
-
         mapping = text(self.variable.attributes.get("grid_mapping", "")).split(":")[0].split()
         for name in (*mapping[:1], "spatial_ref", "crs"):
             attributes = self._attributes(name)
-            for key in ("crs_wkt", "spatial_ref"):
+            for key in ("crs_wkt", "spatial_ref", "epsg_code", "epsg"):
                 if key in attributes:
-                    return str(CRS.from_wkt(text(attributes[key])).to_string())
+                    return self._known(attributes[key])
+        if "crs" in self.variable.attributes:  # as older versions of xarray's readers, and stackstac, write it
+            return self._known(self.variable.attributes["crs"])
+        for name in ("epsg", "proj:epsg", "proj:code"):
+            if self.has(name) and self.array(name).size == 1:
+                return self._known(self.array(name).reshape(-1)[0])
         units = {str(self._attributes(name).get("units", "")).lower() for name in coordinates}
         degrees = {"degrees_north", "degrees_east"} <= units or coordinates in (
             ("lon", "lat"),
             ("longitude", "latitude"),
         )
         return "EPSG:4326" if degrees else ""
+
+    def epsg(self, given: Any) -> str:
+        """By a number, or a variable that holds it, also as text."""
+        return self._known(self.array(given).reshape(-1)[0] if isinstance(given, str) else given)
+
+    def _known(self, given: Any) -> str:
+        from rasterio.crs import CRS
+        from rasterio.errors import CRSError
+
+        said = text(given)
+        try:
+            if said.removesuffix(".0").isdigit():
+                return f"EPSG:{int(float(said))}"
+            return str(CRS.from_user_input(said.removeprefix("+init=")).to_string())
+        except CRSError as error:
+            raise ValueError(
+                f"{self.variable.path}: {said[:80]!r} is no coordinate reference system; give epsg in georeference"
+            ) from error
+
+    def kilometres(self, name: Any) -> float:
+        """Metres in the unit of coordinates: 1000 where they are said to be kilometres."""
+        units = text(self._attributes(name).get("units", "")).lower() if isinstance(name, str) else ""
+        return 1000.0 if units in ("km", "kilometer", "kilometre", "kilometers", "kilometres") else 1.0

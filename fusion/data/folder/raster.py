@@ -48,14 +48,17 @@ class RasterFile(Pixels):
             self._nodata = nodata if len(set(map(str, nodata))) > 1 else None  # a mosaic (.vrt) of several sources
             one = () if self._nodata or nodata[0] is None else (nodata[0],)
             self.dtype = np.result_type(*(image.dtypes[k] for k in self._bands))
+            named = [image.descriptions[k] or "" for k in self._bands]
+            self.band_names = tuple(named) if all(named) else ()
             self.sizes = {"band": len(self._bands), "y": image.height, "x": image.width}
             scale, offset = (np.array(part, dtype=float)[self._bands] for part in (image.scales, image.offsets))
         self.grid = grid
         self.conventions = Conventions(one, scale=_one(scale), offset=_one(offset))
 
     def _place(self, image: Any) -> tuple[Grid | None, bool]:
-        if image.crs is None and image.gcps[0]:
-            raise ValueError(f"{self.path}: is placed by ground control points alone; warp it first (gdalwarp)")
+        if image.crs is None and (image.gcps[0] or (image.rpcs is not None and image.transform.is_identity)):
+            by, option = ("ground control points", "-tps") if image.gcps[0] else ("rational polynomials (RPC)", "-rpc")
+            raise ValueError(f"{self.path}: is placed by {by} alone; warp it first (gdalwarp {option})")
         crs = "" if image.crs is None else image.crs.to_string()
         if not crs and image.transform.is_identity:
             return None, False

@@ -12,8 +12,10 @@ import numpy as np
 from ..files import reading
 from ..npy import open_array
 from ..tiles import Geo
+from .bands import check_bands
 from .calendar import parse_dates
 from .containers import NPY, text
+from .conventions import Conventions
 from .description import AXES, DATE_FILES, Mask, Source
 from .layer import Layer, MaskLayer
 from .opening import Opener, Tiles
@@ -123,6 +125,20 @@ class _Reader:
                 f"{self.where}: {self.what} has {bands} bands (shape {pixels.shape}), the description names "
                 f"{len(names)}: {', '.join(names)}"
             )
+        for part in pixels.of_files:
+            check_bands(part.path, repr(self.modality), part.band_names, names)
+            check_bands(part.path, repr(self.modality), part.band_names, pixels.of_files[0].band_names)
+            held = source.override(part.conventions)
+            if held.low is not None and held.high is not None and held.low > held.high:
+                raise ValueError(
+                    f"{part.path}: {self.modality!r}: nothing is within the valid range {held.low:g}..{held.high:g}; "
+                    "give range: [lowest, highest] in the description"
+                )
+            if not np.all(held.scale):
+                raise ValueError(
+                    f"{part.path}: {self.modality!r}: its scale is 0, which makes all values the same; give scale in "
+                    "the description"
+                )
         use = source.use or tuple(n for n in names if source.mask is None or n != source.mask.band)
         unknown = [n for n in use if n not in names]
         if unknown:
@@ -145,6 +161,14 @@ class _Reader:
     def _variable(self, name: str) -> np.ndarray:
         return np.asarray(self.opener.arrays.get(self.path, name)[...])
 
+    def _numbers(self, name: str) -> np.ndarray:
+        """Unpacked, NaN where there is none."""
+        variable = self.opener.arrays.get(self.path, name)
+        if variable.dtype.kind not in "iufb":
+            raise ValueError(f"{self.where}: {name!r} holds {variable.dtype}, numbers are wanted")
+        said = Conventions.of_attributes(variable.attributes, variable.dtype)
+        return said.measured(np.asarray(variable[...]))
+
     # Dates, and what goes by them.
 
     def _dates(self) -> tuple[np.ndarray, bool]:
@@ -158,6 +182,9 @@ class _Reader:
         elif isinstance(given, str):
             variable = self.opener.arrays.get(self.path, given)
             values, (units, calendar) = variable[...], (variable.attributes.get(key) for key in ("units", "calendar"))
+            said = Conventions.of_attributes(variable.attributes, variable.dtype)
+            if variable.dtype.kind in "iuf" and (said.packed or said.missing(values).any()):
+                values = said.measured(values)
         else:
             values = given
         try:
@@ -173,14 +200,14 @@ class _Reader:
 
     def _availability(self, layer: Layer) -> np.ndarray:
         name = self.source.available or ""
-        flags = self._variable(name)
+        flags = self._numbers(name)
         if (
             flags.shape[:1] != layer.dates.shape
             or flags.ndim > 2
             or (flags.ndim == 2 and flags.shape[1] <= max(layer.bands))
         ):
             raise ValueError(f"{self.where}: {name!r} has shape {flags.shape}, (time,) or (time, band) wanted")
-        flags = flags.astype(bool)
+        flags = ~np.isnan(flags) & (flags != 0)
         return flags[:, layer.bands] if flags.ndim == 2 else flags[:, None].repeat(len(layer.bands), axis=1)
 
     def _offsets(self, layer: Layer) -> np.ndarray | None:
@@ -191,7 +218,7 @@ class _Reader:
         if self.source.kind != "series":
             raise ValueError(f"{self.where}: an offset by date, but no dates; give a number")
         if isinstance(offset, str):
-            found = self._variable(offset)
+            found = self._numbers(offset)
             if found.shape != layer.dates.shape:
                 raise ValueError(f"{self.where}: offset {offset!r} has shape {found.shape}, one for each date wanted")
             return found.astype(np.float32)

@@ -36,22 +36,35 @@ def members(
         side: of a tile in metres.
 
     Raises:
-        ValueError: the rule has an unknown key.
+        ValueError: the rule has an unknown key, or names a scene by what YAML makes a number.
     """
     unknown = set(rule) - {"files", "rows", "columns"}
     if unknown:
         raise ValueError(f"split {split!r}: unknown key {', '.join(unknown)}; known are files, rows, columns")
+    patterns = _patterns(split, rule.get("files", "*"), scenes)
     found = []
     for i, (number, top, left) in enumerate(tiles):
         scene = scenes[number]
         height, width = scene.extent
         if (
-            fnmatch(scene.name, str(rule.get("files", "*")))
+            any(fnmatch(scene.name, pattern) for pattern in patterns)
             and _inside(top / height, (top + side) / height, rule.get("rows", [0, 1]))
             and _inside(left / width, (left + side) / width, rule.get("columns", [0, 1]))
         ):
             found.append(i)
     return found
+
+
+def _patterns(split: str, given: Any, scenes: Sequence[Scene]) -> list[str]:
+    """Of names of scenes: one, or a list of them."""
+    several = given if isinstance(given, list | tuple) else [given]
+    for one in several:
+        if not isinstance(one, str) and not any(scene.name == str(one) for scene in scenes):
+            raise ValueError(
+                f"split {split!r}: files: {one!r} is no text in YAML, which makes 60 of 0060, and no scene is called "
+                f"{str(one)!r}; write it in quotes, as '{scenes[0].name}'"
+            )
+    return [str(one) for one in several]
 
 
 def _inside(start: float, end: float, intervals: Sequence[Any]) -> bool:
