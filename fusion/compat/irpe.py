@@ -14,6 +14,8 @@ from torch import Tensor
 from ..kernels.attention.buckets import extent
 from ..kernels.attention.eager import sums_by_bucket
 from ..kernels.attention.inputs import statistics_dtype
+from ..kernels.memory import transforming
+from ..kernels.modules import has_values
 
 __all__ = ["EXPECTED_VERSION", "RPEIndexFunction", "rpe_index"]
 
@@ -102,7 +104,7 @@ def _check(input: Tensor, index: Tensor) -> None:
         raise ValueError(f"rpe_index: input must be (B, H, Lq, K) and index (Lq, Lk), got {given}")
     if input.device != index.device:
         raise ValueError(f"rpe_index: input is on {input.device}, index on {index.device}; move one of them")
-    if index.numel() and not index.is_meta and not torch.compiler.is_compiling():
+    if index.numel() and not torch.compiler.is_compiling() and has_values(index) and not transforming():
         low, high = extent(index)
         if low < 0 or high >= input.shape[3]:
             wrong = low if low < 0 else high

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..kernels import patch_info_nce
+from ..kernels.modules import has_values
+from ..layers.constants import Constants
 
 __all__ = ["MemoryBankModule", "NTXentLoss"]
 
@@ -77,7 +79,7 @@ class NTXentLoss(nn.Module):
         return F.cross_entropy(logits, torch.arange(len(z), device=z.device).roll(len(out0)))
 
 
-class MemoryBankModule(nn.Module):
+class MemoryBankModule(Constants):
     """The last vectors seen, as ``lightly.models.modules.MemoryBankModule`` keeps them: the oldest are overwritten.
 
     A batch that reaches the end of the bank is cut there and the next one begins at its start, as there.
@@ -99,8 +101,9 @@ class MemoryBankModule(nn.Module):
         if any(extent < 0 for extent in self.size):
             raise ValueError(f"Illegal memory bank size {size}, all entries must be non-negative.")
         self.gather_distributed, self.feature_dim_first = gather_distributed, feature_dim_first
-        self.register_buffer("bank", torch.empty(self.size), persistent=False)
-        self.register_buffer("bank_ptr", torch.zeros(1, dtype=torch.long), persistent=False)
+        known = len(self.size) > 1  # else the first batch says how long vectors are
+        self.register_constant("bank", lambda: _directions(self.size) if known else torch.empty(self.size))
+        self.register_constant("bank_ptr", lambda: torch.zeros(1, dtype=torch.long))
         if isinstance(size, int) and size > 0:
             warnings.warn(  # in the original's words, which scripts filter
                 f"Memory bank size 'size={size}' does not specify feature dimension. It is recommended to set the "
@@ -109,8 +112,6 @@ class MemoryBankModule(nn.Module):
                 UserWarning,
                 stacklevel=3,
             )
-        elif len(self.size) > 1:
-            self._start(self.size)
 
     def forward(
         self, output: Tensor, labels: Tensor | None = None, update: bool = False
@@ -129,7 +130,7 @@ class MemoryBankModule(nn.Module):
 
     @torch.no_grad()
     def _start(self, size: tuple[int, ...]) -> None:
-        self.bank = F.normalize(torch.randn(size).type_as(self.bank), dim=-1)
+        self.bank = _directions(size).type_as(self.bank)
         self.bank_ptr.zero_()
 
     @torch.no_grad()
@@ -138,11 +139,18 @@ class MemoryBankModule(nn.Module):
             parts = [torch.empty_like(batch) for _ in range(_ranks())]
             dist.all_gather(parts, batch.contiguous())
             batch = torch.cat(parts)
+        if not has_values(self.bank_ptr):
+            return
         start = int(self.bank_ptr)
         part = batch[: self.size[0] - start]
         self.bank[start : start + len(part)] = part.to(self.bank)
         end = start + len(batch)
         self.bank_ptr.fill_(0 if end >= self.size[0] else end)
+
+
+def _directions(size: tuple[int, ...]) -> Tensor:
+    """Random vectors of unit length."""
+    return F.normalize(torch.randn(size), dim=-1)
 
 
 def _ranks() -> int:

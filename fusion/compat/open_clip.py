@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import torch
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..kernels import patch_info_nce
+from ..kernels.memory import transforming
 
 __all__ = ["ClipLoss", "gather_features"]
 
@@ -18,8 +20,8 @@ class ClipLoss(nn.Module):
     """Stand-in for ``open_clip.ClipLoss``: CLIP's symmetric cross-entropy without the B x B logits.
 
     The logits are formed only where they are asked for: by :meth:`get_logits`, by a subclass that overrides it or
-    :meth:`get_ground_truth`, with a ``logit_scale`` below 0 or a ``logit_bias`` of several elements, and with
-    ``local_loss`` without ``gather_with_grad`` on several ranks.
+    :meth:`get_ground_truth`, with a ``logit_scale`` below 0 or not finite or a ``logit_bias`` of several elements, under
+    ``torch.func``, and with ``local_loss`` without ``gather_with_grad`` on several ranks.
 
     Args:
         local_loss: on several ranks, the loss is the mean over the rank's own rows, not over the joined batch.
@@ -138,11 +140,14 @@ class ClipLoss(nn.Module):
             return True
         if isinstance(bias, Tensor) and bias.numel() != 1:
             return True
+        if transforming():  # torch.func: values cannot be read, and forward mode is wanted, too
+            return True
         if not isinstance(scale, Tensor):
-            return scale <= 0
+            return not 0 < scale < math.inf
         if scale.device.type != "cpu" or torch.compiler.is_compiling():
             return False  # not worth waiting for a GPU, nor breaking a graph
-        return bool((scale.detach() <= 0).all())
+        scale = scale.detach()
+        return not bool(((scale > 0) & (scale < math.inf)).all())
 
 
 def gather_features(

@@ -10,6 +10,8 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
+from ..arguments import check_tensor
+
 __all__ = ["check_arguments"]
 
 
@@ -35,6 +37,8 @@ def check_arguments(
     def refuse(message: str, error: type[Exception] = ValueError) -> NoReturn:
         raise error(f"relative_attention: {message}")
 
+    for name, tensor in (("query", query), ("key", key), ("value", value), ("table", table)):
+        check_tensor("relative_attention", name, tensor)
     if mode not in ("contextual", "bias"):
         refuse(f"mode={mode!r}; one of 'contextual', 'bias'")
     if not 0 <= dropout_p < 1:
@@ -70,9 +74,6 @@ def check_arguments(
     if key_valid is not None and key_valid.shape != (batch, keys):
         refuse(f"key_valid must be (B, Lk) = ({batch}, {keys}), got {tuple(key_valid.shape)}")
 
-    for name, tensor in (("query", query), ("key", key), ("value", value), ("table", table)):
-        if not tensor.is_floating_point():
-            refuse(f"{name} is {tensor.dtype}; it must be a float tensor", TypeError)
     if not under_autocast(query.device.type) and not query.dtype == key.dtype == value.dtype:
         refuse(f"query, key and value differ in dtype: {query.dtype}, {key.dtype}, {value.dtype}", TypeError)
     for name, index in (("bucket", bucket), ("query_position", query_position), ("key_position", key_position)):

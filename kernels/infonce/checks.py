@@ -7,17 +7,21 @@ import math
 import torch
 from torch import Tensor
 
+from ..arguments import check_tensor
 from .layout import EXCLUDE
 
-__all__ = ["check_labels", "check_options", "dense_mask"]
+__all__ = ["check_labels", "check_options", "check_tokens", "dense_mask"]
 
 
-def check_options(
-    op: str, tokens: Tensor, temperature: float | Tensor, exclude: str, reduction: str
-) -> tuple[Tensor | None, float]:
+def check_tokens(op: str, tokens: Tensor) -> None:
+    """Refuses what is no dense tensor of floats, and tokens (..., D) without features."""
+    check_tensor(op, "tokens", tokens)
+    if tokens.shape[-1:] == (0,):
+        raise ValueError(f"{op}: tokens {tuple(tokens.shape)} have D = 0 features and thus no similarity")
+
+
+def check_options(op: str, temperature: float | Tensor, exclude: str, reduction: str) -> tuple[Tensor | None, float]:
     """The temperature as a tensor of shape (), or None and a number."""
-    if not tokens.is_floating_point():
-        raise TypeError(f"{op}: tokens must be floating point, got {tokens.dtype}; convert with tokens.float()")
     if exclude not in EXCLUDE:
         raise ValueError(f"{op}: exclude must be one of {', '.join(EXCLUDE)}, got {exclude!r}")
     if reduction not in ("mean", "sum", "none"):

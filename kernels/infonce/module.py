@@ -35,7 +35,7 @@ class PatchInfoNCE(nn.Module):
         return_accuracy: bool = False,
     ) -> None:
         super().__init__()
-        check_options("PatchInfoNCE", torch.empty(0), temperature, exclude, reduction)
+        check_options("PatchInfoNCE", temperature, exclude, reduction)
         self.temperature = temperature
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature))) if learn_temperature else None
         self.exclude, self.normalize, self.reduction = exclude, normalize, reduction

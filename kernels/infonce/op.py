@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..operators import call
-from .checks import check_labels, check_options, dense_mask
+from .checks import check_labels, check_options, check_tokens, dense_mask
 from .layout import Layout, dense_layout, dense_order, ragged_layout
 from .registration import forward_rows
 
@@ -71,12 +71,13 @@ def patch_info_nce(
         ValueError: wrong shapes, an unknown option, a temperature that is not positive.
         TypeError: tokens that are not floating point, a mask that is not bool.
     """
+    check_tokens("patch_info_nce", tokens)
     if tokens.ndim != 4:
         raise ValueError(
             f"patch_info_nce: tokens must be (M, B, P, D) = (modalities, tiles, patches, features), got "
             f"{tuple(tokens.shape)}; for another mix of tokens use patch_info_nce_ragged"
         )
-    learned, value = check_options("patch_info_nce", tokens, temperature, exclude, reduction)
+    learned, value = check_options("patch_info_nce", temperature, exclude, reduction)
     modalities, tiles, patches, _ = tokens.shape
     shape = modalities, tiles, patches
     if valid is not None:
@@ -125,9 +126,10 @@ def patch_info_nce_ragged(
     Raises:
         ValueError, TypeError: as :func:`patch_info_nce`.
     """
+    check_tokens("patch_info_nce_ragged", tokens)
     if tokens.ndim != 2:
         raise ValueError(f"patch_info_nce_ragged: tokens must be (N, D), got {tuple(tokens.shape)}")
-    learned, value = check_options("patch_info_nce_ragged", tokens, temperature, exclude, reduction)
+    learned, value = check_options("patch_info_nce_ragged", temperature, exclude, reduction)
     check_labels("patch_info_nce_ragged", tokens, modality=modality, tile=tile, patch=patch, valid=valid)
     if group is not None:
         from .distributed import joined_rows

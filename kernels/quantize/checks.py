@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..arguments import check_tensor
+
 __all__ = [
     "FORMS",
     "GRADIENTS",
@@ -26,10 +28,7 @@ FORMS = ("tanh", "sigmoid")
 
 def check_float(op: str, **tensors: Tensor) -> None:
     for name, tensor in tensors.items():
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{op}: {name} must be a torch.Tensor, got {type(tensor).__name__}")
-        if not tensor.is_floating_point():
-            raise TypeError(f"{op}: {name} must be floating point, got {tensor.dtype}; convert with {name}.float()")
+        check_tensor(op, name, tensor)
     devices = {str(t.device) for t in tensors.values()}
     if len(devices) > 1:
         raise ValueError(f"{op}: {', '.join(tensors)} must be on one device, got {', '.join(sorted(devices))}")

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..modules import has_values, keeping_precision
+from .checks import check_float
 from .clustering import draw_rows, joint_statistics, kmeans
 from .eager import working_dtype
 from .op import GRADIENTS, METRICS, code_decode, nearest_code, vector_quantize
@@ -115,6 +116,7 @@ class VectorQuantizer(Quantizer):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(..., D) -> quantized (..., D), codes (...), loss (): missing vectors as in :func:`vector_quantize`."""
+        check_float("VectorQuantizer", x=x)
         if self.training and not self._has_started() and has_values(x, self.codebook):
             self.start(x)
         dtype, x = x.dtype, self._unit(x)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..modules import has_values
+from .checks import check_float
 from .codebooks import VectorQuantizer
 from .eager import working_dtype
 from .op import FORMS, check_levels, finite_scalar_quantize, pass_gradient
@@ -41,6 +42,7 @@ class ResidualVectorQuantizer(Quantizer):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(..., D) -> quantized (..., D), codes (..., Q), loss (Q,), one value a layer, to be summed."""
+        check_float("ResidualVectorQuantizer", x=x)
         left = x.to(working_dtype(x))  # remainders shrink layer by layer, bfloat16 would lose them
         total, codes, losses = torch.zeros_like(left), [], []
         for layer in self.layers:
@@ -55,6 +57,7 @@ class ResidualVectorQuantizer(Quantizer):
 
     def encode(self, x: Tensor) -> Tensor:
         """(..., D) -> codes (..., Q)."""
+        check_float("ResidualVectorQuantizer", x=x)
         left, codes = x.to(working_dtype(x)), []
         for layer in self._each():
             codes.append(layer.encode(left))
@@ -91,12 +94,14 @@ class ProductVectorQuantizer(Quantizer):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(..., D) -> quantized (..., D), codes (..., M), loss (M,), one value a part, to be summed."""
+        check_float("ProductVectorQuantizer", x=x)
         parts = zip(self.parts, x.chunk(len(self.parts), -1), strict=True)
         quantized, codes, losses = zip(*(quantizer(part) for quantizer, part in parts), strict=True)
         return torch.cat(quantized, -1), torch.stack(codes, -1), torch.stack(losses)
 
     def encode(self, x: Tensor) -> Tensor:
         """(..., D) -> codes (..., M)."""
+        check_float("ProductVectorQuantizer", x=x)
         parts = zip(self._each(), x.chunk(len(self.parts), -1), strict=True)
         return torch.stack([quantizer.encode(part) for quantizer, part in parts], -1)
 

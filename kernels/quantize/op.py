@@ -102,6 +102,7 @@ def code_statistics(x: Tensor, codes: Tensor, size: int) -> tuple[Tensor, Tensor
     Returns:
         counts (K,) and sums (K, D), float32 (float64 for float64 input). Deterministic: no atomic additions.
     """
+    check_float("code_statistics", x=x)
     if x.shape[:-1] != codes.shape:
         raise ValueError(
             f"code_statistics: x {tuple(x.shape)} needs codes {tuple(x.shape[:-1])}, got {tuple(codes.shape)}"
