@@ -55,7 +55,7 @@ class ModalityTokenizer(nn.Module, ABC):
         codebook_size: K, the most codes that a channel can have.
         ordinal: (C,) bool, of which channels neighbouring codes stand for similar values.
         calendar: of a series; None of an image.
-        fitted: () bool buffer.
+        fitted: () float buffer, 0 or 1: averages of models (EMA, SWA) cannot subtract bool.
     """
 
     calendar: Calendar | None = None
@@ -66,7 +66,7 @@ class ModalityTokenizer(nn.Module, ABC):
         channels = int(places.channel.max()) + 1
         self.modality, self.places, self.codebook_size = modality, places, codebook_size
         self.ordinal = ordinal if isinstance(ordinal, Tensor) else torch.full((channels,), ordinal)
-        self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("fitted", torch.zeros(()))
 
     @property
     def sizes(self) -> Tensor:
@@ -85,7 +85,7 @@ class ModalityTokenizer(nn.Module, ABC):
             seed: of what is drawn.
         """
         self._fit(values, steps=steps, seed=seed)
-        self.fitted.fill_(True)
+        self.fitted.fill_(1)
         return self
 
     @abstractmethod
