@@ -20,8 +20,8 @@ class ClipLoss(nn.Module):
     """Stand-in for ``open_clip.ClipLoss``: CLIP's symmetric cross-entropy without the B x B logits.
 
     The logits are formed only where they are asked for: by :meth:`get_logits`, by a subclass that overrides it or
-    :meth:`get_ground_truth`, with a ``logit_scale`` below 0 or not finite or a ``logit_bias`` of several elements, under
-    ``torch.func``, and with ``local_loss`` without ``gather_with_grad`` on several ranks.
+    :meth:`get_ground_truth`, with a ``logit_scale`` below 0 or not finite or a ``logit_bias`` of several elements,
+    under ``torch.func``, and with ``local_loss`` without ``gather_with_grad`` on several ranks.
 
     Args:
         local_loss: on several ranks, the loss is the mean over the rank's own rows, not over the joined batch.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
+from ..data.modality import Modality
 from ..data.tiles import TileBatch
 from .config import TileModelConfig
 from .constants import Constants
@@ -23,8 +26,8 @@ class Standardisation(Constants):
         super().__init__()
         self.config = config
         for modality in config.modalities:
-            self.register_constant(f"mean_{modality.name}", lambda m=modality: band_statistics(m)[0])
-            self.register_constant(f"std_{modality.name}", lambda m=modality: band_statistics(m)[1])
+            self.register_constant(f"mean_{modality.name}", partial(_statistic, modality, 0))
+            self.register_constant(f"std_{modality.name}", partial(_statistic, modality, 1))
 
     def names(self, batch: TileBatch) -> tuple[str, ...]:
         """The modalities of the batch, in the order of the model.
@@ -49,6 +52,11 @@ class Standardisation(Constants):
         values, valid = batch.values[name], batch.valid[name]
         values = (values - self.get_buffer(f"mean_{name}")) / self.get_buffer(f"std_{name}")
         return values.masked_fill(~valid.reshape(*valid.shape, 1, 1, 1), 0)
+
+
+def _statistic(modality: Modality, which: int) -> Tensor:
+    """Mean (0) or standard deviation (1) of the bands."""
+    return band_statistics(modality)[which]
 
 
 def check_inputs(config: TileModelConfig, batch: TileBatch, name: str) -> None:

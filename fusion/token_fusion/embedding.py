@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,7 @@ class CodeTables(Constants):
         self.smooth, self.free = nn.ParameterDict(), nn.ParameterDict()
         for name, codes in layout.vocabulary.items():
             smooth = int(ordinal[name].sum())
-            self.register_constant(f"waves_{name}", lambda k=codes: _waves(k))  # (K, F)
+            self.register_constant(f"waves_{name}", partial(_waves, codes))  # (K, F)
             if smooth:
                 self.smooth[name] = nn.Parameter(torch.randn(smooth, _WAVES, dim) * _WAVES**-0.5)
             if smooth < len(ordinal[name]):
