@@ -207,8 +207,8 @@ class _Reader:
             or (flags.ndim == 2 and flags.shape[1] <= max(layer.bands))
         ):
             raise ValueError(f"{self.where}: {name!r} has shape {flags.shape}, (time,) or (time, band) wanted")
-        flags = ~np.isnan(flags) & (flags != 0)
-        return flags[:, layer.bands] if flags.ndim == 2 else flags[:, None].repeat(len(layer.bands), axis=1)
+        there: np.ndarray = ~np.isnan(flags) & (flags != 0)
+        return there[:, layer.bands] if there.ndim == 2 else there[:, None].repeat(len(layer.bands), axis=1)
 
     def _offsets(self, layer: Layer) -> np.ndarray | None:
         """(L,) float32 of an offset that differs between dates."""
