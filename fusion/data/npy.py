@@ -24,6 +24,11 @@ def open_array(path: Path) -> np.ndarray:
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         except ValueError as error:  # a wrong header, or a file shorter than its header says
+            if "Python objects in dtype" in str(error):
+                raise ValueError(
+                    f"{path}: holds Python objects, such as arrays of several shapes, not one array of numbers; save "
+                    "one of one type (numpy.save)"
+                ) from error
             raise OSError(str(error)) from error
         if not isinstance(array, np.ndarray):
             raise OSError("an archive of several arrays, a single .npy is wanted")

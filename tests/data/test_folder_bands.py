@@ -119,3 +119,12 @@ def test_names_of_scenes_that_yaml_makes_numbers_are_named(tmp_path):
     assert [len(data.split(name)) for name in ("one", "both")] == [4, 8]
     with pytest.raises(ValueError, match=r"split 'one': files: 60 is no text in YAML.*write it in quotes, as '0060'"):
         opened(tmp_path, {"s2": SERIES}, splits={"one": {"files": 60}})
+
+
+def test_labels_of_several_bands_are_told(tmp_path):
+    write(tmp_path / "s2" / f"a_{DATES[0]}.tif", image())
+    write(tmp_path / "labels" / "a.tif", np.stack([np.full((8, 8), code, np.uint8) for code in (1, 2, 3)]))
+    labels = {"files": "labels/{scene}.tif", "resolution": 10, "reduction": "majority", "classes": {"a": 1, "b": 2}}
+    data = opened(tmp_path, {"s2": SERIES}, labels=labels)
+    assert data.labels().tolist() == [0, 0, 0, 0]
+    assert data.notes()[0].startswith("labels: a.tif has 3 bands, the first of which is read")

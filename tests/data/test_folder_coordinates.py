@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import rasterio
+import rasterio.warp
 import xarray as xr
 
 from .rasters import CRS, DATES, NORTH, SIDE, WEST, image, opened, write
@@ -84,3 +85,33 @@ def test_a_raster_placed_by_polynomials_alone_is_refused(tmp_path):
     series = {"files": "s2/{scene}_{date}.tif", "bands": ["B04", "B08"], "resolution": 10}
     with pytest.raises(ValueError, match=r"rational polynomials \(RPC\) alone"):
         opened(tmp_path, {"s2": series})
+
+
+@pytest.mark.parametrize(
+    ("crs", "longitude", "first"),
+    [("EPSG:32630", -5.0, 0.0), ("EPSG:32601", -180.0, 0.0), ("EPSG:32601", -180.0, 170.0)],
+)
+def test_aligned_longitudes_of_0_to_360_are_those_of_the_place(tmp_path, crs, longitude, first):
+    (x,), (y,) = rasterio.warp.transform("EPSG:4326", crs, [longitude], [50.0])
+    write(tmp_path / "s2" / f"a_{DATES[0]}.tif", image(), crs=crs, west=round(x) - 40, north=round(y) + 40)
+    lon = first + np.arange(360 if first == 0 else 20) + 0.5
+    lat = 89.5 - np.arange(180)
+    xr.Dataset({"t": (("lat", "lon"), np.tile(lon, (180, 1)))}, {"lat": lat, "lon": lon}).to_netcdf(tmp_path / "t.nc")
+    series = {"files": "s2/{scene}_{date}.tif", "bands": ["B04", "B08"], "resolution": 10}
+    globe = {"files": "t.nc", "variable": "t", "axes": ["y", "x"], "bands": ["t"], "resolution": 10}
+    data = opened(tmp_path, {"s2": series, "t": globe}, align=True)
+    for tile in data:
+        assert tile.values["t"].numpy() == pytest.approx(longitude % 360, abs=0.01)
+
+
+def test_an_aligned_raster_may_begin_within_the_tiles(tmp_path):
+    write(tmp_path / "s2" / f"a_{DATES[0]}.tif", image())
+    (west,), (north,) = rasterio.warp.transform(CRS, "EPSG:4326", [WEST + 45], [NORTH])
+    write(
+        tmp_path / "dem.tif", np.full((40, 40), 7.0, np.float32), crs="EPSG:4326",
+        transform=rasterio.transform.from_origin(west, north + 1e-4, 1e-4, 1e-4),
+    )  # fmt: skip
+    series = {"files": "s2/{scene}_{date}.tif", "bands": ["B04", "B08"], "resolution": 10}
+    dem = {"files": "dem.tif", "axes": ["band", "y", "x"], "bands": ["height"], "resolution": 10}
+    tiles = opened(tmp_path, {"s2": series, "dem": dem}, align=True)
+    assert ["dem" in tile.values for tile in tiles] == [False, True, False, True]

@@ -199,3 +199,10 @@ def test_flags_and_offsets_beside_the_dates_are_unpacked(tmp_path):
     tile = opened(tmp_path, {"s2": s2 | {"available": "there"}}, files="{scene}.h5")[0]
     assert tile.values["s2"][:, 0, 0, 0].tolist() == [1000.0, 2000.0]
     assert tile.days["s2"].tolist() == [100, 161]
+
+
+def test_a_file_of_dates_may_begin_with_a_mark_of_its_encoding_and_end_in_capitals(tmp_path):
+    np.save(tmp_path / "a.npy", np.stack([image(k) for k in range(3)]))
+    (tmp_path / "a_dates.TXT").write_text("\ufeff" + "\r\n".join(DATES), encoding="utf-8")
+    s2 = {"bands": ["B04", "B08"], "resolution": 10, "dates": "{scene}_dates.TXT"}
+    assert opened(tmp_path, {"s2": s2}, files="{scene}.npy")[0].days["s2"].tolist() == DAYS

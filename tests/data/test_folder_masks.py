@@ -5,6 +5,7 @@ from __future__ import annotations
 import h5py
 import numpy as np
 import pytest
+import rasterio
 
 from .rasters import DATES, DAYS, SERIES, SIDE, image, opened, write, write_series
 
@@ -171,3 +172,13 @@ def test_a_mask_that_cannot_be_is_refused(tmp_path, mask, message):
     write_series(tmp_path)
     with pytest.raises(ValueError, match=message):
         opened(tmp_path, {"s2": SERIES | {"mask": mask}})
+
+
+def test_the_packing_of_a_mask_is_that_of_each_file(tmp_path):
+    write_series(tmp_path)
+    for k, date in enumerate(DATES):
+        with rasterio.open(write(tmp_path / "m" / f"a_{date}.tif", np.full((8, 8), 40, np.uint8)), "r+") as file:
+            file.scales = (1.0 + k,)  # 40, 80 and 120 per cent of cloud
+    mask = {"files": "m/{scene}_{date}.tif", "at_most": 90}
+    tile = opened(tmp_path, {"s2": SERIES | {"mask": mask}})[0]
+    assert tile.days["s2"].tolist() == DAYS[:2]

@@ -134,7 +134,7 @@ def truncate(path):
         (None, {"axes": ["time", "y", "x"]}, r"the array has shape \(4, 3, 8, 8\), axes \(time, y, x\) wanted"),
         (truncate, {}, "south_s2.npy: cannot be read, the file is damaged or incomplete"),
         (lambda path: path.write_bytes(b"text"), {}, "south_s2.npy: cannot be read"),
-        (lambda path: np.save(path, np.array([{}, None])), {}, "south_s2.npy: cannot be read"),
+        (lambda path: np.save(path, np.array([{}, None])), {}, "south_s2.npy: holds Python objects"),
         (lambda path: np.savez(path.open("wb"), np.zeros(3)), {}, "an archive of several arrays, a single .npy"),
     ],
 )

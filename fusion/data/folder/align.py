@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .grid import Grid
+from .grid import Grid, around
 from .pixels import Override, Pixels, Window
 
 __all__ = ["Warped"]
@@ -31,6 +31,7 @@ class Warped(Pixels):
         self.path, self.files, self.dtype = source.path, source.files, source.dtype
         self.conventions, self.band_names = source.conventions, source.band_names
         self.sizes = {**source.sizes, "y": grid.height, "x": grid.width}
+        self._own = around(self._placed(), grid)
         self._scale = self._pixels_per_pixel()
         if self._part((0, 0, grid.height, grid.width)) is None:
             raise ValueError(f"{source.path}: does not touch the tiles, neither with align: true")
@@ -68,8 +69,7 @@ class Warped(Pixels):
         rows = np.hypot(east[2] - east[0], north[2] - north[0]) / own.pixel_height
         return tuple(1.0 if step < 1.1 else float(1 / step) for step in (rows, columns))  # type: ignore[return-value]
 
-    @property
-    def _own(self) -> Grid:
+    def _placed(self) -> Grid:
         if self.source.grid is None:
             raise ValueError(f"{self.path}: has no place, so it cannot be aligned")
         return self.source.grid

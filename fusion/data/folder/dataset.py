@@ -137,7 +137,7 @@ class FolderDataset(TileDataset):
     def _files_of_dates(self) -> set[Path]:
         """Which a pattern such as {scene}.npy may take for a scene."""
         patterns = {source.dates for source in self.description.modalities.values() if isinstance(source.dates, str)}
-        found = [find_files(self.folder, pattern) for pattern in patterns if Path(pattern).suffix in DATE_FILES]
+        found = [find_files(self.folder, pattern) for pattern in patterns if Path(pattern).suffix.lower() in DATE_FILES]
         return {path for scenes in found for files in scenes.values() for path, _ in files}
 
     def _modality(self, name: str, source: Source) -> Modality:

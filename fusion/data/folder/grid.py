@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from ..tiles import Geo
 
-__all__ = ["Grid", "check_grid", "difference", "gdalwarp"]
+__all__ = ["Grid", "around", "check_grid", "difference", "gdalwarp"]
 
 # Share of the coarser pixel by which origins may differ: rounding of coordinates, far below the error of any sensor.
 _TOLERANCE = 0.05
+_DEGREES = "EPSG:4326"
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,24 @@ class Grid:
             return CRS.from_user_input(self.crs)
         except CRSError as error:
             raise ValueError(f"{self.crs} is no coordinate reference system ({error})") from error
+
+
+def around(grid: Grid, target: Grid) -> Grid:
+    """The same grid with longitudes that run on without a break where ``target`` lies.
+
+    Longitudes of 0..360, and those on either side of the antimeridian, count from a meridian near the target.
+    """
+    from rasterio.warp import transform
+
+    if not grid.crs or not target.crs or grid.known_crs != _DEGREES or target.known_crs == _DEGREES:
+        return grid
+    x, y = (target.left + target.right) / 2, (target.top + target.bottom) / 2
+    longitude = transform(target.crs, grid.crs, [x], [y])[0][0]
+    turns = 360.0 * round(((grid.left + grid.right) / 2 - longitude) / 360)
+    if turns == 0 and abs(longitude) < 170:
+        return grid
+    meridian = float(round(longitude))
+    return replace(grid, crs=f"+proj=longlat +datum=WGS84 +pm={meridian:g}", left=grid.left - turns - meridian)
 
 
 def check_grid(grid: Grid, resolution: float) -> None:

@@ -102,6 +102,12 @@ def open_map(labels: Labels, scene: Scene, files: Found, opener: Opener) -> Labe
         covering=True,
         nearest=bool(labels.classes),
     )
+    if pixels.sizes.get("band", 1) > 1:
+        opener.remarks.setdefault(
+            "labels",
+            f"labels: {pixels.path.name} has {pixels.sizes['band']} bands, the first of which is read; a map in "
+            "colours is to be turned into codes first",
+        )
     found = LabelMap(labels, pixels)
     if np.less(np.array(found.size) * labels.resolution, scene.extent).any():
         raise ValueError(

@@ -60,17 +60,29 @@ class MaskLayer:
         codes, masked = self.pixels.codes(chosen, window, [self.band])
         clear: Any = equals_any(codes, self.mask.classes)
         if not self.mask.classes:
-            conventions = self.pixels.conventions.of_bands([self.band])
-            if self.of_source:  # the nodata value of a raster is that of its other bands
-                conventions = conventions.overridden(nodata=())
             with np.errstate(invalid="ignore"):
-                clear = conventions.values(codes) <= self.mask.at_most
+                clear = self._values(codes, chosen) <= self.mask.at_most
         if masked is not None:
             clear &= ~masked
         clear = clear[:, 0][:, rows[:, None] - rows[0], columns - columns[0]]
         if fine > 1:
             clear = clear.reshape(len(clear), size[0], fine, size[1], fine).all(axis=(2, 4))
         return np.broadcast_to(clear, (1 if dates is None else len(dates), *size))
+
+    def _values(self, codes: np.ndarray, dates: np.ndarray | None) -> np.ndarray:
+        """(L, 1, h, w) of stored numbers, by what the file of each date says of them."""
+        files = self.pixels.of_files
+        if len(files) == 1:
+            steps = [(files[0], codes)]
+        else:
+            order = range(len(files)) if dates is None else dates
+            steps = [(files[int(date)], codes[k : k + 1]) for k, date in enumerate(order)]
+        read = []
+        for file, own in steps:
+            said = file.conventions.of_bands([self.band])
+            # The nodata value of a raster is that of its other bands.
+            read.append((said.overridden(nodata=()) if self.of_source else said).values(own))
+        return np.concatenate(read)
 
 
 @dataclass

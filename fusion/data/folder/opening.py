@@ -41,6 +41,7 @@ class Opener:
         self.folder, self.description, self.arrays = folder, description, arrays
         self._found: dict[str, dict[str, Found]] = {}
         self.aligned: dict[str, int] = {}  # what was warped: how many files
+        self.remarks: dict[str, str] = {}  # what else is to be known, by what it is about
 
     def files(self, pattern: str | None, scene: str) -> Found:
         """Those of a scene, by a pattern or by that of the description."""

@@ -176,7 +176,7 @@ class _Reader:
         where, units, calendar = self.where, None, None
         if given is None:
             values: Any = [date for _, date in self.files]
-        elif isinstance(given, str) and Path(given).suffix in DATE_FILES:
+        elif isinstance(given, str) and Path(given).suffix.lower() in DATE_FILES:
             file = self.opener.folder / given.replace("{scene}", self.scene)
             where, values = f"{where}: {file}", _dates_in(file)
         elif isinstance(given, str):
@@ -207,8 +207,8 @@ class _Reader:
             or (flags.ndim == 2 and flags.shape[1] <= max(layer.bands))
         ):
             raise ValueError(f"{self.where}: {name!r} has shape {flags.shape}, (time,) or (time, band) wanted")
-        flags = ~np.isnan(flags) & (flags != 0)
-        return flags[:, layer.bands] if flags.ndim == 2 else flags[:, None].repeat(len(layer.bands), axis=1)
+        there: np.ndarray = ~np.isnan(flags) & (flags != 0)
+        return there[:, layer.bands] if there.ndim == 2 else there[:, None].repeat(len(layer.bands), axis=1)
 
     def _offsets(self, layer: Layer) -> np.ndarray | None:
         """(L,) float32 of an offset that differs between dates."""
@@ -322,7 +322,7 @@ _CONTAINERS = (".h5", ".hdf5", ".he5", ".nc", ".nc4", ".npz", ".zarr")
 
 def _dates_in(path: Path) -> Any:
     """What a file of dates holds: an array, or a date a line."""
-    if path.suffix == NPY:
+    if path.suffix.lower() == NPY:
         return np.array(open_array(path))
     with reading(path):
-        return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
