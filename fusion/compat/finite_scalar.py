@@ -77,8 +77,8 @@ class FSQ(Constants):
         if self.has_projections:
             self.project_in = nn.Linear(self.dim, width, bias=projection_has_bias)
             self.project_out = nn.Linear(width, self.dim, bias=projection_has_bias)
-        self.register_constant("_levels", lambda: torch.tensor(levels, dtype=torch.int32))
-        self.register_constant("_basis", lambda: torch.tensor([math.prod(levels[:j]) for j in range(len(levels))]))
+        self.register_index("_levels", lambda: torch.tensor(levels, dtype=torch.int32))
+        self.register_index("_basis", lambda: torch.tensor([math.prod(levels[:j]) for j in range(len(levels))]))
         if orthogonal_rotation:
             if len(set(levels)) > 1:
                 warnings.warn(f"FSQ: orthogonal_rotation suits equal levels, not {levels}", stacklevel=2)

@@ -113,7 +113,7 @@ class OriginalOmniSat(Constants):
         self.query = nn.Parameter(torch.zeros(1, 1, dim))
         self.query_position = nn.Parameter(torch.zeros(1, 1 + patches, dim))
         place = list(range(1, patches + 1)) * len(modalities)
-        self.register_constant("key_position", lambda: torch.tensor([0, *place]))
+        self.register_index("key_position", lambda: torch.tensor([0, *place]))
         # Slower than channels-last, but convolutions then round as the original's do.
         cast(Any, self).to(memory_format=torch.contiguous_format)
 

@@ -20,30 +20,31 @@ class Constants(nn.Module):
     """
 
     def register_constant(self, name: str, make: Callable[[], Tensor]) -> None:
-        """A buffer ``name`` outside state dicts, with the values that ``make()`` gives on the CPU.
+        """A buffer ``name`` outside state dicts, with the values that ``make()`` gives on the CPU."""
+        device = torch.get_default_device()
+        with torch.device("cpu"):
+            value = make()
+        self.__dict__.setdefault("_constants", {})[name] = value
+        self.register_buffer(name, value.to(device, copy=True), persistent=False)
 
-        Whole numbers are kept beside the buffers and move with the module: averages of models (EMA) would truncate
-        them, and an index that is one too low is read without complaint.
+    def register_index(self, name: str, make: Callable[[], Tensor]) -> None:
+        """An attribute ``name`` of whole numbers that moves with the module and is no buffer.
+
+        Averages of models (EMA, SWA) take buffers along and truncate whole ones: an index that is one too low is read
+        without complaint.
         """
         device = torch.get_default_device()
         with torch.device("cpu"):
             value = make()
-        if not value.is_floating_point():
-            self.__dict__.setdefault("_indices", []).append(name)
-            setattr(self, name, value if device.type == "meta" else value.to(device))
-            return
-        self.__dict__.setdefault("_constants", {})[name] = value
-        self.register_buffer(name, value.to(device, copy=True), persistent=False)
+        self.__dict__.setdefault("_indices", {})[name] = value
+        setattr(self, name, value.to(device))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         kept: dict[str, Tensor] = self.__dict__.get("_constants", {})
         before = {name: self.get_buffer(name) for name in kept}
         super()._apply(fn, recurse)
-        for name in self.__dict__.get("_indices", []):
-            index: Tensor = getattr(self, name)
-            device = fn(torch.empty(0, device=index.device)).device
-            if device.type != "meta":  # of which there are no values to come back to
-                setattr(self, name, index.to(device))
+        for name, index in self.__dict__.get("_indices", {}).items():
+            setattr(self, name, index.to(fn(torch.empty(0, device=getattr(self, name).device)).device))
         for name, was in before.items():
             now = self.get_buffer(name)
             if not was.is_meta and now.is_meta:
@@ -62,3 +63,6 @@ class Constants(nn.Module):
             buffer = self.get_buffer(name)
             if buffer.is_meta and metadata.get("assign_to_params_buffers"):
                 setattr(self, name, value.to(device, buffer.dtype))
+        for name, index in self.__dict__.get("_indices", {}).items():
+            if getattr(self, name).is_meta and metadata.get("assign_to_params_buffers"):
+                setattr(self, name, index.to(device))

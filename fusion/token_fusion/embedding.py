@@ -100,8 +100,8 @@ class PlaceEmbedding(Constants):
         self.channel = nn.Parameter(torch.randn(first, dim) * 0.5)
         self.place = nn.Parameter(torch.randn(len(layout), dim) * 0.1)
         self.position, self.time = nn.Linear(dim, dim, bias=False), nn.Linear(dim, dim, bias=False)
-        self.register_constant("modality_of", lambda: layout.modality)
-        self.register_constant("channel_of", lambda: channel)
+        self.register_index("modality_of", lambda: layout.modality)
+        self.register_index("channel_of", lambda: channel)
         self.register_constant("position_code", lambda: _grid_code(layout, dim))
         self.register_constant("time_code", lambda: _time_code(layout, dim))
 

@@ -69,7 +69,7 @@ class TokenFusion(Constants):
             for rate in torch.linspace(0, config.drop_path, config.depth, device="cpu").tolist()
         )
         self.norm = nn.LayerNorm(config.dim, eps=1e-6)
-        self.register_constant("relation_place", lambda: place)
+        self.register_index("relation_place", lambda: place)
 
     def requires_grad_(self, requires_grad: bool = True) -> TokenFusion:
         """The tokenizer stays fixed."""
