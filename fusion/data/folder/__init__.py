@@ -2,6 +2,7 @@
 
 from .cubes import read_cubes
 from .dataset import FolderDataset
-from .description import Description, Labels, Mask, Source, load_description
+from .description import Description, Labels, Mask, Source
+from .loading import load_description
 
 __all__ = ["Description", "FolderDataset", "Labels", "Mask", "Source", "load_description", "read_cubes"]

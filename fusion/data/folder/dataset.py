@@ -16,9 +16,10 @@ from ..modality import Modality
 from ..series import choose_dates, fill_gaps
 from ..tiles import Geo, Tile
 from .containers import Arrays
-from .description import DATE_FILES, Description, Labels, Source, load_description
+from .description import DATE_FILES, Description, Labels, Source
 from .labels import label_blocks, reduce_map, task_of
 from .layer import Layer
+from .loading import load_description
 from .notes import notes_of
 from .opening import Opener
 from .patterns import find_files, of_scene

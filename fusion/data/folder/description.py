@@ -1,24 +1,20 @@
-"""The YAML that describes a folder: what is in it, checked before any file is opened.
+"""What a folder holds, as a YAML describes it, checked before any file is opened.
 
 ``docs/data.md`` explains every key with an example.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
-from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from ...yaml_loader import load_yaml
 from .conventions import Conventions
 
-__all__ = ["AXES", "DATE_FILES", "Description", "Labels", "Mask", "Source", "load_description"]
+__all__ = ["AXES", "DATE_FILES", "Description", "Labels", "Mask", "Source"]
 
 AXES = ("time", "band", "y", "x")
 DATE_FILES = (".npy", ".txt")
-Part = TypeVar("Part")
-PRESETS = Path(__file__).parents[2] / "presets" / "data"
 
 
 @dataclass(frozen=True)
@@ -197,125 +193,6 @@ class Description:
             for side, metres in (("patch", self.patch), ("stride", self.stride or self.tile)):
                 if resolution and not _whole(metres / resolution):
                     raise ValueError(f"{what}: {side} {metres} m is no multiple of its resolution {resolution} m")
-
-
-def load_description(source: str | Path | Mapping[str, Any]) -> Description:
-    """Reads and checks a YAML file, one that ships with the package by its name (``"biomassters"``), or what a file
-    would hold.
-
-    Raises:
-        ValueError: no such file, not YAML, an unknown or missing key, a value of the wrong type or meaning; the
-            message names file, section and key.
-    """
-    where = "description"
-    if not isinstance(source, Mapping):
-        shipped = PRESETS / f"{source}.yaml"
-        path = shipped if shipped.is_file() else Path(source)
-        where = str(path)
-        try:
-            source = load_yaml(path)
-        except FileNotFoundError as error:
-            known = ", ".join(sorted(preset.stem for preset in PRESETS.glob("*.yaml")))
-            raise ValueError(f"{where}: no such description; {known} ship with the package") from error
-    table = _table(source, where)
-    table["modalities"] = {
-        str(name): _build(Source, _with_mask(body, f"{where}: modality {name!r}"), f"{where}: modality {name!r}")
-        for name, body in _table(table.get("modalities") or {}, f"{where}: modalities").items()
-    }
-    if table.get("labels") is not None:
-        labels = _table(table["labels"], f"{where}: labels")
-        classes = labels.get("classes") or {}
-        if not isinstance(classes, Mapping):
-            raise ValueError(f"{where}: labels: classes are 'name: code', not {classes!r}")
-        where_classes = f"{where}: labels: classes"
-        labels["classes"] = {str(k): _codes(v, f"{where_classes}: {k}") for k, v in classes.items()}
-        table["labels"] = _build(Labels, labels, f"{where}: labels")
-    return _build(Description, table, where)
-
-
-def _with_mask(body: Any, where: str) -> dict[str, Any]:
-    table = _table(body, where)
-    if table.get("mask") is not None:
-        table["mask"] = _build(Mask, _table(table["mask"], f"{where}: mask"), f"{where}: mask")
-    return table
-
-
-def _table(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{where}: keys with values are wanted, {value!r} given")
-    return dict(value)
-
-
-def _codes(value: Any, where: str) -> tuple[float, ...]:
-    return tuple(_number(where, code) for code in (value if isinstance(value, list | tuple) else [value]))
-
-
-_NAMES = {"bands", "use", "axes", "dates"}
-_LISTS = {"nodata", "range", "classes"}
-_NUMBERS = {
-    "tile",
-    "patch",
-    "stride",
-    "resolution",
-    "scale",
-    "decibels",
-    "at_most",
-    "max_cloud",
-    "min_labelled",
-    "min_share",
-}
-
-
-def _build(kind: type[Part], table: Mapping[str, Any], where: str) -> Part:
-    known = {f.name: f for f in fields(cast(Any, kind))}
-    unknown = [key for key in table if key not in known]
-    if unknown:
-        raise ValueError(f"{where}: unknown key {', '.join(map(repr, unknown))}; known are {', '.join(known)}")
-    missing = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING and n not in table]
-    if missing:
-        raise ValueError(f"{where}: {', '.join(map(repr, missing))} is missing")
-    try:
-        return kind(**{key: _value(key, value) for key, value in table.items()})
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{where}: {error}") from error
-
-
-def _value(key: str, value: Any) -> Any:
-    """As the field has it: lists as tuples, numbers as numbers also where they are written as text."""
-    if value is None:
-        return None
-    if key in _NUMBERS:
-        return _number(key, value)
-    if key == "offset":
-        if isinstance(value, Mapping):
-            return {str(date): _number(f"{key} from {date}", number) for date, number in value.items()}
-        try:
-            return _number(key, value)
-        except ValueError:
-            if not isinstance(value, str):
-                raise
-            return value  # a variable
-    if key == "align" and not isinstance(value, bool):
-        raise ValueError(f"align is true or false, not {value!r}")
-    several = isinstance(value, Sequence) and not isinstance(value, str)
-    if key in _LISTS and not isinstance(value, Mapping):
-        return tuple(_number(key, number) for number in (value if several else [value]))
-    if key in _NAMES and several:
-        return tuple(str(name) for name in value)
-    return (value,) if key == "use" else value
-
-
-def _number(key: str, value: Any) -> float:
-    """A number, in YAML or as its text (``'-9999'``, ``1e20``, ``nan``)."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        for kind in (int, float):
-            try:
-                return kind(value.strip().lower().replace(".nan", "nan").replace(".inf", "inf"))
-            except ValueError:
-                continue
-    raise ValueError(f"{key} must be a number, not {value!r}")
 
 
 def _whole(ratio: float) -> bool:

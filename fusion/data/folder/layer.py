@@ -4,85 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from .conventions import equals_any
-from .description import Mask, Source
+from .description import Source
+from .masks import MaskLayer
 from .pixels import Pixels
 
-__all__ = ["Layer", "MaskLayer"]
-
-
-@dataclass
-class MaskLayer:
-    """Which pixels are clear.
-
-    Attributes:
-        band: position of the mask along the band axis.
-        dates: (L,) position in the mask of each date of the series; None where one mask holds for all.
-        resolution: metres per pixel.
-        of_source: the mask is a band of the source itself.
-    """
-
-    mask: Mask
-    pixels: Pixels
-    band: int
-    dates: np.ndarray | None
-    resolution: float
-    of_source: bool = False
-
-    def clear(
-        self, dates: np.ndarray | None, corner: tuple[float, float], size: tuple[int, int], resolution: float
-    ) -> np.ndarray:
-        """(L, h, w) bool on pixels of another resolution: a coarser mask repeated, of a finer one all must be clear.
-
-        Args:
-            corner: top and left in metres.
-            size: h and w.
-        """
-        rows, columns = (
-            np.floor((start + (np.arange(count) + 0.5) * resolution) / self.resolution).astype(int)
-            for start, count in zip(corner, size, strict=True)
-        )
-        fine = round(resolution / self.resolution)  # mask pixels across a pixel
-        if fine > 1:
-            rows, columns = (
-                (round(start / self.resolution) + np.arange(count * fine))
-                for start, count in zip(corner, size, strict=True)
-            )
-        limits = self.pixels.sizes["y"] - 1, self.pixels.sizes["x"] - 1  # the last pixel may reach over the edge
-        rows, columns = (np.minimum(part, limit) for part, limit in zip((rows, columns), limits, strict=True))
-        top, left = int(rows[0]), int(columns[0])
-        window = top, left, int(rows[-1]) - top + 1, int(columns[-1]) - left + 1
-        chosen = None if self.dates is None else self.dates if dates is None else self.dates[dates]
-        codes, masked = self.pixels.codes(chosen, window, [self.band])
-        clear: Any = equals_any(codes, self.mask.classes)
-        if not self.mask.classes:
-            with np.errstate(invalid="ignore"):
-                clear = self._values(codes, chosen) <= self.mask.at_most
-        if masked is not None:
-            clear &= ~masked
-        clear = clear[:, 0][:, rows[:, None] - rows[0], columns - columns[0]]
-        if fine > 1:
-            clear = clear.reshape(len(clear), size[0], fine, size[1], fine).all(axis=(2, 4))
-        return np.broadcast_to(clear, (1 if dates is None else len(dates), *size))
-
-    def _values(self, codes: np.ndarray, dates: np.ndarray | None) -> np.ndarray:
-        """(L, 1, h, w) of stored numbers, by what the file of each date says of them."""
-        files = self.pixels.of_files
-        if len(files) == 1:
-            steps = [(files[0], codes)]
-        else:
-            order = range(len(files)) if dates is None else dates
-            steps = [(files[int(date)], codes[k : k + 1]) for k, date in enumerate(order)]
-        read = []
-        for file, own in steps:
-            said = file.conventions.of_bands([self.band])
-            # The nodata value of a raster is that of its other bands.
-            read.append((said.overridden(nodata=()) if self.of_source else said).values(own))
-        return np.concatenate(read)
+__all__ = ["Layer"]
 
 
 @dataclass
@@ -143,7 +72,7 @@ class Layer:
     def clear(
         self, dates: np.ndarray | None, corner: tuple[float, float], size: tuple[int, int], resolution: float
     ) -> np.ndarray:
-        """(L, h, w) bool, see :meth:`MaskLayer.clear`; all of them without a mask."""
+        """(L, h, w) bool, see :meth:`.masks.MaskLayer.clear`; all of them without a mask."""
         if self.mask is None:
             return np.ones((1 if dates is None else len(dates), *size), dtype=bool)
         return self.mask.clear(dates, corner, size, resolution)

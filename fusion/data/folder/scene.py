@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from .bands import check_bands
 from .calendar import parse_dates
 from .containers import NPY, text
 from .conventions import Conventions
-from .description import AXES, DATE_FILES, Mask, Source
-from .layer import Layer, MaskLayer
+from .description import DATE_FILES, Source
+from .layer import Layer
+from .masks import MaskReader
 from .opening import Opener, Tiles
 from .patterns import Found
 
@@ -155,7 +156,10 @@ class _Reader:
                 layer.available = self._availability(layer)
         layer.offsets = self._offsets(layer)
         if source.mask:
-            layer.mask = self._mask(layer, source.mask, names, masks, tiles)
+            reader = MaskReader(
+                self.scene, self.modality, self.where, source, names, self.files, pixels, layer.dates, self.opener
+            )
+            layer.mask = reader.open(source.mask, masks, tiles)
         return layer
 
     def _variable(self, name: str) -> np.ndarray:
@@ -231,93 +235,6 @@ class _Reader:
         order = np.argsort(since)
         steps = np.array([0.0, *np.array(list(offset.values()), dtype=float)[order]], dtype=np.float32)
         return np.asarray(steps[np.searchsorted(since[order], layer.dates, side="right")])
-
-    # Masks.
-
-    def _mask(self, layer: Layer, mask: Mask, names: Sequence[str], files: Found, tiles: Tiles | None) -> MaskLayer:
-        if not self.source.spatial:
-            raise ValueError(f"{self.where}: a mask needs pixels, and axes has no y and x")
-        if isinstance(mask.band, str) and mask.files is None:
-            if mask.band not in names:
-                raise ValueError(f"{self.where}: mask band {mask.band!r} is none of {', '.join(names)}")
-            own = (None, self.source.variable, self.modality, mask.band)
-            if mask.variable not in own and self.source.variable is not None:
-                raise ValueError(
-                    f"{self.where}: mask band {mask.band!r} is one of {self.source.variable!r}, not of "
-                    f"{mask.variable!r}"
-                )
-            steps = np.arange(len(layer.dates)) if len(layer.dates) else None
-            return MaskLayer(mask, layer.pixels, names.index(mask.band), steps, layer.resolution, of_source=True)
-        if mask.files is None and mask.variable is None:
-            raise ValueError(f"{self.where}: mask: give its variable, its files, or one of the bands as band")
-        if mask.files is not None and not files:
-            raise ValueError(f"scene {self.scene!r}: no file for the mask of {self.modality!r} ({mask.files})")
-        found = files if mask.files is not None else self.files
-        if isinstance(mask.band, str):
-            raise ValueError(f"{found[0][0]}: mask band {mask.band!r}: bands of files of their own go by number from 1")
-        place = tiles or (None if layer.pixels.grid is None else Tiles(layer.pixels.grid, layer.resolution))
-        pixels = self.opener.open(
-            f"the mask of {self.modality!r}", found, mask.variable, self._mask_axes(mask, found), mask.resolution,
-            tiles=place, nearest=True,
-        )  # fmt: skip
-        named = "mask" if mask.variable is None else f"mask {mask.variable!r}"
-        band = (mask.band or 1) - 1
-        if not 0 <= band < pixels.sizes.get("band", 1):
-            raise ValueError(f"{pixels.path}: {named}: band {mask.band} of {pixels.sizes.get('band', 1)}")
-        resolution = self._mask_resolution(layer, mask, pixels.sizes)
-        wanted = tuple(-(-round(metres) // resolution) for metres in layer.extent or ())
-        given = pixels.sizes["y"], pixels.sizes["x"]
-        steps = self._mask_steps(layer, found, pixels.sizes.get("time"), named)
-        if any(abs(own - count) > 1 for own, count in zip(given, wanted, strict=True)):
-            raise ValueError(
-                f"{self.where}: {named} has shape {pixels.shape}, "
-                f"{tuple(int(v) for v in (len(layer.dates), *wanted))} (time, y, x) wanted; check its resolution"
-            )
-        return MaskLayer(mask, pixels, band, steps, resolution)
-
-    def _mask_axes(self, mask: Mask, found: Found) -> tuple[str, ...]:
-        """Of a variable by its length: (y, x), (time, y, x), (time, band, y, x), or the source's own."""
-        path, date = found[0]
-        if path.suffix.lower() not in (NPY, *_CONTAINERS):
-            return AXES if date is not None else ("band", "y", "x")
-        if mask.variable == self.source.variable and mask.files is None:
-            return self.source.axes
-        dimensions = len(self.opener.arrays.get(path, mask.variable or "").shape) + (date is not None)
-        series = self.source.kind == "series"
-        known = {2: ("y", "x"), 3: ("time", "y", "x") if series else ("band", "y", "x"), 4: AXES}
-        if dimensions not in known:
-            raise ValueError(f"{path}: mask {mask.variable!r} has {dimensions} axes, (time, y, x) wanted")
-        return known[dimensions]
-
-    def _mask_resolution(self, layer: Layer, mask: Mask, sizes: Mapping[str, int]) -> float:
-        """As described, or by how many pixels cover the ground of the layer."""
-        if mask.resolution is not None:
-            return mask.resolution
-        ratio = layer.pixels.sizes["y"] / sizes["y"]
-        return layer.resolution * (round(ratio) if ratio >= 1 else 1 / round(1 / ratio))
-
-    def _mask_steps(self, layer: Layer, found: Found, steps: int | None, named: str) -> np.ndarray | None:
-        """(L,) step of the mask for each date of the series."""
-        if not len(layer.dates) or steps is None:
-            return None
-        if found[0][1] is None or found is self.files:
-            if steps != len(layer.dates):
-                raise ValueError(
-                    f"{self.where}: {named} has {steps} time steps for {len(layer.dates)} dates of the series; they "
-                    "must match one to one"
-                )
-            return np.arange(steps)
-        dates, _ = parse_dates([date for _, date in found])
-        lacking = layer.dates[~np.isin(layer.dates, dates)]
-        if len(lacking):
-            raise ValueError(
-                f"{self.where}: no mask for {len(lacking)} of {len(layer.dates)} dates, e.g. {lacking[0]}; copy them, "
-                "or remove these dates"
-            )
-        return np.array([np.flatnonzero(dates == date)[0] for date in layer.dates])
-
-
-_CONTAINERS = (".h5", ".hdf5", ".he5", ".nc", ".nc4", ".npz", ".zarr")
 
 
 def _dates_in(path: Path) -> Any:
