@@ -94,7 +94,7 @@ def unpacked(given: Any, what: str) -> None:
 
 
 def flags(given: Any) -> np.ndarray:
-    """bool, False where a mask covers it: of what nobody knows nothing is said to be clear."""
+    """bool, False where a mask covers it: what is unknown is not clear."""
     return np.asarray(np.ma.filled(given, False)).astype(bool)
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections import OrderedDict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from .files import reading
+from .handles import Handles
 
 __all__ = ["MappedArrays", "open_array"]
 
@@ -45,18 +43,8 @@ class MappedArrays:
     """
 
     def __init__(self, most: int = 32) -> None:
-        self._most = most
-        self._open: OrderedDict[tuple[int, Path], np.ndarray] = OrderedDict()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_open": OrderedDict()}
+        self._handles = Handles(most)
 
     def get(self, path: Path) -> np.ndarray:
         """The array of a file, see :func:`open_array`."""
-        key = (os.getpid(), path)
-        if key not in self._open:
-            self._open[key] = open_array(path)
-        self._open.move_to_end(key)
-        if len(self._open) > self._most:
-            self._open.popitem(last=False)
-        return self._open[key]
+        return self._handles.get(path, lambda: open_array(path))

@@ -1,4 +1,4 @@
-"""Embeddings on disk: GeoTIFF with the decode formula inside, or NPZ where nobody knows the place."""
+"""Embeddings on disk: GeoTIFF with the decode formula inside, or NPZ where the place is unknown."""
 
 from __future__ import annotations
 

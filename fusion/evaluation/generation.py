@@ -86,7 +86,7 @@ def compare(
             "ridge": lambda y: ridge_profiles(x, y, unseen),
             "forest": lambda y: forest_profiles(x, y, unseen, seed),
         }
-        dates = np.isfinite(known).any(0)  # of others nobody knows anything
+        dates = np.isfinite(known).any(0)  # of others nothing is known
         for name, method in methods.items():
             guesses[name] = np.full(truth.shape, np.nan)
             guesses[name][:, dates] = method(known[:, None, dates])[:, 0]

@@ -278,10 +278,10 @@ def test_presence_is_read_once_for_all_views_and_not_at_the_start(copy):
 def test_an_area_is_opened_once_and_not_sent_to_other_processes(archive):
     data = FlairDataset(archive, labels="map")
     first, second = data[0], data[1]
-    assert len(data._arrays._open) == 2  # data and masks of one area
+    assert len(data._arrays._handles) == 2  # data and masks of one area
     assert first.values["s2"].shape == second.values["s2"].shape
     again = pickle.loads(pickle.dumps(data.split("train")))
-    assert len(again._arrays._open) == 0
+    assert len(again._arrays._handles) == 0
     assert torch.equal(again[0].values["s2"], data.split("train")[0].values["s2"])
     loader = torch.utils.data.DataLoader(data, batch_size=4, num_workers=2, collate_fn=collate)
     batches = list(loader)

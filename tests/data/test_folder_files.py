@@ -14,8 +14,8 @@ import h5py
 import numpy as np
 import pytest
 
-from fusion.data.folder.handles import Handles
 from fusion.data.folder.patterns import find_files
+from fusion.data.handles import Handles
 
 from .rasters import DATES, SERIES, image, opened, write, write_series
 

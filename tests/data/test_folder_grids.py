@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 import xarray
-from rasterio.transform import Affine
+from rasterio.transform import Affine, from_bounds
+from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform as to_crs
 
 from .rasters import CRS, DATES, NORTH, SERIES, SIDE, WEST, image, opened, write, write_series
@@ -68,15 +70,16 @@ def test_the_command_of_the_message_mends_the_raster(tmp_path):
     with pytest.raises(ValueError, match="gdalwarp") as error:
         opened(tmp_path, {"s2": SERIES}, labels=labels)
     command = shlex.split(re.search(r"gdalwarp.*", str(error.value))[0])
-    assert command[:9] == ["gdalwarp", "-t_srs", CRS, "-te", "500000", "5599920", "500080", "5600000", "-ts"]
-    assert command[9:13] == ["8", "8", "-r", "near"]
-    assert command[13] == str(tmp_path / "it's crop" / "a.tif")
-    try:
-        subprocess.run(command, check=True, capture_output=True)
-    except FileNotFoundError:
-        pytest.skip("no gdalwarp here")
-    (tmp_path / "it's crop" / "a_warped.tif").replace(tmp_path / "it's crop" / "a.tif")
-    assert opened(tmp_path, {"s2": SERIES}, labels=labels).labels().tolist() == [0, 0, 0, 0]
+    assert command[:4] == ["gdalwarp", "-t_srs", CRS, "-te"]
+    assert command[8:13] == ["-ts", "8", "8", "-r", "near"]
+    source, warped = command[13:]
+    assert source == str(tmp_path / "it's crop" / "a.tif")
+    west, south, east, north = map(float, command[4:8])
+    place = from_bounds(west, south, east, north, 8, 8)
+    with rasterio.open(source) as file, WarpedVRT(file, crs=CRS, transform=place, width=8, height=8) as found:
+        rasterio.shutil.copy(found, warped, driver="GTiff")  # what gdalwarp does: its program is in no wheel
+    Path(warped).replace(source)
+    assert opened(tmp_path, {"s2": SERIES}, labels=labels).labels().tolist() == [0, 1, 2, 3]
 
 
 def test_rows_that_run_north_are_turned_raster_by_raster(tmp_path):

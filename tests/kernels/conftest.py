@@ -1,4 +1,4 @@
-"""The backends that tests of the ops run on: those for the CPU; the test_*_interpreted.py have the GPU kernels."""
+"""The backends that tests of the ops run on: those for the CPU, and in Triton's interpreter the GPU kernels."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import pytest
 from fusion.kernels import use_backend
 from fusion.kernels.backends import unavailable
 
+from .interpreted import interpreting
 
-@pytest.fixture(params=["cpp", "eager"])
+
+@pytest.fixture(params=["triton"] if interpreting() else ["cpp", "eager"])
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """The name of the backend in use."""
     name: str = request.param

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
@@ -19,7 +17,6 @@ from fusion.kernels import (
 )
 from fusion.kernels.attention import registration as attention
 from fusion.kernels.attention.inputs import Inputs
-from fusion.kernels.backends import unavailable
 from fusion.kernels.infonce import registration as infonce
 from fusion.kernels.infonce.inputs import Inputs as Tokens
 from fusion.kernels.quantize import code_statistics
@@ -28,16 +25,6 @@ from fusion.kernels.quantize import registration as quantize
 from .interpreted import interpreting, run_interpreted
 
 FAR = 2**31 + 64  # elements from one row to the next
-
-
-@pytest.fixture(params=["triton"] if interpreting() else ["cpp", "eager"])
-def backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The name of the backend in use."""
-    name: str = request.param
-    if reason := unavailable(name):
-        pytest.skip(reason)
-    with use_backend(name):
-        yield name
 
 
 if not interpreting():

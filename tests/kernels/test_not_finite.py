@@ -6,7 +6,6 @@ Missing vectors, which NaN marks for quantizers, and keys that are not valid are
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -22,28 +21,19 @@ from fusion.kernels import (
     nearest_code,
     patch_info_nce,
     relative_attention,
-    use_backend,
     vector_quantize,
 )
 from fusion.kernels.attention import reference as attention
-from fusion.kernels.backends import unavailable
 from fusion.kernels.infonce import reference as infonce
 from fusion.kernels.quantize.op import bin_decode, code_decode
 
 from .interpreted import interpreting, run_interpreted
 
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of Triton's interpreter
+pytestmark = [
+    pytest.mark.usefixtures("backend"),
+    pytest.mark.filterwarnings("ignore::RuntimeWarning"),  # NumPy's, of Triton's interpreter
+]
 nan, inf = math.nan, math.inf
-
-
-@pytest.fixture(params=["triton"] if interpreting() else ["cpp", "eager"], autouse=True)
-def backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The name of the backend in use."""
-    name: str = request.param
-    if reason := unavailable(name):
-        pytest.skip(reason)
-    with use_backend(name):
-        yield name
 
 
 if not interpreting():

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..files import need_keys, reading
+from ..handles import Handles
 from .formats import CONTAINERS, NPY, Container, open_container, text
-from .handles import Handles
 
 __all__ = ["CONTAINERS", "NPY", "Arrays", "Variable", "text"]
 

@@ -113,12 +113,17 @@ class Source:
     def spatial(self) -> bool:
         return "y" in self.axes
 
+    @property
+    def packing(self) -> tuple[float, float] | None:
+        """Scale and constant offset in the file's stead; None leaves those of the file."""
+        offset = None if self.decibels is not None else self.offset  # of decibels it is added to their logarithm
+        if self.scale is None and offset is None:
+            return None
+        return 1.0 if self.scale is None else self.scale, offset if isinstance(offset, int | float) else 0.0
+
     def override(self, found: Conventions) -> Conventions:
         """What holds of a file's conventions beside this."""
-        constant = self.offset if isinstance(self.offset, int | float) and self.decibels is None else 0.0
-        given = self.scale is not None or (self.offset is not None and self.decibels is None)
-        packing = (1.0 if self.scale is None else self.scale, float(constant)) if given else None
-        return found.overridden(self.nodata, self.range, packing)
+        return found.overridden(self.nodata, self.range, self.packing)
 
 
 @dataclass(frozen=True)

@@ -48,9 +48,7 @@ def _both(name: str, layers: dict[str, Layer]) -> list[str]:
         overriding = {
             "nodata": source.nodata is not None,
             "range": source.range is not None,
-            "scale": source.override(layer.pixels.conventions).packed != layer.pixels.conventions.packed
-            or source.scale is not None
-            or (source.offset is not None and source.decibels is None),
+            "scale": source.packing is not None,
         }
         for part in layer.pixels.of_files:
             if isinstance(source.bands, tuple) and other_bands(part.band_names, source.bands):

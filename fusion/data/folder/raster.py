@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from ..files import reading
+from ..handles import Handles
 from .conventions import Conventions, equals_any
 from .grid import Grid
-from .handles import Handles
 from .pixels import Pixels, Window
 
 __all__ = ["RASTERS", "RasterFile"]
