@@ -1,7 +1,7 @@
 """What a call costs the host, with the kernels left out: ``python benchmarks/host_time.py [--write]``.
 
 At the sizes of Earth observation kernels are short, and a step is bound by the Python, the ATen ops and the launches
-around them. Here Triton's launches do nothing and tensors are small ones of a CPU, so that this is all there is. One
+around them. Here launches do nothing and tensors are small ones of a CPU, so that this is all there is. One
 thread, medians. ``--write`` puts the table into README.md.
 """
 
@@ -25,6 +25,7 @@ sys.path[:0] = checkout.path()
 
 import torch
 from torch.profiler import ProfilerActivity, profile
+from triton.compiler import CompiledKernel
 from triton.runtime.jit import JITFunction
 
 from benchmarks.harness import device_name
@@ -45,7 +46,7 @@ BEFORE = {
 
 
 class Launches:
-    """Takes the place of ``JITFunction.run``: counts launches and makes none."""
+    """Takes the place of what Triton compiles: counts launches and makes none. The first of a kind is not counted."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -53,11 +54,19 @@ class Launches:
     def __enter__(self) -> Launches:
         module = sys.modules[backends.__module__]
         self.kept = JITFunction.run, module._wrong_device, module.unavailable
+        launches = self
 
-        def run(kernel: JITFunction, *args: Any, **options: Any) -> None:
-            self.count += 1
+        class Nothing(CompiledKernel):
+            module = None
 
-        JITFunction.run = run
+            def __init__(self) -> None:
+                """Compiles nothing."""
+
+            def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+                launches.count += 1
+                return lambda *args: None
+
+        JITFunction.run = lambda kernel, *args, **options: Nothing()
         module._wrong_device = lambda backend, device: None  # Triton's kernels do not run, so they may on a CPU
         module.unavailable = lambda backend: None
         return self

@@ -17,7 +17,15 @@ from torch.autograd import forward_ad
 from .backends import choose
 from .memory import transforming
 
-__all__ = ["call", "declare_native", "define", "differentiable", "not_differentiable_twice", "under_autocast"]
+__all__ = [
+    "autocast_is_on",
+    "call",
+    "declare_native",
+    "define",
+    "differentiable",
+    "not_differentiable_twice",
+    "under_autocast",
+]
 
 _new_library: Callable[..., Any] = torch.library.Library  # which torch does not annotate
 _library = _new_library("fusion", "FRAGMENT")
@@ -209,6 +217,14 @@ def under_autocast(operator: torch._ops.OpOverload, *, casts: int) -> None:
 
     for device in _AUTOCAST:
         register(device)
+
+
+def autocast_is_on(device: str) -> bool:
+    """Whether autocast is on for ``device``; of some, as ``meta``, torch refuses to say.
+
+    ``torch.amp.is_autocast_available`` would tell which, but Dynamo of torch 2.11 cannot trace it.
+    """
+    return device in _AUTOCAST.values() and torch.is_autocast_enabled(device)
 
 
 # Devices that autocast serves by a dispatch key: as in the key's name, and as torch calls the device.

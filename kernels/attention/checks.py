@@ -11,13 +11,9 @@ import torch
 from torch import Tensor
 
 from ..arguments import check_tensor
+from ..operators import autocast_is_on
 
 __all__ = ["check_arguments"]
-
-
-def under_autocast(device: str) -> bool:
-    """Whether autocast is on for ``device``; some, as ``meta``, it does not know."""
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def check_arguments(
@@ -74,7 +70,7 @@ def check_arguments(
     if key_valid is not None and key_valid.shape != (batch, keys):
         refuse(f"key_valid must be (B, Lk) = ({batch}, {keys}), got {tuple(key_valid.shape)}")
 
-    if not under_autocast(query.device.type) and not query.dtype == key.dtype == value.dtype:
+    if not autocast_is_on(query.device.type) and not query.dtype == key.dtype == value.dtype:
         refuse(f"query, key and value differ in dtype: {query.dtype}, {key.dtype}, {value.dtype}", TypeError)
     for name, index in (("bucket", bucket), ("query_position", query_position), ("key_position", key_position)):
         if index is not None and (index.dtype == torch.bool or index.is_floating_point() or index.is_complex()):

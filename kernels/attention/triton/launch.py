@@ -19,6 +19,7 @@ import torch
 import triton
 from torch import Tensor
 
+from ..._triton.launch import launch
 from ..inputs import Inputs, empty_like_heads, with_unit_stride
 from .backward import keys_kernel, queries_kernel
 from .forward import forward_kernel
@@ -38,7 +39,7 @@ def forward(x: Inputs) -> tuple[Tensor, Tensor, Tensor]:
     plan = Plan.of(x)
     one, layout = plan.forward, plan.layout
     bias = torch.empty((plan.near, plan.rows), dtype=torch.float32, device=query.device)
-    forward_kernel[one.grid](
+    launch(forward_kernel, one.grid,
         query, key, value, table.contiguous(), layout.table.live, *one.tensors,
         query if x.key_valid is None else x.key_valid.contiguous().view(torch.uint8),
         query if seed is None else seed, bias, output, largest, weight,
@@ -67,7 +68,7 @@ def backward(
     strides = *of_query, *key.stride()[:3], *value.stride()[:3], *of_grad
 
     by_row = torch.empty((5 + near if x.dropout_p > 0 else 3 + near, rows), dtype=torch.float32, device=query.device)
-    rows_kernel[plan.rows_grid](
+    launch(rows_kernel, plan.rows_grid,
         query, output, grad_output, table, layout.table.live, layout.query_place, largest.contiguous(),
         weight.contiguous(), seed, by_row,
         *of_query, *output.stride()[:3], *of_grad, plan.heads, plan.queries, buckets, rows, x.scale,
@@ -75,12 +76,12 @@ def backward(
     )  # fmt: skip
     numbers = plan.heads, plan.queries, layout.keys, layout.table.positions
     partial = torch.empty((plan.pairs, of_queries.blocks, near, plan.columns), dtype=torch.float32, device=query.device)
-    queries_kernel[of_queries.grid](
+    launch(queries_kernel, of_queries.grid,
         query, key, value, grad_output, table, layout.table.live, *of_queries.tensors, valid, seed, by_row,
         grad_query, partial,
         *strides, *numbers, buckets, rows, x.scale, *plan.dropout, **of_queries.options,
     )  # fmt: skip
-    keys_kernel[of_keys.grid](
+    launch(keys_kernel, of_keys.grid,
         query, key, value, grad_output, *of_keys.tensors, valid, by_row, grad_key, grad_value,
         *strides, *numbers, rows, x.scale, *plan.dropout, **of_keys.options,
     )  # fmt: skip
@@ -96,7 +97,7 @@ def _grad_table(partial: Tensor, table: Tensor, plan: Plan) -> Tensor:
         near = partial.unflatten(0, (-1, plan.heads)).sum((0, 2))  # (H, NEAR, columns)
     gradient = torch.empty_like(table)
     buckets = table.shape[-1]
-    table_kernel[(table.shape[0],)](
+    launch(table_kernel, (table.shape[0],),
         near, plan.layout.table.live, gradient, buckets, plan.columns, NEAR=plan.near,
         BLOCK_D=triton.next_power_of_2(plan.columns), BUCKETS=triton.next_power_of_2(buckets),
     )  # fmt: skip

@@ -11,6 +11,7 @@ import triton
 from torch import Tensor
 
 from ..._triton.device import Tile, architecture
+from ..._triton.launch import launch
 from ..dropout import threshold
 from ..inputs import Inputs
 from ..layout import Layout
@@ -34,11 +35,11 @@ def order_blocks(layout: Layout, tile: Tile, by_key: bool) -> tuple[Tensor, Tens
         kinds = torch.empty((own, walked), dtype=torch.int8, device=device)
         order = torch.empty((own, walked), dtype=torch.int32, device=device)
         counts = torch.empty((own, 2), dtype=torch.int32, device=device)
-        kinds_kernel[(own, walked)](
+        launch(kinds_kernel, (own, walked),
             table.index, layout.query_position, layout.key_position, kinds, table.positions, table.extra,
             layout.queries, layout.keys, QUERIES=tile.rows, KEYS=tile.columns, BY_KEY=by_key,
         )  # fmt: skip
-        order_kernel[(own,)](kinds, order, counts, walked, WALKED=triton.next_power_of_2(walked))
+        launch(order_kernel, (own,), kinds, order, counts, walked, WALKED=triton.next_power_of_2(walked))
         return order, counts
 
     return layout.remember(("order", tile.rows, tile.columns, by_key), make)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..._triton.device import interpreting
+from ..._triton.launch import launch
 from ..inputs import Inputs
 from ..reference import NO_DIRECTION, TIE
 from .backward import backward_kernel
@@ -41,14 +42,14 @@ class _Tokens:
             self.weight, self.log_z = torch.empty_like(self.shift), torch.empty_like(self.shift)
         self.edges = torch.empty((plan.row_blocks, 4), dtype=torch.int32, device=device)
         self.unit = torch.empty_like(self.shift) if split else self.shift
-        prepare_kernel[plan.prepare_grid](
+        launch(prepare_kernel, plan.prepare_grid,
             *(x.tokens, x.modality, x.block, self.temperature),
             *((grad, log_z) if backward else (self.shift, self.shift)),
             *(self.weight, self.log_z, self.high, self.low, self.unit, inverse, self.shift, self.edges),
             *(len(x.tokens), plan.padded, plan.row_blocks if x.anchor is None else 0, x.value, plan.tile.rows),
             **plan.constants(True, NORMALIZE=normalize, BACKWARD=backward, LEARNED=x.temperature is not None),
             NO_DIRECTION=NO_DIRECTION,
-        )
+        )  # fmt: skip
 
 
 def forward(x: Inputs, normalize: bool, accuracy: bool, place: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -76,27 +77,26 @@ def forward(x: Inputs, normalize: bool, accuracy: bool, place: bool) -> tuple[Te
     columns = z
     if plan.halved:
         columns = torch.zeros((column_sums, rows), dtype=torch.float32, device=tokens.device)
-        halved_kernel[plan.row_blocks, splits](
+        launch(halved_kernel, (plan.row_blocks, splits),
             *(t.high, t.low, t.unit, t.shift, block, t.edges, t.temperature, z, columns, rows, splits, value),
             **plan.constants(False, LEARNED=learned),
-        )
+        )  # fmt: skip
         kinds = kinds[1:]
         tiles = plan_for(*shape, "square") if kinds else plan  # whose edges are the same
     else:
         tiles = plan
     for fixed in kinds:
-        forward_kernel[plan.row_blocks, splits](
+        launch(forward_kernel, (plan.row_blocks, splits),
             *(t.high, t.low, t.unit, t.shift, block, ring, modality, t.edges, anchor, t.temperature, m, z, rival),
             *(rows, count, splits, value),
             **tiles.constants(False, FIXED=fixed, NORMALIZE=normalize, ACCURACY=accuracy, LEARNED=learned),
-        )
+        )  # fmt: skip
     flags = {"NORMALIZE": normalize, "ANCHORED": anchored, "ACCURACY": accuracy, "LEARNED": learned, "PLACE": place}
-    losses_kernel[plan.row_grid](
+    launch(losses_kernel, plan.row_grid,
         *(t.high, t.low, t.unit, ring, modality, anchor, t.temperature, m, z, columns, rival, loss, log_z, log_y),
         *(hit.view(torch.int8) if accuracy else loss, rows, splits, column_sums, value),
-        **plan.constants(True, **flags),
-        TIE=TIE,
-    )
+        **plan.constants(True, **flags), TIE=TIE,
+    )  # fmt: skip
     return loss, log_z, log_y, inverse, hit
 
 
@@ -123,20 +123,19 @@ def backward(
     if needs_temperature:
         slopes = torch.empty((plan.splits, rows), dtype=torch.float32, device=tokens.device)
         slope = torch.empty(rows, dtype=torch.float32, device=tokens.device)
+    flags = {"LEARNED": learned, "SCALED": scaled}
     for fixed in shift_kinds(temperature, value, normalize):
-        backward_kernel[plan.row_blocks, plan.splits, plan.feature_blocks](
+        launch(backward_kernel, (plan.row_blocks, plan.splits, plan.feature_blocks),
             *(t.high, t.low, t.unit, t.shift, block, t.edges, anchor, t.temperature, largest, largest_grad, t.weight),
             *(t.log_z, d, slopes, rows, count, plan.splits, value),
-            **plan.constants(
-                False, FIXED=fixed, NORMALIZE=normalize, LEARNED=learned, SCALED=scaled, SLOPE=needs_temperature
-            ),
-        )
-    flags = {"NORMALIZE": normalize, "ANCHORED": anchored, "LEARNED": learned, "SCALED": scaled}
-    gradients_kernel[plan.row_grid](
+            **plan.constants(False, **flags, FIXED=fixed, NORMALIZE=normalize, SLOPE=needs_temperature),
+        )  # fmt: skip
+    flags |= {"NORMALIZE": normalize, "ANCHORED": anchored}
+    launch(gradients_kernel, plan.row_grid,
         *(d, slopes, t.high, t.low, t.unit, inverse, ring, modality, block, anchor, t.temperature, largest),
         *(largest_grad, grad, log_z, log_y, d_tokens, slope, rows, plan.splits, value),
         **plan.constants(True, **flags, SLOPE=needs_temperature),
-    )
+    )  # fmt: skip
     if not needs_temperature:
         return d_tokens, x.of_temperature.new_empty(())
     return d_tokens, slope.sum().to(x.of_temperature)

@@ -11,6 +11,7 @@ import triton
 from torch import Tensor
 
 from ..._triton.device import Tile, architecture, interpreting
+from ..._triton.launch import launch
 from ...memory import remember, remember_numbers
 from ..eager import contiguous_rows
 from .bins import decode_kernel, decode_rows_kernel, encode_kernel, plan_kernel
@@ -57,7 +58,7 @@ def nearest_code(x: Tensor, codebook: Tensor, metric: str) -> Tensor:
     tile = INTERPRETED if interpreting() else tile_for(architecture(x.device), dim)
     p = _remembered(codebook, ("nearest", cosine, tile), lambda: prepare(codebook, cosine, tile))
     exact = p.exact if cosine else contiguous_rows(codebook)
-    nearest_kernel[(triton.cdiv(rows, tile.rows),)](
+    launch(nearest_kernel, (triton.cdiv(rows, tile.rows),),
         x, p.high, p.low, p.bias, p.centre, p.norm, exact, nearest,
         rows, codebook.shape[0], p.norm.shape[0] - 1, dim, x.stride(0), exact.stride(0),
         D=dim, ROWS=tile.rows, CODES=tile.columns, DEPTH=tile.depth, COSINE=cosine,
@@ -80,8 +81,8 @@ def prepare(codebook: Tensor, cosine: bool, tile: Tile) -> Prepared:
     bias, centre, norm = numbers.split([held, dim, 1 + programs])
     exact = codebook.new_empty(size, dim, dtype=torch.float32) if cosine else None
     shape = {"D": dim, "CODES": codes, "DEPTH": depth, "PARTS": _PARTS, "COSINE": cosine}
-    columns_kernel[(_PARTS,)](codebook, sums, size, codebook.stride(0), **shape)
-    split_kernel[(programs,)](
+    launch(columns_kernel, (_PARTS,), codebook, sums, size, codebook.stride(0), **shape)
+    launch(split_kernel, (programs,),
         codebook, sums, split[0], split[1], bias, centre, exact if cosine else centre, norm,
         size, codebook.stride(0), **shape,
     )  # fmt: skip
@@ -95,9 +96,9 @@ def bin_encode(values: Tensor, edges: Tensor) -> Tensor:
         return codes
     inner, plan = _remembered(edges, "bins", lambda: _plan(edges))
     together = block()
-    encode_kernel[(triton.cdiv(count, together),)](
-        values.contiguous(), inner, plan, codes, count, bins, LEVELS=(bins - 1).bit_length(), BLOCK=together
-    )
+    launch(encode_kernel, (triton.cdiv(count, together),),
+        values.contiguous(), inner, plan, codes, count, bins, LEVELS=(bins - 1).bit_length(), BLOCK=together,
+    )  # fmt: skip
     return codes
 
 
@@ -105,7 +106,7 @@ def _plan(edges: Tensor) -> tuple[Tensor, Tensor]:
     bins = edges.shape[0] - 1
     size = triton.next_power_of_2(bins)
     numbers = edges.new_empty(size + 3, dtype=torch.float32)
-    plan_kernel[(1,)](edges, numbers, numbers[size:], bins, edges.stride(0), SIZE=size, BLOCK=1024)
+    launch(plan_kernel, (1,), edges, numbers, numbers[size:], bins, edges.stride(0), SIZE=size, BLOCK=1024)
     return numbers[:size], numbers[size:]
 
 
@@ -117,15 +118,17 @@ def bin_decode(codes: Tensor, centres: Tensor) -> Tensor:
     codes = codes.contiguous()
     if centres.ndim == 1:
         together = block()
-        decode_kernel[(triton.cdiv(count, together),)](codes, centres.contiguous(), values, count, size, BLOCK=together)
+        launch(decode_kernel, (triton.cdiv(count, together),),
+            codes, centres.contiguous(), values, count, size, BLOCK=together,
+        )  # fmt: skip
         return values
     centres = contiguous_rows(centres)
     dim = centres.shape[1]
     columns = min(512, triton.next_power_of_2(dim))
     rows = max(1, block() // columns)
-    decode_rows_kernel[(triton.cdiv(count, rows), triton.cdiv(dim, columns))](
-        codes, centres, values, count, size, centres.stride(0), D=dim, ROWS=rows, COLUMNS=columns
-    )
+    launch(decode_rows_kernel, (triton.cdiv(count, rows), triton.cdiv(dim, columns)),
+        codes, centres, values, count, size, centres.stride(0), D=dim, ROWS=rows, COLUMNS=columns,
+    )  # fmt: skip
     return values
 
 
@@ -137,7 +140,7 @@ def finite_scalar_quantize(z: Tensor, levels: Sequence[int], form: str) -> tuple
         return quantized, codes
     constant, place = _scalars(tuple(levels), form, z.device)
     shape, grid = row_block(len(levels), codes.numel())
-    scalars_kernel[grid](
+    launch(scalars_kernel, grid,
         z, constant, place, quantized, codes, codes.numel(),
         **shape, SIGMOID=form == "sigmoid", WIDE=math.prod(levels) > 2**31 - 1,
     )  # fmt: skip
@@ -152,7 +155,7 @@ def finite_scalar_quantize_backward(grad: Tensor, z: Tensor, levels: Sequence[in
         return dz
     constant, _ = _scalars(tuple(levels), form, z.device)
     shape, grid = row_block(len(levels), rows)
-    scalars_backward_kernel[grid](grad.contiguous(), z, constant, dz, rows, **shape, SIGMOID=form == "sigmoid")
+    launch(scalars_backward_kernel, grid, grad.contiguous(), z, constant, dz, rows, **shape, SIGMOID=form == "sigmoid")
     return dz
 
 
@@ -186,12 +189,13 @@ def code_statistics(x: Tensor, codes: Tensor, size: int) -> tuple[Tensor, Tensor
     if rows:
         used = torch.empty(rows, dtype=torch.int32, device=x.device)
         shape, grid = row_block(dim, rows)
-        mark_kernel[grid](x, codes, used, fixed_counts, largest.view(torch.int32), rows, size, x.stride(0), **shape)
-        add_kernel[grid](
-            x, used, largest.view(torch.int32), fixed_sums, rows, x.stride(0), shift, float(2**shift), **shape
-        )
+        largest_bits = largest.view(torch.int32)
+        launch(mark_kernel, grid, x, codes, used, fixed_counts, largest_bits, rows, size, x.stride(0), **shape)
+        launch(add_kernel, grid,
+            x, used, largest_bits, fixed_sums, rows, x.stride(0), shift, float(2**shift), **shape,
+        )  # fmt: skip
     values, together = max(size, size * dim), 1024
-    finish_kernel[(triton.cdiv(values, together),)](
+    launch(finish_kernel, (triton.cdiv(values, together),),
         fixed_counts, fixed_sums, largest.view(torch.int32), counts, sums,
         size, size * dim, float(2**shift), BLOCK=together,
     )  # fmt: skip
@@ -207,10 +211,10 @@ def quantize_rows(x: Tensor, codebook: Tensor, codes: Tensor, gradient: str) -> 
     shape, (programs,) = row_block(dim, rows)
     parts = torch.empty(2, programs, dtype=torch.float32, device=x.device)
     if rows:
-        rows_kernel[(programs,)](
-            x, codebook, codes.contiguous(), quantized, parts, rows, x.stride(0), codebook.stride(0), **shape
-        )
-    commitment_kernel[(1,)](parts, commitment, finite, programs, dim, BLOCK=1024)
+        launch(rows_kernel, (programs,),
+            x, codebook, codes.contiguous(), quantized, parts, rows, x.stride(0), codebook.stride(0), **shape,
+        )  # fmt: skip
+    launch(commitment_kernel, (1,), parts, commitment, finite, programs, dim, BLOCK=1024)
     return quantized, commitment, finite
 
 
@@ -222,7 +226,7 @@ def quantize_rows_backward(
     dx = torch.empty(rows, dim, dtype=x.dtype, device=x.device)
     if rows:
         shape, grid = row_block(dim, rows)
-        rows_backward_kernel[grid](
+        launch(rows_backward_kernel, grid,
             grad, grad_commitment, x, quantized, finite, dx, rows, grad.stride(0), x.stride(0),
             **shape, ROTATION=gradient == "rotation",
         )  # fmt: skip
