@@ -2,7 +2,7 @@
 
 ``plainly(model, objective)`` turns a pair in place into it: images in PyTorch's default memory format and layer by
 layer, keys for every date, attention logits with a gathered bias, the contrastive loss on the whole N x N matrix.
-Dropout, which draws other noise, aside, it computes what ours computes (benchmarks/test_training_step.py checks).
+Dropout, which draws other noise, aside, it computes what ours computes (tests/benchmarks/test_plain_omnisat.py checks).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def plainly(model: OmniSat, objective: PretrainingObjective) -> None:
     objective.contrast = lambda seen: (contrast(seen.tokens), None)
 
 
-def image_tokens(self: ImageEncoder, patches: Tensor, valid: Tensor) -> tuple[Tensor, list[Tensor]]:
+def image_tokens(self: ImageEncoder, patches: Tensor, valid: Tensor, maps: None = None) -> tuple[Tensor, list[Tensor]]:
     x = F.gelu(self.stem.norm(self.stem.conv(patches.contiguous())))  # (N, D, h, w)
     x, index = F.max_pool2d(x, 2, return_indices=True)
     indices = [index]
