@@ -21,13 +21,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.gpu import earlier
 from benchmarks.gpu.merge import merge
 from benchmarks.gpu.parts import PARTS, Plan
 from benchmarks.gpu.summary import summarise
@@ -41,6 +44,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="folder to write into (default: benchmarks/results/<gpu>)")
     parser.add_argument("--budget", type=float, default=460, help="seconds for everything (default: 460)")
     parser.add_argument("--parts", default=",".join(names), help=f"which of {', '.join(names)}, summary")
+    parser.add_argument("--most", default="", metavar="PART=SECONDS,...", help="longest times of parts")
+    parser.add_argument("--after", type=Path, metavar="RUN", help="begin with what did not pass in this folder's run")
     parser.add_argument("--dry-run", action="store_true", help="tiny sizes in Triton's interpreter, without a GPU")
     parser.add_argument("--add", type=Path, metavar="RUN", help="add a folder written elsewhere to the results; no run")
     given = parser.parse_args()
@@ -50,20 +55,24 @@ def main() -> int:
     wanted = [name for name in given.parts.split(",") if name]
     if unknown := set(wanted) - {*names, "summary"}:
         parser.error(f"unknown part: {', '.join(sorted(unknown))}")
+    most = {name: float(seconds) for name, seconds in (item.split("=") for item in given.most.split(",") if item)}
+    if given.after:
+        os.environ[earlier.VARIABLE] = str(given.after.resolve())
     folder = given.out or _default_folder(given.dry_run)
     folder.mkdir(parents=True, exist_ok=True)
     folder = folder.resolve()
     began = time.monotonic()
     plan = Plan(folder, given.budget - RESERVE, given.dry_run)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    last = [part.name for part in PARTS if part.name in wanted][-1:]
     warming = None
     try:
-        for part in PARTS:
+        for part in (replace(p, share=1.0, most=most[p.name]) if p.name in most else p for p in PARTS):
             if part.name not in wanted:
                 continue
             if part.name == "timing" and warming is not None:
                 plan.stop(warming)
-            outcome = plan.run(part)
+            outcome = plan.run(part, last=[part.name] == last)
             print(f"{time.monotonic() - began:6.1f} s  {part.name}: {outcome}", flush=True)
             if part.name == "setup" and "timing" in wanted and not given.dry_run:
                 warming = plan.start("warm", time.monotonic() + given.budget / 2)  # while tests run

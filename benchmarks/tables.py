@@ -32,6 +32,7 @@ MEASURED = frozenset(
             "interpreted",
             "invalid",
             "refused",
+            "commit",
         ),
     )
 )

@@ -22,6 +22,7 @@ from fusion.kernels import (
 from fusion.kernels.quantize import code_statistics
 
 from ..contenders.common import DEVICE, ours
+from . import earlier
 from .child import Child
 
 Tensors = list[Tensor]
@@ -201,14 +202,22 @@ _NEED_A_GPU = ("CUDA graph", "two streams")
 def main() -> None:
     child = Child.of_command_line()
     _record(child, "relative_attention", "dropout's mean and variance", functools.partial(dropout, child.dry))
-    every = trials(child.dry)
-    for name, check in CONDITIONS.items():
-        for trial in every:
-            dtype = str(trial.make(0)[0].dtype).removeprefix("torch.")
-            if name in _NEED_A_GPU and not torch.cuda.is_available():
-                child.rows.add(op=trial.op, dtype=dtype, condition=name, outcome="skipped", detail="needs a GPU")
-            elif child.left() > 1:
-                _record(child, trial.op, name, functools.partial(check, trial), dtype=dtype)
+    passed = {
+        (row["condition"], row["op"], row.get("dtype"))
+        for row in earlier.rows("conditions")
+        if row["outcome"] == "passed"
+    }
+    every = [(trial, _dtype(trial)) for trial in trials(child.dry)]
+    checks = [(name, trial, dtype) for name in CONDITIONS for trial, dtype in every]
+    for name, trial, dtype in sorted(checks, key=lambda one: (one[0], one[1].op, one[2]) in passed):
+        if name in _NEED_A_GPU and not torch.cuda.is_available():
+            child.rows.add(op=trial.op, dtype=dtype, condition=name, outcome="skipped", detail="needs a GPU")
+        elif child.left() > 1:
+            _record(child, trial.op, name, functools.partial(CONDITIONS[name], trial), dtype=dtype)
+
+
+def _dtype(trial: Trial) -> str:
+    return str(trial.make(0)[0].dtype).removeprefix("torch.")
 
 
 def _record(child: Child, op: str, name: str, check: Callable[[], str], **more: str) -> None:

@@ -16,6 +16,8 @@ from .child import Child
 __all__ = ["TESTS", "run_tests"]
 
 TESTS = ROOT / "tests" / "gpu"
+# Attention has one row of tiles, and InfoNCE's tests run both.
+OTHERS = "nearest and triton"
 
 
 def run_tests(child: Child, run: str, *options: str, **variables: str) -> None:
@@ -58,9 +60,8 @@ def main() -> None:
     from fusion.kernels._triton.device import architecture, tiles_of
 
     if tiles_of(architecture(torch.device("cuda", 0))) != 86 and child.left() > 10:
-        run_tests(
-            child, "tiles of sm_86", "-p", "benchmarks.gpu.other_tiles", "-k", "errs or nearest", FUSION_TILES_OF="86"
-        )
+        options = "-p", "benchmarks.gpu.other_tiles", "-k", OTHERS
+        run_tests(child, "tiles of sm_86", *options, FUSION_TILES_OF="86")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,10 @@ from .summary import PARTS, summarise
 
 __all__ = ["merge"]
 
-_KEPT = ("timing", "sweep")  # parts that several runs measure some of; the others are replaced as a whole
+_KEPT = ("correctness", "conditions", "timing", "sweep")  # parts of which a run may do some; the set-up is replaced
+_COUNTS = {"collected", "unfinished"}  # keys of rows that are about a run as a whole
+_OF_SWEEPS = {"microseconds", "failed", "now", "number", "begun", "compiled"}
+_MEASURED = MEASURED | _OF_SWEEPS | {"outcome", "detail", "message"}
 
 
 def merge(run: Path) -> Path:
@@ -27,8 +30,9 @@ def merge(run: Path) -> Path:
         path = folder / f"{name}.json"
         if name in _KEPT and path.exists():
             measured = {_identity(row) for row in part["rows"]}
-            old = json.loads(path.read_text())["rows"]
-            part["rows"] = [row for row in old if _identity(row) not in measured] + part["rows"]
+            old = json.loads(path.read_text())
+            kept = [row for row in old["rows"] if _identity(row) not in measured and not _COUNTS & row.keys()]
+            part["rows"] = [{"commit": old.get("commit"), **row} for row in kept] + part["rows"]
         write(path, part)
     summarise(folder)
     return folder
@@ -36,5 +40,4 @@ def merge(run: Path) -> Path:
 
 def _identity(row: dict[str, Any]) -> str:
     own = {"op", "contender"} & row.keys()
-    measured = MEASURED | {"microseconds", "failed", "now", "number", "begun", "compiled"}
-    return json.dumps({k: v for k, v in row.items() if k in own or k not in measured}, sort_keys=True)
+    return json.dumps({k: v for k, v in row.items() if k in own or k not in _MEASURED}, sort_keys=True)

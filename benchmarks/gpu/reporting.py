@@ -21,6 +21,20 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         _add(report.nodeid, report.outcome, report.duration, report)
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    _collected(len(session.items))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: object, ids: list[str]) -> None:
+    _collected(len(ids))
+
+
+def _collected(count: int) -> None:
+    if count and not os.environ.get("PYTEST_XDIST_WORKER"):
+        Rows(Path(os.environ["FUSION_TEST_ROWS"])).add(run=os.environ["FUSION_TEST_RUN"], collected=count)
+
+
 def pytest_collectreport(report: pytest.CollectReport) -> None:
     if report.outcome != "passed" and not os.environ.get("PYTEST_XDIST_WORKER"):
         _add(report.nodeid, report.outcome, 0.0, report)

@@ -133,8 +133,10 @@ def _correctness(content: dict[str, Any]) -> Iterator[str]:
     for run in dict.fromkeys(row["run"] for row in content["rows"]):
         own = [row for row in tests if row["run"] == run]
         counts = {o: sum(row["outcome"] == o for row in own) for o in ("passed", "failed", "skipped")}
-        cut = any(row.get("unfinished") for row in content["rows"] if row["run"] == run)
-        yield f"{run}: " + ", ".join(f"{n} {o}" for o, n in counts.items()) + (", not all ran" if cut else "")
+        known = [row["collected"] for row in content["rows"] if row["run"] == run and "collected" in row]
+        missing = max(known, default=0) - len(own)
+        left = f", {missing} did not run" if missing > 0 else ""
+        yield f"{run}: " + ", ".join(f"{n} {o}" for o, n in counts.items()) + left
         yield ""
         for row in own:
             if row["outcome"] == "failed":

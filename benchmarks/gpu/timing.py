@@ -12,10 +12,11 @@ import torch
 
 from .cases import LATE, Job, jobs
 from .child import Child
+from .earlier import long_before
 from .measure import measure
 from .rows import read
 
-LONGEST = 60.0  # seconds of one job, compilation included, before the process gives it up
+LONGEST = 30.0  # seconds of one job, compilation included, before the process gives it up
 GRAPHED = ("patch_info_nce", "relative_attention", "quantize")
 
 
@@ -37,7 +38,7 @@ def main() -> None:
     child = Child.of_command_line()
     begun = {row["key"] for row in read(child.rows.path) if "key" in row}
     watchdog = Watchdog()
-    for job in jobs(child.dry):
+    for job in sorted(jobs(child.dry), key=long_before):
         if job.key in begun:
             continue
         if child.left() < 1:

@@ -14,6 +14,7 @@ import torch
 
 from .cases import LATE, jobs
 from .child import Child
+from .earlier import long_before
 
 WORKERS = 6
 SHARE = 0.1  # of the GPU's memory for each: tests need the rest
@@ -29,7 +30,8 @@ def _compile(key: str) -> str:
 
 def main() -> None:
     child = Child.of_command_line()
-    wanted = (job for job in jobs(False) if job.op != "training_step")  # that one takes the memory of many
+    every = (job for job in jobs(False) if not long_before(job))
+    wanted = (job for job in every if job.op != "training_step")  # that one takes the memory of many
     keys = [job.key for job in wanted if job.contender in LATE or job.contender.startswith("fusion")]
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "2")
     with ProcessPoolExecutor(WORKERS, mp_context=multiprocessing.get_context("spawn")) as pool:

@@ -51,6 +51,7 @@ def folder(tmp_path: Path) -> Path:
             "outcome": "done",
             "seconds": 1.0,
             "dry": False,
+            "commit": "first",
             **SETUP[0]["conditions"],
             "rows": rows,
         }
@@ -90,6 +91,9 @@ merge.merge(folder)
 rows = json.loads((folder / "timing.json").read_text())
 rows["rows"] = [row | {"median_ms": 1.5} for row in rows["rows"][:1]]
 (folder / "timing.json").write_text(json.dumps(rows))
+tests = json.loads((folder / "correctness.json").read_text()) | {"commit": "second"}
+tests["rows"] = [tests["rows"][0] | {"outcome": "passed"}, {"run": "own tiles", "collected": 5}]
+(folder / "correctness.json").write_text(json.dumps(tests))
 merge.merge(folder)
 print(tables.render("patch_info_nce", {"device": "some-gpu"}))
 """
@@ -98,3 +102,8 @@ print(tables.render("patch_info_nce", {"device": "some-gpu"}))
     assert sorted(row["median_ms"] for row in rows) == [1.0, 1.5, 7.0, 9.0]
     assert text.splitlines()[0].startswith("some-gpu, torch 2.11.0, driver 1.")
     assert "| 3×128×36×256 | tile | bfloat16 | both | 1.5 ms | 1.0 ms | 50% |  | 4.7× |" in text
+    lines = (results / "some-gpu" / "summary.md").read_text().splitlines()
+    assert "own tiles: 1 passed, 1 failed, 0 skipped, 3 did not run" in lines
+    assert not [line for line in lines if line.startswith("Times of")]
+    kept = json.loads((results / "some-gpu" / "correctness.json").read_text())["rows"][0]
+    assert (kept["test"], kept["commit"]) == ("tests/gpu/test_infonce.py::test_graph", "first")

@@ -1,7 +1,12 @@
-"""The order of tests on a GPU, where minutes count: float32, whose bounds are tightest, first; torch.compile last."""
+"""The order of tests on a GPU, where minutes count: float32, whose bounds are tightest, first; torch.compile last.
+
+Before all others come those that did not pass in the run that ``FUSION_GPU_AFTER`` names (benchmarks/gpu/earlier.py).
+"""
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +14,15 @@ import pytest
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = [item for item in items if item.path.parent == Path(__file__).parent]
-    items[:] = [item for item in items if item not in here] + sorted(here, key=_place)
+    passed = _passed()
+    here.sort(key=lambda item: (item.nodeid in passed, *_place(item)))
+    items[:] = [item for item in items if item not in here] + here
+
+
+def _passed() -> set[str]:
+    path = Path(os.environ.get("FUSION_GPU_AFTER") or os.devnull) / "correctness.json"
+    rows = json.loads(path.read_text())["rows"] if path.is_file() else []
+    return {row["test"] for row in rows if row.get("outcome") in ("passed", "skipped")}
 
 
 def _place(item: pytest.Item) -> tuple[int, int]:
