@@ -53,6 +53,7 @@ CASES = {
     "wide head": Case((1, 2, 101, 101, 64, 10), (1, 1, 40, 40, 64, 6), dropout=0.1),
     "widest head": Case((1, 2, 37, 37, 128, 6), (1, 1, 20, 20, 128, 4)),
     "one token": Case((2, 2, 1, 1, 8, 1), (2, 2, 1, 1, 8, 1)),
+    "one key": Case((64, 4, 1, 1, 8, 1), (32, 2, 1, 1, 8, 1)),  # weights of one, far biases of many sizes
     "small grid": Case((4, 4, 10, 19, 16, 3), (2, 2, 10, 19, 16, 3)),  # other buckets are the most frequent
     "no class token": Case((2, 4, 300, 300, 16, 10), (1, 1, 75, 75, 16, 5), extra=0),
     "two class tokens": Case((2, 4, 202, 102, 16, 10), (1, 1, 52, 27, 16, 5), extra=2),

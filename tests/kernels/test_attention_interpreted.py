@@ -45,10 +45,11 @@ else:
 
     def test_one_valid_key_has_all_the_weight() -> None:
         """Its value's gradient is that of the output, bit by bit, whatever bias its bucket has."""
-        inputs = Inputs.of(CASES["one token"], "cpu", small=True)
+        inputs = Inputs.of(CASES["one key"], "cpu", small=True)
         with use_backend("triton"):
-            _, query, key, value, _ = results(relative_attention, inputs, torch.float32)
-        torch.testing.assert_close(value, inputs.gradient.float(), rtol=2e-7, atol=0)
+            output, query, key, value, _ = results(relative_attention, inputs, torch.float32)
+        assert torch.equal(output, inputs.tensors[2].float())
+        assert torch.equal(value, inputs.gradient.float())
         assert max(query.abs().max(), key.abs().max()) < 1e-6
 
     def test_row_without_a_valid_key_gives_zeros_and_no_gradient() -> None:

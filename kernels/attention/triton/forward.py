@@ -139,9 +139,12 @@ def forward_kernel(
     b_output = b_sum * tl.where(m_any, b_factor, 0.0)[:, None]
     o_output = ((tile * queries + o_q)[:, None] * heads + head) * D + o_d[None, :]
     tl.store(p_output + o_output, b_output.to(p_output.dtype.element_ty), mask=m_q[:, None] & (o_d < D)[None, :])
-    # The far bias rounds when added back; the weight takes up what was lost.
+    # The far bias rounds when added back. The weight takes up what was lost, by the very power that backward starts
+    # from: it subtracts b_back of the scores, and a row's only weight comes out as one.
     b_largest = b_top + b_far
-    b_part = b_largest - b_top
-    b_lost = (b_top - (b_largest - b_part)) + (b_far - b_part)
+    b_back = b_largest - b_far
+    b_part = b_largest - b_back
+    b_lost = (b_back - (b_largest - b_part)) + (b_far - b_part)
+    b_weight *= tl.exp2(b_top - b_back) * tl.exp2(b_lost)
     tl.store(p_largest + o_row, tl.where(m_any, b_largest, 0.0), mask=m_q)
-    tl.store(p_weight + o_row, tl.where(m_any, b_weight * tl.exp2(b_lost), float("inf")), mask=m_q)
+    tl.store(p_weight + o_row, tl.where(m_any, b_weight, float("inf")), mask=m_q)
