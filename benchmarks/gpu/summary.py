@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def _complete(parts: dict[str, Any]) -> None:
     if "correctness" in parts:
         for row in rows:
             row.pop("invalid", None)
-            if row["contender"].startswith("fusion") and "median_ms" in row and {row["op"], row.get("what")} & wrong:
+            if row["contender"].startswith("fusion") and "median_ms" in row and _voided(row, wrong):
                 row["invalid"] = True
     for row in rows:
         if "median_ms" not in row:
@@ -92,10 +93,22 @@ def _op_of(test: str) -> str:
     return next((look_up for word, look_up in _LOOK_UPS.items() if word in name), op) if op == "quantize" else op
 
 
-def _wrong(rows: list[Row]) -> set[str]:
-    """Ops, or kinds of look-ups, of which a test found a wrong number. What crashed is reported; it has no number."""
+def _wrong(rows: list[Row]) -> set[tuple[str, str]]:
+    """Ops, or kinds of look-ups, and dtypes of which a test found a wrong number; no dtype stands for all.
+
+    What crashed is reported; it has no number.
+    """
     failed = (row for row in rows if row.get("outcome") == "failed" and "AssertionError" in row["message"])
-    return {_op_of(row["test"]) for row in failed}
+    return {(_op_of(row["test"]), _dtype_of(row["test"])) for row in failed}
+
+
+def _dtype_of(test: str) -> str:
+    named = re.search(r"torch\.(\w+)", test)
+    return named[1] if named else ""
+
+
+def _voided(row: Row, wrong: set[tuple[str, str]]) -> bool:
+    return any(op in (row["op"], row.get("what")) and dtype in ("", row.get("dtype")) for op, dtype in wrong)
 
 
 # ----------------------------------------------------------------------------------------------------- sections
@@ -142,7 +155,8 @@ def _correctness(content: dict[str, Any]) -> Iterator[str]:
             if row["outcome"] == "failed":
                 yield f"* **failed** `{row['test']}`: {_last_line(row['message'])}"
     if wrong := _wrong(tests):
-        yield f"\nTimes of {', '.join(sorted(wrong))} are invalid."
+        named = sorted(f"{op} ({dtype})" if dtype else op for op, dtype in wrong)
+        yield f"\nTimes of {', '.join(named)} are invalid."
 
 
 def _last_line(message: str) -> str:
