@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any
 
+import torch
 from torch import Tensor
 from triton.compiler import CompiledKernel
 from triton.runtime.jit import JITFunction
@@ -26,7 +27,9 @@ def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **constants: Any) -> 
     a tensor its dtype and whether its address is a multiple of 16, of an integer its value (coarser than which Triton
     is: whether it is 1, a multiple of 16, or needs 64 bits), of other numbers their type.
     """
-    if type(kernel) is not JITFunction:  # Triton's interpreter
+    if (
+        type(kernel) is not JITFunction or torch.version.hip
+    ):  # the interpreter; AMD's, where sizes of tensors count, too
         kernel[grid](*args, **constants)
         return
     key = (

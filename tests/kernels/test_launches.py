@@ -150,6 +150,13 @@ def test_constants_tell_calls_apart(triton: Triton) -> None:
     assert (len(triton.launched), len(triton.compiled)) == (1, 2)
 
 
+def test_other_makers_gpus_leave_it_to_triton(triton: Triton, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "hip", "7.0")
+    _decode()
+    _decode()
+    assert (len(triton.launched), len(triton.compiled)) == (0, 2)
+
+
 def test_what_is_remembered_is_bounded(triton: Triton, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launching, "_MOST", 3)
     for count in range(2, 12):
