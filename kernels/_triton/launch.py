@@ -27,9 +27,8 @@ def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **constants: Any) -> 
     a tensor its dtype and whether its address is a multiple of 16, of an integer its value (coarser than which Triton
     is: whether it is 1, a multiple of 16, or needs 64 bits), of other numbers their type.
     """
-    if (
-        type(kernel) is not JITFunction or torch.version.hip
-    ):  # the interpreter; AMD's, where sizes of tensors count, too
+    # The interpreter; and on AMD's GPUs Triton also compiles for the sizes of tensors.
+    if type(kernel) is not JITFunction or torch.version.hip:
         kernel[grid](*args, **constants)
         return
     key = (
