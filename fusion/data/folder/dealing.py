@@ -38,7 +38,8 @@ def deal(
     place, positions = _positions(scenes, tiles, side)
     single = {block: _blocks(place, positions, block) for block in _BLOCKS}
     joined = {block: _joined(of_tile, touching) for block, of_tile in single.items()}
-    for found, least in ((joined, _ENOUGH), (single, _ENOUGH), (joined, len(SHARES))):
+    few = dict(reversed(joined.items()))  # the smallest, of which there are most
+    for found, least in ((joined, _ENOUGH), (single, _ENOUGH), (few, len(SHARES))):
         for block, of_tile in found.items():
             blocks = int(of_tile.max()) + 1
             if blocks < least:
