@@ -93,6 +93,15 @@ def test_polygons_side_by_side_are_kept_whole_by_leaving_tiles_out(tmp_path):
     assert "blocks of 160 m are dealt" in data.notes()[-1]
 
 
+def test_polygons_that_join_nearly_all_blocks_do_not_leave_the_others_for_val_and_test(tmp_path):
+    alone = [field(row, column) for row in range(0, 16, 2) for column in (14.0,)] + [field(r, 12) for r in range(16)]
+    chain = [field(row + 0.5, column + 0.5) for row in range(15) for column in range(10)]
+    data = folder_of(tmp_path, [*chain, *alone])
+    sizes = np.array([len(data.split(name)) for name in data.splits])
+    assert (sizes >= 0.5 * np.array([0.6, 0.2, 0.2]) * sizes.sum()).all()
+    assert "tiles share features with more of another split and are in none" in data.notes()[-1]
+
+
 def test_tiles_that_overlap_another_split_are_in_none(tmp_path):
     write(tmp_path / "photo" / "a.tif", image(side=SIDE))
     write(tmp_path / "crop" / "a.tif", np.arange(SIDE * SIDE).reshape(SIDE, SIDE).astype(np.uint16) % 2 + 1)

@@ -14,6 +14,7 @@ __all__ = ["deal"]
 
 _BLOCKS = (8, 4, 2, 1)  # tiles a side, the largest that gives enough of them
 _ENOUGH = 15  # blocks: three for the smallest split
+_FAIR = 0.5  # of its share of the tiles, that the split which is worst off has at least
 
 
 def deal(
@@ -26,9 +27,9 @@ def deal(
     """Numbers of tiles by split, and how they were dealt, in a sentence.
 
     A polygon is in one split: blocks that one touches are one block. Where polygons lie side by side this would leave
-    too few blocks; they are then dealt singly, and a polygon's tiles of all splits but the one with most of them are in
-    none. Tiles that share ground with a tile of another split are in none either. Blocks count from the first scene of
-    each CRS: scenes of one place share them.
+    too few blocks, or one that holds nearly all tiles; they are then dealt singly, and a polygon's tiles of all splits
+    but the one with most of them are in none. Tiles that share ground with a tile of another split are in none either.
+    Blocks count from the first scene of each CRS: scenes of one place share them.
 
     Args:
         tiles: scene, top and left in metres, of labelled tiles.
@@ -39,10 +40,13 @@ def deal(
     single = {block: _blocks(place, positions, block) for block in _BLOCKS}
     joined = {block: _joined(of_tile, touching) for block, of_tile in single.items()}
     few = dict(reversed(joined.items()))  # the smallest, of which there are most
+    best, fairest = None, 0.0
     for found, least in ((joined, _ENOUGH), (single, _ENOUGH), (few, len(SHARES))):
         for block, of_tile in found.items():
             blocks = int(of_tile.max()) + 1
-            if blocks < least:
+            if blocks < least or fairest >= _FAIR:
+                continue
+            if least == _ENOUGH and np.bincount(of_tile).max() > 0.8 * len(tiles):  # 0.1 each for two are not left
                 continue
             dealt = block_splits(np.column_stack([of_tile, np.zeros_like(of_tile)]), block=1, shares=SHARES, seed=seed)
             owner = np.zeros(len(tiles), dtype=int)
@@ -50,9 +54,14 @@ def deal(
                 owner[members] = number
             left_out = _astride(place, positions, owner), _divided(owner, touching)
             splits = {name: members[~(left_out[0] | left_out[1])[members]] for name, members in dealt.items()}
-            if all(map(len, splits.values())):
+            kept = max(1, sum(map(len, splits.values())))
+            fair = min(len(members) / (SHARES[name] * kept) for name, members in splits.items())
+            if fair > fairest:
                 united = int(single[block].max()) + 1 - blocks
-                return splits, _told(splits, of_tile, f"blocks of {block * side:g} m", seed, united, left_out)
+                told = _told(splits, of_tile, f"blocks of {block * side:g} m", seed, united, left_out)
+                best, fairest = (splits, told), fair
+    if best is not None:
+        return best
     return {}, (
         f"labels: no splits are dealt: {len(tiles)} labelled tiles make {int(joined[1].max()) + 1} blocks of ground "
         "that share neither features nor pixels; describe splits, or label more ground"
