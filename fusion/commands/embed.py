@@ -33,7 +33,8 @@ def embed(
         out: the file, RUN/embeddings.tif by default; several rasters go into a folder of that name.
         reader: options of the data's reader, e.g. --reader.stride 4 for overlapping tiles.
         modalities: use only these, e.g. --modalities '[s2,s1]'.
-        split: the tiles to embed.
+        split: the tiles to embed; one that is dealt for labels, as the description has no splits, takes
+            --reader.labels true.
         dtype: float32, or int8 (unit vectors in AlphaEarth's mapping, a quarter of the size).
         patch_scale: embed patches of so many of the model's patches per side (OmniSat).
         batch_size: tiles at a time.
@@ -50,7 +51,7 @@ def embed(
             raise ValueError(f"{run} embeds single pixels, it has no patches; leave --patch_scale {patch_scale} out")
         return _embed_cubes(source, data, out, reader or {}, dtype, block)
     target = beside(source, "embeddings.tif", out)
-    state = begin(data, target.parent, reader=reader, modalities=modalities, model=source)
+    state = begin(data, target.parent, reader=reader, modalities=modalities, model=source, labelled=False)
     options: dict[str, Any] = {
         "dtype": dtype,
         "patch_scale": patch_scale,

@@ -28,9 +28,10 @@ def predict(
         run: run folder or checkpoint of the fine-tuned model.
         data: `landscape`, a folder of TreeSatAI-TS, PASTIS-HD or FLAIR, or a YAML file that describes one.
         out: the file, RUN/prediction.tif by default; several rasters go into a folder of that name.
-        reader: options of the data's reader, e.g. --reader.labels false to map tiles without labels of a folder too.
+        reader: options of the data's reader.
         modalities: use only these, e.g. --modalities '[s2,s1]'.
-        split: the tiles to map.
+        split: the tiles to map; one that is dealt for labels, as the description has no splits, takes
+            --reader.labels true.
         probabilities: write those of every class too, beside the map with _probabilities in its name.
         batch_size: tiles at a time.
         workers: processes that read tiles.
@@ -45,7 +46,7 @@ def predict(
     source = Path(run)
     module = cast(Finetuning, load_finetuned(source))
     target = beside(source, "prediction.tif", out)
-    state = begin(data, target.parent, reader=reader, modalities=modalities, model=source)
+    state = begin(data, target.parent, reader=reader, modalities=modalities, model=source, labelled=False)
     options: dict[str, Any] = {"probabilities": probabilities, "batch_size": batch_size, "workers": workers}
     for written in predict_map(module, state.split(split), target, **options):
         print(written)

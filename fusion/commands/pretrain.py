@@ -45,7 +45,7 @@ def pretrain(
     from fusion.training.pretrain import train
     from fusion.workflow.tuning import viewed
 
-    state = begin(data, Path(out), reader=reader, splits=splits, modalities=modalities, seed=seed)
+    state = begin(data, Path(out), reader=reader, splits=splits, modalities=modalities, seed=seed, labelled=False)
     tiles = viewed(state.data.get("train", state.data["all"]), None, augmentation)
     print(f"{len(tiles)} tiles, {len(state.data['val']) if 'val' in state.data else 'no'} for validation")
     best = train(system, tiles, state.data.get("val"), Path(out), size, model, module, training, seed)

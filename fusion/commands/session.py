@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fusion.data import TileDataset, open_data, partition
+from fusion.data import TileDataset, open_data, open_unlabelled, partition
 from fusion.training.files import write_atomically
 from fusion.workflow.state import State
 
@@ -23,11 +23,16 @@ def begin(
     modalities: Sequence[str] | None = None,
     model: Path | None = None,
     seed: int = 0,
+    labelled: bool = True,
 ) -> State:
-    """Data by split, and with ``model`` (a checkpoint or run folder) that model as ``pretrained``."""
+    """Data by split, and with ``model`` (a checkpoint or run folder) that model as ``pretrained``.
+
+    Args:
+        labelled: False for what needs no labels: tiles without one are there, too.
+    """
     from fusion.training import load_model
 
-    dataset = open_data(data, **(reader or {}))
+    dataset = (open_data if labelled else open_unlabelled)(data, **(reader or {}))
     if modalities:
         dataset = dataset.with_modalities(modalities)
     models = {} if model is None else {"pretrained": load_model(model)}

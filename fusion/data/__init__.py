@@ -15,7 +15,7 @@ from .cubes import Cube, SensorCube
 from .dataset import TileDataset
 from .fraction import fraction
 from .modality import Modality
-from .open import open_cubes, open_data, partition
+from .open import open_cubes, open_data, open_unlabelled, partition
 from .statistics import fit_statistics
 from .tiles import Geo, Tile, TileBatch, collate
 
@@ -50,6 +50,7 @@ __all__ = [
     "fraction",
     "open_cubes",
     "open_data",
+    "open_unlabelled",
     "partition",
 ]
 

@@ -12,7 +12,7 @@ from ..settings import call
 from .cubes import Cube
 from .dataset import TileDataset
 
-__all__ = ["open_cubes", "open_data", "partition"]
+__all__ = ["open_cubes", "open_data", "open_unlabelled", "partition"]
 
 _NO_READER = (
     "`landscape` (built in), a folder of TreeSatAI-TS (with train_filenames.lst), PASTIS-HD (with metadata.geojson) or "
@@ -65,7 +65,7 @@ def open_data(source: str | Path, **reader: Any) -> TileDataset:
     path = Path(source)
     if not path.exists():
         raise ValueError(f"no data at {path}; give {_NO_READER}")
-    if "cube" in reader or path.suffix in (".yaml", ".yml"):
+    if _described(path, reader):
         from .folder import FolderDataset
 
         description, folder, options = _folder(path, reader)
@@ -74,6 +74,22 @@ def open_data(source: str | Path, **reader: Any) -> TileDataset:
         if path.is_dir() and published.is_in(path):
             return published.open(path, reader)
     raise ValueError(f"{path} is not recognised; {_near(path) or f'give {_NO_READER}'}")
+
+
+def open_unlabelled(source: str | Path, **reader: Any) -> TileDataset:
+    """Opens a data set for what needs no labels: every tile of a described folder, also where labels are described and
+    a tile has none. Splits that are dealt for want of described ones are of labelled tiles, and are not there.
+
+    ``labels`` among the options is kept, and brings back what :func:`open_data` opens.
+
+    Raises:
+        ValueError: as :func:`open_data`.
+    """
+    return open_data(source, **({"labels": False} if _described(Path(source), reader) else {}) | reader)
+
+
+def _described(path: Path, reader: Mapping[str, Any]) -> bool:
+    return "cube" in reader or path.suffix in (".yaml", ".yml")
 
 
 def _near(path: Path) -> str:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import geopandas
 import h5py
 import numpy as np
 import yaml
+from shapely.geometry import box
 
-from fusion.data import FolderDataset, collate
-from fusion.data.folder import load_description
+from fusion.data import FolderDataset, collate, open_unlabelled
+from fusion.data.folder import TableLabels, load_description
+
+from .rasters import CRS, NORTH, WEST, write
 
 TEXT = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
 
@@ -21,7 +25,7 @@ def blocks(language):
 
 def test_every_description_is_valid():
     descriptions = [load_description(yaml.safe_load(block)) for block in blocks("yaml")]
-    assert [len(d.modalities) for d in descriptions] == [3, 2, 2]
+    assert [len(d.modalities) for d in descriptions] == [3, 2, 2, 1]
 
 
 def test_the_commented_description_reads_a_folder_that_is_as_it_says(tmp_path):
@@ -65,6 +69,25 @@ def test_the_description_of_npy_files_reads_a_folder_that_is_as_it_says(tmp_path
     assert data.labels().tolist() == [1] * 25
     assert data[0].days["s2"].tolist() == [69, 100, 130, 161, 191, 222]
     assert data[0].values["dem"].shape == (1, 16, 16)
+
+
+def test_the_description_of_vector_labels_reads_a_folder_that_is_as_it_says(tmp_path):
+    for date in ("20220412", "20220512"):
+        write(tmp_path / "s2" / f"a_{date}.tif", np.full((4, 32, 32), 900, np.uint16))
+    fields = [box(WEST, NORTH - 100, WEST + 50, NORTH), box(WEST + 200, NORTH - 300, WEST + 320, NORTH - 200)]
+    geopandas.GeoDataFrame({"crop": ["wheat", "maize"]}, geometry=fields, crs=CRS).to_file(tmp_path / "fields.gpkg")
+    description = next(block for block in blocks("yaml") if "vector: fields.gpkg" in block)
+    (tmp_path / "fusion.yaml").write_text(description)
+    data = FolderDataset(tmp_path / "fusion.yaml", tmp_path)
+    assert data.classes == ("maize", "wheat")
+    assert data.names == ["a_r0000_c0000", "a_r0160_c0160"]  # of four tiles
+    assert [(label >= 0).sum().item() for label in data.labels()] == [50, 120]
+    assert len(open_unlabelled(tmp_path / "fusion.yaml")) == 4
+    points = description.replace("vector: fields.gpkg", "table: points.csv").replace("# x: lon", "x: lon")
+    points = points.replace("# y: lat", "y: lat").replace("  all_touched", "  # all_touched")
+    assert load_description(yaml.safe_load(points)).labels == TableLabels(
+        table="points.csv", field="crop", classes=("maize", "wheat"), x="lon", y="lat", resolution=10
+    )
 
 
 def test_a_reader_of_ones_own():

@@ -347,11 +347,14 @@ def test_quantities_of_labels_are_unpacked(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".shp"])
-def test_vector_labels_are_named(tmp_path, suffix):
+def test_vector_files_in_place_of_a_raster_are_refused_with_the_way_out(tmp_path, suffix):
     write_series(tmp_path)
     (tmp_path / f"a{suffix}").write_text("{}")
     labels = {"files": f"{{scene}}{suffix}", "resolution": 10, "reduction": "majority", "classes": {"a": 1}}
+    with pytest.raises(ValueError, match=rf"given as labels: \{{vector: a{suffix}, field: FIELD\}}"):
+        opened(tmp_path, {"s2": SERIES}, labels=labels)
+    trees = {"files": f"{{scene}}{suffix}", "axes": ["band", "y", "x"], "bands": ["trees"], "resolution": 10}
     with pytest.raises(
         ValueError, match=r"vector files are not read; rasterize it first, e.g. gdal_rasterize -a FIELD -tr 10 10"
     ):
-        opened(tmp_path, {"s2": SERIES}, labels=labels)
+        opened(tmp_path, {"s2": SERIES, "trees": trees})

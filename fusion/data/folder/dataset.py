@@ -16,8 +16,10 @@ from ..modality import Modality
 from ..series import choose_dates, fill_gaps
 from ..tiles import Geo, Tile
 from .containers import Arrays
-from .description import DATE_FILES, Description, Labels, Source
-from .labels import label_blocks, reduce_map, task_of
+from .dealing import deal
+from .description import DATE_FILES, Description, Source
+from .labelling import Labelled, label_tiles
+from .labels import task_of
 from .layer import Layer
 from .loading import load_description
 from .notes import notes_of
@@ -42,8 +44,9 @@ class FolderDataset(TileDataset):
             :class:`Description`.
         folder: where the files are.
         modalities: only these; others are not read.
-        labels: False to ignore the label map and keep tiles without label.
+        labels: False to ignore labels and keep tiles that have none.
         max_dates: overrides the description for every series.
+        seed: of the blocks that are dealt to train, val and test where labels are described and splits are not.
         memory: bytes of arrays to keep in memory.
 
     Raises:
@@ -58,6 +61,7 @@ class FolderDataset(TileDataset):
         *,
         labels: bool = True,
         max_dates: int | None = None,
+        seed: int = 0,
         memory: int = 1 << 30,
     ) -> None:
         self.folder = Path(folder)
@@ -77,8 +81,10 @@ class FolderDataset(TileDataset):
                 f"{self.folder}: no scene holds a tile of {description.tile:g} m, e.g. {self.scenes[0].name} is "
                 f"{extent[0]:g} x {extent[1]:g} m"
             )
-        labelled = None if description.labels is None else self._label_tiles(description.labels)
-        task, classes = (None, ()) if description.labels is None else task_of(description.labels)
+        found = label_tiles(self.scenes, self.opener)
+        if found is not None:
+            self._tiles = [tile for tile, keep in zip(self._tiles, found.enough, strict=True) if keep]
+        task, classes = (None, ()) if found is None else task_of(found.labels)
         patches = round(description.tile / description.patch)
         super().__init__(
             [f"{self.scenes[s].name}_r{top:04g}_c{left:04g}" for s, top, left in self._tiles],
@@ -86,11 +92,8 @@ class FolderDataset(TileDataset):
             (patches, patches),
             task=task,
             classes=classes,
-            labels=labelled,
-            splits={
-                name: members(name, rule, self.scenes, self._tiles, self._side)
-                for name, rule in description.splits.items()
-            },
+            labels=None if found is None else torch.from_numpy(found.values),
+            splits=self._members(found, seed),
         )
 
     # Opening.
@@ -152,17 +155,14 @@ class FolderDataset(TileDataset):
         pixels = round(self.description.patch / resolution)
         return Modality(name, source.kind, bands.pop(), resolution, pixels, source.unit)
 
-    def _label_tiles(self, labels: Labels) -> torch.Tensor:
-        """Labels of all tiles; tiles without enough labelled pixels leave ``self._tiles``."""
-        blocks = label_blocks(labels, self.scenes, self.opener)
-        values, enough = reduce_map(labels, blocks)
-        if not enough.any():
-            raise ValueError(
-                f"{self.folder}: none of {len(enough)} tiles has {labels.min_labelled:.0%} labelled pixels; check "
-                "classes, nodata and min_labelled of the labels"
-            )
-        self._tiles = [tile for tile, keep in zip(self._tiles, enough, strict=True) if keep]
-        return torch.from_numpy(values[enough])
+    def _members(self, found: Labelled | None, seed: int) -> dict[str, Sequence[int] | np.ndarray]:
+        """Numbers of tiles by split, as described, or dealt where there are labels and no splits."""
+        if self.description.splits or found is None:
+            rules = self.description.splits.items()
+            return {name: members(name, rule, self.scenes, self._tiles, self._side) for name, rule in rules}
+        dealt, how = deal(self.scenes, self._tiles, self._side, found.touching, seed)
+        self.opener.remarks["splits"] = how
+        return dict(dealt)
 
     def storage(self, modality: str) -> tuple[int, str]:
         pixels = [scene.layers[modality].pixels for scene in self.scenes if modality in scene.layers]

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from .conventions import Conventions
+from .placed import PlacedLabels, TableLabels, VectorLabels
 
 __all__ = ["AXES", "DATE_FILES", "Description", "Labels", "Mask", "Source"]
 
@@ -171,7 +172,8 @@ class Description:
         stride: metres from tile to tile; less than ``tile`` makes them overlap.
         georeference: epsg (number or variable) and bounds (left, bottom, right, top) or x and y (cell centres), as
             numbers or variables; ``{cf: true}`` for the CF conventions of NetCDF. GeoTIFF needs none.
-        splits: name: what belongs to it: files (pattern of scene names), columns and rows as intervals of 0..1.
+        splits: name: what belongs to it: files (pattern of scene names), columns and rows as intervals of 0..1. Without
+            any, blocks of labelled tiles are dealt to train, val and test.
         align: rasters of another CRS, origin or pixel size are warped onto the grid of the first modality when they are
             read, masks and labels by the nearest pixel, others bilinearly; False: they are refused.
     """
@@ -181,7 +183,7 @@ class Description:
     patch: float
     modalities: Mapping[str, Source]
     stride: float | None = None
-    labels: Labels | None = None
+    labels: Labels | VectorLabels | TableLabels | None = None
     georeference: Mapping[str, Any] = field(default_factory=dict)
     splits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     align: bool = False
@@ -191,6 +193,9 @@ class Description:
             raise ValueError(f"tile {self.tile} m must be a multiple of patch {self.patch} m")
         if not self.modalities:
             raise ValueError("modalities are missing")
+        if isinstance(self.labels, PlacedLabels) and self.labels.resolution is None:
+            first = next((source.resolution for source in self.modalities.values() if source.spatial), self.patch)
+            object.__setattr__(self, "labels", replace(self.labels, resolution=first))
         layers = [(f"modality {name!r}", source.resolution) for name, source in self.modalities.items()]
         if self.labels:
             layers.append(("labels", self.labels.resolution))

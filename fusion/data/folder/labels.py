@@ -19,7 +19,7 @@ from .raster import RASTERS
 from .scene import Scene
 from .tiling import corners
 
-__all__ = ["LabelMap", "label_blocks", "open_map", "reduce_map", "task_of"]
+__all__ = ["LabelMap", "Labelled", "label_blocks", "open_map", "reduce_map", "task_of"]
 
 _TASKS: dict[str, Task] = {"mean": "regression", "majority": "multiclass", "any": "multilabel"}
 
@@ -30,6 +30,22 @@ def task_of(labels: Labels) -> tuple[Task, tuple[str, ...]]:
     if labels.reduction == "none":
         return ("multiclass" if labels.classes else "regression"), names
     return _TASKS[labels.reduction], names
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """
+    Attributes:
+        labels: as of a map; classes of points and polygons have their positions as codes.
+        values: (n, ...) of the tiles that have a label, see :func:`reduce_map`.
+        enough: (N,) bool, which of all tiles these are.
+        touching: (2, pairs) position among the n tiles, and point or polygon that touches it; none of maps.
+    """
+
+    labels: Labels
+    values: np.ndarray
+    enough: np.ndarray
+    touching: np.ndarray
 
 
 @dataclass(frozen=True)

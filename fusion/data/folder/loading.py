@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 
 from ...yaml_loader import load_yaml
 from .description import Description, Labels, Mask, Source
+from .placed import TableLabels, VectorLabels
 
 __all__ = ["load_description"]
 
@@ -40,14 +41,30 @@ def load_description(source: str | Path | Mapping[str, Any]) -> Description:
         for name, body in _table(table.get("modalities") or {}, f"{where}: modalities").items()
     }
     if table.get("labels") is not None:
-        labels = _table(table["labels"], f"{where}: labels")
-        classes = labels.get("classes") or {}
-        if not isinstance(classes, Mapping):
-            raise ValueError(f"{where}: labels: classes are 'name: code', not {classes!r}")
-        where_classes = f"{where}: labels: classes"
-        labels["classes"] = {str(k): _codes(v, f"{where_classes}: {k}") for k, v in classes.items()}
-        table["labels"] = _build(Labels, labels, f"{where}: labels")
+        table["labels"] = _labels(_table(table["labels"], f"{where}: labels"), f"{where}: labels")
     return _build(Description, table, where)
+
+
+def _labels(table: dict[str, Any], where: str) -> Labels | VectorLabels | TableLabels:
+    """A map of labels by scene, or points and polygons of one file."""
+    classes = table.pop("classes", None) or {}
+    if "vector" in table and "table" in table:
+        raise ValueError(f"{where}: vector and table are two kinds of labels; give one of them")
+    if "vector" not in table and "table" not in table:
+        if not isinstance(classes, Mapping):
+            raise ValueError(f"{where}: classes are 'name: code', not {classes!r}")
+        of_maps = {str(k): _codes(v, f"{where}: classes: {k}") for k, v in classes.items()}
+        return _build(Labels, table, where, classes=of_maps)
+    kind: type[VectorLabels] | type[TableLabels] = VectorLabels if "vector" in table else TableLabels
+    for key in ("vector", "table", "field", "layer", "x", "y"):
+        if key in table and not isinstance(table[key], str):
+            raise ValueError(f"{where}: {key} is a name, not {table[key]!r}; write it in quotes")
+    if isinstance(classes, Mapping):
+        listed = {str(k): tuple(v) if isinstance(v, list | tuple) else (v,) for k, v in classes.items()}
+        return _build(kind, table, where, classes=listed)
+    if isinstance(classes, str) or not isinstance(classes, Sequence):
+        raise ValueError(f"{where}: classes are a list of names or 'name: value', not {classes!r}")
+    return _build(kind, table, where, classes=tuple(str(name) for name in classes))
 
 
 def _with_mask(body: Any, where: str) -> dict[str, Any]:
@@ -83,7 +100,8 @@ _NUMBERS = {
 }
 
 
-def _build(kind: type[Part], table: Mapping[str, Any], where: str) -> Part:
+def _build(kind: type[Part], table: Mapping[str, Any], where: str, **ready: Any) -> Part:
+    """A part of the description of what YAML holds, and of what is as the field has it."""
     known = {f.name: f for f in fields(cast(Any, kind))}
     unknown = [key for key in table if key not in known]
     if unknown:
@@ -92,7 +110,7 @@ def _build(kind: type[Part], table: Mapping[str, Any], where: str) -> Part:
     if missing:
         raise ValueError(f"{where}: {', '.join(map(repr, missing))} is missing")
     try:
-        return kind(**{key: _value(key, value) for key, value in table.items()})
+        return kind(**{key: _value(key, value) for key, value in table.items()}, **ready)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {error}") from error
 
@@ -112,8 +130,8 @@ def _value(key: str, value: Any) -> Any:
             if not isinstance(value, str):
                 raise
             return value  # a variable
-    if key == "align" and not isinstance(value, bool):
-        raise ValueError(f"align is true or false, not {value!r}")
+    if key in ("align", "all_touched") and not isinstance(value, bool):
+        raise ValueError(f"{key} is true or false, not {value!r}")
     several = isinstance(value, Sequence) and not isinstance(value, str)
     if key in _LISTS and not isinstance(value, Mapping):
         return tuple(_number(key, number) for number in (value if several else [value]))

@@ -98,6 +98,11 @@ class Opener:
                         "meant, e.g. the amplitude or the power"
                     )
         elif suffix in _VECTORS:
+            if what.startswith("labels"):
+                raise ValueError(
+                    f"{path}: labels of a vector file are given as labels: {{vector: {path.name}, field: FIELD}}, one "
+                    "file for all scenes"
+                )
             raise ValueError(
                 f"{path}: {what}: vector files are not read; rasterize it first, e.g. gdal_rasterize -a FIELD -tr "
                 f"{resolution or 10:g} {resolution or 10:g} -te WEST SOUTH EAST NORTH {path.name} {path.stem}.tif"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ....data import FolderDataset
-from ....data.folder import read_cubes
+from ....data.folder import Labels, read_cubes
 from ....data.folder.labels import open_map
 
 __all__ = ["STRIPES", "open_patches", "stripes"]
@@ -37,8 +37,8 @@ def _labels(source: str | Path) -> dict[str, tuple[dict[str, np.ndarray], tuple[
     """By kind, the class of every pixel by patch, -1 where there is none, and the classes."""
     dataset = FolderDataset("worldcereal", source, ["s1"])
     types = dataset.description.labels
-    if types is None:
-        raise ValueError("the description worldcereal has no labels")
+    if not isinstance(types, Labels):
+        raise ValueError("the description worldcereal has no maps of labels")
     found = {}
     for kind, described in {"crop type": types, "land cover": replace(types, variable="lc", classes=_COVER)}.items():
         maps = {}
