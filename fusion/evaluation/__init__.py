@@ -3,6 +3,7 @@
 scikit-learn and matplotlib are imported when they are first used.
 """
 
+from .areas import AreaAccuracy, Estimate, area_accuracy
 from .baselines import forest_probe, random_encoder, raw_statistics
 from .diagnostics import diagnose, effective_rank, retrieval
 from .features import Features, extract
@@ -13,6 +14,8 @@ from .protocol import Row, combinations, compare, evaluate, probe, summarise
 from .report import Picture, Section, Table, write_report
 
 __all__ = [
+    "AreaAccuracy",
+    "Estimate",
     "Features",
     "Picture",
     "ProbeResult",
@@ -20,6 +23,7 @@ __all__ = [
     "Section",
     "Spread",
     "Table",
+    "area_accuracy",
     "combinations",
     "compare",
     "diagnose",
