@@ -8,6 +8,7 @@ from .baselines import forest_probe, random_encoder, raw_statistics
 from .diagnostics import diagnose, effective_rank, retrieval
 from .features import Features, extract
 from .finetune import finetune, predict
+from .intervals import Interval, Intervals, bootstrap, score_intervals
 from .metrics import Spread, per_class, score
 from .probes import ProbeResult, knn_probe, linear_probe
 from .protocol import Row, combinations, compare, evaluate, probe, summarise
@@ -17,6 +18,8 @@ __all__ = [
     "AreaAccuracy",
     "Estimate",
     "Features",
+    "Interval",
+    "Intervals",
     "Picture",
     "ProbeResult",
     "Row",
@@ -24,6 +27,7 @@ __all__ = [
     "Spread",
     "Table",
     "area_accuracy",
+    "bootstrap",
     "combinations",
     "compare",
     "diagnose",
@@ -41,6 +45,7 @@ __all__ = [
     "raw_statistics",
     "retrieval",
     "score",
+    "score_intervals",
     "summarise",
     "write_report",
 ]
