@@ -21,7 +21,7 @@ from fusion.training.systems import SYSTEMS, reinitialised, system_of
 
 from .class_weights import balanced_weights
 from .dense import score_maps
-from .metrics import per_class, score
+from .metrics import confusion, per_class, score
 from .probes import ProbeResult
 from .protocol import Row
 
@@ -192,7 +192,8 @@ def score_module(module: nn.Module, test: TileDataset, labelled: int) -> ProbeRe
         target = target.reshape(prediction.shape)
     task = str(test.task)
     scores, classes = score(task, target, prediction), per_class(task, target, prediction, test.classes)
-    return ProbeResult("finetune", scores, classes, target, prediction, labelled)
+    counts = confusion(task, target, prediction, len(test.classes))
+    return ProbeResult("finetune", scores, classes, target, prediction, labelled, confusion=counts)
 
 
 def _names(dataset: TileDataset) -> tuple[str, ...]:
