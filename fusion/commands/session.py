@@ -9,6 +9,7 @@ from typing import Any
 
 from fusion.data import TileDataset, open_data, open_unlabelled, partition
 from fusion.training.files import write_atomically
+from fusion.workflow.scores import MAIN
 from fusion.workflow.state import State
 
 __all__ = ["begin", "beside", "finish", "print_table"]
@@ -83,10 +84,16 @@ def print_table(metrics: Mapping[str, Any]) -> None:
         numbers = [name for name in columns if name != hidden]
         names = [m for m in numbers if not m.endswith("_sd")]
         width = max(map(len, [*rows, f"{key}:"]))
-        print(f"\n{key + ':':{width}}" + "".join(f"{n.replace('_', ' '):>17}" for n in names))
-        for name, row in rows.items():
-            cells = [_cell(row.get(n), row.get(f"{n}_sd")) for n in names]
-            print(f"{name:{width}}" + "".join(f"{cell:>17}" for cell in cells))
+        # The main score has its interval beside it; those of the others are in metrics.json.
+        main = next((n for n in MAIN if n in names), None)
+        cells = {
+            n: [_cell(row.get(n), row.get(f"{n}_sd"), _ends(row, n) if n == main else None) for row in rows.values()]
+            for n in names
+        }
+        wide = {n: max(17, 2 + max(map(len, column))) for n, column in cells.items()}
+        print(f"\n{key + ':':{width}}" + "".join(f"{n.replace('_', ' '):>{wide[n]}}" for n in names))
+        for k, name in enumerate(rows):
+            print(f"{name:{width}}" + "".join(f"{cells[n][k]:>{wide[n]}}" for n in names))
         if "conditions" in group:
             print(group["conditions"])
     print()
@@ -97,7 +104,13 @@ def _numbers(row: Any) -> list[str]:
     return [n for n, v in row.items() if isinstance(v, int | float)] if isinstance(row, dict) else []
 
 
-def _cell(mean: float | None, spread: float | None) -> str:
+def _ends(row: Mapping[str, Any], name: str) -> Sequence[float] | None:
+    ends: Sequence[float] | None = row.get("intervals", {}).get(name)
+    return ends
+
+
+def _cell(mean: float | None, spread: float | None, ends: Sequence[float] | None) -> str:
     if mean is None:
         return "-"
-    return f"{mean:.3f}" if spread is None else f"{mean:.3f} ± {spread:.3f}"
+    told = f"{mean:.3f}" if spread is None else f"{mean:.3f} ± {spread:.3f}"
+    return told if ends is None else f"{told} ({ends[0]:.3f} to {ends[1]:.3f})"

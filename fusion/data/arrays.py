@@ -48,6 +48,8 @@ class ArrayTiles(TileDataset):
         task, classes, labels, ignore_index, splits: see :class:`~fusion.data.TileDataset`. What is masked or NaN in a
             map of labels is no label.
         places: where each tile lies.
+        blocks: name or number of the block of ground of each tile, (N,): tiles of a block are alike, and intervals of
+            scores are drawn by blocks.
         origin: 1 January of the year of the series, as ``"2021-01-01"`` or datetime64, one for all tiles or N. Without
             it the year is unknown: what goes by the season still works, calendar dates do not.
 
@@ -70,6 +72,7 @@ class ArrayTiles(TileDataset):
         ignore_index: int = -1,
         splits: Mapping[str, Sequence[int]] | None = None,
         places: Sequence[Geo | None] | None = None,
+        blocks: Sequence[str | int] | np.ndarray | None = None,
         origin: str | np.datetime64 | Sequence[str | np.datetime64] | np.ndarray | None = None,
     ) -> None:
         if not modalities:
@@ -90,11 +93,12 @@ class ArrayTiles(TileDataset):
             self._days[series.name], there = _calendar(series, days.get(series.name), values_of.shape[:2])
             if not there.all():
                 self._values[series.name] = np.where(there[..., None, None, None], values_of, np.float32(np.nan))
-        for what, told in (("names", names), ("places", places)):
+        for what, told in (("names", names), ("places", places), ("blocks", blocks)):
             if told is not None and len(told) != count:
                 raise ValueError(f"ArrayTiles: {len(told)} {what} for {count} tiles")
         self._origin = _first_days(origin, count)
         self._places = list(places) if places is not None else None
+        self._blocks = [str(block) for block in blocks] if blocks is not None else None
         super().__init__(
             [str(i) for i in range(count)] if names is None else [str(name) for name in names],
             modalities,
@@ -123,6 +127,9 @@ class ArrayTiles(TileDataset):
 
     def _place(self, row: int) -> Geo | None:
         return None if self._places is None else self._places[row]
+
+    def _block(self, row: int) -> str | None:
+        return None if self._blocks is None else self._blocks[row]
 
 
 def _fitting(modality: Modality, values: np.ndarray | None, grid: tuple[int, int]) -> np.ndarray:

@@ -109,6 +109,10 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
         """Where tile ``row`` lies, without reading imagery; None where unknown."""
         return None
 
+    def _block(self, row: int) -> str | None:
+        """The block of ground of tile ``row``, whose tiles are alike; None where no blocks are known."""
+        return None
+
     def storage(self, modality: str) -> tuple[int, str]:
         """How many files hold a modality, and in what type; (0, "") where this means nothing."""
         return 0, ""
@@ -195,6 +199,11 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
     def places(self) -> list[Geo | None]:
         """Where each tile lies; reads no imagery."""
         return [self._place(int(row)) for row in self._rows]
+
+    def blocks(self) -> np.ndarray | None:
+        """(N,) name of the block of ground of each tile, or None: tiles of a block are alike, and no N observations."""
+        names = [self._block(int(row)) for row in self._rows]
+        return None if None in names else np.array(names)
 
     def modality(self, name: str) -> Modality:
         """The modality called ``name``.

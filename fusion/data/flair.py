@@ -159,6 +159,9 @@ class FlairDataset(TileDataset):
 
     # One tile.
 
+    def _block(self, row: int) -> str:
+        return self.images[row].name.rpartition("_IMG_")[0]  # domain and area
+
     def _place(self, row: int) -> Geo | None:
         path = self.images[row].aerial or self.images[row].mask
         if path is None:

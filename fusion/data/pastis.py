@@ -213,6 +213,9 @@ class PastisDataset(TileDataset):
         side = pixels // self.cut
         return slice(r * side, (r + 1) * side), slice(c * side, (c + 1) * side)
 
+    def _block(self, row: int) -> str:
+        return self._part(row)[0].name
+
     def _place(self, row: int) -> Geo | None:
         patch, _, _ = self._part(row)
         if patch.place is None:

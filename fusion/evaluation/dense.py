@@ -49,7 +49,8 @@ def score_maps(module: nn.Module, dataset: TileDataset, labelled: int, **how: An
 
     Returns:
         ``miou``, ``macro_f1``, ``weighted_f1`` and ``accuracy`` (:func:`confusion_scores`), or ``r2``, ``rmse`` and
-        ``mae``. ``target`` and ``prediction`` are evenly spaced pixels, for pictures.
+        ``mae``. ``target`` and ``prediction`` are evenly spaced pixels, for pictures; ``confusion`` and the ``sums`` of
+        each tile are of all labelled pixels.
 
     Raises:
         ValueError: no pixel is labelled, or their class or value is always the same, so that no score means anything.
@@ -61,7 +62,7 @@ def score_maps(module: nn.Module, dataset: TileDataset, labelled: int, **how: An
     targets, predictions = [], []
     for maps, labels in predicted_maps(module, dataset, **how):
         known = np.isfinite(labels) if dataset.task == "regression" else labels != dataset.ignore_index
-        tally.add(labels[known], maps[known])
+        tally.add(labels, maps, known)
         every = np.zeros(labels.size, dtype=bool)
         every[-first % sample :: sample] = True
         first += labels.size
@@ -69,7 +70,9 @@ def score_maps(module: nn.Module, dataset: TileDataset, labelled: int, **how: An
         targets.append(labels[kept])
         predictions.append(maps[kept])
     scores, classes = tally.scores(dataset.classes)
-    return ProbeResult("finetune", scores, classes, np.concatenate(targets), np.concatenate(predictions), labelled)
+    kept = np.concatenate(targets), np.concatenate(predictions)
+    confusion, sums = tally.counts, np.concatenate(tally.tiles)
+    return ProbeResult("finetune", scores, classes, *kept, labelled, confusion=confusion, sums=sums)
 
 
 def confusion_scores(
@@ -118,11 +121,16 @@ class _Counts:
 
     def __init__(self, classes: int) -> None:
         self.counts = np.zeros((classes, classes), dtype=np.int64)
+        self.tiles: list[np.ndarray] = []  # (B, K, 3) of each batch
 
-    def add(self, target: np.ndarray, prediction: np.ndarray) -> None:
-        classes = len(self.counts)
-        flat = target.astype(np.int64) * classes + prediction
-        self.counts += np.bincount(flat, minlength=classes**2).reshape(classes, classes)
+    def add(self, target: np.ndarray, prediction: np.ndarray, known: np.ndarray) -> None:
+        """Labels, predictions and which are labelled, (B, H, W)."""
+        tiles, classes = len(target), len(self.counts)
+        tile = np.broadcast_to(np.arange(tiles)[:, None, None], known.shape)[known]
+        flat = (tile * classes + target[known].astype(np.int64)) * classes + prediction[known]
+        counts = np.bincount(flat, minlength=tiles * classes**2).reshape(tiles, classes, classes)
+        self.counts += counts.sum(0)
+        self.tiles.append(np.stack([counts.diagonal(axis1=1, axis2=2), counts.sum(2), counts.sum(1)], axis=-1))
 
     def scores(self, names: Sequence[str]) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
         return confusion_scores(self.counts, names)
@@ -132,30 +140,30 @@ class _Moments:
     """Sums of a quantity and of its errors, about the first value, in float64."""
 
     def __init__(self) -> None:
-        self.count, self.shift = 0, 0.0
-        self.sums = np.zeros(4)  # of the target, its square, the squared and the absolute error
+        self.counts = None  # of classes
+        self.shift: float | None = None
+        self.tiles: list[np.ndarray] = []  # (B, 1, 5) number, target, its square, squared and absolute error
 
-    def add(self, target: np.ndarray, prediction: np.ndarray) -> None:
-        if not target.size:
-            return
-        target, prediction = target.astype(np.float64), prediction.astype(np.float64)
-        if not self.count:
-            self.shift = float(target[0])
-        error, moved = prediction - target, target - self.shift
-        self.count += target.size
-        self.sums += [moved.sum(), (moved**2).sum(), (error**2).sum(), np.abs(error).sum()]
+    def add(self, target: np.ndarray, prediction: np.ndarray, known: np.ndarray) -> None:
+        """Labels, predictions and which are labelled, (B, H, W)."""
+        if self.shift is None and known.any():
+            self.shift = float(target[known][0])
+        target, prediction = (np.where(known, a, 0).astype(np.float64) for a in (target, prediction))
+        error, moved = prediction - target, np.where(known, target - (self.shift or 0.0), 0)
+        sums = np.stack([known, moved, moved**2, error**2, np.abs(error)], axis=-1).sum((1, 2))  # (B, 5)
+        self.tiles.append(sums[:, None])
 
     def scores(self, names: Sequence[str]) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-        total, squares, error, absolute = self.sums
-        spread = squares - total**2 / max(self.count, 1)
+        count, total, squares, error, absolute = np.concatenate(self.tiles).sum((0, 1))
+        spread = squares - total**2 / max(count, 1)
         if spread <= 0:
             raise ValueError(
-                f"score: {names[0]} is the same in all {self.count} labelled pixels of the test split, so R2 is "
+                f"score: {names[0]} is the same in all {count:.0f} labelled pixels of the test split, so R2 is "
                 "undefined; choose another split"
             )
         scores = {
             "r2": float(1 - error / spread),
-            "rmse": float(np.sqrt(error / self.count)),
-            "mae": float(absolute / self.count),
+            "rmse": float(np.sqrt(error / count)),
+            "mae": float(absolute / count),
         }
         return scores, {names[0]: dict(scores)}

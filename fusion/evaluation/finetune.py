@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -18,8 +19,9 @@ from fusion.training.checkpoints import load_finetuned, load_model
 from fusion.training.loading import evaluation_loader, require_fit
 from fusion.training.systems import SYSTEMS, reinitialised, system_of
 
+from .class_weights import balanced_weights
 from .dense import score_maps
-from .metrics import per_class, score
+from .metrics import confusion, per_class, score
 from .probes import ProbeResult
 from .protocol import Row
 
@@ -59,7 +61,9 @@ def finetune(
         pretrained: a model, a checkpoint or a run folder.
         starts: ``"pretrained"`` (all weights train), ``"frozen"`` (the head only), ``"scratch"`` (fresh weights).
         rates: learning rate by start (default: the paper's).
-        settings: go to the system's fine-tuning module, e.g. ``{"head": "mlp"}``.
+        settings: go to the system's fine-tuning module, e.g. ``{"head": "mlp"}``; ``{"class_weights": "balanced"}``
+            takes them from the labels of each draw that are trained on, see
+            :func:`~fusion.evaluation.class_weights.balanced_weights`.
         training: goes to :func:`fusion.training.fit`: ``epochs``, ``batch_size``, ``patience``, ``precision``, ...
 
     Raises:
@@ -70,18 +74,21 @@ def finetune(
     unknown = [start for start in starts if start not in RATES]
     if unknown:
         raise ValueError(f"finetune: start {', '.join(unknown)} unknown; there are {', '.join(RATES)}")
-    rates = RATES | (rates or {})
+    rates, settings = RATES | (rates or {}), settings or {}
+    balanced = settings.get("class_weights") == "balanced"
     rows = []
     for fraction in fractions:
         for seed in seeds:
             chosen = train.subset(draw_labels(train, fraction, seed))
             fitted, held_out = (chosen, validation) if validation is not None else _hold_out(chosen, seed)
+            weights, notes = balanced_weights(fitted) if balanced else (None, ())
+            own = settings | ({"class_weights": weights} if balanced else {})
             for start in starts:
-                module = _module(pretrained, start, fitted, seed, rates[start], settings or {})
+                module = _module(pretrained, start, fitted, seed, rates[start], own)
                 folder = Path(run) / f"{start}-{fraction:g}-{seed}"
                 best = fit(module, fitted, held_out, folder, seed=seed, **training)
                 result = score_module(load_finetuned(best), test, len(chosen))
-                rows.append(Row(start, _names(train), fraction, seed, result))
+                rows.append(Row(start, _names(train), fraction, seed, replace(result, notes=(*result.notes, *notes))))
     return rows
 
 
@@ -185,7 +192,8 @@ def score_module(module: nn.Module, test: TileDataset, labelled: int) -> ProbeRe
         target = target.reshape(prediction.shape)
     task = str(test.task)
     scores, classes = score(task, target, prediction), per_class(task, target, prediction, test.classes)
-    return ProbeResult("finetune", scores, classes, target, prediction, labelled)
+    counts = confusion(task, target, prediction, len(test.classes))
+    return ProbeResult("finetune", scores, classes, target, prediction, labelled, confusion=counts)
 
 
 def _names(dataset: TileDataset) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Spread", "per_class", "score"]
+__all__ = ["Spread", "confusion", "per_class", "score"]
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,24 @@ def per_class(
         }
         for k, (name, precision, recall, f1, support) in enumerate(zip(classes, *numbers, strict=True))
     }
+
+
+def confusion(task: str, target: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray | None:
+    """How many samples of which class were predicted as which.
+
+    Returns:
+        (K, K) int64, rows the reference and columns the prediction; of several classes a tile (K, 2, 2), of each class
+        rows absent and present in the reference, columns absent and present in the prediction; None of quantities.
+    """
+    if task == "regression":
+        return None
+    from sklearn.metrics import confusion_matrix, multilabel_confusion_matrix
+
+    target, prediction = _aligned(task, target, prediction)
+    labels = np.arange(classes)
+    if task == "multiclass":
+        return np.asarray(confusion_matrix(target, prediction, labels=labels))
+    return np.asarray(multilabel_confusion_matrix(target, prediction, labels=labels))
 
 
 def _aligned(task: str, target: np.ndarray, prediction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

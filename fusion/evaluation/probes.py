@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .features import Features
-from .metrics import per_class, score
+from .metrics import confusion, per_class, score
 from .regressors import prepared
 
 __all__ = ["ProbeResult", "fit_and_score", "knn_probe", "linear_probe"]
@@ -35,6 +35,9 @@ class ProbeResult:
         labelled: number of labelled tiles used.
         setting: what was chosen by cross-validation.
         notes: what a reader must know, e.g. a class without a labelled tile.
+        confusion: counts of tiles or pixels, see :func:`fusion.evaluation.metrics.confusion`; None for quantities.
+        sums: of each tile where labels are maps, (N, K, 3) or (N, 1, 5), see
+            :func:`fusion.evaluation.intervals.sample_sums`.
     """
 
     method: str
@@ -45,6 +48,8 @@ class ProbeResult:
     labelled: int
     setting: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    confusion: np.ndarray | None = None
+    sums: np.ndarray | None = None
 
 
 def linear_probe(train: Features, test: Features, *, seed: int = 0, groups: np.ndarray | None = None) -> ProbeResult:
@@ -232,6 +237,7 @@ def _result(
         len(train),
         setting,
         tuple(notes),
+        confusion(task, target, prediction, len(train.classes)),
     )
 
 

@@ -46,10 +46,16 @@ class Finetuning(L.LightningModule):
         target_mean, target_std: of the regression targets in the training data; they are kept with the weights.
         label_shape: pixels (H, W) of a label map; empty for labels of tiles.
         ignore_index: class of pixels without label; in maps of a quantity they are NaN.
+        class_weights: ``"none"``, or K numbers of 0 or more that the loss is weighed by, in training and in validation,
+            for labels of tiles and of pixels. Of exclusive classes it is the mean over labels of weight times cross
+            entropy: divided by the number of labels, not by the sum of weights, so a batch whose labels all have
+            weight 0 has the loss 0. Of several classes a tile the weight is that of presence against absence.
+            ``"balanced"`` needs the training labels: :func:`fusion.evaluation.finetune` makes numbers of it.
     """
 
     target_mean: Tensor  # (K,)
     target_std: Tensor  # (K,)
+    class_weights: Tensor | None  # (K,)
 
     def __init__(
         self,
@@ -65,6 +71,7 @@ class Finetuning(L.LightningModule):
         target_std: Sequence[float] = (),
         label_shape: Sequence[int] = (),
         ignore_index: int = -1,
+        class_weights: Literal["none", "balanced"] | Sequence[float] = "none",
     ) -> None:
         super().__init__()
         if task not in ("multilabel", "multiclass", "regression"):
@@ -83,6 +90,7 @@ class Finetuning(L.LightningModule):
         if head not in heads:
             kind = "maps" if dense else "of tiles"
             raise ValueError(f"Finetuning: head is '{heads[0]}' or '{heads[1]}', not {head!r}, where labels are {kind}")
+        weights = _weights(class_weights, task, classes)
         self.save_hyperparameters(ignore="model")
         self.model, self.task, self.classes, self.frozen = model, task, tuple(classes), freeze
         self.dense, self.ignore_index = dense, ignore_index
@@ -90,6 +98,8 @@ class Finetuning(L.LightningModule):
         outputs = len(classes)
         self.register_buffer("target_mean", torch.tensor(target_mean or (0.0,) * outputs))
         self.register_buffer("target_std", torch.tensor(target_std or (1.0,) * outputs).clamp_min(1e-12))
+        # Not among the saved tensors: checkpoints without weights stay complete, and the settings hold the numbers.
+        self.register_buffer("class_weights", weights, persistent=False)
         model.requires_grad_(not freeze)
         metrics = _metrics(task, outputs, ignore_index if dense else None)
         self.metrics = nn.ModuleDict(
@@ -154,9 +164,13 @@ class Finetuning(L.LightningModule):
                 return out.sum() * 0, out[:0], labels[:0]
             out, labels = out[labelled], labels[labelled]
         if self.task == "multilabel":
-            return F.binary_cross_entropy_with_logits(out, labels.float()), out, labels
+            loss = F.binary_cross_entropy_with_logits(out, labels.float(), pos_weight=self.class_weights)
+            return loss, out, labels
         if self.task == "multiclass":
-            return F.cross_entropy(out, labels), out, labels
+            if self.class_weights is None:
+                return F.cross_entropy(out, labels), out, labels
+            loss = F.cross_entropy(out, labels, self.class_weights, reduction="sum") / len(labels)
+            return loss, out, labels
         targets = labels.float().reshape(out.shape)
         return F.mse_loss(out, (targets - self.target_mean) / self.target_std), out, labels
 
@@ -184,6 +198,28 @@ def _head(name: HeadName, model: nn.Module, outputs: int, label_shape: Sequence[
     if name == "linear":
         return nn.Linear(width, outputs)
     return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, outputs))
+
+
+def _weights(given: str | Sequence[float], task: Task, classes: Sequence[str]) -> Tensor | None:
+    """(K,) the weights of the classes; None for ``"none"``."""
+    if isinstance(given, str) and given == "none":
+        return None
+    if isinstance(given, str) and given == "balanced":
+        raise ValueError(
+            "Finetuning: class_weights='balanced' needs the training labels; fine-tune with fusion.evaluation.finetune "
+            "or `fusion finetune`, or give the numbers of fusion.evaluation.class_weights.balanced_weights"
+        )
+    if task == "regression":
+        raise ValueError(f"Finetuning: class_weights {given} for a quantity, which has no classes; leave them out")
+    numbers = isinstance(given, list | tuple) and all(
+        isinstance(w, int | float) and not isinstance(w, bool) and 0 <= w < float("inf") for w in given
+    )
+    if not numbers or len(given) != len(classes) or not any(given):
+        raise ValueError(
+            f"Finetuning: class_weights are 'none', 'balanced' or {len(classes)} numbers of 0 or more, one of "
+            f"{', '.join(classes)} each and not all of them 0; not {given!r}"
+        )
+    return torch.tensor([float(weight) for weight in given])
 
 
 def _metrics(task: Task, outputs: int, ignore_index: int | None = None) -> torchmetrics.MetricCollection:

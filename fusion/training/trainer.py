@@ -189,13 +189,17 @@ def fit(
     return run / "best.safetensors"
 
 
+# Settings that are lists and that runs differ by; the others (statistics of targets, pixels of a map) follow the data.
+_LISTS = ("class_weights",)
+
+
 def _identity(module: LightningModule, train: TileDataset, batch_size: int, seed: int) -> dict[str, Any]:
     """What must be the same for a run to be continued; plain types."""
     plain = (bool, int, float, str, type(None))
     return {
         "module": type(module).__name__,
         "model": config_of(module.get_submodule("model")).to_dict(),
-        "settings": {k: v for k, v in dict(module.hparams).items() if isinstance(v, plain)},
+        "settings": {k: v for k, v in dict(module.hparams).items() if isinstance(v, plain) or k in _LISTS},
         "data": {
             "tiles": len(train),
             "modalities": [m.name for m in train.modalities],

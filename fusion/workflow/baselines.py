@@ -89,22 +89,25 @@ def baseline(
     )
     rows = [replace(row, features=name) for row in rows]
     named = scores.by_modality(rows, first="finetune", prefix=True)
-    conditions = scores.conditions(state, rows, draws, labelled, test)
+    found = scores.intervals(named, unseen, state.seed)
+    conditions = scores.conditions(state, rows, draws, labelled, test, found)
     parameters = sum(p.numel() for p in fresh.parameters())
     state.metrics.setdefault(f"{key}_loss", {})[name] = losses["scratch"]
     group = state.metrics.setdefault(key, {})
-    group |= scores.as_metrics(named) | {"conditions": _joined(group.get("conditions"), name, conditions)}
+    group |= scores.as_metrics(named, found, unseen.classes) | {
+        "conditions": _joined(group.get("conditions"), name, conditions)
+    }
     for row in (row for row in named if row.startswith(name)):
         group[row]["parameters"] = parameters
     section = _section(state, key)
     tables, curves = [i for i in section.items if isinstance(i, Table)], section.items[1:]
-    own = scores.table(named, group["conditions"])
+    own = scores.table(named, group["conditions"], found)
     both = replace(own, rows=[*tables[0].rows, *own.rows]) if tables else own
     text = f"{system} {size}, {parameters / 1e6:.2f} M parameters, on {', '.join(chosen)}."
     text = text if name == system else f"{name}: {text}"
     new = replace(section, text=f"{section.text}\n\n{text}".strip(), items=[both, *curves, *logs])
     state.sections[state.sections.index(section)] = new
-    return f"{text} {scores.summary(named, scores.main_metric(rows))}"
+    return f"{text} {scores.summary(named, scores.main_metric(rows), found)}"
 
 
 def statistics(
@@ -132,10 +135,11 @@ def statistics(
     if every_class:
         scores.add_macro_f1_of_all(rows)
     named = scores.by_modality(rows, first=probes[0], prefix=True)
-    conditions = scores.conditions(state, rows, draws, labelled, test)
-    state.metrics[key] = scores.as_metrics(named) | {"conditions": conditions}
-    state.sections.append(Section("Band statistics", "", [scores.table(named, conditions)]))
-    return scores.summary(named, scores.main_metric(rows))
+    found = scores.intervals(named, unseen, state.seed)
+    conditions = scores.conditions(state, rows, draws, labelled, test, found)
+    state.metrics[key] = scores.as_metrics(named, found, unseen.classes) | {"conditions": conditions}
+    state.sections.append(Section("Band statistics", "", [scores.table(named, conditions, found)]))
+    return scores.summary(named, scores.main_metric(rows), found)
 
 
 def _usable(system: str, tiles: TileDataset, model: Mapping[str, Any] | None) -> tuple[str, ...]:

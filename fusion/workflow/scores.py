@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from torch import nn
 from ..data import TileDataset
 from ..evaluation import Row, Spread, Table
 from ..evaluation.finetune import score_module
+from ..evaluation.intervals import Interval, Intervals, sample_sums, score_intervals
 from ..training.systems import config_of
 from .state import State
 
 __all__ = [
+    "MAIN",
     "Named",
     "add_macro_f1_of_all",
     "as_metrics",
@@ -24,13 +27,22 @@ __all__ = [
     "by_name",
     "column",
     "conditions",
+    "intervals",
     "main_metric",
     "of_module",
+    "pooled",
     "summary",
     "table",
 ]
 
+MAIN = ("r2", "miou", "macro_f1")  # what stands for all scores of a row, where there is no one before it
 Named = dict[str, list[Row]]  # one list of draws for each name of a row
+_POOLED = {
+    "mean": "the mean encoding of its patches",
+    "summary": "its summary",
+    "both": "its summary and the mean encoding of its patches",
+    "tokens": "the mean token of each modality, before they are combined",
+}
 _SHOWN = {
     "miou": "mean IoU",
     "macro_f1": "macro F1",
@@ -99,8 +111,26 @@ def add_macro_f1_of_all(rows: Sequence[Row]) -> None:
             row.result.scores["macro_f1_all"] = float(np.nan_to_num(f1).mean())
 
 
-def as_metrics(named: Named) -> dict[str, Any]:
-    """Nested and plain: ``{name: {metric: mean, metric_sd: ..., draws: {metric: [...]}}}``."""
+def intervals(named: Named, tiles: TileDataset, seed: int) -> dict[str, Intervals]:
+    """Of each row the bootstrap intervals of its scores (the mean over its draws) by blocks of the tiles."""
+    task, classes, blocks = str(tiles.task), len(tiles.classes), tiles.blocks()
+
+    def sums(row: Row) -> np.ndarray:
+        result = row.result
+        return sample_sums(task, result.target, result.prediction, classes) if result.sums is None else result.sums
+
+    return {name: score_intervals(task, [sums(row) for row in rows], blocks, seed=seed) for name, rows in named.items()}
+
+
+def as_metrics(
+    named: Named, found: Mapping[str, Intervals] | None = None, classes: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Nested and plain: ``{name: {metric: mean, metric_sd: ..., draws: {metric: [...]}}}``.
+
+    With ``found``, of :func:`intervals`, each row has ``intervals: {metric: [low, high]}`` (None where there is none)
+    and of classes ``confusion``: their names, what rows and columns are, and ``counts``, or with several draws a matrix
+    of each as ``draws``.
+    """
     table: dict[str, Any] = {}
     for name, rows in named.items():
         entry: dict[str, Any] = {}
@@ -110,38 +140,76 @@ def as_metrics(named: Named) -> dict[str, Any]:
             entry[metric] = spread.mean
             if spread.runs > 1:
                 entry[f"{metric}_sd"] = spread.sd
-        table[name] = entry | ({"draws": values} if len(rows) > 1 else {})
+        if found is not None:
+            entry["intervals"] = {m: _ends(found[name].scores[m]) for m in values if m in found[name].scores}
+        table[name] = entry | ({"draws": values} if len(rows) > 1 else {}) | _confusion(rows, classes)
     return table
 
 
-def table(named: Named, conditions: str) -> Table:
-    """The scores as mean and standard deviation over draws, best in bold."""
+def _ends(interval: Interval) -> list[float] | None:
+    return None if np.isnan(interval.low) else [interval.low, interval.high]
+
+
+def _confusion(rows: Sequence[Row], classes: Sequence[str]) -> dict[str, Any]:
+    counts = [row.result.confusion.tolist() for row in rows if row.result.confusion is not None]
+    if len(counts) != len(rows) or not classes:
+        return {}
+    told = {"classes": list(classes), "rows": "reference", "columns": "prediction"}
+    return {"confusion": told | ({"counts": counts[0]} if len(counts) == 1 else {"draws": counts})}
+
+
+@dataclass(frozen=True)
+class _Certain:
+    """A mean with what is printed of it: the spread over draws of labels, and the interval of the test tiles."""
+
+    mean: float
+    spread: Spread
+    interval: Interval | None
+
+    def __str__(self) -> str:
+        if self.interval is None or np.isnan(self.interval.low):
+            return str(self.spread)
+        return f"{self.spread} ({self.interval.low:.3f} to {self.interval.high:.3f})"
+
+
+def _certain(name: str, rows: Sequence[Row], metric: str, found: Mapping[str, Intervals] | None) -> _Certain:
+    spread = Spread.of([row.result.scores[metric] for row in rows])
+    interval = None if found is None or metric != main_metric(rows) else found[name].scores.get(metric)
+    return _Certain(spread.mean, spread, interval)
+
+
+def table(named: Named, conditions: str, found: Mapping[str, Intervals] | None = None) -> Table:
+    """The scores as mean and standard deviation over draws, best in bold, the main one with its interval."""
     scores = next(iter(named.values()))[0].result.scores
     # Of classes that exclude each other, micro F1 is the accuracy.
     metrics = [metric for metric in scores if not (metric == "micro_f1" and "accuracy" in scores)]
     heads = [_SHOWN.get(metric, metric) for metric in metrics]
-    cells = [
-        [name, *(Spread.of([row.result.scores[metric] for row in rows]) for metric in metrics)]
-        for name, rows in named.items()
-    ]
+    cells = [[name, *(_certain(name, rows, metric, found) for metric in metrics)] for name, rows in named.items()]
     lower = [head for metric, head in zip(metrics, heads, strict=True) if metric in ("rmse", "mae")]
     higher = [head for head in heads if head not in lower]
     return Table(["features", *heads], cells, conditions, best=higher, lowest=lower)
 
 
-def summary(named: Named, metric: str) -> str:
+def summary(named: Named, metric: str, found: Mapping[str, Intervals] | None = None) -> str:
     """One line: the rows and their score."""
-    spreads = {name: Spread.of([row.result.scores[metric] for row in rows]) for name, rows in named.items()}
-    return f"{_SHOWN.get(metric, metric)}: " + ", ".join(f"{name} {spread}" for name, spread in spreads.items())
+    told = (f"{name} {_certain(name, rows, metric, found)}" for name, rows in named.items())
+    return f"{_SHOWN.get(metric, metric)}: " + ", ".join(told)
 
 
 def main_metric(rows: Sequence[Row]) -> str:
     """The metric that stands for all: macro F1 of classes, mean IoU of maps, R2 of quantities."""
-    return next(metric for metric in ("r2", "miou", "macro_f1") if metric in rows[0].result.scores)
+    return next(metric for metric in MAIN if metric in rows[0].result.scores)
 
 
-def conditions(state: State, rows: Sequence[Row], draws: int, train: str, test: str) -> str:
-    """What a reader must know of these scores."""
+def conditions(
+    state: State,
+    rows: Sequence[Row],
+    draws: int,
+    train: str,
+    test: str,
+    found: Mapping[str, Intervals] | None = None,
+) -> str:
+    """What a reader must know of these scores, and of the intervals ``found`` of them."""
     labelled, unseen = state.split(train), state.split(test)
     counts = {row.fraction: row.result.labelled for row in rows}  # tiles by fraction
     told = " or ".join(f"{count} ({fraction:.0%})" for fraction, count in sorted(counts.items()))
@@ -152,8 +220,14 @@ def conditions(state: State, rows: Sequence[Row], draws: int, train: str, test: 
         f"{told} labelled tiles of the {len(labelled)} of split {train!r}, stratified, {drawn}, scored on the "
         f"{'pixels of the ' if unseen.dense else ''}{len(unseen)} tiles of split {test!r}; seed {state.seed}.",
         *(f"Note: {note}." for note in notes),
+        *dict.fromkeys(one.note for one in (found or {}).values()),
     ]
     return " ".join(sentences)
+
+
+def pooled(pool: str) -> str:
+    """What stands for a tile, as a sentence."""
+    return f"An encoder's features of a tile are {_POOLED[pool]}. "
 
 
 def column(log: Path, name: str) -> list[float]:

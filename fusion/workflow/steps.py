@@ -19,12 +19,6 @@ from .state import State
 from .tuning import Start, tune, viewed
 
 Pool = Literal["mean", "summary", "both", "tokens"]
-_POOLED = {
-    "mean": "the mean encoding of its patches",
-    "summary": "its summary",
-    "both": "its summary and the mean encoding of its patches",
-    "tokens": "the mean token of each modality, before they are combined",
-}
 
 __all__ = [
     "STEPS",
@@ -142,12 +136,13 @@ def compare(
     encoder = state.model(model)
     rows = run(encoder, known, unseen, probes=probes, fractions=[fraction], seeds=seeds, forest=forest, pool=pool)
     named = scores.by_name(rows, first=probes[0], names=names or {})
-    conditions = _pooled(pool) + scores.conditions(state, rows, draws, labelled, test)
-    state.metrics[key] = scores.as_metrics(named) | {"conditions": conditions}
-    items: list[Picture | Table] = [scores.table(named, conditions)]
+    found = scores.intervals(named, unseen, state.seed)
+    conditions = scores.pooled(pool) + scores.conditions(state, rows, draws, labelled, test, found)
+    state.metrics[key] = scores.as_metrics(named, found, unseen.classes) | {"conditions": conditions}
+    items: list[Picture | Table] = [scores.table(named, conditions, found)]
     items += figures.per_class(named, unseen, conditions)
     state.sections.append(Section(f"What {fraction:.0%} of the labels tell", "", items))
-    return scores.summary(named, metric or scores.main_metric(rows))
+    return scores.summary(named, metric or scores.main_metric(rows), found)
 
 
 @renamed(share="fraction")
@@ -174,12 +169,13 @@ def modalities(
     splits = state.split(labelled), state.split(test)
     rows = evaluate(state.model(model), *splits, probes=probes, fractions=[fraction], seeds=seeds, pool=pool)
     named = scores.by_modality(rows, first=probes[0])
-    conditions = _pooled(pool) + scores.conditions(state, rows, draws, labelled, test)
-    state.metrics[key] = scores.as_metrics(named) | {"conditions": conditions}
+    found = scores.intervals(named, splits[1], state.seed)
+    conditions = scores.pooled(pool) + scores.conditions(state, rows, draws, labelled, test, found)
+    state.metrics[key] = scores.as_metrics(named, found, splits[1].classes) | {"conditions": conditions}
     metric = scores.main_metric(rows)
-    items: list[Picture | Table] = [scores.table(named, conditions), modality_bars(rows, metric, conditions)]
+    items: list[Picture | Table] = [scores.table(named, conditions, found), modality_bars(rows, metric, conditions)]
     state.sections.append(Section("Every modality alone and all together", "", items))
-    return scores.summary(named, metric)
+    return scores.summary(named, metric, found)
 
 
 @renamed(shares="fractions")
@@ -239,15 +235,16 @@ def finetune(
         alone=alone,
         every_class=every_class,
     )
-    named = scores.by_modality(rows, first="finetune", prefix=True)
-    conditions = scores.conditions(state, rows, draws, labelled, test)
-    state.metrics[key] = scores.as_metrics(named) | {"conditions": conditions}
+    named, unseen = scores.by_modality(rows, first="finetune", prefix=True), state.split(test)
+    found = scores.intervals(named, unseen, state.seed)
+    conditions = scores.conditions(state, rows, draws, labelled, test, found)
+    state.metrics[key] = scores.as_metrics(named, found, unseen.classes) | {"conditions": conditions}
     state.metrics[f"{key}_loss"] = losses
-    items: list[Picture | Table] = [scores.table(named, conditions)]
-    items += figures.per_class(named, state.split(test), conditions) if state.split(test).dense else []
+    items: list[Picture | Table] = [scores.table(named, conditions, found)]
+    items += figures.per_class(named, unseen, conditions) if unseen.dense else []
     title = "Fine-tuning" if key == "finetune" else f"Fine-tuning: {key}"
     state.sections.append(Section(title, "", [*items, *logs]))
-    return scores.summary(named, scores.main_metric(rows))
+    return scores.summary(named, scores.main_metric(rows), found)
 
 
 def evaluate(state: State, *, checkpoint: str | Path, key: str = "evaluate", test: str = "test") -> str:
@@ -261,11 +258,13 @@ def evaluate(state: State, *, checkpoint: str | Path, key: str = "evaluate", tes
     module, unseen = load_finetuned(checkpoint), state.split(test)
     rows = scores.of_module(module, unseen, state.seed)
     named = scores.by_modality(rows, first="finetune")
-    conditions = f"{checkpoint}, scored on the {len(unseen)} tiles of split {test!r}."
-    state.metrics[key] = scores.as_metrics(named) | {"conditions": conditions}
-    items = [scores.table(named, conditions), *figures.per_class(named, unseen, conditions)]
+    found = scores.intervals(named, unseen, state.seed)
+    notes = dict.fromkeys(one.note for one in found.values())
+    conditions = " ".join([f"{checkpoint}, scored on the {len(unseen)} tiles of split {test!r}.", *notes])
+    state.metrics[key] = scores.as_metrics(named, found, unseen.classes) | {"conditions": conditions}
+    items = [scores.table(named, conditions, found), *figures.per_class(named, unseen, conditions)]
     state.sections.append(Section("Scores", "", items))
-    return scores.summary(named, scores.main_metric(rows))
+    return scores.summary(named, scores.main_metric(rows), found)
 
 
 def embed(
@@ -290,10 +289,6 @@ def embed(
         "mean_cosine": min(written.error.mean_cosine for written in maps),
     }
     return str(maps[0]).replace("\n ", ";") + (f" and {len(maps) - 1} more" if len(maps) > 1 else "")
-
-
-def _pooled(pool: Pool) -> str:
-    return f"An encoder's features of a tile are {_POOLED[pool]}. "
 
 
 _ALL = (self_test, pretrain, compare, modalities, finetune, baseline, statistics, evaluate, embed)

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import rasterio
 import yaml
@@ -123,6 +124,9 @@ def test_probe_compares_with_both_controls(run, tmp_path, capsys):
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert {"pretrained", "random", "raw"} <= set(metrics["probe"])
     assert len(metrics["probe"]["raw"]["draws"]["macro_f1"]) == 2
+    drawn = np.array(metrics["probe"]["raw"]["confusion"]["draws"])  # a matrix of each draw
+    accuracies = drawn.trace(axis1=1, axis2=2) / drawn.sum((1, 2))
+    assert accuracies == pytest.approx(metrics["probe"]["raw"]["draws"]["accuracy"])
     assert {"aerial", "s2", "s1", "all"} <= set(metrics["modalities"])
     shown = capsys.readouterr().out
     assert f"{metrics['probe']['raw']['macro_f1']:.3f} ± {metrics['probe']['raw']['macro_f1_sd']:.3f}" in shown
@@ -137,8 +141,39 @@ def test_finetune_then_evaluate_gives_the_same_scores(run, tmp_path, capsys):
     checkpoint = tmp_path / "ft" / "pretrained-1-0"
     assert main(["evaluate", str(checkpoint), *LANDSCAPE, *READER, "--out", str(tmp_path / "ev")]) == 0
     again = json.loads((tmp_path / "ev" / "metrics.json").read_text())["evaluate"]
-    assert again["all"] == pytest.approx(trained["pretrained"])
-    assert again["s2"] == pytest.approx(trained["pretrained_s2"])
+    assert again["all"]["intervals"]["macro_f1"] is None
+    assert "No interval: 3 blocks of ground are too few" in capsys.readouterr().out
+    for ours, theirs in (("all", "pretrained"), ("s2", "pretrained_s2")):
+        assert again[ours]["confusion"] == trained[theirs]["confusion"]
+        numbers = {name: value for name, value in trained[theirs].items() if isinstance(value, float)}
+        assert {name: again[ours][name] for name in numbers} == pytest.approx(numbers)
+
+
+def test_finetune_and_evaluate_write_the_confusion_matrix_and_intervals_by_blocks(run, tmp_path, capsys):
+    reader = [*LANDSCAPE, *READER, "--reader.block", "1"]  # blocks of one tile, 12 of them are tested
+    arguments = ["finetune", str(run), *reader, "--out", str(tmp_path / "ft"), "--training.epochs", "4"]
+    assert main([*arguments, "--rates.pretrained", "1e-2", "--module.class_weights", "balanced"]) == 0
+    found = json.loads((tmp_path / "ft" / "metrics.json").read_text())["finetune"]
+    told = found["pretrained"]["confusion"]
+    counts = np.array(told["counts"])
+    assert (told["rows"], told["columns"]) == ("reference", "prediction")
+    assert counts.shape == (len(told["classes"]),) * 2
+    assert counts.trace() / counts.sum() == pytest.approx(found["pretrained"]["accuracy"])
+    low, high = found["pretrained"]["intervals"]["macro_f1"]
+    assert 0 <= low <= found["pretrained"]["macro_f1"] <= high <= 1
+    assert low < high
+    assert set(found["pretrained"]["intervals"]) == {"macro_f1", "weighted_f1", "micro_f1", "accuracy"}
+    what = f"the 95 % interval of 1000 bootstrap draws of the {counts.sum()} blocks of ground."
+    assert what in found["conditions"]
+    shown = capsys.readouterr().out
+    assert f"{found['pretrained']['macro_f1']:.3f} ({low:.3f} to {high:.3f})" in shown
+    assert what in shown
+    assert f"({low:.3f} to {high:.3f})" in (tmp_path / "ft" / "report.html").read_text()
+    checkpoint = str(tmp_path / "ft" / "pretrained-1-0")
+    assert main(["evaluate", checkpoint, *reader, "--out", str(tmp_path / "ev")]) == 0
+    again = json.loads((tmp_path / "ev" / "metrics.json").read_text())["evaluate"]
+    assert again["all"]["intervals"]["macro_f1"] == pytest.approx([low, high])
+    assert "no labelled tile of" not in again["conditions"]
 
 
 def test_evaluate_says_that_a_bare_encoder_has_no_head(run, capsys):

@@ -84,6 +84,15 @@ def test_places_travel_with_the_tiles():
     assert pixels(places=[place] * 5).subset([2])[0].geo is place
 
 
+def test_blocks_of_ground_travel_with_the_tiles_where_they_are_known():
+    assert pixels().blocks() is None
+    tiles = pixels(blocks=[0, 0, 1, 1, 2])
+    assert tiles.blocks().tolist() == ["0", "0", "1", "1", "2"]
+    assert tiles.subset([4, 1]).blocks().tolist() == ["2", "0"]
+    with pytest.raises(ValueError, match="3 blocks for 5 tiles"):
+        pixels(blocks=[0, 1, 2])
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [

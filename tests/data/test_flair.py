@@ -300,3 +300,10 @@ def test_the_folder_is_recognised_and_reported(archive):
         open_data(archive.parent)
     with pytest.raises(ValueError, match=f"{archive} is a folder of FLAIR #2: give that"):
         open_data(archive / "flair_sen_train")
+
+
+def test_an_area_is_a_block_of_ground(archive):
+    data = FlairDataset(archive)
+    blocks = data.blocks()
+    assert len(set(blocks)) == len(data) / 3  # three images an area
+    assert all(name.startswith(f"{block}_") for name, block in zip(data.names, blocks, strict=True))

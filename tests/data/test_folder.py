@@ -22,6 +22,7 @@ def test_a_tile_holds_its_window_dates_and_bands(folder):
     data = FolderDataset(DESCRIPTION, folder)
     assert data.names[:4] == ["north_r0000_c0000", "north_r0000_c0040", "north_r0040_c0000", "north_r0040_c0040"]
     assert len(data) == 8
+    assert data.blocks().tolist() == ["north"] * 4 + ["south"] * 4
     assert data.grid == (2, 2)
     tile = data[2]
     assert tile.values["s2"].shape == (4, 3, 4, 4)

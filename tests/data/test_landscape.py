@@ -123,6 +123,10 @@ def test_splits_are_blocks_without_overlap(tiles):
     of_tile = {name: split for split, names in parts.items() for name in names}
     first_block = {of_tile[f"r{8 * r:04d}c{8 * c:04d}"] for r in range(3) for c in range(3)}
     assert len(first_block) == 1
+    blocks = tiles.blocks()
+    together = {tiles.names.index(f"r{8 * r:04d}c{8 * c:04d}") for r in range(3) for c in range(3)}
+    assert set(np.flatnonzero(blocks == blocks[0])) == together
+    assert not set(tiles.split("test").blocks()) & set(tiles.split("train").blocks())
     with pytest.raises(ValueError, match="use smaller blocks"):
         block_splits(np.array([[0, 0], [0, 1]]), block=8)
 

@@ -161,6 +161,7 @@ def test_a_cut_patch_is_the_patch(archive):
     assert len(parts) == 16 * len(whole)
     assert parts.grid == (8, 8)
     assert parts.names[6] == f"{FIRST}_r1_c2"
+    assert parts.blocks()[[0, 15, 16]].tolist() == [str(FIRST), str(FIRST), whole.names[1]]
     tile, cut = whole[1], [parts[16 + k] for k in range(16)]
     for name, values in tile.values.items():
         rows = [torch.cat([cut[4 * r + c].values[name] for c in range(4)], dim=-1) for r in range(4)]

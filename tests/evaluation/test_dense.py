@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import f1_score, jaccard_score, mean_absolute_error, r2_score
+from sklearn.metrics import confusion_matrix, f1_score, jaccard_score, mean_absolute_error, r2_score
 
 from fusion.data import ArrayTiles, Modality, fit_statistics
 from fusion.evaluation import finetune
 from fusion.evaluation.dense import confusion_scores, score_maps
+from fusion.evaluation.intervals import sample_sums, scores_of_sums
 from fusion.omnisat import OmniSat, OmniSatConfig
 from fusion.training import Finetuning, load_finetuned
 from fusion.training.dense import PatchHead, PyramidHead
@@ -148,3 +149,32 @@ def test_heads_and_labels_that_do_not_fit_are_refused():
         Finetuning(model_of(data), "multiclass", CLASSES, head="mlp", label_shape=(16, 16))
     with pytest.raises(ValueError, match="one class or one quantity a pixel, not multilabel"):
         Finetuning(model_of(data), "multilabel", CLASSES, label_shape=(16, 16))
+
+
+@pytest.mark.parametrize("labels", ["classes", "quantity"])
+def test_the_sums_of_tiles_and_the_confusion_matrix_of_maps_are_those_of_all_their_pixels(labels):
+    data = tiles(5, labels)
+    guess = torch.linspace(90, 130, 256).view(1, 16, 16)
+    if labels == "classes":
+        guess = torch.nn.functional.one_hot((guess[0].long() % 3), 4).permute(2, 0, 1).float()
+    result = score_maps(Constant(data, guess), data, 5, batch_size=2)
+    truth = data.labels().numpy()
+    said = np.broadcast_to(guess.argmax(0).numpy() if labels == "classes" else guess[0].numpy(), truth.shape)
+    found = scores_of_sums(data.task, result.sums.sum(0)[None])
+    for name, value in result.scores.items():
+        assert found[name][0] == pytest.approx(value, rel=1e-9)
+    for tile in range(5):
+        known = truth[tile] != 9 if labels == "classes" else np.isfinite(truth[tile])
+        t, p = truth[tile][known], said[tile][known]
+        if labels == "classes":
+            own = sample_sums("multiclass", t, p, 4).sum(0)
+            assert np.array_equal(result.sums[tile], own)
+        else:
+            assert result.sums[tile, 0, [0, 3, 4]] == pytest.approx(
+                [known.sum(), ((p - t) ** 2).sum(), np.abs(p - t).sum()]
+            )
+    if labels == "classes":
+        known = truth != 9
+        assert np.array_equal(result.confusion, confusion_matrix(truth[known], said[known], labels=range(4)))
+    else:
+        assert result.confusion is None

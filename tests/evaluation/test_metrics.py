@@ -7,6 +7,7 @@ from torchmetrics.classification import MulticlassF1Score, MultilabelF1Score
 from torchmetrics.regression import MeanSquaredError, R2Score
 
 from fusion.evaluation import Spread, per_class, score
+from fusion.evaluation.metrics import confusion
 
 RNG = np.random.default_rng(0)
 
@@ -78,3 +79,11 @@ def test_a_split_that_tells_nothing_is_refused(task, target, prediction, message
 def test_a_spread_is_mean_and_sample_deviation():
     assert str(Spread.of([0.5])) == "0.500"
     assert str(Spread.of([0.4, 0.6])) == "0.500 ± 0.141"
+
+
+def test_a_confusion_matrix_has_the_reference_in_rows():
+    counts = confusion("multiclass", np.array([0, 0, 0, 1]), np.array([0, 1, 1, 1]), 3)
+    assert counts.tolist() == [[1, 2, 0], [0, 1, 0], [0, 0, 0]]
+    several = confusion("multilabel", np.array([[0, 1], [1, 1], [0, 0]]), np.array([[1, 1], [1, 0], [1, 0]]), 2)
+    assert several.tolist() == [[[0, 2], [0, 1]], [[1, 0], [1, 1]]]
+    assert confusion("regression", np.arange(3.0), np.arange(3.0), 1) is None

@@ -173,6 +173,9 @@ class FolderDataset(TileDataset):
 
     # One tile.
 
+    def _block(self, row: int) -> str | None:
+        return self.scenes[self._tiles[row][0]].name if len(self.scenes) > 1 else None
+
     def _place(self, row: int) -> Geo | None:
         number, top, left = self._tiles[row]
         geo = self.scenes[number].geo

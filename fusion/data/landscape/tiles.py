@@ -102,7 +102,7 @@ class LandscapeTiles(TileDataset):
         unknown = [name for name in modalities if name not in offered]
         if unknown or not modalities:
             raise ValueError(f"LandscapeTiles: modalities {unknown or modalities} unknown; it has {', '.join(offered)}")
-        self.tile, self.max_cloud, self.max_dates = tile, max_cloud, max_dates
+        self.tile, self.max_cloud, self.max_dates, self.block = tile, max_cloud, max_dates, block
         steps = np.arange(0, landscape.size - tile + 1, stride)
         self._corners = np.stack(np.meshgrid(steps, steps, indexing="ij"), axis=-1).reshape(-1, 2)
         self.snow, self.latitude = snow, self._latitudes(latitudes, self._corners // (tile * block))
@@ -152,6 +152,10 @@ class LandscapeTiles(TileDataset):
         if target == "class":
             return "multiclass", CLASSES, share.argmax(dim=1)
         return "multilabel", CLASSES, (share > 0.07).float()
+
+    def _block(self, row: int) -> str:
+        down, across = self._corners[row] // self.tile // self.block
+        return f"{down}-{across}"
 
     def _latitudes(self, between: tuple[float, float] | None, block: np.ndarray) -> np.ndarray:
         """(N,) latitude of each tile from (N, 2) row and column of its block."""
