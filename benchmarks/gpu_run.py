@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.gpu import earlier
 from benchmarks.gpu.merge import merge
-from benchmarks.gpu.parts import PARTS, Plan
+from benchmarks.gpu.parts import PARTS, Part, Plan
 from benchmarks.gpu.summary import summarise
 
 RESERVE = 4.0  # seconds for the summary and the end of processes
@@ -64,15 +64,12 @@ def main() -> int:
     began = time.monotonic()
     plan = Plan(folder, given.budget - RESERVE, given.dry_run)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    last = [part.name for part in PARTS if part.name in wanted][-1:]
     warming = None
     try:
-        for part in (replace(p, share=1.0, most=most[p.name]) if p.name in most else p for p in PARTS):
-            if part.name not in wanted:
-                continue
+        for part in _chosen(wanted, most):
             if part.name == "timing" and warming is not None:
                 plan.stop(warming)
-            outcome = plan.run(part, last=[part.name] == last)
+            outcome = plan.run(part)
             print(f"{time.monotonic() - began:6.1f} s  {part.name}: {outcome}", flush=True)
             if part.name == "setup" and "timing" in wanted and not given.dry_run:
                 warming = plan.start("warm", time.monotonic() + given.budget / 2)  # while tests run
@@ -82,6 +79,13 @@ def main() -> int:
     print((folder / "summary.md").read_text())
     failed = _failures(folder) if "correctness" in wanted else 0
     return 1 if failed else 0
+
+
+def _chosen(wanted: list[str], most: dict[str, float]) -> list[Part]:
+    """The parts that run. What has a limit of its own may take it, and the last one all the time that is left."""
+    chosen = [part for part in PARTS if part.name in wanted]
+    limited = [replace(part, share=1.0, most=most[part.name]) if part.name in most else part for part in chosen]
+    return [*limited[:-1], *(replace(part, share=max(part.share, 0.97)) for part in limited[-1:])]
 
 
 def _default_folder(dry: bool) -> Path:

@@ -49,7 +49,6 @@ def run_tests(child: Child, run: str, *options: str, **variables: str) -> None:
             process.wait(timeout=max(1.0, child.left()))
         except subprocess.TimeoutExpired:
             process.kill()
-            child.rows.add(run=run, unfinished=True)
 
 
 def main() -> None:

@@ -13,7 +13,6 @@ from .summary import PARTS, summarise
 __all__ = ["merge"]
 
 _KEPT = ("correctness", "conditions", "timing", "sweep")  # parts of which a run may do some; the set-up is replaced
-_COUNTS = {"collected", "unfinished"}  # keys of rows that are about a run as a whole
 _OF_SWEEPS = {"microseconds", "failed", "now", "number", "begun", "compiled"}
 _MEASURED = MEASURED | _OF_SWEEPS | {"outcome", "detail", "message"}
 
@@ -31,7 +30,7 @@ def merge(run: Path) -> Path:
         if name in _KEPT and path.exists():
             measured = {_identity(row) for row in part["rows"]}
             old = json.loads(path.read_text())
-            kept = [row for row in old["rows"] if _identity(row) not in measured and not _COUNTS & row.keys()]
+            kept = [row for row in old["rows"] if _identity(row) not in measured and "collected" not in row]
             part["rows"] = [{"commit": old.get("commit"), **row} for row in kept] + part["rows"]
         write(path, part)
     summarise(folder)

@@ -79,11 +79,10 @@ class Plan:
         self.log.close()
         shutil.rmtree(self.work, ignore_errors=True)
 
-    def run(self, part: Part, *, last: bool = False) -> str:
-        """Runs a part to its end or its limit; returns what became of it. The ``last`` has all the time left."""
+    def run(self, part: Part) -> str:
+        """Runs a part to its end or its limit; returns what became of it."""
         began = time.monotonic()
-        share = max(part.share, 0.97) if last else part.share
-        deadline = began + min(part.most, share * (self.end - began))
+        deadline = began + min(part.most, part.share * (self.end - began))
         outcome, crashes = "did not begin: no time was left", 0
         while deadline - time.monotonic() > 1:
             child = self.start(part.name, deadline)

@@ -147,7 +147,7 @@ def _correctness(content: dict[str, Any]) -> Iterator[str]:
         own = [row for row in tests if row["run"] == run]
         counts = {o: sum(row["outcome"] == o for row in own) for o in ("passed", "failed", "skipped")}
         known = [row["collected"] for row in content["rows"] if row["run"] == run and "collected" in row]
-        missing = max(known, default=0) - len(own)
+        missing = sum(known) - len(own)
         left = f", {missing} did not run" if missing > 0 else ""
         yield f"{run}: " + ", ".join(f"{n} {o}" for o, n in counts.items()) + left
         yield ""

@@ -5,7 +5,6 @@ Before all others come those that did not pass in the run that ``FUSION_GPU_AFTE
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -20,9 +19,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _passed() -> set[str]:
-    path = Path(os.environ.get("FUSION_GPU_AFTER") or os.devnull) / "correctness.json"
-    rows = json.loads(path.read_text())["rows"] if path.is_file() else []
-    return {row["test"] for row in rows if row.get("outcome") in ("passed", "skipped")}
+    if not os.environ.get("FUSION_GPU_AFTER"):
+        return set()
+    from benchmarks.gpu.earlier import rows  # which gpu_run.py, who sets it, can import
+
+    return {row["test"] for row in rows("correctness") if row.get("outcome") in ("passed", "skipped")}
 
 
 def _place(item: pytest.Item) -> tuple[int, int]:
