@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
-__all__ = ["call", "former_names", "renamed", "with_new_names", "with_tuples"]
+__all__ = ["accepted", "call", "former_names", "renamed", "with_new_names", "with_tuples"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 R = TypeVar("R")
@@ -74,15 +74,35 @@ def call(function: Callable[..., R], settings: Mapping[str, Any], where: str, *g
         ValueError: an unknown setting; the message lists those there are.
         TypeError: a setting is given by its former and by its new name.
     """
+    settings = accepted(function, settings, where, _positions(function)[: len(given)])
+    return function(*given, **settings)
+
+
+def accepted(
+    function: Callable[..., Any], settings: Mapping[str, Any], where: str, given: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The settings by their new names, if ``function`` takes them: what :func:`call` refuses is refused before a call.
+
+    Args:
+        given: parameters that come from elsewhere and are no settings.
+
+    Raises:
+        ValueError, TypeError: as :func:`call`.
+    """
     settings = with_new_names(settings, former_names(function), where)
     parameters = inspect.signature(function).parameters
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    known = [name for name, p in parameters.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    settable = known[len(given) :]
+    settable = [name for name in _positions(function) if name not in given]
     unknown = [name for name in settings if name not in settable]
     if unknown and not open_ended:
         raise ValueError(f"{where}: unknown setting {', '.join(unknown)}; it has {', '.join(settable) or 'none'}")
     missing = [n for n in settable if parameters[n].default is inspect.Parameter.empty and n not in settings]
     if missing:
         raise ValueError(f"{where}: {', '.join(missing)} must be given")
-    return function(*given, **settings)
+    return settings
+
+
+def _positions(function: Callable[..., Any]) -> list[str]:
+    """Parameters with a name of their own."""
+    parameters = inspect.signature(function).parameters
+    return [name for name, p in parameters.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]

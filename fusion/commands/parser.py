@@ -166,8 +166,38 @@ def parse(arguments: Sequence[str] | None) -> tuple[str, Callable[..., int | Non
     if isinstance(command, dict):
         path.append(values.subcommand)
         command, values = command[values.subcommand], values[values.subcommand]
-    given = {k: v for k, v in values.as_dict().items() if k not in ("config", "preset")}
+    given = {k: _tree(v) for k, v in values.as_dict().items() if k not in ("config", "preset")}
     return " ".join(path), command.function, given
+
+
+def _tree(value: Any) -> Any:
+    """``--model.a.b 1`` as mappings in mappings: jsonargparse leaves the key ``a.b``, and of a second option like it
+    the text of its value in a mapping of its own."""
+    if not isinstance(value, dict):
+        return value
+    tree: dict[str, Any] = {}
+    for name, part in value.items():
+        *path, last = str(name).split(".")
+        branch = tree
+        for step in path:
+            branch = branch.setdefault(step, {})
+            if not isinstance(branch, dict):
+                raise ValueError(f"{step} and {name} are both given; write one of them")
+        inner = _tree(_read(part)) if isinstance(part, dict) else part
+        both = isinstance(inner, dict) and isinstance(branch.get(last), dict)
+        branch[last] = _merged(branch[last], inner) if both else inner
+    return tree
+
+
+def _read(part: dict[str, Any]) -> dict[str, Any]:
+    return {name: _value(v) if isinstance(v, str) and "." in str(name) else v for name, v in part.items()}
+
+
+def _merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    both = {
+        k: _merged(first[k], v) for k, v in second.items() if isinstance(v, dict) and isinstance(first.get(k), dict)
+    }
+    return first | second | both
 
 
 def _add(parser: Parser, commands: dict[str, Any], dest: str) -> None:

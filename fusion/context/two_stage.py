@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -85,6 +85,7 @@ class TwoStages:
 
     Attributes:
         run: folder of the run folders.
+        trainer: further arguments of :func:`fusion.training.fit`.
     """
 
     train: TileDataset
@@ -93,14 +94,26 @@ class TwoStages:
     recipe: Recipe
     seed: int = 0
     progress: bool = False
+    trainer: Mapping[str, Any] = field(default_factory=dict)
 
-    def train_all(self, sensors: Sequence[SensorConfig], fusion: Mapping[str, Any] | None = None) -> ContextFusion:
-        """Every sensor alone, then all together; ``fusion`` are fields of the fusion's configuration."""
-        encoders = {config.modality.name: self.train_sensor(config) for config in sensors}
+    def train_all(
+        self,
+        sensors: Sequence[SensorConfig],
+        fusion: Mapping[str, Any] | None = None,
+        folders: tuple[str, str] = (".", "fusion"),
+    ) -> ContextFusion:
+        """Every sensor alone, then all together.
+
+        Args:
+            fusion: fields of the fusion's configuration.
+            folders: that of the sensors' run folders, and the run folder of the fusion, in ``run``.
+        """
+        encoders = {config.modality.name: self.train_sensor(config, folders[0]) for config in sensors}
         torch.manual_seed(self.seed)
-        return self.train_fusion(ContextFusion(FusionConfig(tuple(sensors), **(fusion or {})), encoders))
+        model = ContextFusion(FusionConfig(tuple(sensors), **(fusion or {})), encoders)
+        return self.train_fusion(model, folders[1])
 
-    def train_sensor(self, config: SensorConfig) -> SensorAutoencoder:
+    def train_sensor(self, config: SensorConfig, folder: str = ".") -> SensorAutoencoder:
         """Stage 1 of one sensor, in the run folder of its name."""
         torch.manual_seed(self.seed)
         name = config.modality.name
@@ -109,7 +122,7 @@ class TwoStages:
             SensorAutoencoder(config), objective(config, self.recipe), lr=self.recipe.lr, warmup=_WARMUP, steps=steps
         )
         own, held = self.train.with_modalities([name]), self.validation.with_modalities([name])
-        return cast(SensorAutoencoder, self._fit(module, own, held, name, 0))
+        return cast(SensorAutoencoder, self._fit(module, own, held, f"{folder}/{name}", 0))
 
     def train_fusion(self, model: ContextFusion, name: str = "fusion") -> ContextFusion:
         """Stage 2, in the run folder ``name``."""
@@ -141,5 +154,6 @@ class TwoStages:
             memory="warn",
             progress=self.progress,
             accelerator="cpu" if not torch.cuda.is_available() else "auto",
+            **self.trainer,
         )
         return load_model(best)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,12 +12,13 @@ import torch
 from torch import nn
 
 from ..data import TileDataset, fit_statistics
-from ..settings import call, with_tuples
-from .checkpoints import differences, with_todays_names
+from ..settings import accepted, call, former_names, with_new_names, with_tuples
+from .arguments import check_training
+from .configurations import differences, with_todays_names
 from .files import write_atomically
 from .systems import SYSTEMS, config_of
 
-__all__ = ["configure", "train"]
+__all__ = ["check_settings", "configure", "train"]
 
 
 def configure(system: str, dataset: TileDataset, *, size: str = "tiny", model: Mapping[str, Any] | None = None) -> Any:
@@ -38,6 +40,39 @@ def configure(system: str, dataset: TileDataset, *, size: str = "tiny", model: M
         return config.preset(size, fit_statistics(dataset), dataset.grid, **changes)
     except TypeError as error:  # a dataclass refuses unknown fields this way
         raise ValueError(f"{system}: {error}; its fields are {', '.join(config.__dataclass_fields__)}") from None
+
+
+def check_settings(
+    system: str,
+    size: str,
+    model: Mapping[str, Any] | None,
+    module: Mapping[str, Any] | None,
+    training: Mapping[str, Any] | None,
+) -> None:
+    """Refuses what :func:`train` would refuse whatever the data are: it is asked before they are read.
+
+    Raises:
+        ValueError: an unknown system, size or setting; the message lists those there are.
+    """
+    if system not in SYSTEMS:
+        raise ValueError(f"no system {system!r}; there are {', '.join(SYSTEMS)}")
+    able = [name for name, known in SYSTEMS.items() if known.pretraining and hasattr(known.load("config"), "preset")]
+    if system not in able:
+        raise ValueError(
+            f"{system} is not pretrained on tiles; systems that are: {', '.join(able)}. What learns from labels alone "
+            "is trained by a step `baseline` of an experiment"
+        )
+    config = SYSTEMS[system].load("config")
+    names = [field.name for field in fields(config) if field.name not in ("modalities", "grid")]
+    unknown = [name for name in with_new_names(model or {}, former_names(config), system) if name not in names]
+    if unknown:
+        raise ValueError(f"{system}: unknown setting {', '.join(unknown)}; its fields are {', '.join(names)}")
+    if size not in getattr(config, "sizes", {size: {}}):
+        raise ValueError(f"{system}: no size {size!r}; there are {', '.join(config.sizes)}")
+    from .trainer import fit
+
+    accepted(SYSTEMS[system].load("pretraining"), module or {}, f"{system} pretraining", ("config",))
+    check_training(training or {}, fit)
 
 
 def train(
