@@ -15,9 +15,13 @@ def check(data: str, *, reader: dict[str, Any] | None = None, tiles: int = 2000)
         reader: options of its reader, e.g. --reader.max_dates 20 or --reader.cube biomassters.
         tiles: read at most so many, evenly spaced.
     """
+    from fusion.commands.following import command, lead_on
     from fusion.data import open_data
     from fusion.data.check import check as run
 
     report = run(open_data(data, **(reader or {})), tiles)
     print(report)
-    return 0 if report.ok else 1
+    if not report.ok:
+        return 1
+    lead_on(command("pretrain", data=data, reader=reader, out="runs/mine"))
+    return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 __all__ = ["demo", "experiment"]
@@ -35,6 +36,7 @@ def experiment(
         size: of the models that it trains, e.g. tiny, for a smaller machine.
         training: of the trainer in every step, e.g. --training.epochs 5 or --training.batch_size 16.
     """
+    from fusion.commands.following import command, lead_on
     from fusion.commands.session import print_table
     from fusion.workflow import load_experiment, run_experiment
     from fusion.workflow.experiment import with_settings
@@ -45,6 +47,8 @@ def experiment(
     print_table(outcome.metrics)
     for told, met in outcome.verdict.items():
         print(f"{'met    ' if met else 'NOT MET'}  {told}")
+    following = command("data check", "DIR") if name == "demo" else command("table", out or f"runs/{Path(name).stem}")
+    lead_on(following)
     return 0 if outcome.as_expected else 1
 
 

@@ -49,11 +49,14 @@ def finetune(
     """
     from pathlib import Path
 
+    from fusion.commands.following import command, lead_on
     from fusion.commands.session import begin, beside, finish
     from fusion.workflow import steps
+    from fusion.workflow.options import check_finetuning
 
     source = Path(run)
     folder = beside(source, "finetune", out)
+    check_finetuning(source, module, training, augmentation)
     state = begin(data, folder, reader=reader, splits=splits, modalities=modalities, model=source, seed=seed)
     steps.finetune(
         state,
@@ -68,6 +71,10 @@ def finetune(
         folder=".",
     )
     finish(state, f"Fine-tuning of {run} on {data}")
+    made = [folder / f"{start}-{fraction:g}-{seed}" for start in starts or ["pretrained"]]  # of the first draw
+    tuned = folder if len(made) * draws == 1 else made[0]
+    where: dict[str, Any] = {"data": data, "reader": reader, "modalities": modalities}
+    lead_on(command("predict", tuned, **where, out="map.tif"), command("evaluate", tuned, data=data, reader=reader))
     return 0
 
 
@@ -92,6 +99,7 @@ def evaluate(
     """
     from pathlib import Path
 
+    from fusion.commands.following import command, lead_on
     from fusion.commands.session import begin, beside, finish
     from fusion.workflow import steps
 
@@ -100,4 +108,5 @@ def evaluate(
     state = begin(data, folder, reader=reader, splits=splits, model=source)
     steps.evaluate(state, checkpoint=source, test=split)
     finish(state, f"Evaluation of {run} on {data}")
+    lead_on(command("predict", run, data=data, reader=reader, out="map.tif"))
     return 0

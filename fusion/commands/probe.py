@@ -46,6 +46,7 @@ def probe(
     """
     from pathlib import Path
 
+    from fusion.commands.following import command, lead_on
     from fusion.commands.session import begin, beside, finish
     from fusion.workflow import steps
 
@@ -57,4 +58,5 @@ def probe(
     if each:
         steps.modalities(state, **options)
     finish(state, f"Probe of {run} on {data}")
+    lead_on(command("finetune", run, data=data, reader=reader, splits=splits, modalities=modalities))
     return 0

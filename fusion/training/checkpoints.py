@@ -8,7 +8,6 @@ safetensors reader.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,21 +21,21 @@ if TYPE_CHECKING:
 
 from fusion import __version__
 
+from .configurations import differences, with_todays_names
 from .files import write_atomically
 from .systems import SYSTEMS, config_of, system_of
 
 __all__ = [
     "FORMAT",
     "Header",
-    "differences",
     "load_finetuned",
     "load_model",
     "read_header",
     "save_model",
-    "with_todays_names",
 ]
 
 FORMAT = 1  # raised when the meaning of the metadata changes
+BEST = "best.safetensors"
 _ON_TOP = "finetuned."  # prefix of tensors that are not the model's
 
 
@@ -186,66 +185,15 @@ def load_finetuned(path: Path | str) -> LightningModule:
     """
     path, header = _file(path), read_header(path)
     if not header.finetuned:
-        raise ValueError(f"{path} is an encoder without a head; fine-tune it first, or probe its features")
+        tuned = sorted(path.parent.glob(f"finetune/*/{BEST}"))
+        near = (
+            f"; {tuned[0].parent} is fine-tuned, give that" if tuned else "; fine-tune it first, or probe its features"
+        )
+        raise ValueError(f"{path} is an encoder without a head{near}")
     module = SYSTEMS[header.system].load("finetuning")(load_model(path), **header.finetuned)
     own = {k.removeprefix(_ON_TOP): v for k, v in _tensors(path).items() if k.startswith(_ON_TOP)}
     _load(path, header, module, own | {f"model.{k}": v for k, v in module.model.state_dict().items()})
     return cast("LightningModule", module.eval())
-
-
-def differences(saved: Any, wanted: Any, name: str = "") -> list[str]:
-    """Fields in which two plain configurations differ, one readable line each.
-
-    Modalities are matched by name; lists of numbers (statistics) are the same if they agree to 1e-6.
-    """
-    if isinstance(saved, Mapping) and isinstance(wanted, Mapping):
-        keys = list(dict.fromkeys([*saved, *wanted]))
-        found = []
-        for key in keys:
-            label = f"{name}.{key}" if name else str(key)
-            if key not in wanted:
-                found.append(f"{label}: {_short(saved[key])} in the checkpoint, absent in what is wanted")
-            elif key not in saved:
-                found.append(f"{label}: absent in the checkpoint, {_short(wanted[key])} wanted")
-            else:
-                found += differences(saved[key], wanted[key], label)
-        return found
-    if _are_modalities(saved) and _are_modalities(wanted):
-        ours, theirs = ({m["name"]: m for m in side} for side in (saved, wanted))
-        found = differences(ours, theirs, name)
-        if not found and list(ours) != list(theirs):
-            found.append(f"{name}: order {list(ours)} in the checkpoint, {list(theirs)} wanted")
-        return found
-    if _are_numbers(saved) and _are_numbers(wanted) and len(saved) == len(wanted):
-        if all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(saved, wanted, strict=True)):
-            return []  # statistics, which another number of threads sums in another order
-    elif saved == wanted:
-        return []
-    return [f"{name}: {_short(saved)} in the checkpoint, {_short(wanted)} wanted"]
-
-
-def with_todays_names(config: Mapping[str, Any], kind: Any) -> dict[str, Any]:
-    """A saved configuration of class ``kind``, in plain types, with today's names of its fields; as it is if unfit."""
-    try:
-        today = kind.from_dict(config).to_dict()
-    except (TypeError, KeyError, ValueError):
-        today = config
-    return cast(dict[str, Any], json.loads(json.dumps(today)))
-
-
-def _are_modalities(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(m, Mapping) and "name" in m for m in value)
-
-
-def _are_numbers(value: Any) -> bool:
-    return isinstance(value, list | tuple) and any(isinstance(v, float) for v in value)
-
-
-def _short(value: Any, width: int = 120) -> str:
-    if _are_numbers(value):
-        value = [float(f"{v:.6g}") for v in value]
-    text = str(value.get("name", value)) if isinstance(value, Mapping) else str(value)
-    return text if len(text) <= width else text[: width - 3] + "..."
 
 
 def _build(path: Path, header: Header) -> nn.Module:
@@ -279,9 +227,21 @@ def _plain(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _file(path: Path | str) -> Path:
-    """A run folder stands for its best model."""
+    """A run folder stands for its best model, and a folder of one run folder, which fine-tuning writes, for that.
+
+    Raises:
+        ValueError: it holds several run folders.
+    """
     path = Path(path)
-    return path / "best.safetensors" if (path / "best.safetensors").is_file() else path
+    if (path / BEST).is_file() or not path.is_dir():
+        return path / BEST if path.is_dir() else path
+    within = sorted(path.glob(f"*/{BEST}"))
+    if len(within) > 1:
+        raise ValueError(
+            f"{path} holds {len(within)} runs ({', '.join(file.parent.name for file in within)}); give one of them, "
+            f"e.g. {within[0].parent}"
+        )
+    return within[0] if within else path
 
 
 def _load(path: Path | str, header: Header, module: nn.Module, tensors: dict[str, torch.Tensor]) -> None:

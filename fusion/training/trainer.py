@@ -24,8 +24,9 @@ from fusion.data.check import check_values
 
 from . import run_folder
 from .accumulation import Memory, check_settings, part_size, with_parts
+from .arguments import check_training
 from .callbacks import FiniteLoss, History, KeepModels
-from .checkpoints import differences, with_todays_names
+from .configurations import differences, with_todays_names
 from .loading import RandomViews, evaluation_loader, training_loader
 from .state import AtomicState, Interrupted, Interruption, KeepState
 from .systems import config_of
@@ -96,6 +97,7 @@ def fit(
         KeyboardInterrupt: after Ctrl-C, once everything is saved.
     """
     check_settings(memory, memory_limit, trainer_arguments)
+    check_training(trainer_arguments, fit)
     progress = progress and int(os.environ.get("LOCAL_RANK", "0")) == 0  # one of several processes speaks
     run = Path(run)
     monitor = monitor or ("train/loss" if validation is None else "val/loss")
@@ -107,6 +109,11 @@ def fit(
         if progress:
             print(f"{run} is finished ({before['epochs']} epochs); resume=False starts over", flush=True)
         return run / "best.safetensors"
+    if before is not None and before["epochs"] > epochs:
+        raise ValueError(
+            f"{run} holds {before['epochs']} epochs of an unfinished run, {epochs} are asked for: give at least "
+            f"epochs={before['epochs']}, or resume=False to start over"
+        )
 
     check_values(train, config_of(module.get_submodule("model")).modalities)
     device = _device(trainer_arguments)
