@@ -25,6 +25,7 @@ def finetune(
     module: dict[str, Any] | None = None,
     training: dict[str, Any] | None = None,
     augmentation: dict[str, Any] | None = None,
+    control: bool = True,
     seed: int = 0,
 ) -> int:
     """Trains a pretrained encoder with a head on labels, and scores it on the test split with every modality.
@@ -45,6 +46,7 @@ def finetune(
         module: of the fine-tuning, e.g. --module.head mlp, or patch for maps, --module.class_weights balanced.
         training: of the trainer, e.g. --training.epochs 30, batch_size, patience, precision.
         augmentation: of what is trained on, e.g. --augmentation.flips true, rotations, date_dropout.
+        control: also train a random forest on the raw values of the same labels, and say which is better.
         seed: of head, batches and draws.
     """
     from pathlib import Path
@@ -69,6 +71,7 @@ def finetune(
         augmentation=augmentation,
         validation="val" if "val" in state.data else None,
         folder=".",
+        control=control,
     )
     finish(state, f"Fine-tuning of {run} on {data}")
     made = [folder / f"{start}-{fraction:g}-{seed}" for start in starts or ["pretrained"]]  # of the first draw

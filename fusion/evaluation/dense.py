@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -14,7 +14,7 @@ from fusion.training.loading import evaluation_loader, require_fit
 
 from .probes import ProbeResult
 
-__all__ = ["confusion_scores", "predicted_maps", "score_maps"]
+__all__ = ["confusion_scores", "predicted_maps", "score_maps", "score_predictions"]
 
 _KEPT = 20_000  # pixels, evenly spaced, that are kept for pictures
 
@@ -55,12 +55,27 @@ def score_maps(module: nn.Module, dataset: TileDataset, labelled: int, **how: An
     Raises:
         ValueError: no pixel is labelled, or their class or value is always the same, so that no score means anything.
     """
+    return score_predictions(predicted_maps(module, dataset, **how), dataset, labelled)
+
+
+def score_predictions(
+    maps_and_labels: Iterable[tuple[np.ndarray, np.ndarray]],
+    dataset: TileDataset,
+    labelled: int,
+    *,
+    method: str = "finetune",
+) -> ProbeResult:
+    """The same of predictions of any kind: pairs (B, H, W) in the order of the tiles.
+
+    Raises:
+        ValueError: as :func:`score_maps`.
+    """
     tally: _Counts | _Moments
     tally = _Moments() if dataset.task == "regression" else _Counts(len(dataset.classes))
     pixels = int(np.prod(dataset.label_shape or (1,))) * len(dataset)
     sample, first = max(1, pixels // _KEPT), 0
     targets, predictions = [], []
-    for maps, labels in predicted_maps(module, dataset, **how):
+    for maps, labels in maps_and_labels:
         known = np.isfinite(labels) if dataset.task == "regression" else labels != dataset.ignore_index
         tally.add(labels, maps, known)
         every = np.zeros(labels.size, dtype=bool)
@@ -72,7 +87,7 @@ def score_maps(module: nn.Module, dataset: TileDataset, labelled: int, **how: An
     scores, classes = tally.scores(dataset.classes)
     kept = np.concatenate(targets), np.concatenate(predictions)
     confusion, sums = tally.counts, np.concatenate(tally.tiles)
-    return ProbeResult("finetune", scores, classes, *kept, labelled, confusion=confusion, sums=sums)
+    return ProbeResult(method, scores, classes, *kept, labelled, confusion=confusion, sums=sums)
 
 
 def confusion_scores(

@@ -16,7 +16,7 @@ from ..training.pretrain import train
 from . import figures, scores
 from .baselines import baseline, statistics
 from .state import State
-from .tuning import Start, tune, viewed
+from .tuning import Start, raw_control, tune, viewed
 
 Pool = Literal["mean", "summary", "both", "tokens"]
 
@@ -199,6 +199,7 @@ def finetune(
     folder: str | None = None,
     alone: bool = True,
     every_class: bool = False,
+    control: bool = False,
 ) -> str:
     """Trains the whole model (or a head alone) on labels, from pretrained and from fresh weights.
 
@@ -216,14 +217,17 @@ def finetune(
         folder: of the runs, within the results; ``key`` by default. A run is ``<start>-<fraction>-<seed>``.
         alone: score the trained models with each modality alone, too.
         every_class: also give macro F1 over all classes (``macro_f1_all``), 0 for those that never occur.
+        control: add ``raw_forest``, a random forest on raw values that learns from the same labels, and say which is
+            better.
     """
     state = state.reopened(reader)
     held_out = None if validation is None else viewed(state.split(validation), modalities)
+    known, unknown = viewed(state.split(labelled), modalities, augmentation), viewed(state.split(test), modalities)
     rows, losses, logs = tune(
         state,
         state.model(model),
-        viewed(state.split(labelled), modalities, augmentation),
-        viewed(state.split(test), modalities),
+        known,
+        unknown,
         held_out,
         state.out / (folder or key),
         starts=starts,
@@ -235,9 +239,13 @@ def finetune(
         alone=alone,
         every_class=every_class,
     )
+    if control:
+        rows += raw_control(known, unknown, rows)
     named, unseen = scores.by_modality(rows, first="finetune", prefix=True), state.split(test)
     found = scores.intervals(named, unseen, state.seed)
     conditions = scores.conditions(state, rows, draws, labelled, test, found)
+    if control:
+        conditions += " " + " ".join(scores.against(named, found, "raw_forest", "the random forest on raw values"))
     state.metrics[key] = scores.as_metrics(named, found, unseen.classes) | {"conditions": conditions}
     state.metrics[f"{key}_loss"] = losses
     items: list[Picture | Table] = [scores.table(named, conditions, found)]

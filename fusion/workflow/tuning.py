@@ -15,7 +15,7 @@ from ..settings import call
 from . import figures, scores
 from .state import State
 
-__all__ = ["Start", "tune", "viewed"]
+__all__ = ["Start", "raw_control", "tune", "viewed"]
 
 Start = Literal["pretrained", "frozen", "scratch"]
 
@@ -78,6 +78,19 @@ def tune(
         losses[start] = {"first": curve[0], "last": curve[-1]}
         logs.append(figures.losses(log, state, start))
     return rows, losses, logs
+
+
+def raw_control(known: TileDataset, unseen: TileDataset, rows: Sequence[Row]) -> list[Row]:
+    """A random forest on raw values for every draw of labels that ``rows`` learned from."""
+    from ..data import fraction as draw_labels
+    from ..evaluation.raw_forest import raw_forest
+
+    everything = max((row.modalities for row in rows), key=len)
+    draws = dict.fromkeys((row.fraction, row.seed) for row in rows)
+    return [
+        Row("raw", everything, part, seed, raw_forest(known.subset(draw_labels(known, part, seed)), unseen, seed=seed))
+        for part, seed in draws
+    ]
 
 
 def viewed(
