@@ -16,8 +16,12 @@ __all__ = ["open_cubes", "open_data", "open_unlabelled", "partition"]
 
 _NO_READER = (
     "`landscape` (built in), a folder of TreeSatAI-TS (with train_filenames.lst), PASTIS-HD (with metadata.geojson) or "
-    "FLAIR #2 (with flair_aerial_train), a YAML that describes a folder beside it, or a folder with --reader.cube NAME"
+    "FLAIR #2 (with flair_aerial_train), a folder with fusion.yaml, which describes it, another YAML that does, or a "
+    "folder with --reader.cube NAME"
 )
+
+
+_DESCRIPTION = "fusion.yaml"  # of the folder in which it lies
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,8 @@ def open_data(source: str | Path, **reader: Any) -> TileDataset:
     * a folder with ``*_filenames.lst``: TreeSatAI-TS; options of :class:`~fusion.data.TreeSatDataset`.
     * a folder with ``metadata.geojson``: PASTIS-HD; options of :class:`~fusion.data.PastisDataset`.
     * a folder with ``flair_aerial_train`` and its like: FLAIR #2; options of :class:`~fusion.data.FlairDataset`.
-    * a YAML file: cubes as it describes them, in its own folder or in ``folder``; options of
-      :class:`~fusion.data.FolderDataset`.
+    * a YAML file, or a folder with ``fusion.yaml``: cubes as it describes them, in its own folder or in ``folder``;
+      options of :class:`~fusion.data.FolderDataset`.
     * a folder, with the description as ``cube``: a file, or the name of one that ships with the package.
 
     Raises:
@@ -62,7 +66,7 @@ def open_data(source: str | Path, **reader: Any) -> TileDataset:
     """
     if str(source) == "landscape":
         return _landscape(reader)
-    path = Path(source)
+    path = _description_in(Path(source), reader)
     if not path.exists():
         raise ValueError(f"no data at {path}; give {_NO_READER}")
     if _described(path, reader):
@@ -85,7 +89,14 @@ def open_unlabelled(source: str | Path, **reader: Any) -> TileDataset:
     Raises:
         ValueError: as :func:`open_data`.
     """
-    return open_data(source, **({"labels": False} if _described(Path(source), reader) else {}) | reader)
+    path = _description_in(Path(source), reader)
+    return open_data(path, **({"labels": False} if _described(path, reader) else {}) | reader)
+
+
+def _description_in(path: Path, reader: Mapping[str, Any]) -> Path:
+    """The description in a folder that has one, unless another is named; else the path as it is."""
+    described = path / _DESCRIPTION
+    return described if "cube" not in reader and described.is_file() else path
 
 
 def _described(path: Path, reader: Mapping[str, Any]) -> bool:
@@ -105,16 +116,20 @@ def _near(path: Path) -> str:
 def open_cubes(source: str | Path, **reader: Any) -> list[Cube]:
     """Opens described data as whole cubes instead of tiles, for the context-aware system.
 
-    ``source`` and ``cube`` as in :func:`open_data`; further options of :func:`fusion.data.folder.read_cubes`.
+    ``source``, ``cube`` and ``folder`` as in :func:`open_data`; further options of
+    :func:`fusion.data.folder.read_cubes`.
 
     Raises:
         ValueError: no description, or what the reader refuses.
     """
     from .folder import read_cubes
 
-    path = Path(source)
+    path = _description_in(Path(source), reader)
     if not path.exists() or (path.is_dir() and "cube" not in reader):
-        raise ValueError(f"no described cubes at {path}; give a YAML that describes a folder, or --reader.cube NAME")
+        raise ValueError(
+            f"no described cubes at {path}; give a folder with {_DESCRIPTION}, another YAML that describes one, or "
+            "--reader.cube NAME"
+        )
     description, folder, options = _folder(path, reader)
     return call(read_cubes, options, "reader of cubes", description, folder)
 
