@@ -14,8 +14,10 @@ import h5py
 import numpy as np
 import pytest
 
+from fusion.data import FolderDataset
 from fusion.data.folder.patterns import File as Match
 from fusion.data.folder.patterns import find_files
+from fusion.data.folder.raster import RasterFile
 from fusion.data.handles import Handles
 
 from .rasters import DATES, SERIES, image, opened, write, write_series
@@ -175,3 +177,18 @@ def test_brackets_capitals_and_spaces_of_names_are_found_and_hidden_files_are_no
     assert [date for _, date, _ in found["a"]] == ["20200410", "20200510"]
     assert find_files(tmp_path, "s 2 [é]/*{scene}_{date}.tif").keys() == {"[x] a"}
     assert find_files(tmp_path, "**/{scene}_{date}.tif").keys() == {"[x] a"}
+
+
+@pytest.mark.parametrize(("memory", "reads"), [(1 << 20, 3), (1 << 10, 12)])
+def test_small_rasters_are_read_once_and_kept_while_the_memory_lasts(tmp_path, monkeypatch, memory, reads):
+    """Three dates, four tiles: a file is read whole once, or, where it is too large to keep, in a window a tile."""
+    write_series(tmp_path)
+    description = {"files": "x", "tile": 40, "patch": 20, "modalities": {"s2": SERIES}}
+    dataset = FolderDataset(description, tmp_path, memory=memory)
+    count, read = [], RasterFile._read
+    monkeypatch.setattr(RasterFile, "_read", lambda self, *window: count.append(window) or read(self, *window))
+    found = [dataset[i].values["s2"].numpy() for i in range(4)]
+    assert len(count) == reads
+    for tile, (top, left) in zip(found, ((0, 0), (0, 4), (4, 0), (4, 4)), strict=True):
+        for date in range(3):
+            np.testing.assert_array_equal(tile[date], image(date)[:, top : top + 4, left : left + 4])

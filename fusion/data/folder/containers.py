@@ -52,7 +52,7 @@ class Arrays:
     """
 
     def __init__(self, memory: int) -> None:
-        self._left = memory
+        self._left, self._largest = memory, memory // 16
         self._kept: dict[tuple[Path, str], Variable] = {}
         self.handles = Handles()
 
@@ -84,6 +84,14 @@ class Arrays:
             self._kept[key] = Variable(self, path, name, *known, kept=_plain(array[...]))
             self._left -= size
         return self._kept[key]
+
+    def keep(self, size: int) -> bool:
+        """Whether a file of ``size`` bytes may be kept, which is then counted: if there is room, and the file is no
+        more than a sixteenth of all memory, as of a larger one only windows may be wanted."""
+        if size > min(self._left, self._largest):
+            return False
+        self._left -= size
+        return True
 
     def container(self, path: Path) -> Container:
         """The open file."""

@@ -131,7 +131,7 @@ class Opener:
                 raise ValueError(
                     f"{path}: {what}: a raster is one date; give the date of the file by {{date}} in its pattern"
                 )
-            raster = RasterFile(path, self.arrays.handles, bands)
+            raster = RasterFile(path, self.arrays, bands)
             if raster.dtype.kind not in "iuf":
                 raise ValueError(
                     f"{path}: {what}: the raster holds {raster.dtype}, real numbers are wanted; store what is meant, "

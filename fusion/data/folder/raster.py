@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..files import reading
-from ..handles import Handles
+from .containers import Arrays
 from .conventions import Conventions, equals_any
 from .grid import Grid
 from .pixels import Pixels, Window
@@ -22,7 +22,11 @@ RASTERS = (".tif", ".tiff", ".jp2", ".vrt")
 class RasterFile(Pixels):
     """A raster file: bands of one grid; what its masks or alpha band hide is not observed.
 
+    A small one is read whole when it is first needed and kept, while the memory lasts: a tile of a series is a window
+    of many files, and to open each of them for every tile takes longer than to read them.
+
     Args:
+        arrays: say what may be kept, and hold open files.
         bands: how many the description names. Where that is all of them, the last is data even if the file calls it
             alpha, as GDAL does with the fourth band of 8 bit images by default.
 
@@ -30,10 +34,11 @@ class RasterFile(Pixels):
         ValueError: a file that cannot be read, is rotated or runs west.
     """
 
-    def __init__(self, path: Path, handles: Handles, bands: int | None = None) -> None:
+    def __init__(self, path: Path, arrays: Arrays, bands: int | None = None) -> None:
         from rasterio.enums import ColorInterp, MaskFlags
 
-        self.path, self._handles = path, handles
+        self.path, self._arrays = path, arrays
+        self._kept: tuple[np.ndarray, np.ndarray | None] | None = None  # codes (bands, H, W), what is hidden (H, W)
         with reading(path):
             image = self._open()
             grid, self._south_up = self._place(image)
@@ -73,7 +78,7 @@ class RasterFile(Pixels):
     def _open(self) -> Any:
         import rasterio
 
-        return self._handles.get(self.path, lambda: rasterio.open(self.path))
+        return self._arrays.handles.get(self.path, lambda: rasterio.open(self.path))
 
     def _hidden(self, image: Any, part: Any) -> np.ndarray | None:
         """(h, w) what a mask of the file or its alpha band hides; None without either."""
@@ -86,16 +91,10 @@ class RasterFile(Pixels):
     def codes(
         self, dates: np.ndarray | None, window: Window, bands: Sequence[int]
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        from rasterio.windows import Window as Part
-
         row, column, height, width = window
         if self._south_up:
             row = self.sizes["y"] - row - height
-        part, indexes = Part(column, row, width, height), [self._bands[k] + 1 for k in bands]
-        with reading(self.path):
-            image = self._open()
-            codes: np.ndarray = image.read(indexes, window=part)
-            masked = self._hidden(image, part)
+        codes, masked = self._stored((row, column, height, width), bands)
         if self._south_up:
             codes, masked = codes[:, ::-1], None if masked is None else masked[::-1]
         hidden = None if masked is None else np.broadcast_to(masked, codes.shape)
@@ -106,6 +105,29 @@ class RasterFile(Pixels):
             ]
             hidden = np.stack(own) if hidden is None else hidden | np.stack(own)
         return codes[None], None if hidden is None else hidden[None]
+
+    def _stored(self, window: Window, bands: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
+        """(bands, h, w) of a window whose row counts from the first of the file, and what is hidden of it (h, w)."""
+        row, column, height, width = window
+        whole = (0, 0, self.sizes["y"], self.sizes["x"])
+        inside = row >= 0 and column >= 0 and row + height <= whole[2] and column + width <= whole[3]
+        if self._kept is None and self._arrays.keep(int(np.prod(self.shape)) * self.dtype.itemsize):
+            self._kept = self._read(whole, range(len(self._bands)))
+        if self._kept is None or not inside:
+            return self._read(window, bands)
+        codes, masked = self._kept
+        here = np.s_[..., row : row + height, column : column + width]
+        return codes[here][list(bands)], None if masked is None else masked[here]
+
+    def _read(self, window: Window, bands: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
+        from rasterio.windows import Window as Part
+
+        row, column, height, width = window
+        part = Part(column, row, width, height)
+        with reading(self.path):
+            image = self._open()
+            codes: np.ndarray = image.read([self._bands[k] + 1 for k in bands], window=part)
+            return codes, self._hidden(image, part)
 
 
 def _one(values: np.ndarray) -> float | np.ndarray:
