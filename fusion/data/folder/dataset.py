@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from .notes import notes_of
 from .opening import Opener
 from .patterns import find_files, of_scene
 from .scene import Scene, open_scene
-from .tiling import corners, members
+from .tiling import corners, cover, members
 
 __all__ = ["FolderDataset"]
 
@@ -88,7 +89,7 @@ class FolderDataset(TileDataset):
         task, classes = (None, ()) if found is None else task_of(found.labels)
         patches = round(description.tile / description.patch)
         super().__init__(
-            [f"{self.scenes[s].name}_r{top:04g}_c{left:04g}" for s, top, left in self._tiles],
+            self._tile_names(),
             [self._modality(name, source) for name, source in description.modalities.items()],
             (patches, patches),
             task=task,
@@ -96,6 +97,31 @@ class FolderDataset(TileDataset):
             labels=None if found is None else torch.from_numpy(found.values),
             splits=self._members(found, seed),
         )
+
+    def covering(self, overlap: float = 0.25, by: Literal["patch", "pixel"] = "patch") -> FolderDataset:
+        """The same scenes without labels, cut for a map: tiles overlap, and more of them lie along the right and lower
+        border, where whole strides leave ground in no tile.
+
+        Args:
+            overlap: share of a tile's side that neighbours share at least, in whole patches; a stride in the
+                description is kept.
+            by: tiles of the border begin on whole patches, as a map of patches wants it, or on the coarsest pixels:
+                then less than one of these is left over.
+
+        Raises:
+            ValueError: an overlap that is not from 0 to below 1, or a data set with labels.
+        """
+        if self.task is not None:
+            raise ValueError("covering: labels are of the tiles that there are; open the data without (labels=False)")
+        places = cover(self.scenes, self.description, overlap, by)
+        view = copy.copy(self)
+        view._tiles = [(number, top, left) for number, own in enumerate(places) for top, left in own]
+        view._names, view._splits, view._dealt = view._tile_names(), {}, None
+        view._rows = np.arange(len(view._tiles))
+        return view
+
+    def _tile_names(self) -> list[str]:
+        return [f"{self.scenes[s].name}_r{top:04g}_c{left:04g}" for s, top, left in self._tiles]
 
     # Opening.
 

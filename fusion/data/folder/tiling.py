@@ -2,23 +2,56 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatch
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from .description import Description
 from .scene import Scene
 
-__all__ = ["corners", "members"]
+__all__ = ["corners", "cover", "members"]
 
 
-def corners(scene: Scene, description: Description) -> list[tuple[float, float]]:
-    """Top and left of the tiles of a scene, in metres."""
-    stride = description.stride or description.tile
-    tops, lefts = (np.arange(0, length - description.tile + 1e-6, stride) for length in scene.extent)
+def corners(scene: Scene, description: Description, border: float | None = None) -> list[tuple[float, float]]:
+    """Top and left of the tiles of a scene, in metres.
+
+    Args:
+        border: more tiles along the right and the lower border, which begin at multiples of so many metres and end as
+            near to it as that allows: whole strides may leave ground that lies in no tile.
+    """
+    stride, side = description.stride or description.tile, description.tile
+    tops, lefts = (_starts(length - side, stride, border) for length in scene.extent)
     return [(float(top), float(left)) for top in tops for left in lefts]
+
+
+def cover(
+    scenes: Sequence[Scene], description: Description, overlap: float, by: Literal["patch", "pixel"]
+) -> list[list[tuple[float, float]]]:
+    """Of each scene top and left of tiles that cover it, see :meth:`.dataset.FolderDataset.covering`.
+
+    Raises:
+        ValueError: an overlap that is not from 0 to below 1.
+    """
+    if not 0 <= overlap < 1:
+        raise ValueError(f"overlap {overlap} is a share of a tile's side, from 0 to below 1")
+    patch = description.patch
+    patches = max(1, math.floor(description.tile / patch * (1 - overlap) + 1e-9))
+    cut = replace(description, stride=description.stride or patches * patch)
+    sizes = [source.resolution for source in description.modalities.values() if source.spatial and source.resolution]
+    step = patch if by == "patch" else math.lcm(*(round(size * 100) for size in sizes)) / 100
+    return [corners(scene, cut, step) for scene in scenes]
+
+
+def _starts(last: float, stride: float, border: float | None) -> np.ndarray:
+    starts = np.arange(0, last + 1e-6, stride)
+    if border is None or not len(starts):
+        return starts
+    furthest = np.floor(last / border + 1e-6) * border
+    return starts if furthest <= starts[-1] + 1e-6 else np.append(starts, furthest)
 
 
 def members(
