@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import pytest
 
+from fusion.data.folder.patterns import File as Match
 from fusion.data.folder.patterns import find_files
 from fusion.data.handles import Handles
 
@@ -34,7 +35,7 @@ def test_patterns_may_be_absolute_dotted_or_lead_out_of_the_folder(tmp_path):
         assert list(found) == ["a"], pattern
         assert found["a"][0][0].resolve() == (folder / "a.h5").resolve()
     assert list(find_files(inside, "./deep/{scene}.h5")) == ["b"]
-    assert find_files(inside, "a.h5") == {"in[1]": [(inside / "a.h5", None)]}
+    assert find_files(inside, "a.h5") == {"in[1]": [Match(inside / "a.h5")]}
     assert find_files(inside, f"{tmp_path}/nowhere/{{scene}}.h5") == {}
 
 
@@ -43,7 +44,7 @@ def test_a_date_stands_for_the_same_date_wherever_it_stands(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     found = find_files(tmp_path, "{date}/{scene}_{date}.tif")
-    assert [(path.parent.name, path.name, date) for path, date in found["a"]] == [
+    assert [(path.parent.name, path.name, date) for path, date, _ in found["a"]] == [
         ("2020-01-10", "a_2020-01-10.tif", "2020-01-10")
     ]
 
@@ -51,7 +52,11 @@ def test_a_date_stands_for_the_same_date_wherever_it_stands(tmp_path):
 def test_dates_are_ordered_in_whatever_form_they_are_written(tmp_path):
     for name in ("a_20200310.tif", "a_2020-01-10.tif", "a_202002.tif"):
         (tmp_path / name).touch()
-    assert [date for _, date in find_files(tmp_path, "{scene}_{date}.tif")["a"]] == ["2020-01-10", "202002", "20200310"]
+    assert [date for _, date, _ in find_files(tmp_path, "{scene}_{date}.tif")["a"]] == [
+        "2020-01-10",
+        "202002",
+        "20200310",
+    ]
 
 
 class File:
@@ -157,8 +162,8 @@ def test_the_first_whole_date_of_a_name_is_its_date(tmp_path):
     for name in ("S2A_20200410T101112_N0209.tif", "L2A_A016201_20200510.tif", "S2B_20200610.tif"):
         (tmp_path / name).touch()
     found = find_files(tmp_path, "*{date}*.tif")[tmp_path.name]
-    assert [date for _, date in found] == ["20200410", "20200510", "20200610"]
-    assert [date for _, date in find_files(tmp_path, "{scene}_*{date}.tif")["S2B"]] == ["20200610"]
+    assert [date for _, date, _ in found] == ["20200410", "20200510", "20200610"]
+    assert [date for _, date, _ in find_files(tmp_path, "{scene}_*{date}.tif")["S2B"]] == ["20200610"]
 
 
 def test_brackets_capitals_and_spaces_of_names_are_found_and_hidden_files_are_not(tmp_path):
@@ -167,6 +172,6 @@ def test_brackets_capitals_and_spaces_of_names_are_found_and_hidden_files_are_no
     for name in ("[x] a_20200410.tif", "[x] a_20200510.TIF", "._[x] a_20200410.tif"):
         (folder / name).touch()
     found = find_files(tmp_path, "s 2 [é]/[x] {scene}_{date}.tif")
-    assert [date for _, date in found["a"]] == ["20200410", "20200510"]
+    assert [date for _, date, _ in found["a"]] == ["20200410", "20200510"]
     assert find_files(tmp_path, "s 2 [é]/*{scene}_{date}.tif").keys() == {"[x] a"}
     assert find_files(tmp_path, "**/{scene}_{date}.tif").keys() == {"[x] a"}

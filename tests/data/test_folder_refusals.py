@@ -85,7 +85,7 @@ def test_a_chunk_damaged_inside_a_file_names_the_file(folder):
         ({"s2__dates": None}, "dates are missing"),
         ({"s2__axes": ["t", "y", "x"]}, "must be distinct and of time, band, y, x"),
         ({"s2__use": ["B99"]}, "no band B99; the file has B02, B04, B08"),
-        ({"s2__mask": {"variable": "cloud"}}, "give either at_most or classes"),
+        ({"s2__mask": {"variable": "cloud"}}, "give either at_most, classes or bad_bits"),
         ({"s2__mask": {"variable": "dates", "at_most": 1}}, r"mask 'dates' has 1 axes, \(time, y, x\) wanted"),
         ({"s2__mask": {"variable": "s2", "at_most": 1, "band": 4}}, "mask 's2': band 4 of 3"),
         (

@@ -14,20 +14,22 @@ __all__ = ["Warped"]
 
 
 class Warped(Pixels):
-    """Pixels on another grid: values bilinearly (averaged where the grid is coarser), codes from the nearest pixel.
+    """Pixels on another grid: values by default bilinearly (averaged where the grid is coarser), codes from the nearest
+    pixel.
 
     Only the part of the source under a window is read. What it does not cover is not observed.
 
     Args:
         source: with a place.
         grid: on which to lay it.
+        method: of values: bilinear, average or nearest.
 
     Raises:
         ValueError: the source does not touch the grid.
     """
 
-    def __init__(self, source: Pixels, grid: Grid) -> None:
-        self.source, self.target, self.grid = source, grid, grid
+    def __init__(self, source: Pixels, grid: Grid, method: str = "bilinear") -> None:
+        self.source, self.target, self.grid, self.method = source, grid, grid, method
         self.path, self.files, self.dtype = source.path, source.files, source.dtype
         self.conventions, self.band_names = source.conventions, source.band_names
         self.sizes = {**source.sizes, "y": grid.height, "x": grid.width}
@@ -94,7 +96,7 @@ class Warped(Pixels):
         count = 1 if dates is None else len(dates)
         if found is None:
             return np.full((count, len(bands), *window[2:]), np.nan, np.float32)
-        return self._warp(self.source.values(dates, found[0], bands, override), found[1], window, "bilinear", np.nan)
+        return self._warp(self.source.values(dates, found[0], bands, override), found[1], window, self.method, np.nan)
 
     def _warp(self, pixels: np.ndarray, place: Grid, window: Window, resampling: str, outside: float) -> np.ndarray:
         """(L, bands, h, w) from those at ``place``; ``outside`` where there is none."""

@@ -11,7 +11,7 @@ import numpy as np
 from .containers import Variable, text
 from .place import Finder
 
-__all__ = ["check_bands", "names_in_file", "other_bands"]
+__all__ = ["check_band", "check_bands", "names_in_file", "other_bands"]
 
 
 def names_in_file(variable: Variable, axes: Sequence[str], finder: Finder) -> tuple[str, ...]:
@@ -41,6 +41,19 @@ def check_bands(path: Path, what: str, stored: Sequence[str], described: Sequenc
             f"{path}: the bands of {what} are {', '.join(stored)} by the file and {', '.join(described)} by the "
             "description; write bands in the order of the file, and use: [...] for the order of the model. All files "
             "need the same order"
+        )
+
+
+def check_band(path: Path, what: str, stored: Sequence[str], band: str, described: Sequence[str]) -> None:
+    """
+    Raises:
+        ValueError: a file of one band calls it by the name of another one of the description.
+    """
+    own, wanted = _comparable(stored), _comparable(described)
+    if own and own[0] != _comparable([band])[0] and own[0] in wanted:
+        raise ValueError(
+            f"{path}: {what}: the band is {stored[0]} by the file and {band} by its name; rename the file, or correct "
+            "its description"
         )
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["parse_dates"]
+__all__ = ["day_of_year", "parse_dates"]
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _DATE = re.compile(r"(\d{4})-?(\d{2})(?:-?(\d{2}))?(?:[T ].*)?$")
+_ORDINAL = re.compile(r"(\d{4})-?(\d{3})(?:[T ].*)?$")  # year and day of the year
 _ZONE = re.compile(r"[T ](\d{2}):?(\d{2})[\d:.,]*\s*([+-])(\d{2}):?(\d{2})?$")  # a time of day, not in UTC
 _NAT = np.iinfo(np.int64).min  # as datetime64 and xarray store a time that is lacking
 _UNITS = re.compile(
@@ -39,7 +40,8 @@ def parse_dates(
 ) -> tuple[np.ndarray, bool]:
     """Dates as datetime64[D], and whether their year is known.
 
-    Understands ISO dates and months (``2020-08-17``, ``20200817``, ``2020-08``), names of months (``Sep``; one that
+    Understands ISO dates and months (``2020-08-17``, ``20200817``, ``2020-08``), year and day of the year
+    (``2020230``), names of months (``Sep``; one that
     does not come after its predecessor begins a new year), datetime64, and numbers with CF ``units`` ("days since
     2020-01-01 12:00") and ``calendar`` (CF conventions 4.4; others than the standard ones by the package cftime, as
     the dates that they name). A month without a day means the 15th.
@@ -163,7 +165,18 @@ def _named_months(months: list[int]) -> np.ndarray:
     return np.array(dates, dtype="datetime64[D]")
 
 
+def day_of_year(text: str) -> str | None:
+    """The ISO date of a year and a day of it, such as ``2020230``; None of anything else, and of a day 366 that is
+    none."""
+    found = _ORDINAL.match(text.strip())
+    if found is None:
+        return None
+    date = np.datetime64(f"{found[1]}-01-01", "D") + np.timedelta64(int(found[2]) - 1, "D")
+    return str(date) if str(date)[:4] == found[1] else None
+
+
 def _one(text: str) -> np.datetime64:
+    text = day_of_year(text) or text
     found = _DATE.match(text.strip())
     try:
         if not found:
@@ -176,4 +189,6 @@ def _one(text: str) -> np.datetime64:
         minutes = int(zone[1]) * 60 + int(zone[2]) - east
         return date + np.timedelta64(minutes // 1440, "D")
     except ValueError as error:
-        raise ValueError(f"{text!r} is not a date; 2020-08-17, 20200817, 2020-08 or Aug are understood") from error
+        raise ValueError(
+            f"{text!r} is not a date; 2020-08-17, 20200817, 2020-08, 2020230 (day of the year) or Aug are understood"
+        ) from error

@@ -102,10 +102,11 @@ class FolderDataset(TileDataset):
         if not self.folder.is_dir():
             raise ValueError(f"{self.folder}: no such folder (--data)")
         patterns = {
-            name: source.files or self.description.files for name, source in self.description.modalities.items()
+            name: (source.files or self.description.files, _bands_of(source, self.description))
+            for name, source in self.description.modalities.items()
         }
         masks = {
-            name: source.mask.files
+            name: (source.mask.files, _NO_BANDS)
             for name, source in self.description.modalities.items()
             if source.mask is not None and source.mask.files is not None
         }
@@ -113,20 +114,20 @@ class FolderDataset(TileDataset):
         found = {
             pattern: {
                 scene: kept
-                for scene, files in find_files(self.folder, pattern).items()
-                if (kept := [file for file in files if file[0] not in of_dates])
+                for scene, files in find_files(self.folder, *pattern).items()
+                if (kept := [file for file in files if file.path not in of_dates])
             }
-            for pattern in {*patterns.values(), *masks.values(), self.description.files}
+            for pattern in {*patterns.values(), *masks.values()}
         }
-        own = [pattern for pattern in patterns.values() if "{scene}" in pattern] or list(patterns.values())
+        own = [pattern for pattern in patterns.values() if "{scene}" in pattern[0]] or list(patterns.values())
         names = sorted({scene for pattern in own for scene in found[pattern]})
         if not names:
-            raise ValueError(f"{self.folder}: no file matches {', '.join(sorted({*patterns.values()}))}")
+            raise ValueError(f"{self.folder}: no file matches {', '.join(sorted({p for p, _ in patterns.values()}))}")
         scenes, problems = [], []
         for name in names:
             try:
                 files, of_masks = (
-                    {modality: of_scene(found[pattern], pattern, name) for modality, pattern in part.items()}
+                    {modality: of_scene(found[pattern], pattern[0], name) for modality, pattern in part.items()}
                     for part in (patterns, masks)
                 )
                 scenes.append(open_scene(name, files, of_masks, self.opener))
@@ -142,7 +143,7 @@ class FolderDataset(TileDataset):
         """Which a pattern such as {scene}.npy may take for a scene."""
         patterns = {source.dates for source in self.description.modalities.values() if isinstance(source.dates, str)}
         found = [find_files(self.folder, pattern) for pattern in patterns if Path(pattern).suffix.lower() in DATE_FILES]
-        return {path for scenes in found for files in scenes.values() for path, _ in files}
+        return {file.path for scenes in found for files in scenes.values() for file in files}
 
     def _modality(self, name: str, source: Source) -> Modality:
         """As in the scenes, which must agree on the bands."""
@@ -247,6 +248,15 @@ class FolderDataset(TileDataset):
         side = round(self._side / layer.resolution)
         dates = np.arange(len(layer.dates)) if layer.source.kind == "series" else None
         return layer.clear(dates, corner, (side, side), layer.resolution)
+
+
+_NO_BANDS: tuple[str, ...] = ()
+
+
+def _bands_of(source: Source, description: Description) -> tuple[str, ...]:
+    """Which ``{band}`` in the pattern of its files stands for."""
+    apart = source.of_bands(source.files or description.files)
+    return source.bands if apart and isinstance(source.bands, tuple) else _NO_BANDS
 
 
 def _narrow(description: Description, modalities: Sequence[str] | None, labels: bool) -> Description:

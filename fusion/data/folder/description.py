@@ -27,7 +27,8 @@ class Mask:
             source itself.
         band: which one: the name of one of the source's bands, or in an array of its own its number from 1.
         at_most: a pixel is clear up to this value (a probability), or
-        classes: a pixel is clear if its code is one of these (a scene classification).
+        classes: a pixel is clear if its code is one of these (a scene classification), or
+        bad_bits: a pixel is clear if none of these bits of its code is set (quality flags); the lowest is 0.
         resolution: metres per pixel of the mask; None: as its files say, or that of the source.
         files: pattern, if it lies in files of its own; with ``{date}`` every date of the series needs one.
     """
@@ -38,11 +39,20 @@ class Mask:
     classes: tuple[int, ...] = ()
     resolution: float | None = None
     files: str | None = None
+    bad_bits: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if (self.at_most is None) == (not self.classes):
+        if (self.at_most is not None) + bool(self.classes) + bool(self.bad_bits) != 1:
             raise ValueError(
-                f"mask {self.variable or self.band!r}: give either at_most or classes, to say what is clear"
+                f"mask {self.variable or self.band or self.files!r}: give either at_most, classes or bad_bits, to say "
+                "what is clear"
+            )
+        wrong = [bit for bit in self.bad_bits if bit != int(bit) or not 0 <= bit < 64]
+        if wrong:
+            raise ValueError(f"mask: bad_bits count from 0, the lowest, to 63, not {wrong[0]:g}")
+        if "{band}" in (self.files or ""):
+            raise ValueError(
+                f"mask: {{band}} in {self.files!r}: a mask is one band; write its name into the pattern, e.g. SCL"
             )
 
 
@@ -55,8 +65,10 @@ class Source:
     the file's own packing gives.
 
     Attributes:
-        variable: name of the array in the file; GeoTIFF and .npy have none.
-        bands: names along the band axis, or the name of the variable that holds them.
+        variable: name of the array in the file; GeoTIFF and .npy have none. A list: an array of each band, with the
+            axes without band.
+        bands: names along the band axis, or the name of the variable that holds them. With ``{band}`` in ``files`` the
+            texts that stand for it, a file a band; with a list of variables their names by default.
         use: the bands to keep, in the order of the model; all by default.
         axes: names of the array's axes, of time, band, y, x. Without time it is an image, without y and x
             (weather) the same everywhere in the tile.
@@ -72,11 +84,15 @@ class Source:
         max_cloud: largest share of masked or missing pixels of a usable date.
         max_dates: at most so many dates.
         optional: may be missing from a file.
-        files: pattern, if not that of the description.
+        files: pattern, if not that of the description. ``{band}`` stands for one of the bands.
+        resample: how files or variables of coarser or finer pixels come to ``resolution``: nearest, bilinear or
+            average. None: those of a band each by nearest if they are coarser, average if they are finer; others are
+            refused.
+        missing_bands: a band whose file a date lacks was not observed; False: that is an error.
     """
 
-    bands: tuple[str, ...] | str
-    variable: str | None = None
+    bands: tuple[str, ...] | str = ()
+    variable: tuple[str, ...] | str | None = None
     use: tuple[str, ...] = ()
     axes: tuple[str, ...] = AXES
     resolution: float | None = None
@@ -93,8 +109,16 @@ class Source:
     max_dates: int | None = None
     optional: bool = False
     files: str | None = None
+    resample: Literal["nearest", "bilinear", "average"] | None = None
+    missing_bands: bool = False
 
     def __post_init__(self) -> None:
+        if isinstance(self.variable, tuple):
+            self._of_variables(self.variable)
+        if not self.bands:
+            raise ValueError("'bands' is missing: their names, in the order of the files")
+        if self.resample not in (None, "nearest", "bilinear", "average"):
+            raise ValueError(f"resample is nearest, bilinear or average, not {self.resample!r}")
         if not set(self.axes) <= set(AXES) or len(set(self.axes)) != len(self.axes):
             raise ValueError(f"axes {list(self.axes)} must be distinct and of {', '.join(AXES)}")
         if ("y" in self.axes) != ("x" in self.axes):
@@ -105,6 +129,39 @@ class Source:
             raise ValueError("dates are missing: the variable that holds them, or a list")
         if "time" not in self.axes and "y" not in self.axes:
             raise ValueError(f"axes {list(self.axes)}: neither an image nor a series")
+
+    def _of_variables(self, variables: tuple[str, ...]) -> None:
+        """An array of each band: ``axes`` may leave the band out, and ``bands`` are the variables' names by default."""
+        if len(set(variables)) < len(variables):
+            raise ValueError(f"variable: [{', '.join(variables)}] has a name twice")
+        if "band" not in self.axes:
+            place = int("time" in self.axes[:1])
+            object.__setattr__(self, "axes", (*self.axes[:place], "band", *self.axes[place:]))
+        if not self.bands:
+            object.__setattr__(self, "bands", variables)
+        if isinstance(self.bands, str) or len(self.bands) != len(variables):
+            raise ValueError(f"bands {self.bands!r}: a name for each of {len(variables)} variables is wanted")
+
+    def of_bands(self, pattern: str) -> bool:
+        """Whether there is a file of each band, by the pattern of the files.
+
+        Raises:
+            ValueError: keys that do not go together.
+        """
+        several = "{band}" in pattern
+        if self.missing_bands and not several:
+            raise ValueError(f"missing_bands: {pattern!r} has no {{band}}; without it a file has all bands")
+        if several and (isinstance(self.bands, str) or isinstance(self.variable, tuple) or "band" not in self.axes):
+            raise ValueError(
+                f"{{band}} in {pattern!r}: a file a band needs bands: [...], the texts that stand for it, band among "
+                "axes, and at most one variable"
+            )
+        return several
+
+    @property
+    def named(self) -> str | None:
+        """Of the array, or of the first of several."""
+        return self.variable[0] if isinstance(self.variable, tuple) else self.variable
 
     @property
     def kind(self) -> Literal["image", "series"]:
@@ -167,7 +224,8 @@ class Description:
     """A folder.
 
     Attributes:
-        files: pattern of one file per scene; ``{scene}`` stands for its name, ``{date}`` (rasters, .npy) for a date.
+        files: pattern of one file per scene; ``{scene}`` stands for its name, ``{date}`` (rasters, .npy) for a date,
+            ``{band}`` for a band.
         tile, patch: sides in metres.
         stride: metres from tile to tile; less than ``tile`` makes them overlap.
         georeference: epsg (number or variable) and bounds (left, bottom, right, top) or x and y (cell centres), as
@@ -193,6 +251,11 @@ class Description:
             raise ValueError(f"tile {self.tile} m must be a multiple of patch {self.patch} m")
         if not self.modalities:
             raise ValueError("modalities are missing")
+        for name, source in self.modalities.items():
+            try:
+                source.of_bands(source.files or self.files)
+            except ValueError as error:
+                raise ValueError(f"modality {name!r}: {error}") from error
         if isinstance(self.labels, PlacedLabels) and self.labels.resolution is None:
             first = next((source.resolution for source in self.modalities.values() if source.spatial), self.patch)
             object.__setattr__(self, "labels", replace(self.labels, resolution=first))

@@ -62,6 +62,13 @@ class Grid:
         """(a, b, c, d, e, f) of the pixels."""
         return self.pixel_width, 0.0, self.left, 0.0, -self.pixel_height, self.top
 
+    @property
+    def metres(self) -> float | None:
+        """Metres per pixel, along the rows; None in degrees and without CRS."""
+        if not self.crs or not self.known_crs.is_projected:
+            return None
+        return float(self.pixel_width * self.known_crs.linear_units_factor[1])
+
     def metre(self, resolution: float) -> Geo | None:
         """Where a grid of 1 m (by a description's metres per pixel) at the upper left corner lies; None without CRS."""
         if not self.crs:

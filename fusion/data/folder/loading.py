@@ -84,8 +84,8 @@ def _codes(value: Any, where: str) -> tuple[float, ...]:
     return tuple(_number(where, code) for code in (value if isinstance(value, list | tuple) else [value]))
 
 
-_NAMES = {"bands", "use", "axes", "dates"}
-_LISTS = {"nodata", "range", "classes"}
+_NAMES = {"bands", "use", "axes", "dates", "variable"}
+_LISTS = {"nodata", "range", "classes", "bad_bits"}
 _NUMBERS = {
     "tile",
     "patch",
@@ -130,7 +130,7 @@ def _value(key: str, value: Any) -> Any:
             if not isinstance(value, str):
                 raise
             return value  # a variable
-    if key in ("align", "all_touched") and not isinstance(value, bool):
+    if key in ("align", "all_touched", "missing_bands") and not isinstance(value, bool):
         raise ValueError(f"{key} is true or false, not {value!r}")
     several = isinstance(value, Sequence) and not isinstance(value, str)
     if key in _LISTS and not isinstance(value, Mapping):

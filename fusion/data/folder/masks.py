@@ -10,7 +10,7 @@ import numpy as np
 
 from .calendar import parse_dates
 from .containers import CONTAINERS, NPY
-from .conventions import equals_any
+from .conventions import Conventions, equals_any
 from .description import AXES, Mask, Source
 from .opening import Opener, Tiles
 from .patterns import Found
@@ -27,7 +27,7 @@ class MaskLayer:
         band: position of the mask along the band axis.
         dates: (L,) position in the mask of each date of the series; None where one mask holds for all.
         resolution: metres per pixel.
-        of_source: the mask is a band of the source itself.
+        of_source: the mask is a band of the files of the source itself.
     """
 
     mask: Mask
@@ -62,8 +62,12 @@ class MaskLayer:
         window = top, left, int(rows[-1]) - top + 1, int(columns[-1]) - left + 1
         chosen = None if self.dates is None else self.dates if dates is None else self.dates[dates]
         codes, masked = self.pixels.codes(chosen, window, [self.band])
-        clear: Any = equals_any(codes, self.mask.classes)
-        if not self.mask.classes:
+        clear: Any
+        if self.mask.classes:
+            clear = equals_any(codes, self.mask.classes)
+        elif self.mask.bad_bits:
+            clear = self._without_bits(codes, chosen)
+        else:
             with np.errstate(invalid="ignore"):
                 clear = self._values(codes, chosen) <= self.mask.at_most
         if masked is not None:
@@ -75,18 +79,39 @@ class MaskLayer:
 
     def _values(self, codes: np.ndarray, dates: np.ndarray | None) -> np.ndarray:
         """(L, 1, h, w) of stored numbers, by what the file of each date says of them."""
-        files = self.pixels.of_files
-        if len(files) == 1:
-            steps = [(files[0], codes)]
+        return np.concatenate([said.values(own) for said, own in self._said(codes, dates)])
+
+    def _without_bits(self, codes: np.ndarray, dates: np.ndarray | None) -> np.ndarray:
+        """(L, 1, h, w) bool: none of the bad bits is set; False where a code is none."""
+        if codes.dtype.kind in "iu" and max(self.mask.bad_bits) >= 8 * codes.dtype.itemsize:
+            raise ValueError(
+                f"{self.pixels.path}: the mask holds {codes.dtype}, which has no bit {max(self.mask.bad_bits)}; bits "
+                "count from 0, the lowest"
+            )
+        clear = []
+        for said, own in self._said(codes, dates):
+            known = ~said.missing(own)
+            if own.dtype.kind == "f":
+                known &= own == np.floor(own)
+                own = np.where(known, own, 0)
+            whole = own.astype(np.int64)
+            bad = np.zeros(own.shape, dtype=bool)
+            for bit in self.mask.bad_bits:
+                bad |= (whole >> int(bit)) & 1 == 1
+            clear.append(known & ~bad)
+        return np.concatenate(clear)
+
+    def _said(self, codes: np.ndarray, dates: np.ndarray | None) -> list[tuple[Conventions, np.ndarray]]:
+        """What the file of each date says of its numbers, with the codes of that date; of one file with all codes."""
+        if len(self.pixels.of_files) == 1:
+            steps = [(self.pixels.conventions_of(None, self.band), codes)]
         else:
-            order = range(len(files)) if dates is None else dates
-            steps = [(files[int(date)], codes[k : k + 1]) for k, date in enumerate(order)]
-        read = []
-        for file, own in steps:
-            said = file.conventions.of_bands([self.band])
-            # The nodata value of a raster is that of its other bands.
-            read.append((said.overridden(nodata=()) if self.of_source else said).values(own))
-        return np.concatenate(read)
+            order = range(len(codes)) if dates is None else dates
+            steps = [
+                (self.pixels.conventions_of(int(date), self.band), codes[k : k + 1]) for k, date in enumerate(order)
+            ]
+        # The nodata value of a raster is that of its other bands.
+        return [(said.overridden(nodata=()) if self.of_source else said, own) for said, own in steps]
 
 
 @dataclass(frozen=True)
@@ -98,6 +123,7 @@ class MaskReader:
         names: of all bands of ``pixels``, the modality's.
         files: of the modality.
         dates: (L,) of the modality; none for an image.
+        apart: its bands are files or variables of their own.
     """
 
     scene: str
@@ -109,6 +135,7 @@ class MaskReader:
     pixels: Pixels
     dates: np.ndarray
     opener: Opener
+    apart: bool = False
 
     @property
     def resolution(self) -> float:
@@ -132,14 +159,15 @@ class MaskReader:
         if isinstance(mask.band, str) and mask.files is None:
             if mask.band not in self.names:
                 raise ValueError(f"{self.where}: mask band {mask.band!r} is none of {', '.join(self.names)}")
-            own = (None, self.source.variable, self.modality, mask.band)
-            if mask.variable not in own and self.source.variable is not None:
+            variable = self.source.variable
+            own = (None, variable, self.modality, mask.band)
+            if mask.variable not in own and isinstance(variable, str):
                 raise ValueError(
-                    f"{self.where}: mask band {mask.band!r} is one of {self.source.variable!r}, not of "
-                    f"{mask.variable!r}"
+                    f"{self.where}: mask band {mask.band!r} is one of {variable!r}, not of {mask.variable!r}"
                 )
             steps = np.arange(len(self.dates)) if len(self.dates) else None
-            return MaskLayer(mask, self.pixels, self.names.index(mask.band), steps, self.resolution, of_source=True)
+            # The nodata value of a raster is that of its other bands.
+            return MaskLayer(mask, self.pixels, self.names.index(mask.band), steps, self.resolution, not self.apart)
         if mask.files is None and mask.variable is None:
             raise ValueError(f"{self.where}: mask: give its variable, its files, or one of the bands as band")
         if mask.files is not None and not files:
@@ -169,7 +197,7 @@ class MaskReader:
 
     def _axes(self, mask: Mask, found: Found) -> tuple[str, ...]:
         """Of a variable by its length: (y, x), (time, y, x), (time, band, y, x), or the source's own."""
-        path, date = found[0]
+        path, date, _ = found[0]
         if path.suffix.lower() not in (NPY, *CONTAINERS):
             return AXES if date is not None else ("band", "y", "x")
         if mask.variable == self.source.variable and mask.files is None:
@@ -192,18 +220,27 @@ class MaskReader:
         """(L,) step of the mask for each date of the series."""
         if not len(self.dates) or steps is None:
             return None
-        if found[0][1] is None or found is self.files:
+        if found[0].date is None or found is self.files:
             if steps != len(self.dates):
                 raise ValueError(
                     f"{self.where}: {named} has {steps} time steps for {len(self.dates)} dates of the series; they "
                     "must match one to one"
                 )
             return np.arange(steps)
-        dates, _ = parse_dates([date for _, date in found])
+        dates, _ = parse_dates([file.date for file in found])
         lacking = self.dates[~np.isin(self.dates, dates)]
         if len(lacking):
             raise ValueError(
                 f"{self.where}: no mask for {len(lacking)} of {len(self.dates)} dates, e.g. {lacking[0]}; copy them, "
                 "or remove these dates"
             )
-        return np.array([np.flatnonzero(dates == date)[0] for date in self.dates])
+        step = np.empty(len(self.dates), dtype=int)
+        for date in np.unique(self.dates):
+            own, there = np.flatnonzero(self.dates == date), np.flatnonzero(dates == date)
+            if len(there) not in (1, len(own)):
+                raise ValueError(
+                    f"{self.where}: {len(there)} masks for {len(own)} acquisitions of {date}, e.g. "
+                    f"{found[int(there[0])].path}; one each is wanted, or one for all"
+                )
+            step[own] = there  # both in the order of their names
+        return step

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from .align import Warped
 from .bands import names_in_file
 from .containers import NPY, Arrays
@@ -15,6 +17,7 @@ from .patterns import Found, find_files, of_scene
 from .pixels import Pixels, Stack, StoredPixels
 from .place import Finder, check_axes, locate
 from .raster import RASTERS, RasterFile
+from .resample import Resamplings, multiple
 
 __all__ = ["Opener", "Tiles"]
 
@@ -41,6 +44,7 @@ class Opener:
         self.folder, self.description, self.arrays = folder, description, arrays
         self._found: dict[str, dict[str, Found]] = {}
         self.aligned: dict[str, int] = {}  # what was warped: how many files
+        self.resampled = Resamplings()
         self.remarks: dict[str, str] = {}  # what else is to be known, by what it is about
 
     def files(self, pattern: str | None, scene: str) -> Found:
@@ -62,6 +66,7 @@ class Opener:
         tiles: Tiles | None = None,
         covering: bool = False,
         nearest: bool = False,
+        resample: str | None = None,
     ) -> Pixels:
         """The pixels of some files, on the grid of the tiles where their place is known.
 
@@ -73,6 +78,8 @@ class Opener:
             tiles: None for the first modality, which they follow.
             covering: it may reach further than the tiles.
             nearest: it holds codes.
+            resample: how pixels of a multiple or a fraction of the resolution come to it: nearest, bilinear, average,
+                or usual (nearest if they are coarser, average if they are finer); None: they are refused.
 
         Raises:
             ValueError: unreadable, or not as described, or of another place; the message begins with the path.
@@ -85,19 +92,55 @@ class Opener:
                 f"{path}: {len(files)} files match for {what} of one scene, one is wanted: {files[1][0].name} is "
                 "another. Name the scene by {scene} and the date by {date} in the pattern"
             )
+        if suffix not in RASTERS and dated and axes[0] != "time":
+            raise ValueError(f"{path}: {what}: a file a date makes time the first axis, axes ({', '.join(axes)}) given")
+        inner = [axis for axis in axes if axis != "time"] if dated else list(axes)
+        parts = [
+            self.part(what, file.path, variable, inner, resolution, bands=bands, first=tiles is None) for file in files
+        ]
+        tiles = tiles or self.first_tiles(parts, resolution, resample)
+        placed = [
+            self.on_tiles(part, what, resolution, tiles, covering=covering, nearest=nearest, resample=resample)
+            for part in parts
+        ]
+        if resample is not None:
+            placed = self.resampled.equal(placed, what, [""] * len(placed), resolution or 1.0, resample)
+        return Stack(placed) if dated else placed[0]
+
+    def part(
+        self,
+        what: str,
+        path: Path,
+        variable: str | None,
+        axes: Sequence[str],
+        resolution: float | None,
+        *,
+        bands: int | None = None,
+        first: bool = False,
+    ) -> Pixels:
+        """The pixels of one file, where they lie.
+
+        Args:
+            axes: of the file.
+            first: the tiles follow it.
+
+        Raises:
+            ValueError: as :meth:`open`.
+        """
+        suffix = path.suffix.lower()
         if suffix in RASTERS:
-            if "time" in axes and not dated:
+            if "time" in axes:
                 raise ValueError(
                     f"{path}: {what}: a raster is one date; give the date of the file by {{date}} in its pattern"
                 )
-            parts: list[Pixels] = [RasterFile(file, self.arrays.handles, bands) for file, _ in files]
-            for part in parts:
-                if part.dtype.kind not in "iuf":
-                    raise ValueError(
-                        f"{part.path}: {what}: the raster holds {part.dtype}, real numbers are wanted; store what is "
-                        "meant, e.g. the amplitude or the power"
-                    )
-        elif suffix in _VECTORS:
+            raster = RasterFile(path, self.arrays.handles, bands)
+            if raster.dtype.kind not in "iuf":
+                raise ValueError(
+                    f"{path}: {what}: the raster holds {raster.dtype}, real numbers are wanted; store what is meant, "
+                    "e.g. the amplitude or the power"
+                )
+            return raster
+        if suffix in _VECTORS:
             if what.startswith("labels"):
                 raise ValueError(
                     f"{path}: labels of a vector file are given as labels: {{vector: {path.name}, field: FIELD}}, one "
@@ -107,19 +150,7 @@ class Opener:
                 f"{path}: {what}: vector files are not read; rasterize it first, e.g. gdal_rasterize -a FIELD -tr "
                 f"{resolution or 10:g} {resolution or 10:g} -te WEST SOUTH EAST NORTH {path.name} {path.stem}.tif"
             )
-        else:
-            name = self._named(what, path, variable)
-            inner = [axis for axis in axes if axis != "time"] if dated else list(axes)
-            if dated and axes[0] != "time":
-                raise ValueError(
-                    f"{path}: {what}: a file a date makes time the first axis, axes ({', '.join(axes)}) given"
-                )
-            parts = [self._stored(what, file, name, inner, resolution, tiles is None) for file, _ in files]
-        known = next((part.grid for part in parts if part.grid is not None), None)
-        if tiles is None and known is not None:
-            tiles = Tiles(known, resolution or 1.0)
-        placed = [self._on(part, what, resolution, tiles, covering, nearest) for part in parts]
-        return Stack(placed) if dated else placed[0]
+        return self._stored(what, path, self._named(what, path, variable), axes, resolution, first)
 
     def _named(self, what: str, path: Path, variable: str | None) -> str:
         if variable is None and path.suffix.lower() != NPY:
@@ -145,10 +176,44 @@ class Opener:
         pixels.band_names = names_in_file(variable, axes, Finder(variable, self.arrays))
         return pixels
 
-    def _on(
-        self, part: Pixels, what: str, resolution: float | None, tiles: Tiles | None, covering: bool, nearest: bool
+    def first_tiles(
+        self, parts: Sequence[Pixels | None], resolution: float | None, resample: str | None
+    ) -> Tiles | None:
+        """The tiles of the first modality, as its parts lie; None where none says it.
+
+        Where parts may be resampled, those decide whose pixels are of the described size. In degrees, whose metres are
+        nominal, and without CRS the finest are taken to be.
+        """
+        grids = [part.grid for part in parts if part is not None and part.grid is not None]
+        if not grids or not resample or not resolution:
+            return Tiles(grids[0], resolution or 1.0) if grids else None
+        metres = [grid.metres for grid in grids]
+        if None in metres:
+            return Tiles(min(grids, key=lambda grid: grid.pixel_width), resolution)
+        ratios = [own / resolution for own in metres if own is not None]
+        number = min(range(len(grids)), key=lambda k: abs(np.log(ratios[k])))
+        ratio = multiple(ratios[number])
+        if ratio is None or ratio == 1:
+            return Tiles(grids[number], resolution)
+        return Tiles(grids[number].at(1, ratio), resolution)
+
+    def on_tiles(
+        self,
+        part: Pixels,
+        what: str,
+        resolution: float | None,
+        tiles: Tiles | None,
+        *,
+        covering: bool = False,
+        nearest: bool = False,
+        resample: str | None = None,
+        band: str = "",
     ) -> Pixels:
-        """A part as it lies, if it lies on the tiles, or warped onto them if the description says so.
+        """A part as it lies, if it lies on the tiles; resampled, or warped onto them, if the description says so.
+
+        Args:
+            resample: as for :meth:`open`.
+            band: of the part, for notes.
 
         Raises:
             ValueError: another place; the message has both values and what mends it.
@@ -161,22 +226,40 @@ class Opener:
                 )
             return part
         metres = resolution or tiles.resolution * _across(part.grid, tiles.grid)
-        try:
-            wrong = difference(part.grid, metres, tiles.grid, tiles.resolution, covering=covering)
-            if not self.description.align or wrong is None:
-                check_grid(part.grid, metres)
-        except ValueError as error:
-            raise ValueError(f"{part.path}: {error}") from error
-        if wrong is None:
-            return part
         target = tiles.grid.at(metres, tiles.resolution)
+        whole = _whole_ratio(part.grid, target)
+        ratio = 1.0 if resample is None or whole is None else whole
+        try:
+            wrong = difference(part.grid, metres * ratio, tiles.grid, tiles.resolution, covering=covering)
+            if wrong is None or (resample is None and not self.description.align):
+                check_grid(part.grid, metres * ratio)
+        except ValueError as error:
+            mended = resample is None and whole is not None and not nearest
+            way_out = "; correct resolution, or write resample: nearest, bilinear or average" if mended else ""
+            raise ValueError(f"{part.path}: {error}{way_out}") from error
+        if wrong is None and ratio == 1:
+            return part
+        if wrong is None:
+            size = target.height, target.width
+            return self.resampled.lay(part, ratio, size, resample or "usual", target, what, band, metres)
         if self.description.align:
             self.aligned[what] = self.aligned.get(what, 0) + 1
-            return Warped(part, target)
+            return Warped(part, target, resample if resample in ("nearest", "average") else "bilinear")
         raise ValueError(
             f"{part.path}: {what} has {wrong}. Warp it, or write align: true into the description:\n    "
             + gdalwarp(part.path, target, "near" if nearest else "bilinear")
         )
+
+
+def _whole_ratio(grid: Grid, target: Grid) -> float | None:
+    """How many pixels of the target a pixel is across, if that is a whole number or one over it, the same both ways."""
+    ratios = {
+        multiple(own / wanted)
+        for own, wanted in (
+            (grid.pixel_width, target.pixel_width), (grid.pixel_height, target.pixel_height)
+        )
+    }  # fmt: skip
+    return ratios.pop() if len(ratios) == 1 else None
 
 
 def _across(grid: Grid, tiles: Grid) -> float:

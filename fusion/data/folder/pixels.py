@@ -50,6 +50,10 @@ class Pixels(ABC):
         """The pixels of each file."""
         return [self]
 
+    def conventions_of(self, date: int | None, band: int) -> Conventions:
+        """What the file of a date and band says of its numbers."""
+        return self.conventions.of_bands([band])
+
     @abstractmethod
     def codes(
         self, dates: np.ndarray | None, window: Window, bands: Sequence[int]
@@ -120,7 +124,7 @@ class Stack(Pixels):
     def __init__(self, parts: Sequence[Pixels]) -> None:
         first = parts[0]
         self.parts, self.path, self.grid, self.conventions = list(parts), first.path, first.grid, first.conventions
-        self.files = len(parts)
+        self.files = sum(part.files for part in parts)
         self.dtype = np.result_type(*(part.dtype for part in parts))
         for part in parts:
             if part.sizes != first.sizes:
@@ -129,7 +133,10 @@ class Stack(Pixels):
 
     @property
     def of_files(self) -> Sequence[Pixels]:
-        return self.parts
+        return [file for part in self.parts for file in part.of_files]
+
+    def conventions_of(self, date: int | None, band: int) -> Conventions:
+        return self.parts[date or 0].conventions_of(None, band)
 
     def codes(
         self, dates: np.ndarray | None, window: Window, bands: Sequence[int]

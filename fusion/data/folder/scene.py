@@ -12,6 +12,7 @@ import numpy as np
 from ..files import reading
 from ..npy import open_array
 from ..tiles import Geo
+from .apart import apart
 from .bands import check_bands
 from .calendar import parse_dates
 from .containers import NPY, text
@@ -68,7 +69,7 @@ def open_scene(name: str, files: Mapping[str, Found], masks: Mapping[str, Found]
     first = ""
     for modality, source in description.modalities.items():
         found = files.get(modality, [])
-        if not found or (source.optional and source.variable and not opener.arrays.has(found[0][0], source.variable)):
+        if not found or (source.optional and source.named and not opener.arrays.has(found[0].path, source.named)):
             if not source.optional:
                 raise ValueError(
                     f"scene {name!r}: no file for modality {modality!r} ({source.files or description.files}); copy "
@@ -106,17 +107,23 @@ class _Reader:
     """Opens one modality of one scene."""
 
     def __init__(self, scene: str, modality: str, source: Source, files: Found, opener: Opener) -> None:
-        self.scene, self.modality, self.source, self.files, self.opener = scene, modality, source, files, opener
-        self.path = files[0][0]
+        self.scene, self.modality, self.source, self.opener = scene, modality, source, opener
+        self.apart = apart(modality, source, files, opener)
+        self.files = files if self.apart is None else self.apart.files  # one a date
+        self.path = self.files[0].path
         self.where = f"{self.path}: {modality!r}"
-        self.what = "the array" if source.variable is None else repr(source.variable)
+        self.what = "the array" if source.named is None else repr(source.named)
 
     def open(self, tiles: Tiles | None, masks: Found) -> Layer:
         source = self.source
         named = len(source.bands) if not isinstance(source.bands, str) else None
-        pixels = self.opener.open(
-            repr(self.modality), self.files, source.variable, source.axes, source.resolution, bands=named, tiles=tiles
-        )
+        if self.apart is not None:
+            pixels = self.apart.open(tiles)
+        else:
+            pixels = self.opener.open(
+                repr(self.modality), self.files, source.named, source.axes, source.resolution, bands=named, tiles=tiles,
+                resample=source.resample,
+            )  # fmt: skip
         names = source.bands
         if isinstance(names, str):
             names = tuple(text(v) for v in self._variable(names))
@@ -127,8 +134,9 @@ class _Reader:
                 f"{len(names)}: {', '.join(names)}"
             )
         for part in pixels.of_files:
-            check_bands(part.path, repr(self.modality), part.band_names, names)
-            check_bands(part.path, repr(self.modality), part.band_names, pixels.of_files[0].band_names)
+            if self.apart is None:
+                check_bands(part.path, repr(self.modality), part.band_names, names)
+                check_bands(part.path, repr(self.modality), part.band_names, pixels.of_files[0].band_names)
             held = source.override(part.conventions)
             if held.low is not None and held.high is not None and held.low > held.high:
                 raise ValueError(
@@ -157,8 +165,9 @@ class _Reader:
         layer.offsets = self._offsets(layer)
         if source.mask:
             reader = MaskReader(
-                self.scene, self.modality, self.where, source, names, self.files, pixels, layer.dates, self.opener
-            )
+                self.scene, self.modality, self.where, source, names, self.files, pixels, layer.dates, self.opener,
+                self.apart is not None,
+            )  # fmt: skip
             layer.mask = reader.open(source.mask, masks, tiles)
         return layer
 
@@ -179,7 +188,7 @@ class _Reader:
         given = self.source.dates
         where, units, calendar = self.where, None, None
         if given is None:
-            values: Any = [date for _, date in self.files]
+            values: Any = [file.date for file in self.files]
         elif isinstance(given, str) and Path(given).suffix.lower() in DATE_FILES:
             file = self.opener.folder / given.replace("{scene}", self.scene)
             where, values = f"{where}: {file}", _dates_in(file)
@@ -193,7 +202,9 @@ class _Reader:
             values = given
         try:
             found = parse_dates(values, *(None if word is None else text(word) for word in (units, calendar)))
-            named = None if given is None or self.files[0][1] is None else parse_dates([date for _, date in self.files])
+            named = (
+                None if given is None or self.files[0].date is None else parse_dates([file.date for file in self.files])
+            )
         except ValueError as error:
             raise ValueError(f"{where}: dates: {error}") from error
         if named is not None and len(named[0]) == len(found[0]) and (named[0] != found[0]).any():
