@@ -18,7 +18,7 @@ from .axes import axes_by_shape
 from .guess import Part, Question
 from .labels import Labelled, is_label, of_variables
 from .measures import listed, mask_of
-from .names import is_band, is_mask, sensor_of, told_by_bands
+from .names import in_order, is_band, is_mask, sensor_of, told_by_bands
 from .pattern import find_pattern
 from .variables import Found, date_axis, measure, name_bands, place
 
@@ -41,7 +41,7 @@ def recognise(folder: Path, files: Sequence[Path]) -> tuple[list[Part], Labelled
     arrays, path = Arrays(_MEMORY), folder / files[0]
     with reading(path):
         names = arrays.container(path).names()
-    variables = {name: arrays.get(path, name) for name in names}
+    variables = {name: arrays.get(path, name) for name in in_order(names)}
     dates = _dates(variables)
     found = _data(variables, dates)
     if not found:

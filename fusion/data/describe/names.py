@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-__all__ = ["DATE", "SENTINEL2_10", "SENTINEL2_20", "is_band", "is_mask", "sensor_of", "told_by_bands"]
+__all__ = ["DATE", "SENTINEL2_10", "SENTINEL2_20", "in_order", "is_band", "is_mask", "sensor_of", "told_by_bands"]
 
 SENTINEL2_10 = ("B02", "B03", "B04", "B08")
 SENTINEL2_20 = ("B05", "B06", "B07", "B8A", "B11", "B12")
@@ -21,6 +21,7 @@ _OPTICAL = (
     r"B(?:0?[1-9]|1[0-2]|8A)", r"SR_B\d{1,2}", r"ST_B\d{1,2}", "coastal", "blue", "green", "red", "nir", "nir08",
     "nir09", r"swir\d*", r"rededge\d?", r"red_edge_?\d?", "pan", "cirrus",
 )  # fmt: skip
+_COLOURS = ("coastal", "blue", "green", "red", "nir", "swir")
 _RADAR = ("VV", "VH", "HH", "HV")
 _MASKS = ("SCL", "QA_PIXEL", "Fmask", "CLP", "CLM", "pixel_qa")
 _BAND = re.compile("|".join((*_OPTICAL, *_RADAR, *_MASKS)), re.IGNORECASE)
@@ -30,6 +31,19 @@ _SENSORS = (
     ("landsat", r"l[cetom]0[4-9]|landsat[-_ ]?\d?|ls[4-9]"),
     ("hls", r"hls"),
 )
+
+
+def in_order(bands: Iterable[str]) -> list[str]:
+    """Bands whose order no file says, from short to long waves as far as their names tell."""
+    return sorted(bands, key=_wave)
+
+
+def _wave(band: str) -> tuple[float, str]:
+    word = band.lower().replace("_", "")
+    if number := re.fullmatch(r"(?:s[rt])?b(\d+)(a?)", word):
+        return int(number[1]) + (0.5 if number[2] else 0), word
+    colour = next((k for k, name in enumerate(_COLOURS) if word.startswith(name)), len(_COLOURS))
+    return (colour, word) if word.upper() not in _RADAR else (("VV", "VH", "HH", "HV").index(word.upper()), word)
 
 
 def is_band(text: str) -> bool:

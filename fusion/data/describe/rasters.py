@@ -13,7 +13,7 @@ from ..folder.patterns import find_files
 from .guess import Part, Question
 from .headers import Header, read_headers, sample, stored_sample
 from .measures import listed, mask_of, missing_number, unit_of
-from .names import is_mask, told_by_bands
+from .names import in_order, is_mask, told_by_bands
 from .pattern import Pattern, find_pattern, split_bands
 
 __all__ = ["is_banded", "part_of_headers", "recognise"]
@@ -55,9 +55,8 @@ def _check_reach(folder: Path, files: Sequence[Path], pattern: Pattern) -> None:
     Raises:
         ValueError: the pattern takes other files, too.
     """
-    if "{band}" in pattern.text:
-        return
-    reached = {path for found in find_files(folder, pattern.text).values() for path, _ in found}
+    found = find_files(folder, pattern.text, [band for band in pattern.bands if band])
+    reached = {file.path for own in found.values() for file in own}
     if not {folder / path for path in files} <= reached:
         raise ValueError(f"{folder}: names such as {files[0]} are not told apart by {pattern.text}; write the "
                          "description by hand (docs/data.md)")  # fmt: skip
@@ -118,9 +117,9 @@ def _banded(
         part.source["files"], part.comments["files"] = pattern.text, _told(files, pattern)
         if not pattern.dates:
             part.source["axes"] = ["band", "y", "x"]
-        part.source["bands"] = sorted(bands)
+        part.source["bands"] = in_order(bands)
         part.comments["bands"] = f"from names of files; pixels of {resolution:g} m"
-        part_of_headers(part, [header for band in sorted(bands) for header in headers[band]], sensor, 1)
+        part_of_headers(part, [header for band in in_order(bands) for header in headers[band]], sensor, 1)
         if mask:
             part.source["mask"], part.comments["mask"] = mask_of(
                 is_mask(mask), files=pattern.text.replace("{band}", mask)
