@@ -110,12 +110,15 @@ def test_remote_assets_are_told_with_what_to_do(tmp_path):
     assets = band_assets("20200410", "https://example.org/tiles/")
     (tmp_path / "a.json").write_text(json.dumps(item("2020-04-10", assets)))
     with pytest.raises(
-        ValueError, match=r"the 2 assets of 1 STAC items are remote, e.g. https://example.org/tiles/S2_.*; download them"
+        ValueError,
+        match=r"the 2 assets of 1 STAC items are remote, e.g. https://example.org/tiles/S2_.*; download them",
     ):
         describe(tmp_path)
 
 
 def test_missing_assets_are_named(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(item("2020-04-10", band_assets("20200410"))))
-    with pytest.raises(ValueError, match=r"1 STAC items have no raster beside them, e.g. .*S2_20200410_B04.tif is miss"):
+    with pytest.raises(
+        ValueError, match=r"1 STAC items have no raster beside them, e.g. .*S2_20200410_B04.tif is miss"
+    ):
         describe(tmp_path)

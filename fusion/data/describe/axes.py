@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 __all__ = ["axes_by_shape"]
 
+_PIXELS = 4  # across the smallest image; what is narrower is a table
+
 
 def axes_by_shape(shape: Sequence[int], dates: set[int], bands: set[int]) -> tuple[str, ...]:
     """The likeliest axes, empty where the shape does not tell.
@@ -28,5 +30,5 @@ def axes_by_shape(shape: Sequence[int], dates: set[int], bands: set[int]) -> tup
         )
         return ("y", "x", "band") if last else ("band", "y", "x")
     if len(shape) == 2:
-        return ("time", "band") if shape[0] in dates else ("y", "x") if min(shape) > 1 else ()
+        return ("time", "band") if shape[0] in dates else ("y", "x") if min(shape) >= _PIXELS else ()
     return ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +51,12 @@ def recognise(folder: Path, files: Sequence[Path]) -> tuple[list[Part], Labelled
     clouds = [one for one in found if len(one.axes) == 3 and "band" not in one.axes and _CLOUD.search(one.own)
               and not is_mask(one.own)]  # fmt: skip
     found = [one for one in found if one not in [*flat, *clouds]]
+    beside = _left_out(variables, [*found, *flat, *clouds], dates)
     parts = []
     for name, members in _together(found).items():
         part = _part(name, members, variables, dates, arrays, bool(pattern.dates))
         part.source = {"files": pattern.text, **part.source}
-        part.comments["files"] = f"{len(files)} file{'s' if len(files) > 1 else ''}"
+        part.comments["files"] = f"{len(files)} file{'s' if len(files) > 1 else ''}{beside}"
         part.scenes = pattern.scenes
         parts.append(part)
     if not parts:
@@ -70,7 +71,17 @@ def recognise(folder: Path, files: Sequence[Path]) -> tuple[list[Part], Labelled
             asked = f"is {part.name} in {path.name} an image, as is written here, or what is to be predicted (labels)?"
             part.questions.append(Question(asked))
     resolution = next((part.source["resolution"] for part in parts if "resolution" in part.source), 10)
-    return parts, of_variables([one.variable for one in flat], resolution)
+    return parts, of_variables([one.variable for one in flat], [folder / file for file in files], arrays, resolution)
+
+
+def _left_out(variables: Mapping[str, Variable], used: Sequence[Found], dates: Mapping[str, int]) -> str:
+    """Arrays of numbers that are neither data nor coordinates, for a comment."""
+    names = {one.variable.name for one in used} | set(dates)
+    left = [
+        f"{name} {variable.shape}" for name, variable in variables.items()
+        if name not in names and len(variable.shape) > 1 and variable.dtype.kind in "iuf"
+    ]  # fmt: skip
+    return f"; left out: {listed(left)}" if left else ""
 
 
 def _dates(variables: dict[str, Variable]) -> dict[str, int]:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from ..files import reading
-from ..folder.containers import Variable
+from ..folder.containers import Arrays, Variable
 from ..folder.conventions import Conventions
+from ..spacing import evenly_spaced
 from .guess import Question
 from .headers import Header, read_headers
 from .listing import Listing
@@ -27,6 +28,7 @@ _WORDS = re.compile(
     r"targets?|annotations?|reference|parcels?)(?:$|[_\-./ \d])",
     re.IGNORECASE,
 )
+_LOOKED = 50  # files whose codes are read
 _CODES = 60  # more different numbers are a quantity
 _NAMES = re.compile(r"crop|class|label|type|species|cover|code|target|category|name|lc", re.IGNORECASE)
 _IDENTITY = re.compile(
@@ -101,7 +103,7 @@ def _of_rasters(folder: Path, files: Sequence[Path], scenes: Sequence[str]) -> L
             return Labelled(
                 questions=[Question(f"of which scenes are the labels {listed(files)} ({shown})? Describe labels")]
             )
-    headers = read_headers([folder / path for path in files], 8)
+    headers = read_headers([folder / path for path in files], _LOOKED)
     declared = {int(value) for header in headers for value in header.pixels.conventions.nodata}
     codes = [code for code in _codes(headers) if code not in declared]
     resolution = headers[0].resolution or 10.0
@@ -112,8 +114,12 @@ def _of_rasters(folder: Path, files: Sequence[Path], scenes: Sequence[str]) -> L
     )
 
 
-def of_variables(variables: Sequence[Variable], resolution: float) -> Labelled:
-    """A map of labels among the variables of a file: (y, x) of few codes, and a name of labels."""
+def of_variables(variables: Sequence[Variable], files: Sequence[Path], arrays: Arrays, resolution: float) -> Labelled:
+    """A map of labels among the variables of files: (y, x) of few codes, and a name of labels.
+
+    Args:
+        variables: of the first of the files.
+    """
     if len(variables) > 1:
         return Labelled(
             questions=[Question(f"which labels are meant: {listed([v.name for v in variables])}? Describe labels")]
@@ -122,10 +128,15 @@ def of_variables(variables: Sequence[Variable], resolution: float) -> Labelled:
         return Labelled()
     (variable,) = variables
     declared = Conventions.of_attributes(variable.attributes, variable.dtype).nodata
-    codes = [int(code) for code in np.unique(variable[...]) if code not in declared]
+    looked = [files[int(i)] for i in evenly_spaced(len(files), min(_LOOKED, len(files)))]
+    found: set[int] = set()
+    for path in looked:
+        if arrays.has(path, variable.name):
+            found |= {int(code) for code in np.unique(arrays.get(path, variable.name)[...])}
+    codes = sorted(code for code in found if code not in declared)
     table = {"variable": variable.name, "resolution": resolution}
     why = {"variable": "integers without time, labels by its name"}
-    return _of_codes(table, why, codes, bool(declared), variable.name, variable.path.name)
+    return _of_codes(table, why, codes, bool(declared), variable.name, f"{len(looked)} of {len(files)} files")
 
 
 def _of_codes(

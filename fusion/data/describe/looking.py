@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..spacing import evenly_spaced
 from . import arrays, containers, hls, landsat, rasters, safe, stac
 from .assembling import assemble
 from .guess import Guess, NotNeededError, Part
@@ -17,6 +18,8 @@ from .names import DATE, sensor_of
 from .pattern import split_bands
 
 __all__ = ["describe"]
+
+_FOLDERS = 50  # of which a header is read, to see whether they are of one kind
 
 
 def describe(path: str | Path) -> Guess:
@@ -71,17 +74,18 @@ def _nothing(path: Path, listing: Listing, maps: Sequence[Path]) -> str:
 
 
 def _containers(listing: Listing) -> tuple[list[Part], Labelled]:
-    groups: dict[tuple[str, str], list[Path]] = defaultdict(list)
+    groups: dict[tuple[str, str, str], list[Path]] = defaultdict(list)
     tops = _tops(listing.containers)
     for path in listing.containers:
         top = path.parts[0] if len(path.parts) > 1 and tops else ""
-        groups[top, path.suffix.lower()].append(path)
+        groups[top, sensor_of(path.stem), path.suffix.lower()].append(path)
     parts, labelled = [], Labelled()
-    for (top, _), files in groups.items():
+    for (top, sensor, _), files in groups.items():
         held, labels = containers.recognise(listing.folder, files)
         labelled = labels if labels.table else labelled
         for part in held:
-            part.name = sensor_of(top) or (top if part.name == "image" and top else part.name)
+            plain = part.name == "image" or len(held) == 1
+            part.name = (sensor_of(top) or sensor or top if plain else "") or part.name
             parts.append(part)
     return parts, labelled
 
@@ -118,7 +122,7 @@ def _rasters(listing: Listing) -> list[Part]:
 def _different(listing: Listing, folders: Sequence[str]) -> bool:
     """Whether folders hold images of different kinds, not scenes of one kind."""
     kinds = set()
-    for folder in folders:
+    for folder in (folders[int(i)] for i in evenly_spaced(len(folders), min(_FOLDERS, len(folders)))):
         own = [path for path in listing.rasters if path.parts[0] == folder]
         (header,) = read_headers([listing.folder / own[0]], 1)
         kinds.add((header.bands, header.resolution, header.pixels.dtype.kind, bool(DATE.search(own[0].as_posix()))))

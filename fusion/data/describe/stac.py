@@ -87,7 +87,11 @@ def recognise_items(listing: Listing) -> list[Part]:
 def _items(listing: Listing) -> Iterator[tuple[str, tuple[Path, Mapping[str, Any]]]]:
     seen: set[Path] = set()
     for path in listing.items:
-        yield from _within(listing.folder / path, seen)
+        try:
+            yield from list(_within(listing.folder / path, seen))
+        except ValueError:
+            if not listing.data:  # beside images a file of another kind may be as it likes
+                raise
 
 
 def _within(path: Path, seen: set[Path]) -> Iterator[tuple[str, tuple[Path, Mapping[str, Any]]]]:
