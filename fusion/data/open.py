@@ -21,8 +21,12 @@ __all__ = ["open_cubes", "open_data", "open_unlabelled", "partition", "published
 
 _NO_READER = (
     "`landscape` (built in), a folder of TreeSatAI-TS (with train_filenames.lst), PASTIS-HD (with metadata.geojson) or "
-    "FLAIR #2 (with flair_aerial_train), a YAML that describes a folder beside it, or a folder with --reader.cube NAME"
+    "FLAIR #2 (with flair_aerial_train), a folder with fusion.yaml, which describes it, another YAML that does, or a "
+    "folder with --reader.cube NAME"
 )
+
+
+_DESCRIPTION = "fusion.yaml"  # of the folder in which it lies
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,8 @@ def open_data(source: str | Path, **reader: Any) -> TileDataset:
     * a folder with ``*_filenames.lst``: TreeSatAI-TS; options of :class:`~fusion.data.TreeSatDataset`.
     * a folder with ``metadata.geojson``: PASTIS-HD; options of :class:`~fusion.data.PastisDataset`.
     * a folder with ``flair_aerial_train`` and its like: FLAIR #2; options of :class:`~fusion.data.FlairDataset`.
-    * a YAML file: cubes as it describes them, in its own folder or in ``folder``; options of
-      :class:`~fusion.data.FolderDataset`.
+    * a YAML file, or a folder with ``fusion.yaml``: cubes as it describes them, in its own folder or in ``folder``;
+      options of :class:`~fusion.data.FolderDataset`.
     * a folder, with the description as ``cube``: a file, or the name of one that ships with the package.
     * any other folder or file: as :func:`fusion.data.describe.describe` guesses it, which is told on stderr and in
       ``notes()``.
@@ -69,7 +73,7 @@ def open_data(source: str | Path, **reader: Any) -> TileDataset:
     """
     if str(source) == "landscape":
         return _landscape(reader)
-    path = Path(source)
+    path = _description_in(Path(source), reader)
     if not path.exists():
         raise ValueError(f"no data at {path}; give {_NO_READER}")
     if _described(path, reader):
@@ -97,9 +101,9 @@ def open_unlabelled(source: str | Path, **reader: Any) -> TileDataset:
     Raises:
         ValueError: as :func:`open_data`.
     """
-    path = Path(source)
+    path = _description_in(Path(source), reader)
     described = _described(path, reader) or (path.exists() and not published_name(path))
-    return open_data(source, **({"labels": False} if described else {}) | reader)
+    return open_data(path, **({"labels": False} if described else {}) | reader)
 
 
 def published_name(path: Path) -> str:
@@ -122,15 +126,23 @@ def _guess(path: Path) -> tuple[Guess, str]:
         guess = describe(path)
     except ValueError as error:
         raise ValueError(f"{path} is not recognised. {error}. Give {_NO_READER}") from error
-    keep = shlex.join(["fusion", "data", "describe", str(path), "--out", str(guess.folder / "fusion.yaml")])
+    keep = shlex.join(["fusion", "data", "describe", str(path), "--out", str(guess.folder / _DESCRIPTION)])
     if guess.open_questions:
         raise ValueError(
             f"{path} has no description, and its files do not say all: {guess.open_questions[0]}. Write one and answer "
             f"there: {keep}"
         )
-    said = f"no description, guessed {guess.summary()}; keep and mend it with: {keep}"
+    others = sorted(other.name for other in guess.folder.glob("*.y*ml"))
+    unread = f" ({others[0]} is not read: give it itself)" if others else ""
+    said = f"no description{unread}, guessed {guess.summary()}; keep and mend it with: {keep}"
     print(f"{path}: {said}", file=sys.stderr)
     return guess, said
+
+
+def _description_in(path: Path, reader: Mapping[str, Any]) -> Path:
+    """The description in a folder that has one, unless another is named; else the path as it is."""
+    described = path / _DESCRIPTION
+    return described if "cube" not in reader and described.is_file() else path
 
 
 def _described(path: Path, reader: Mapping[str, Any]) -> bool:
@@ -150,16 +162,20 @@ def _near(path: Path) -> str:
 def open_cubes(source: str | Path, **reader: Any) -> list[Cube]:
     """Opens described data as whole cubes instead of tiles, for the context-aware system.
 
-    ``source`` and ``cube`` as in :func:`open_data`; further options of :func:`fusion.data.folder.read_cubes`.
+    ``source``, ``cube`` and ``folder`` as in :func:`open_data`; further options of
+    :func:`fusion.data.folder.read_cubes`.
 
     Raises:
         ValueError: no description, or what the reader refuses.
     """
     from .folder import read_cubes
 
-    path = Path(source)
-    if not path.exists() or published_name(path):
-        raise ValueError(f"no described cubes at {path}; give a YAML that describes a folder, or --reader.cube NAME")
+    path = _description_in(Path(source), reader)
+    if not path.exists() or ("cube" not in reader and published_name(path)):
+        raise ValueError(
+            f"no described cubes at {path}; give a folder with {_DESCRIPTION}, another YAML that describes one, or "
+            "--reader.cube NAME"
+        )
     if not _described(path, reader):
         guess, _ = _guess(path)
         return call(read_cubes, reader, "reader of cubes", guess.description, guess.folder)

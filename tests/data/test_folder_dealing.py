@@ -156,3 +156,22 @@ def test_scattered_labels_are_dealt_in_smaller_blocks(tmp_path, few):
     shapes = [field(row, column) for row in range(0, 16, 4) for column in range(0, 16, 4)][:few]
     data = folder_of(tmp_path, shapes)
     assert [len(data.split(name)) for name in data.splits] == ([1, 1, 1] if few == 3 else [10, 3, 3])
+
+
+def test_blocks_that_were_dealt_are_the_blocks_of_the_tiles(tmp_path):
+    data = folder_of(tmp_path, EVERY)
+    blocks = data.blocks()
+    assert len(set(blocks)) == 16
+    owner = {block: set() for block in blocks}
+    for name in data.splits:
+        for block in data.split(name).blocks():
+            owner[block].add(name)
+    assert all(len(names) == 1 for names in owner.values())
+    of_place = {place: block for place, block in zip(places(data, data.names), blocks, strict=True)}
+    assert len({of_place[row, column] for row in range(4) for column in range(4)}) == 1
+    assert of_place[0, 0] != of_place[0, 4]
+
+
+def test_without_splits_that_are_dealt_one_scene_has_no_blocks(tmp_path):
+    assert folder_of(tmp_path, EVERY, splits={"train": {"rows": [0, 0.5]}, "test": {"rows": [0.5, 1]}}).blocks() is None
+    assert folder_of(tmp_path, [field(0, 0), field(0, 1)]).blocks() is None  # too little ground

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
+import rasterio.warp
 import xarray
 from rasterio.transform import Affine, from_bounds
 from rasterio.vrt import WarpedVRT
@@ -41,7 +42,7 @@ WRONG = [  # how a raster may lie elsewhere, and what is said of it
 
 
 @pytest.mark.parametrize(("where", "message"), WRONG)
-@pytest.mark.parametrize("what", ["date", "modality", "mask", "labels"])
+@pytest.mark.parametrize("what", ["date", "modality", "mask"])
 def test_a_raster_of_another_place_is_refused(tmp_path, what, where, message):
     write_series(tmp_path)
     given = {"s2": SERIES}
@@ -50,36 +51,90 @@ def test_a_raster_of_another_place_is_refused(tmp_path, what, where, message):
     elif what == "modality":
         write(tmp_path / "dem" / "a.tif", image(bands=1), **where)
         given["dem"] = DEM
-    elif what == "mask":
+    else:
         given = {"s2": SERIES | {"mask": {"files": "scl/{scene}_{date}.tif", "classes": [4], "resolution": 10}}}
         for date in DATES:
             write(tmp_path / "scl" / f"a_{date}.tif", np.full((SIDE, SIDE), 4, np.uint8), **where)
-    else:
-        write(tmp_path / "crop" / "a.tif", QUARTERS, **where)
     with pytest.raises(ValueError, match=message) as error:
-        opened(tmp_path, given, **({"labels": CROP} if what == "labels" else {}))
-    assert {"date": "s2", "modality": "dem/a.tif", "mask": "scl", "labels": "crop/a.tif"}[what] in str(error.value)
+        opened(tmp_path, given)
+    assert {"date": "s2", "modality": "dem/a.tif", "mask": "scl"}[what] in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        (
+            {"crs": "EPSG:32632"},
+            r"labels have the bounds \(500000, 5599920, 500080, 5600000\) of EPSG:32632 and the ima",
+        ),
+        ({"west": WEST + 80}, r"\(500080, .* and the images \(500000, 5599920, 500080, 5600000\): they have no ground"),
+        *WRONG[3:],
+    ],
+)
+def test_labels_of_no_common_ground_or_another_size_than_said_are_refused(tmp_path, where, message):
+    write_series(tmp_path)
+    write(tmp_path / "crop" / "a.tif", QUARTERS, **where)
+    with pytest.raises(ValueError, match=message) as error:
+        opened(tmp_path, {"s2": SERIES}, labels=CROP)
+    assert "crop/a.tif" in str(error.value)
+
+
+def test_labels_elsewhere_are_laid_onto_the_tiles_by_the_nearest_pixel(tmp_path):
+    write_series(tmp_path)
+    labels = {key: value for key, value in CROP.items() if key != "resolution"}
+    for size, west, north in ((30, WEST - 130, NORTH + 140), (5, WEST - 3, NORTH + 1)):
+        rows, columns = np.mgrid[:60, :60]
+        south, east = (north - (rows + 0.5) * size < NORTH - 40), (west + (columns + 0.5) * size > WEST + 40)
+        write(tmp_path / "crop" / "a.tif", (1 + 2 * south + east).astype(np.uint8), size=size, west=west, north=north)
+        data = opened(tmp_path, {"s2": SERIES}, labels=labels | {"reduction": "none"})
+        centres = 5 + 10 * np.arange(8)
+        columns, rows = (np.floor((centres + start) / size).astype(int) for start in (WEST - west, north - NORTH))
+        wanted = (2 * south + east)[np.ix_(rows, columns)]
+        np.testing.assert_array_equal(data.labels()[0], wanted[:4, :4])
+        np.testing.assert_array_equal(data.labels()[3], wanted[4:, 4:])
+        assert data.notes()[0].startswith("labels: 1 file(s) of another CRS, origin, pixel size or extent laid onto")
+
+
+def test_labels_of_another_crs_are_those_of_the_place(tmp_path):
+    write_series(tmp_path)
+    east, north = rasterio.warp.transform(CRS, "EPSG:4326", [WEST + 40], [NORTH - 40])
+    rows, columns = np.mgrid[:400, :400]
+    values = 1 + 2 * (rows >= 200) + (columns >= 200)  # the quarters meet at the centre of the images
+    write(
+        tmp_path / "crop" / "a.tif", values.astype(np.uint8), crs="EPSG:4326", size=1e-5, west=east[0] - 2e-3,
+        north=north[0] + 2e-3,
+    )  # fmt: skip
+    assert opened(tmp_path, {"s2": SERIES}, labels=CROP).labels().tolist() == [0, 1, 2, 3]
+
+
+def test_where_a_map_of_labels_ends_nothing_is_labelled(tmp_path):
+    write_series(tmp_path)
+    write(tmp_path / "crop" / "a.tif", QUARTERS[:, 4:], west=WEST + 40)
+    data = opened(tmp_path, {"s2": SERIES}, labels=CROP)
+    assert data.names == ["a_r0000_c0040", "a_r0040_c0040"]
+    assert data.labels().tolist() == [1, 3]
 
 
 def test_the_command_of_the_message_mends_the_raster(tmp_path):
     write_series(tmp_path)
     write(
-        tmp_path / "it's crop" / "a.tif", np.kron(QUARTERS, np.ones((2, 2), np.uint8)), west=WEST - 40, north=NORTH + 40
+        tmp_path / "it's scl" / "a.tif", np.kron(QUARTERS, np.ones((2, 2), np.uint8)), west=WEST - 40, north=NORTH + 40
     )
-    labels = CROP | {"files": "it's crop/{scene}.tif"}
+    source = SERIES | {"mask": {"files": "it's scl/{scene}.tif", "classes": [1, 4]}}
     with pytest.raises(ValueError, match="gdalwarp") as error:
-        opened(tmp_path, {"s2": SERIES}, labels=labels)
+        opened(tmp_path, {"s2": source})
     command = shlex.split(re.search(r"gdalwarp.*", str(error.value))[0])
     assert command[:4] == ["gdalwarp", "-t_srs", CRS, "-te"]
     assert command[8:13] == ["-ts", "8", "8", "-r", "near"]
-    source, warped = command[13:]
-    assert source == str(tmp_path / "it's crop" / "a.tif")
+    path, warped = command[13:]
+    assert path == str(tmp_path / "it's scl" / "a.tif")
     west, south, east, north = map(float, command[4:8])
     place = from_bounds(west, south, east, north, 8, 8)
-    with rasterio.open(source) as file, WarpedVRT(file, crs=CRS, transform=place, width=8, height=8) as found:
+    with rasterio.open(path) as file, WarpedVRT(file, crs=CRS, transform=place, width=8, height=8) as found:
         rasterio.shutil.copy(found, warped, driver="GTiff")  # what gdalwarp does: its program is in no wheel
-    Path(warped).replace(source)
-    assert opened(tmp_path, {"s2": SERIES}, labels=labels).labels().tolist() == [0, 1, 2, 3]
+    Path(warped).replace(path)
+    data = opened(tmp_path, {"s2": source})
+    assert [len(data[i].days.get("s2", ())) for i in range(4)] == [3, 0, 0, 3]
 
 
 def test_rows_that_run_north_are_turned_raster_by_raster(tmp_path):
@@ -219,9 +274,7 @@ def test_one_raster_for_all_scenes(tmp_path):
     for k, scene in enumerate("ab"):
         write(tmp_path / "s2" / f"{scene}_{DATES[0]}.tif", image(), west=WEST + 80 * k)
     write(tmp_path / "country.tif", np.pad(np.hstack([QUARTERS, QUARTERS.T]), 10), west=WEST - 100, north=NORTH + 100)
-    with pytest.raises(ValueError, match="labels of 2 scenes cannot be used"):
-        opened(tmp_path, {"s2": SERIES}, labels=CROP | {"files": "country.tif"})
-    data = opened(tmp_path, {"s2": SERIES}, labels=CROP | {"files": "country.tif"}, align=True)
+    data = opened(tmp_path, {"s2": SERIES}, labels=CROP | {"files": "country.tif"})
     assert data.names == [
         f"{scene}_r{row}_c{column}" for scene in "ab" for row in ("0000", "0040") for column in ("0000", "0040")
     ]

@@ -11,7 +11,7 @@ from .band_stack import BandStack
 from .bands import check_band
 from .description import Source
 from .granules import Granule, choose_size, granules
-from .opening import Opener, Tiles
+from .opening import Opener, Tiles, check_single
 from .patterns import File, Found
 from .pixels import Pixels, Stack
 from .raster import RASTERS
@@ -51,11 +51,8 @@ class Apart:
     ) -> None:
         self.modality, self.source, self.steps, self.files, self.opener = modality, source, steps, files, opener
         self.dated = "time" in source.axes and files[0].date is not None
-        if len(steps) > 1 and not self.dated:
-            raise ValueError(
-                f"{files[0].path}: {len(steps)} files match for a band of {modality!r} of one scene, one is wanted: "
-                f"{files[1].path.name} is another. Name the scene by {{scene}} and the date by {{date}} in the pattern"
-            )
+        if not self.dated:
+            check_single(f"a band of {modality!r}", files)
 
     def open(self, tiles: Tiles | None) -> Pixels:
         """All bands as one array, in pixels of the described resolution.

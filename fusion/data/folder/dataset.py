@@ -84,6 +84,7 @@ class FolderDataset(TileDataset):
         found = label_tiles(self.scenes, self.opener)
         if found is not None:
             self._tiles = [tile for tile, keep in zip(self._tiles, found.enough, strict=True) if keep]
+        self._dealt: np.ndarray | None = None  # (N,) block of each tile, where they are dealt
         task, classes = (None, ()) if found is None else task_of(found.labels)
         patches = round(description.tile / description.patch)
         super().__init__(
@@ -161,7 +162,7 @@ class FolderDataset(TileDataset):
         if self.description.splits or found is None:
             rules = self.description.splits.items()
             return {name: members(name, rule, self.scenes, self._tiles, self._side) for name, rule in rules}
-        dealt, how = deal(self.scenes, self._tiles, self._side, found.touching, seed)
+        dealt, how, self._dealt = deal(self.scenes, self._tiles, self._side, found.touching, seed)
         self.opener.remarks["splits"] = how
         return dict(dealt)
 
@@ -175,6 +176,8 @@ class FolderDataset(TileDataset):
     # One tile.
 
     def _block(self, row: int) -> str | None:
+        if self._dealt is not None:
+            return f"block-{self._dealt[row]}"
         return self.scenes[self._tiles[row][0]].name if len(self.scenes) > 1 else None
 
     def _place(self, row: int) -> Geo | None:

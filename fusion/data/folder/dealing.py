@@ -23,8 +23,9 @@ def deal(
     side: float,
     touching: np.ndarray,
     seed: int,
-) -> tuple[dict[str, np.ndarray], str]:
-    """Numbers of tiles by split, and how they were dealt, in a sentence.
+) -> tuple[dict[str, np.ndarray], str, np.ndarray | None]:
+    """Numbers of tiles by split, how they were dealt, in a sentence, and the block of each tile, (N,), None where
+    nothing is dealt.
 
     A polygon is in one split: blocks that one touches are one block. Where polygons lie side by side this would leave
     too few blocks, or one that holds nearly all tiles; they are then dealt singly, and a polygon's tiles of all splits
@@ -59,12 +60,16 @@ def deal(
             if fair > fairest:
                 united = int(single[block].max()) + 1 - blocks
                 told = _told(splits, of_tile, f"blocks of {block * side:g} m", seed, united, left_out)
-                best, fairest = (splits, told), fair
+                best, fairest = (splits, told, of_tile), fair
     if best is not None:
         return best
-    return {}, (
-        f"labels: no splits are dealt: {len(tiles)} labelled tiles make {int(joined[1].max()) + 1} blocks of ground "
-        "that share neither features nor pixels; describe splits, or label more ground"
+    return (
+        {},
+        (
+            f"labels: no splits are dealt: {len(tiles)} labelled tiles make {int(joined[1].max()) + 1} blocks of "
+            "ground that share neither features nor pixels; describe splits, or label more ground"
+        ),
+        None,
     )
 
 

@@ -189,6 +189,7 @@ class Labels:
     """One map of labels per scene, reduced to one label per tile.
 
     Attributes:
+        resolution: metres per pixel, which the files must have. None: that of the first modality, whatever they have.
         variable: the array, (y, x); rasters (their first band) and .npy have none.
         reduction: ``mean`` of a quantity, ``majority`` class, ``any`` class above ``min_share`` (multi-label), or
             ``none``: the map itself.
@@ -198,8 +199,8 @@ class Labels:
         min_share: of the labelled pixels, for ``any``.
     """
 
-    resolution: float
     reduction: Literal["mean", "majority", "any", "none"]
+    resolution: float | None = None
     variable: str | None = None
     classes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     nodata: tuple[float, ...] | None = None
@@ -233,7 +234,8 @@ class Description:
         splits: name: what belongs to it: files (pattern of scene names), columns and rows as intervals of 0..1. Without
             any, blocks of labelled tiles are dealt to train, val and test.
         align: rasters of another CRS, origin or pixel size are warped onto the grid of the first modality when they are
-            read, masks and labels by the nearest pixel, others bilinearly; False: they are refused.
+            read, masks by the nearest pixel, others bilinearly; False: they are refused. Labels always are, by the
+            nearest pixel.
     """
 
     files: str
@@ -257,15 +259,21 @@ class Description:
             except ValueError as error:
                 raise ValueError(f"modality {name!r}: {error}") from error
         if isinstance(self.labels, PlacedLabels) and self.labels.resolution is None:
-            first = next((source.resolution for source in self.modalities.values() if source.spatial), self.patch)
-            object.__setattr__(self, "labels", replace(self.labels, resolution=first))
+            object.__setattr__(self, "labels", replace(self.labels, resolution=self.label_resolution))
         layers = [(f"modality {name!r}", source.resolution) for name, source in self.modalities.items()]
         if self.labels:
-            layers.append(("labels", self.labels.resolution))
+            layers.append(("labels", self.label_resolution))
         for what, resolution in layers:
             for side, metres in (("patch", self.patch), ("stride", self.stride or self.tile)):
                 if resolution and not _whole(metres / resolution):
                     raise ValueError(f"{what}: {side} {metres} m is no multiple of its resolution {resolution} m")
+
+    @property
+    def label_resolution(self) -> float:
+        """Metres per pixel of labels; those of the first modality where the description has none."""
+        if self.labels is not None and self.labels.resolution is not None:
+            return self.labels.resolution
+        return next((s.resolution for s in self.modalities.values() if s.spatial and s.resolution), self.patch)
 
 
 def _whole(ratio: float) -> bool:

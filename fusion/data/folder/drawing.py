@@ -43,8 +43,8 @@ def draw(given: PlacedLabels, valued: Valued, scenes: Sequence[Scene], descripti
     resolution = given.resolution or description.patch
     classes = {name: (k,) for k, name in enumerate(valued.classes)}
     labels = Labels(
-        resolution,
         given.reduction,
+        resolution,
         given.field,
         classes,
         min_labelled=given.min_labelled,

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..tiles import Geo
 
-__all__ = ["Grid", "around", "check_grid", "difference", "gdalwarp"]
+__all__ = ["Grid", "around", "bounds_of", "check_grid", "difference", "gdalwarp"]
 
 # Share of the coarser pixel by which origins may differ: rounding of coordinates, far below the error of any sensor.
 _TOLERANCE = 0.05
@@ -163,14 +163,15 @@ def difference(
     ends = (grid.right - wanted.right) / per_metre[0], (wanted.bottom - grid.bottom) / per_metre[1]
     if any(end <= -coarse or (end >= coarse and not covering) for end in ends):
         return (
-            f"bounds {_bounds(grid)} where the tiles have {_bounds(wanted)}"
+            f"bounds {bounds_of(grid)} where the tiles have {bounds_of(wanted)}"
             if not covering
-            else f"bounds {_bounds(grid)}, which do not cover {_bounds(wanted)} of the tiles"
+            else f"bounds {bounds_of(grid)}, which do not cover {bounds_of(wanted)} of the tiles"
         )
     return None
 
 
-def _bounds(grid: Grid) -> str:
+def bounds_of(grid: Grid) -> str:
+    """(left, bottom, right, top) in words."""
     return f"({', '.join(f'{v:.10g}' for v in (grid.left, grid.bottom, grid.right, grid.top))})"
 
 

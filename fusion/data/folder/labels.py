@@ -9,10 +9,12 @@ import numpy as np
 
 from ..dataset import Task
 from ..files import one_message
+from .align import Warped
 from .containers import NPY
 from .conventions import Conventions, equals_any
 from .description import Labels
-from .opening import Opener
+from .label_place import lay_labels
+from .opening import Opener, check_single
 from .patterns import Found
 from .pixels import Pixels
 from .raster import RASTERS
@@ -87,12 +89,13 @@ def label_blocks(labels: Labels, scenes: Sequence[Scene], opener: Opener) -> np.
         ValueError: scenes without a map, or whose map does not cover them; all of them are named.
     """
     blocks, problems = [], []
-    side = round(opener.description.tile / labels.resolution)
+    resolution = labels.resolution or opener.description.label_resolution
+    side = round(opener.description.tile / resolution)
     for scene in scenes:
         try:
             found = open_map(labels, scene, opener.files(labels.files, scene.name), opener)
             for top, left in corners(scene, opener.description):
-                blocks.append(found.read(round(top / labels.resolution), round(left / labels.resolution), side, side))
+                blocks.append(found.read(round(top / resolution), round(left / resolution), side, side))
         except ValueError as error:
             problems.append(str(error))
     if problems:
@@ -108,16 +111,11 @@ def open_map(labels: Labels, scene: Scene, files: Found, opener: Opener) -> Labe
     """
     if not files:
         raise ValueError(f"scene {scene.name!r}: no file for the labels ({labels.files or opener.description.files})")
-    pixels = opener.open(
-        "labels" if labels.variable is None else f"labels {labels.variable!r}",
-        files,
-        labels.variable,
-        _axes(labels, files, opener),
-        labels.resolution,
-        tiles=scene.tiles,
-        covering=True,
-        nearest=bool(labels.classes),
-    )
+    what = "labels" if labels.variable is None else f"labels {labels.variable!r}"
+    check_single(what, files)
+    resolution = labels.resolution or opener.description.label_resolution
+    part = opener.part(what, files[0].path, labels.variable, _axes(labels, files, opener), resolution)
+    pixels = lay_labels(part, what, resolution, scene.tiles, opener, described=labels.resolution is not None)
     if pixels.sizes.get("band", 1) > 1:
         opener.remarks.setdefault(
             "labels",
@@ -125,9 +123,9 @@ def open_map(labels: Labels, scene: Scene, files: Found, opener: Opener) -> Labe
             "colours is to be turned into codes first",
         )
     found = LabelMap(labels, pixels)
-    if np.less(np.array(found.size) * labels.resolution, scene.extent).any():
+    if np.less(np.array(found.size) * resolution, scene.extent).any() and not isinstance(pixels, Warped):
         raise ValueError(
-            f"{pixels.path}: labels of {found.size} pixels of {labels.resolution:g} m do "
+            f"{pixels.path}: labels of {found.size} pixels of {resolution:g} m do "
             f"not cover {scene.extent[0]:g} x {scene.extent[1]:g} m"
         )
     return found

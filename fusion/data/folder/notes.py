@@ -22,6 +22,11 @@ _SIDE = 64  # pixels of a central window, where reading costs time
 def notes_of(scenes: Sequence[Scene], modalities: Sequence[str], opener: Opener) -> list[str]:
     """One sentence for each thing to know."""
     found = [f"{what}: {files} files warped onto the grid of the tiles" for what, files in opener.aligned.items()]
+    found += [
+        f"{what}: {files} file(s) of another CRS, origin, pixel size or extent laid onto the pixels of the tiles (the "
+        "nearest pixel of each)"
+        for what, files in opener.laid.items()
+    ]
     found += [*opener.resampled.told(), *opener.remarks.values()]
     side = opener.description.tile
     small = [scene.name for scene in scenes if min(scene.extent) < side - 1e-6]

@@ -19,7 +19,7 @@ from .place import Finder, check_axes, locate
 from .raster import RASTERS, RasterFile
 from .resample import Resamplings, multiple
 
-__all__ = ["Opener", "Tiles"]
+__all__ = ["Opener", "Tiles", "check_single"]
 
 _VECTORS = (".gpkg", ".geojson", ".json", ".shp", ".fgb", ".kml", ".gml", ".parquet")
 
@@ -44,6 +44,7 @@ class Opener:
         self.folder, self.description, self.arrays = folder, description, arrays
         self._found: dict[str, dict[str, Found]] = {}
         self.aligned: dict[str, int] = {}  # what was warped: how many files
+        self.laid: dict[str, int] = {}  # labels that were laid onto the tiles: how many files
         self.resampled = Resamplings()
         self.remarks: dict[str, str] = {}  # what else is to be known, by what it is about
 
@@ -87,11 +88,8 @@ class Opener:
         path = files[0][0]
         suffix = path.suffix.lower()
         dated = "time" in axes and files[0][1] is not None
-        if len(files) > 1 and not dated:
-            raise ValueError(
-                f"{path}: {len(files)} files match for {what} of one scene, one is wanted: {files[1][0].name} is "
-                "another. Name the scene by {scene} and the date by {date} in the pattern"
-            )
+        if not dated:
+            check_single(what, files)
         if suffix not in RASTERS and dated and axes[0] != "time":
             raise ValueError(f"{path}: {what}: a file a date makes time the first axis, axes ({', '.join(axes)}) given")
         inner = [axis for axis in axes if axis != "time"] if dated else list(axes)
@@ -248,6 +246,18 @@ class Opener:
         raise ValueError(
             f"{part.path}: {what} has {wrong}. Warp it, or write align: true into the description:\n    "
             + gdalwarp(part.path, target, "near" if nearest else "bilinear")
+        )
+
+
+def check_single(what: str, files: Found) -> None:
+    """
+    Raises:
+        ValueError: several files.
+    """
+    if len(files) > 1:
+        raise ValueError(
+            f"{files[0].path}: {len(files)} files match for {what} of one scene, one is wanted: {files[1].path.name} "
+            "is another. Name the scene by {scene} and the date by {date} in the pattern"
         )
 
 
