@@ -159,6 +159,35 @@ def test_exports_of_a_file_a_band_and_date_are_told_apart_by_pixel_size(tmp_path
     assert guess.description["modalities"]["s2"]["mask"]["files"] == "S2_{date}_SCL.tif"
 
 
+def test_a_folder_a_product_is_one_modality_of_several_scenes(tmp_path):
+    """As BigEarthNet has them; bands of 60 m are left out."""
+    for scene in ("87_48", "3_12"):
+        for k, date in enumerate(("20170613", "20220617")):
+            product = f"S2A_MSIL2A_{date}T101031_{scene}"
+            for number, (band, size) in enumerate((("B02", 10), ("B03", 10), ("B01", 60))):
+                write(tmp_path / product / f"{product}_{band}.tif", pixels(k, number, size), size=float(size))
+    guess, data = described(tmp_path)
+    assert [(m.name, m.bands) for m in data.modalities] == [("s2", ("B02", "B03"))]
+    assert [scene.name for scene in data.scenes] == ["3_12", "87_48"]
+    assert "B01 of 60 m and more left out" in comment(guess, "modalities", "s2", "bands")
+    np.testing.assert_array_equal(values(data, "s2", 1)[1], np.stack([pixels(1, k, 10) for k in range(2)]))
+    asked = "are values of Sentinel-2 since 2022-01-25 (1 of 2 dates) 1000 higher, as ESA delivers them, or harmonized?"
+    assert questions(guess).startswith(asked)
+    assert not guess.open_questions
+
+
+def test_a_file_of_each_band_in_a_folder_a_date_is_read(tmp_path):
+    """As Sentinel Hub delivers them."""
+    for scene in ("north", "south"):
+        for k, date in enumerate(DATES):
+            for number, band in enumerate(("B04", "B08")):
+                write(tmp_path / scene / date / f"{band}.tif", pixels(k, number, 10))
+    guess, data = described(tmp_path)
+    assert guess.description["files"] == "{scene}/{date}/{band}.tif"
+    assert len(data) == 2
+    np.testing.assert_array_equal(values(data, "s2", 1)[2], np.stack([pixels(2, k, 10) for k in range(2)]))
+
+
 def test_a_band_that_some_dates_lack_is_told(tmp_path):
     for k, date in enumerate(DATES):
         for number, band in enumerate(("B02", "B08")):

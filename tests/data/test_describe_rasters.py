@@ -126,6 +126,20 @@ def test_dates_whose_corners_differ_are_aligned(tmp_path):
     np.testing.assert_allclose(values(data, "s2")[1][:, :, 3:], image(1, 2, 40)[:, :24, :21], rtol=1e-6)
 
 
+def test_a_fourth_band_that_a_file_calls_transparency_is_asked_about(tmp_path):
+    write(tmp_path / "ortho.tif", (image(0, 4, SIDE) % 251).astype(np.uint8))  # GDAL's default for four bands of 8 bit
+    (asked,) = describe(tmp_path).open_questions
+    assert asked.startswith("is band 4 of ortho.tif and its like transparency, as the file says, or near infrared")
+
+
+def test_pixels_in_degrees_have_nominal_metres(tmp_path):
+    place = rasterio.transform.from_origin(5, 50, 0.0000898315, 0.0000898315)
+    named(write(tmp_path / "a_20200410.tif", image(0, 2, SIDE), crs="EPSG:4326", transform=place), ["B04", "B08"])
+    guess, data = described(tmp_path)
+    assert comment(guess, "modalities", "s2", "resolution") == "nominal, of pixels of 8.98315e-05 degrees"
+    np.testing.assert_array_equal(values(data, "s2")[0], image(0, 2, SIDE))
+
+
 def test_tiles_are_no_larger_than_the_ground(tmp_path):
     named(write(tmp_path / "a_20200410.tif", image(0, 2, 10)), ["B04", "B08"])
     guess, data = described(tmp_path)

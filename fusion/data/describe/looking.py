@@ -97,8 +97,9 @@ def _arrays(listing: Listing) -> list[Part]:
 
 
 def _tops(files: Sequence[Path]) -> bool:
-    """Whether folders tell sensors."""
-    return any(sensor_of(path.parts[0]) for path in files if len(path.parts) > 1)
+    """Whether folders tell sensors; one with a date is a product or a day."""
+    tops = {path.parts[0] for path in files if len(path.parts) > 1}
+    return any(sensor_of(top) and not DATE.search(top) for top in tops)
 
 
 def _rasters(listing: Listing) -> list[Part]:
@@ -107,8 +108,8 @@ def _rasters(listing: Listing) -> list[Part]:
     folders = sorted({path.parts[0] for path in listing.rasters if len(path.parts) > 1})
     apart = _tops(listing.rasters) or _different(listing, folders)
     for path in listing.rasters:
-        top = path.parts[0] if len(path.parts) > 1 and apart else ""
-        own = sensor_of(top) or sensor_of(path.stem)
+        top = path.parts[0] if len(path.parts) > 1 and apart and not DATE.search(path.parts[0]) else ""
+        own = sensor_of(top) or sensor_of(path.stem) or sensor_of(path.parts[0])
         groups[top, own].append(path)
     parts: list[Part] = []
     for (top, sensor), files in sorted(groups.items()):

@@ -72,6 +72,8 @@ def told_by_bands(bands: Sequence[str]) -> str:
         return "s1"
     if any(re.fullmatch(r"S[RT]_B\d+", name) for name in names):
         return "landsat"
-    if any(re.fullmatch(r"B8A|B(?:0[1-9]|1[0-2])", name) for name in names):
+    if any(re.fullmatch(r"B8A|B12|B0[1-9]", name) for name in names) or (
+        {"B4", "B8"} <= {*names} and "B10" not in names
+    ):
         return "s2"
     return ""

@@ -126,12 +126,19 @@ def _scenes(shapes: Sequence[Sequence[str]]) -> tuple[str, list[str]]:
         if len(named) == 1:
             parts[named[0]] = "{scene}"
         return "".join(parts), scenes
-    start = end = vary[0]
-    while end + 2 in vary and parts[end + 1] in "_-." and "{" not in parts[end + 2]:
-        end += 2  # neighbours that vary together are one name, such as north_01
+    spans = _spans(parts, vary)
+    (start, end), later = spans[0], spans[1:]
     scenes = ["".join(shape[start : end + 1]) for shape in shapes]
-    for k in vary:
-        if k > end:
-            same = all(shape[k] == scene for shape, scene in zip(shapes, scenes, strict=True))
-            parts[k] = "{scene}" if same else "*"
+    for first, last in reversed(later):
+        own = ["".join(shape[first : last + 1]) for shape in shapes]
+        parts[first : last + 1] = ["{scene}" if own == scenes else "*"]
     return "".join([*parts[:start], "{scene}", *parts[end + 1 :]]), scenes
+
+
+def _spans(parts: Sequence[str], vary: Sequence[int]) -> list[tuple[int, int]]:
+    """Neighbours that vary together are one name, such as north_01: the first and last part of each."""
+    spans: list[tuple[int, int]] = []
+    for k in vary:
+        joined = spans and k == spans[-1][1] + 2 and parts[k - 1] in "_-." and "{" not in parts[k]
+        spans[-1:] = [(spans[-1][0], k)] if joined else [*spans[-1:], (k, k)]
+    return spans

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..folder.patterns import find_files
+from ..processing_baseline import CHANGE
 from .guess import Part, Question
 from .headers import Header, read_headers, sample, stored_sample
 from .measures import listed, mask_of, missing_number, unit_of
@@ -17,6 +18,9 @@ from .names import in_order, is_mask, told_by_bands
 from .pattern import Pattern, find_pattern, split_bands
 
 __all__ = ["is_banded", "part_of_headers", "recognise"]
+
+
+_COARSE = 60  # metres; bands of such pixels, of the air in Sentinel-2, are left out beside finer ones
 
 
 def is_banded(files: Sequence[Path], known: Collection[str] = ()) -> bool:
@@ -88,6 +92,7 @@ def _stack(folder: Path, files: Sequence[Path], pattern: Pattern, name: str, sen
     if masks:
         source["mask"], comments["mask"] = mask_of(is_mask(masks[0]), band=masks[0])
     part.scenes = pattern.scenes
+    _ask_offset(part, sensor, pattern)
     return part
 
 
@@ -108,6 +113,8 @@ def _banded(
             )
         if not is_mask(band):
             sizes[found[0].resolution].append(band)
+    coarse = [band for size, bands in sizes.items() if size >= _COARSE > min(sizes) for band in bands]
+    sizes = {size: bands for size, bands in sizes.items() if not set(bands) & set(coarse)}
     mask = next((band for band in of_band if is_mask(band)), "")
     sensor = sensor or told_by_bands([*of_band])
     parts = []
@@ -118,7 +125,8 @@ def _banded(
         if not pattern.dates:
             part.source["axes"] = ["band", "y", "x"]
         part.source["bands"] = in_order(bands)
-        part.comments["bands"] = f"from names of files; pixels of {resolution:g} m"
+        left = f"; {listed(in_order(coarse))} of {_COARSE} m and more left out" if coarse else ""
+        part.comments["bands"] = f"from names of files; pixels of {resolution:g} m{left}"
         part_of_headers(part, [header for band in in_order(bands) for header in headers[band]], sensor, 1)
         if mask:
             part.source["mask"], part.comments["mask"] = mask_of(
@@ -130,12 +138,25 @@ def _banded(
             part.source["missing_bands"] = True
             part.comments["missing_bands"] = f"{fewer} of {len(there)} dates lack a band"
         part.scenes = pattern.scenes
+        _ask_offset(part, sensor, pattern)
         parts.append(part)
     return parts
 
 
+def _ask_offset(part: Part, sensor: str, pattern: Pattern) -> None:
+    """Whether an export of Sentinel-2 has the 1000 of newer products, which no name of it tells."""
+    later = [date for date in pattern.dates if date.replace("-", "") >= str(CHANGE).replace("-", "")]
+    if sensor == "s2" and later and part.source.get("unit") == "reflectance x 10000":
+        asked = (
+            f"are values of Sentinel-2 since {CHANGE} ({len(later)} of {len(pattern.dates)} dates) 1000 higher, as ESA "
+            f"delivers them, or harmonized? fusion data check tells; if they are, give offset: {{{CHANGE}: -1000}}"
+        )
+        part.questions.append(Question(asked))
+
+
 def _told(files: Sequence[Path], pattern: Pattern) -> str:
-    dates = f", {len(pattern.dates)} dates {pattern.dates[0]}..{pattern.dates[-1]}" if pattern.dates else ""
+    dates = f", {len(pattern.dates)} dates {pattern.dates[0]}..{pattern.dates[-1]}" if len(pattern.dates) > 1 else ""
+    dates = dates or (f", {pattern.dates[0]}" if pattern.dates else "")
     scenes = [scene for scene in pattern.scenes if scene]
     of = f", {len(scenes)} scenes such as {scenes[0]}" if len(scenes) > 1 else f" of {scenes[0]}" if scenes else ""
     return f"{len(files)} file{'s' if len(files) > 1 else ''}{of}{dates}"
@@ -145,6 +166,17 @@ def _band_names(headers: Sequence[Header], alone: str, sensor: bool) -> tuple[li
     """Names, why, and a question where the files do not say them."""
     named = {header.pixels.band_names for header in headers}
     count, path = headers[0].bands, headers[0].pixels.path
+    hidden = headers[0].pixels.alpha
+    if hidden is not None and headers[0].pixels.dtype.kind in "iu":
+        transparent = (
+            f"is band {hidden} of {path.name} and its like transparency, as the file says, or near infrared, of which "
+            f"many programs say so, too? Name the {count} bands before it, or all {count + 1}"
+        )
+        return (
+            [f"B{k + 1}" for k in range(count)],
+            f"numbered, without band {hidden}",
+            Question(transparent, needed=True),
+        )
     if len(named) == 1 and (names := list(named.pop())):
         if len(set(names)) == len(names):
             return names, "from the descriptions in the files", None
