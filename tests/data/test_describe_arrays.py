@@ -109,6 +109,38 @@ def test_a_map_of_codes_beside_the_series_is_the_labels(tmp_path):
     assert data.dense
 
 
+def test_sensors_in_groups_go_with_the_lists_of_their_group(tmp_path):
+    with h5py.File(tmp_path / "north.h5", "w") as file:
+        for sensor, bands, stack in (("s2", ["B04", "B08"], STACK), ("s1", ["VV", "VH"], STACK / np.float32(-300))):
+            file[f"{sensor}/data"], file[f"{sensor}/dates"] = stack, np.array(DATES, dtype="S10")
+            file[f"{sensor}/bands"] = np.array(bands, dtype="S3")
+    _, data = described(tmp_path)
+    assert [(m.name, m.bands, m.unit) for m in data.modalities] == [
+        ("s2", ("B04", "B08"), "reflectance x 10000"), ("s1", ("VV", "VH"), "dB")
+    ]  # fmt: skip
+    np.testing.assert_array_equal(values(data, "s1"), STACK / np.float32(-300))
+
+
+def test_a_modality_that_some_files_lack_is_optional(tmp_path):
+    lists = {"s2_dates": np.array(DATES), "s2_bands": np.array(["B04", "B08"])}
+    radar = {"s1": STACK / np.float32(-300), "s1_dates": np.array(DATES), "s1_bands": np.array(["VV", "VH"])}
+    np.savez(tmp_path / "a_2020-01-01_x.npz", s2=STACK, **lists, **radar)
+    np.savez(tmp_path / "b.npz", s2=STACK, **lists)
+    guess, data = described(tmp_path)
+    assert guess.description["files"] == "{scene}.npz"  # a date in a name of a series is none of an image
+    assert comment(guess, "modalities", "s1", "optional") == "1 of 2 files looked at lack it, e.g. b.npz"
+    assert "s1" in data[0].values
+    assert "s1" not in data[1].values
+
+
+def test_flags_along_time_are_asked_about_and_no_image(tmp_path):
+    lists = {"dates": np.array(DATES), "bands": np.array(["B04", "B08"])}
+    np.savez(tmp_path / "a.npz", s2=STACK, cloud_mask=(STACK[:, 0] % 2).astype(np.uint8), **lists)
+    guess, data = described(tmp_path)
+    assert [m.name for m in data.modalities] == ["s2"]
+    assert "which codes of cloud_mask in a.npz are clear? Write them as mask: {variable: cloud_mask" in questions(guess)
+
+
 def test_numbers_at_the_end_of_a_type_are_guessed_to_be_nodata(tmp_path):
     radar = (STACK.astype(np.int16) - 4000) // 2
     radar[1, 1, :5] = -32768

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from fusion.data.describe import describe
+from fusion.data.describe import NotNeededError, describe
 
 from .describing import comment, described, questions, values
 from .rasters import DATES, DAYS, image, write
@@ -162,6 +162,26 @@ def test_what_cannot_be_described_is_told_with_paths_and_numbers(tmp_path, name,
     with pytest.raises(ValueError, match=re.escape(message)) as error:
         describe(tmp_path)
     assert str(tmp_path) in str(error.value)
+
+
+def test_images_that_a_pattern_mixes_with_others_are_refused_with_the_way_out(tmp_path):
+    for scene in ("a", "b", "c"):
+        write(tmp_path / f"{scene}.tif", image(0, 2, SIDE))
+    write(tmp_path / "labels.tif", np.ones((SIDE, SIDE), np.uint8))
+    with pytest.raises(ValueError, match=r"it takes labels.tif, too. Put files of one kind into a folder of their own"):
+        describe(tmp_path)
+
+
+def test_one_file_of_a_series_is_described_with_the_rest(tmp_path):
+    write_stacks(tmp_path, scenes=["a"])
+    guess, data = described(tmp_path / "a_2020-04-10.tif")
+    assert comment(guess, "modalities", "s2", "files") == "1 file, 2020-04-10; takes 2 more, e.g. a_2020-05-10.tif"
+    assert data[0].days["s2"].tolist() == DAYS
+
+
+def test_a_yaml_needs_no_description(tmp_path):
+    with pytest.raises(NotNeededError, match=r"mine.yaml is a description already"):
+        describe(tmp_path / "mine.yaml")
 
 
 def test_names_that_repeat_a_scene_and_date_are_refused(tmp_path):

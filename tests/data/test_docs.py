@@ -8,10 +8,12 @@ from pathlib import Path
 import geopandas
 import h5py
 import numpy as np
+import rasterio
+import xarray
 import yaml
 from shapely.geometry import box
 
-from fusion.data import FolderDataset, collate, open_unlabelled
+from fusion.data import FolderDataset, collate, open_data, open_unlabelled
 from fusion.data.folder import TableLabels, load_description
 
 from .rasters import CRS, NORTH, WEST, write
@@ -25,7 +27,7 @@ def blocks(language):
 
 def test_every_description_is_valid():
     descriptions = [load_description(yaml.safe_load(block)) for block in blocks("yaml")]
-    assert [len(d.modalities) for d in descriptions] == [3, 2, 2, 1, 1]
+    assert [len(d.modalities) for d in descriptions] == [3, 2, 2, 1, 1, 1, 1]
 
 
 def test_the_commented_description_reads_a_folder_that_is_as_it_says(tmp_path):
@@ -69,6 +71,35 @@ def test_the_description_of_npy_files_reads_a_folder_that_is_as_it_says(tmp_path
     assert data.labels().tolist() == [1] * 25
     assert data[0].days["s2"].tolist() == [69, 100, 130, 161, 191, 222]
     assert data[0].values["dem"].shape == (1, 16, 16)
+
+
+def test_the_description_of_a_file_a_band_reads_a_folder_that_is_as_it_says(tmp_path):
+    for date in ("2020001", "2020101"):
+        for k, band in enumerate(("B02", "B03", "B04", "B8A", "B12", "Fmask")):
+            values = np.full((32, 32), 900 + k, np.int16) if band != "Fmask" else np.zeros((32, 32), np.uint8)
+            if band == "Fmask" and date == "2020101":
+                values[:, 16:] = 1 << 3
+            path = tmp_path / f"HLS.S30.T31UFS.{date}T104031.v2.0.{band}.tif"
+            with rasterio.open(write(path, values, size=30), "r+") as file:
+                file.scales = (1.0 if band == "Fmask" else 1e-4,)
+    (tmp_path / "fusion.yaml").write_text(next(block for block in blocks("yaml") if "HLS" in block))
+    data = open_data(tmp_path)
+    assert [data[i].days["hls"].tolist() for i in range(2)] == [[0, 100], [0]]
+    assert data[0].values["hls"][0, :, 0, 0].tolist() == [900, 901, 902, 903]
+
+
+def test_the_description_of_a_variable_a_band_reads_a_cube_that_is_as_it_says(tmp_path):
+    axes = ("time", "y", "x")
+    bands = {band: (axes, np.full((2, 32, 32), 900, np.uint16)) for band in ("B02", "B03", "B04")}
+    coarse = {"B8A": (("time", "y20", "x20"), np.full((2, 16, 16), 700, np.uint16))}
+    flags = {"SCL": (axes, np.full((2, 32, 32), 4, np.uint8))}
+    time = np.array(["2020-01-01", "2020-04-10"], "datetime64[ns]")
+    xarray.Dataset(bands | coarse | flags, {"time": time}).to_netcdf(tmp_path / "a.nc")
+    (tmp_path / "fusion.yaml").write_text(next(block for block in blocks("yaml") if "variable: [B02" in block))
+    data = open_data(tmp_path)
+    assert data[3].days["s2"].tolist() == [0, 100]
+    assert data[3].values["s2"][1, :, 15, 15].tolist() == [900, 900, 900, 700]
+    assert "s2: B8A of 20 m" in data.notes()[0]
 
 
 def test_the_description_of_vector_labels_reads_a_folder_that_is_as_it_says(tmp_path):

@@ -59,6 +59,8 @@ def test_a_missing_band_is_named_with_its_date(tmp_path):
     np.testing.assert_array_equal(values[0], whole(0))
     np.testing.assert_array_equal(values[1, [0, 2]], whole(1)[[0, 2]])
     assert data[0].valid["s2"].tolist() == [True, False]
+    one = opened(tmp_path, {"s2": SERIES | {"missing_bands": True, "use": ["B03"]}})
+    assert one[0].days["s2"].tolist() == [100]
 
 
 def test_an_image_and_arrays_with_a_file_a_band(tmp_path):
@@ -90,6 +92,7 @@ def test_an_image_and_arrays_with_a_file_a_band(tmp_path):
         ({"bands": ["B02", "B03"], "variable": ["a", "b"]}, r"{band} in .*: a file a band needs"),
         ({"resample": "cubic"}, "resample is nearest, bilinear or average, not 'cubic'"),
         ({"mask": {"files": "{date}_{band}.tif", "classes": [4]}}, "a mask is one band; write its name"),
+        ({"mask": {"variable": "SCL", "classes": [4]}}, "mask 'SCL': a file a band has no variables; give the files"),
     ],
 )
 def test_keys_that_do_not_go_together_are_refused(tmp_path, changes, message):
@@ -102,6 +105,9 @@ def test_a_file_that_calls_its_band_otherwise_is_refused(tmp_path):
     import rasterio
 
     write_bands(tmp_path, "a_{date}_{band}.tif", ["20200410"])
+    with rasterio.open(tmp_path / "a_20200410_B03.tif", "r+") as file:
+        file.descriptions = ("B3",)
+    assert opened(tmp_path, {"s2": SERIES}).notes() == []
     with rasterio.open(tmp_path / "a_20200410_B03.tif", "r+") as file:
         file.descriptions = ("B4",)
     with pytest.raises(ValueError, match=r"B03.tif: 's2': the band is B4 by the file and B03 by its name"):

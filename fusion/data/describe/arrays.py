@@ -75,7 +75,7 @@ def _part(folder: Path, parent: str, files: Sequence[Path], dates: Sequence[Path
     order = [axes.index(axis) for axis in ("band", *[a for a in axes if a != "band"]) if axis in axes]
     values = np.asarray(array[:4] if axes[0] == "time" else array, dtype=float)
     values = values.transpose(order).reshape(count, -1)
-    unit, why, question = unit_of(values, sensor, part.name, files[0].name)
+    unit, why, question = unit_of(values, sensor, part.name, files[0].name, count)
     part.source.update(unit)
     part.comments.update(why)
     if question:

@@ -14,6 +14,7 @@ from ..files import reading
 from ..folder.calendar import parse_dates
 from ..folder.containers import Arrays, Variable, text
 from ..folder.place import AXIS_NAMES
+from ..spacing import evenly_spaced
 from .axes import axes_by_shape
 from .guess import Part, Question
 from .labels import Labelled, is_label, of_variables
@@ -24,7 +25,9 @@ from .variables import Found, date_axis, measure, name_bands, place
 
 __all__ = ["recognise"]
 
-_CLOUD = re.compile(r"cloud|mask|shadow", re.IGNORECASE)
+_CLOUD = re.compile(r"cloud|mask|shadow|(?:^|_)(?:scl|qa|fmask)(?:$|_)", re.IGNORECASE)
+_PLAIN = ("data", "values", "image", "images", "x", "array", "reflectance")  # names that say nothing
+_LOOKED = 24  # files that are opened to see whether they hold the same
 _MEMORY = 1 << 24  # bytes that are kept while looking
 
 
@@ -34,16 +37,16 @@ def recognise(folder: Path, files: Sequence[Path]) -> tuple[list[Part], Labelled
     Raises:
         ValueError: a damaged file, no variable with pixels, or names that do not tell scenes.
     """
-    pattern = find_pattern(files, banded=False)
-    if pattern.unclear:
-        raise ValueError(f"{folder}: {len(files)} files such as {files[0]} and {files[-1]}: {pattern.unclear}; rename "
-                         "them, e.g. SCENE.nc, or write the description by hand (docs/data.md)")  # fmt: skip
     arrays, path = Arrays(_MEMORY), folder / files[0]
     with reading(path):
         names = arrays.container(path).names()
     variables = {name: arrays.get(path, name) for name in in_order(names)}
     dates = _dates(variables)
     found = _data(variables, dates)
+    pattern = find_pattern(files, banded=False, dated=not any("time" in one.axes for one in found))
+    if pattern.unclear:
+        raise ValueError(f"{folder}: {len(files)} files such as {files[0]} and {files[-1]}: {pattern.unclear}; rename "
+                         "them, e.g. SCENE.nc, or write the description by hand (docs/data.md)")  # fmt: skip
     if not found:
         shown = listed([f"{name} {variable.shape}" for name, variable in variables.items()], 8)
         raise ValueError(f"{path}: no variable with pixels (time, band, y, x) among {len(names)}: {shown or 'none'}")
@@ -58,6 +61,7 @@ def recognise(folder: Path, files: Sequence[Path]) -> tuple[list[Part], Labelled
         part.source = {"files": pattern.text, **part.source}
         part.comments["files"] = f"{len(files)} file{'s' if len(files) > 1 else ''}{beside}"
         part.scenes = pattern.scenes
+        _optional(part, [folder / file for file in files], arrays)
         parts.append(part)
     if not parts:
         raise ValueError(f"{path}: holds {listed([one.own for one in flat + clouds])} and no image to see with it")
@@ -72,6 +76,17 @@ def recognise(folder: Path, files: Sequence[Path]) -> tuple[list[Part], Labelled
             part.questions.append(Question(asked))
     resolution = next((part.source["resolution"] for part in parts if "resolution" in part.source), 10)
     return parts, of_variables([one.variable for one in flat], [folder / file for file in files], arrays, resolution)
+
+
+def _optional(part: Part, files: Sequence[Path], arrays: Arrays) -> None:
+    """Marks what some files lack, by those looked at."""
+    named = part.source["variable"]
+    wanted = [named] if isinstance(named, str) else named
+    looked = [files[int(i)] for i in evenly_spaced(len(files), min(_LOOKED, len(files)))]
+    lacking = [path for path in looked if not all(arrays.has(path, name) for name in wanted)]
+    if lacking:
+        part.source["optional"] = True
+        part.comments["optional"] = f"{len(lacking)} of {len(looked)} files looked at lack it, e.g. {lacking[0].name}"
 
 
 def _left_out(variables: Mapping[str, Variable], used: Sequence[Found], dates: Mapping[str, int]) -> str:
@@ -113,10 +128,11 @@ def _data(variables: dict[str, Variable], dates: dict[str, int]) -> list[Found]:
     for name, variable in variables.items():
         if variable.dtype.kind not in "iuf" or name in variable.dimensions or name in dates:
             continue
-        own = name.rpartition("/")[2].lower()
-        if own.endswith(("_bnds", "_bounds")) or own in AXIS_NAMES:
+        last = name.rpartition("/")[2].lower()
+        if last.endswith(("_bnds", "_bounds")) or last in AXIS_NAMES:
             continue
-        axes = tuple(AXIS_NAMES.get(dimension.lower(), "") for dimension in variable.dimensions)
+        of_dates = {known.rpartition("/")[2] for known in dates}
+        axes = tuple("time" if own in of_dates else AXIS_NAMES.get(own.lower(), "") for own in variable.dimensions)
         if not variable.dimensions:
             axes = axes_by_shape(variable.shape, set(dates.values()), _lengths(variables, dates))
         known = all(axes) and len(set(axes)) == len(axes)
@@ -148,9 +164,11 @@ def _together(found: Sequence[Found]) -> dict[str, list[Found]]:
         bands = [one.own for one in members if not is_mask(one.own)]
         if not bands:
             continue
-        sensor = (sensor_of(members[0].own) if key[0] == "stack" else "") or told_by_bands(bands)
-        name = sensor or (key[1].rpartition("/")[2] if key[0] == "stack" else key[1])
-        name = "image" if not name or name.startswith(("__xarray", "stackstac")) else name
+        group = members[0].variable.name.rpartition("/")[0]
+        sensor = (sensor_of(members[0].own) if key[0] == "stack" else "") or told_by_bands(bands) or sensor_of(group)
+        name = sensor or (bands[0] if len(bands) == 1 else key[1])
+        name = (group.replace("/", "-") if name in _PLAIN else name) or "image"
+        name = "image" if name in _PLAIN or name.startswith(("__xarray", "stackstac")) else name
         number, first = 2, name
         while name in named:
             name, number = f"{first}-{number}", number + 1

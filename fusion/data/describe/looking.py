@@ -39,6 +39,8 @@ def describe(path: str | Path) -> Guess:
         ValueError: nothing there that could be described, or a damaged file; the message has paths and numbers.
     """
     path = Path(path)
+    if path.suffix.lower() in (".yaml", ".yml"):
+        raise NotNeededError(f"{path} is a description already")
     _not_published(path)
     listing = list_files(path)
     parts = [*safe.recognise(listing, path), *landsat.recognise(listing), *hls.recognise(listing)]

@@ -38,14 +38,15 @@ def mask_of(name: str, **where: Any) -> tuple[dict[str, Any], str]:
 
 
 def unit_of(
-    values: np.ndarray, sensor: str, modality: str, where: str
+    values: np.ndarray, sensor: str, modality: str, where: str, bands: int
 ) -> tuple[dict[str, Any], dict[str, str], Question | None]:
     """The unit (and a scale), from what it was guessed, and a question where it is unknown.
 
     Args:
-        values: (bands, n), NaN where missing.
+        values: any shape, NaN where missing.
         sensor: by names, or empty.
         where: which files were looked at.
+        bands: how many the modality has.
     """
     finite = values[np.isfinite(values)]
     seen = looks_like(finite)
@@ -56,7 +57,7 @@ def unit_of(
     unit = _UNITS.get(seen, "")
     if re.fullmatch(r"dem|dsm|dtm|elevation|height|altitude|copdem.*", modality, re.IGNORECASE):
         return {"unit": "m"}, {"unit": f"a height by its name, {told}"}, None
-    if unit == "reflectance x 10000" and not sensor and len(values) == 1:
+    if unit == "reflectance x 10000" and not sensor and bands == 1:
         unit = ""  # one band of large numbers may be anything
     if seen == "0..1" and sensor:
         unit = "linear" if sensor == "s1" else "reflectance"

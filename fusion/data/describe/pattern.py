@@ -46,19 +46,20 @@ def split_bands(path: Path, known: Collection[str] = ()) -> tuple[str, str]:
     return path.as_posix(), ""
 
 
-def find_pattern(files: Sequence[Path], banded: bool, known: Collection[str] = ()) -> Pattern:
+def find_pattern(files: Sequence[Path], banded: bool, known: Collection[str] = (), *, dated: bool = True) -> Pattern:
     """
     Args:
         files: relative paths.
         banded: each is one band, which its name says.
         known: what is a band beside the usual names.
+        dated: a date in the name is that of the file; False: it is a part of the scene's name.
     """
     shapes: list[list[str]] = []
     dates: list[str] = []
     bands: list[str] = []
     for path in files:
         name, band = split_bands(path, known) if banded else (path.as_posix(), "")
-        date = _date(name)
+        date = _date(name) if dated else ""
         if date:
             name = _replaced(name, date)
         dates.append(date)

@@ -46,24 +46,35 @@ def recognise(folder: Path, files: Sequence[Path], name: str, sensor: str, known
             f"{folder}: {len(files)} rasters such as {files[0]} and {files[-1]}: {pattern.unclear}, so scene and date "
             "cannot be told; rename them, e.g. SCENE_20200801.tif, or write the description by hand (docs/data.md)"
         )
-    _check_reach(folder, files, pattern)
-    return (
-        _banded(folder, files, pattern, name, sensor, known)
-        if banded
-        else [_stack(folder, files, pattern, name, sensor)]
-    )
+    more = _check_reach(folder, files, pattern)
+    if banded:
+        return _banded(folder, files, pattern, name, sensor, known)
+    part = _stack(folder, files, pattern, name, sensor)
+    part.comments["files"] += more
+    return [part]
 
 
-def _check_reach(folder: Path, files: Sequence[Path], pattern: Pattern) -> None:
-    """
+def _check_reach(folder: Path, files: Sequence[Path], pattern: Pattern) -> str:
+    """What else of the folder a pattern of a single file takes, for a comment.
+
     Raises:
-        ValueError: the pattern takes other files, too.
+        ValueError: the pattern of several files takes others, too, or not all of them.
     """
     found = find_files(folder, pattern.text, [band for band in pattern.bands if band])
     reached = {file.path for own in found.values() for file in own}
-    if not {folder / path for path in files} <= reached:
-        raise ValueError(f"{folder}: names such as {files[0]} are not told apart by {pattern.text}; write the "
-                         "description by hand (docs/data.md)")  # fmt: skip
+    wanted = {folder / path for path in files}
+    further = sorted(reached - wanted)
+    if wanted <= reached and not further:
+        return ""
+    if wanted <= reached and len(files) == 1 and "{scene}" not in pattern.text:
+        return f"; takes {len(further)} more, e.g. {further[0].name}"
+    other = (
+        f"it takes {further[0].relative_to(folder)}, too" if further else f"it does not find {min(wanted - reached)}"
+    )
+    raise ValueError(
+        f"{folder}: {len(files)} rasters such as {files[0]} are not told apart by {pattern.text}: {other}. Put files of "
+        "one kind into a folder of their own, or write the description by hand (docs/data.md)"
+    )
 
 
 def _stack(folder: Path, files: Sequence[Path], pattern: Pattern, name: str, sensor: str) -> Part:
@@ -231,7 +242,9 @@ def part_of_headers(part: Part, headers: Sequence[Header], sensor: str, per: int
     if "nodata" in source:
         values = np.where(values == source["nodata"], np.nan, values)
     where = f"{len(looked)} file{'s' if len(looked) > 1 else ''}"
-    unit, why, question = unit_of(values, sensor or told_by_bands(source["bands"]), part.name, where)
+    unit, why, question = unit_of(
+        values, sensor or told_by_bands(source["bands"]), part.name, where, len(source["bands"])
+    )
     source.update(unit)
     comments.update(why)
     if question:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,9 @@ def name_bands(part: Part, first: Found, variables: Mapping[str, Variable], arra
         if other.dtype.kind in "SUO" and other.shape == (count,) and other.name not in (variable.name,)
         and "date" not in other.name.lower() and "time" not in other.name.lower()
     ]  # fmt: skip
+    group = variable.name.rpartition("/")[0]
+    beside = [other for other in lists if group and other.name.rpartition("/")[0] == group]
+    lists = beside or lists
     if names and len(set(names)) == count:
         part.source["bands"], part.comments["bands"] = list(names), f"from the coordinate of {variable.name}"
     elif len(lists) == 1 and len(found := {text(name) for name in lists[0][...]}) == count:
@@ -73,7 +77,8 @@ def date_axis(part: Part, first: Found, dates: Mapping[str, int]) -> None:
     by_name = [
         n for n in fitting if n in (own, f"{group}/{own}") or n.lower().startswith((first.own.lower(), part.name))
     ]
-    chosen = by_name or fitting
+    beside = [n for n in fitting if group and n.rpartition("/")[0] == group]
+    chosen = by_name or beside or _longest(fitting, first.own)
     if len(chosen) >= 1 and (len(chosen) == 1 or by_name):
         part.source["dates"] = chosen[0]
         part.comments["dates"] = f"the {count} dates " + (
@@ -87,6 +92,14 @@ def date_axis(part: Part, first: Found, dates: Mapping[str, int]) -> None:
         Question(f"the {count} dates of {first.variable.name} in {first.variable.path.name}? {why.capitalize()}; give "
                  "dates: a variable or a list", needed=True)
     )  # fmt: skip
+
+
+def _longest(names: Sequence[str], own: str) -> Sequence[str]:
+    """The one that begins like a variable for longest; all where several do or none does."""
+    pairs = [zip(name, own, strict=False) for name in names]
+    shared = [len(list(takewhile(lambda pair: pair[0] == pair[1], letters))) for letters in pairs]
+    best = [name for name, length in zip(names, shared, strict=True) if length == max(shared) > 0]
+    return best if len(best) == 1 else names
 
 
 def place(part: Part, first: Found, arrays: Arrays) -> None:
@@ -149,7 +162,7 @@ def measure(part: Part, bands: Sequence[Found]) -> None:
             values = np.where(values == part.source["nodata"], np.nan, values)
     if "y" not in bands[0].axes:  # weather: a unit each
         return
-    unit, why, question = unit_of(values, sensor, part.name, first.path.name)
+    unit, why, question = unit_of(values, sensor, part.name, first.path.name, len(names))
     part.source.update(unit)
     part.comments.update(why)
     if question:

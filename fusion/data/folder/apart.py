@@ -32,6 +32,9 @@ def apart(modality: str, source: Source, files: Found, opener: Opener) -> Apart 
     if not source.of_bands(source.files or opener.description.files):
         return None
     products = granules(files)
+    if source.missing_bands:  # a date with none of what is read tells nothing
+        wanted = _wanted(source)
+        products = [product for product in products if wanted & product.bands.keys()] or products
     steps = [_of_files(modality, source, product, opener) for product in products]
     return Apart(modality, source, steps, [product.first for product in products], opener)
 
@@ -94,6 +97,7 @@ class Apart:
                 "{band} out of the pattern if every file has all bands"
             )
         check_band(path, repr(self.modality), part.band_names, band, _names(self.source))
+        part.band_names = ()  # checked, and none of the position of the band
         return part
 
     def _finest(self, path: Path) -> str | None:
@@ -149,7 +153,7 @@ def _of_files(modality: str, source: Source, product: Granule, opener: Opener) -
             f"than {source.resolution:g} m are read, or the finest",
         )
     if not any(found):
-        raise ValueError(f"{product.first.path}: {modality!r}: none of the bands {', '.join(wanted)} is beside it")
+        raise ValueError(f"{product.first.path}: {modality!r}: no file of {', '.join(sorted(wanted))} beside it")
     return found
 
 

@@ -15,6 +15,7 @@ from .description import AXES, Mask, Source
 from .opening import Opener, Tiles
 from .patterns import Found
 from .pixels import Pixels
+from .raster import RASTERS
 
 __all__ = ["MaskLayer", "MaskReader"]
 
@@ -170,6 +171,11 @@ class MaskReader:
             return MaskLayer(mask, self.pixels, self.names.index(mask.band), steps, self.resolution, not self.apart)
         if mask.files is None and mask.variable is None:
             raise ValueError(f"{self.where}: mask: give its variable, its files, or one of the bands as band")
+        if mask.files is None and self.apart and self.files[0].path.suffix.lower() in (NPY, *RASTERS):
+            raise ValueError(
+                f"{self.where}: mask {mask.variable!r}: a file a band has no variables; give the files of the mask, or "
+                "the name of one of the bands as band"
+            )
         if mask.files is not None and not files:
             raise ValueError(f"scene {self.scene!r}: no file for the mask of {self.modality!r} ({mask.files})")
         found = files if mask.files is not None else self.files
