@@ -68,12 +68,10 @@ def _check_reach(folder: Path, files: Sequence[Path], pattern: Pattern) -> str:
         return ""
     if wanted <= reached and len(files) == 1 and "{scene}" not in pattern.text:
         return f"; takes {len(further)} more, e.g. {further[0].name}"
-    other = (
-        f"it takes {further[0].relative_to(folder)}, too" if further else f"it does not find {min(wanted - reached)}"
-    )
+    other = f"it takes {further[0].name}, too" if further else f"it does not find {min(wanted - reached)}"
     raise ValueError(
-        f"{folder}: {len(files)} rasters such as {files[0]} are not told apart by {pattern.text}: {other}. Put files of "
-        "one kind into a folder of their own, or write the description by hand (docs/data.md)"
+        f"{folder}: {len(files)} rasters such as {files[0]} are not told apart by {pattern.text}: {other}. Put files "
+        "of one kind into a folder of their own, or write the description by hand (docs/data.md)"
     )
 
 
