@@ -86,6 +86,18 @@ def test_a_raster_of_codes_called_labels_is_the_map(folder):
     assert [m.name for m in data.modalities] == ["s2"]
 
 
+def test_a_folder_of_maps_goes_with_the_scenes_of_the_images(tmp_path):
+    for scene, north in (("a", NORTH), ("b", NORTH - 5000)):
+        for k, date in enumerate(DATES):
+            named(write(tmp_path / "images" / f"{scene}_{date}.tif", image(k, 2, SIDE), north=north), ["B04", "B08"])
+        codes = np.full((SIDE, SIDE), 1 if scene == "a" else 2, np.uint8)
+        write(tmp_path / "labels" / f"{scene}.tif", codes, north=north, nodata=0)
+    guess, data = described(tmp_path)
+    assert guess.description["labels"]["files"] == "labels/{scene}.tif"
+    assert data.classes == ("class 1", "class 2")  # the codes of all files, though each has one
+    assert [int(np.unique(data[k].label).item()) for k in range(2)] == [0, 1]
+
+
 def test_a_raster_of_many_numbers_is_asked_about(folder):
     write(folder / "labels.tif", np.arange(SIDE * SIDE).reshape(SIDE, SIDE).astype(np.uint16))
     guess = describe(folder)

@@ -152,6 +152,12 @@ def test_tiles_are_no_larger_than_the_ground(tmp_path):
     ("name", "content", "message"),
     [
         (None, b"", "an empty folder (0 files)"),
+        (
+            "S2A.zip",
+            b"PK",
+            "none of 1 files is an image or array (1 .zip); GeoTIFF, .jp2, .vrt, NetCDF, Zarr, HDF5, .npz "
+            "and .npy are read; unpack archives first",
+        ),
         ("notes.docx", b"x", "none of 1 files is an image or array (1 .docx); GeoTIFF"),
         ("a_20200410.tif", b"II*\0garbage", "a_20200410.tif: cannot be read, the file is damaged or incomplete"),
     ],

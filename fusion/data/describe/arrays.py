@@ -80,6 +80,9 @@ def _part(folder: Path, parent: str, files: Sequence[Path], dates: Sequence[Path
     part.comments.update(why)
     if question:
         part.questions.append(question)
+    if axes == ["y", "x"]:
+        asked = f"is {files[0]} an image, as is written here, or what is to be predicted (labels)?"
+        part.questions.append(Question(asked))
     part.scenes = pattern.scenes
     height, width = (array.shape[axes.index(axis)] for axis in ("y", "x"))
     part.extent = (float(height * _RESOLUTION), float(width * _RESOLUTION))

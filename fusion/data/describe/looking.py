@@ -19,6 +19,7 @@ from .pattern import split_bands
 
 __all__ = ["describe"]
 
+_ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".7z"}
 _FOLDERS = 50  # of which a header is read, to see whether they are of one kind
 
 
@@ -71,7 +72,7 @@ def _nothing(path: Path, listing: Listing, maps: Sequence[Path]) -> str:
     total = sum(counts.values()) + len(beside)
     return (
         f"{path}: none of {total} files is an image or array ({listed(kinds, 6)}); GeoTIFF, .jp2, .vrt, NetCDF, Zarr, "
-        "HDF5, .npz and .npy are read"
+        f"HDF5, .npz and .npy are read{'; unpack archives first' if _ARCHIVES & counts.keys() else ''}"
     )
 
 
