@@ -133,6 +133,12 @@ def test_a_modality_that_some_files_lack_is_optional(tmp_path):
     assert "s1" not in data[1].values
 
 
+def test_dates_since_the_new_baseline_are_asked_about(tmp_path):
+    later = np.array(["2021-12-01", "2022-02-01", "2022-03-01"])
+    np.savez(tmp_path / "a.npz", s2=STACK, dates=later, bands=np.array(["B04", "B08"]))
+    assert "are values of Sentinel-2 since 2022-01-25 (2 of 3 dates) 1000 higher" in questions(describe(tmp_path))
+
+
 def test_flags_along_time_are_asked_about_and_no_image(tmp_path):
     lists = {"dates": np.array(DATES), "bands": np.array(["B04", "B08"])}
     np.savez(tmp_path / "a.npz", s2=STACK, cloud_mask=(STACK[:, 0] % 2).astype(np.uint8), **lists)

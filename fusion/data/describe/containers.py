@@ -18,7 +18,7 @@ from ..spacing import evenly_spaced
 from .axes import axes_by_shape
 from .guess import Part, Question
 from .labels import Labelled, is_label, of_variables
-from .measures import listed, mask_of
+from .measures import ask_offset, listed, mask_of
 from .names import in_order, is_band, is_mask, sensor_of, told_by_bands
 from .pattern import find_pattern
 from .variables import Found, date_axis, measure, name_bands, place
@@ -61,6 +61,9 @@ def recognise(folder: Path, files: Sequence[Path]) -> tuple[list[Part], Labelled
         part.source = {"files": pattern.text, **part.source}
         part.comments["files"] = f"{len(files)} file{'s' if len(files) > 1 else ''}{beside}"
         part.scenes = pattern.scenes
+        if isinstance(part.source.get("dates"), str):
+            days = list(map(str, _days(variables[part.source["dates"]])))
+            ask_offset(part, told_by_bands(part.source["bands"]) or sensor_of(part.name), days)
         _optional(part, [folder / file for file in files], arrays)
         parts.append(part)
     if not parts:
@@ -113,13 +116,22 @@ def _dates(variables: dict[str, Variable]) -> dict[str, int]:
             if not np.all((whole > 18000000) & (whole < 22000000)):  # 20200817
                 continue
         try:
-            days, _ = parse_dates(variable[...], None if units is None else text(units),
-                                  text(variable.attributes.get("calendar", "")) or None)  # fmt: skip
+            days = _days(variable)
         except ValueError:
             continue
         if len(days) == variable.shape[0]:
             found[name] = len(days)
     return found
+
+
+def _days(variable: Variable) -> np.ndarray:
+    """(L,) datetime64[D].
+
+    Raises:
+        ValueError: no dates.
+    """
+    units, calendar = (variable.attributes.get(key) for key in ("units", "calendar"))
+    return parse_dates(variable[...], *(None if word is None else text(word) for word in (units, calendar)))[0]
 
 
 def _data(variables: dict[str, Variable], dates: dict[str, int]) -> list[Found]:

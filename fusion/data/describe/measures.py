@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from ..processing_baseline import CHANGE
 from ..units import looks_like
-from .guess import Question
+from .guess import Part, Question
 
-__all__ = ["CLASSES", "listed", "mask_of", "missing_number", "unit_of"]
+__all__ = ["CLASSES", "ask_offset", "listed", "mask_of", "missing_number", "unit_of"]
 
 # Codes of a Sentinel-2 scene classification that are clear ground (ESA, Level-2A Product Definition, table of SCL):
 # vegetation, bare, water, unclassified. Snow (11) is not.
@@ -91,6 +92,21 @@ def missing_number(stored: np.ndarray, sensor: str) -> tuple[int, str] | None:
         if 0 < share < 1 or (number and share):
             return number, f"not declared in the files; {max(share, 0.01):.0%} of the pixels looked at have it"
     return None
+
+
+def ask_offset(part: Part, sensor: str, dates: Sequence[str]) -> None:
+    """Asks whether Sentinel-2 that is no product of ESA's has the 1000 of newer products, which no name of it tells.
+
+    Args:
+        dates: 2020-08-17 or 20200817.
+    """
+    later = [date for date in dates if date.replace("-", "") >= str(CHANGE).replace("-", "")]
+    if sensor == "s2" and later and part.source.get("unit") == "reflectance x 10000":
+        asked = (
+            f"are values of Sentinel-2 since {CHANGE} ({len(later)} of {len(dates)} dates) 1000 higher, as ESA "
+            f"delivers them, or harmonized? fusion data check tells; if they are, give offset: {{{CHANGE}: -1000}}"
+        )
+        part.questions.append(Question(asked))
 
 
 def listed(names: Sequence[object], most: int = 4) -> str:

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from ..folder.patterns import find_files
-from ..processing_baseline import CHANGE
 from .guess import Part, Question
 from .headers import Header, read_headers, sample, stored_sample
-from .measures import listed, mask_of, missing_number, unit_of
+from .measures import ask_offset, listed, mask_of, missing_number, unit_of
 from .names import in_order, is_mask, told_by_bands
 from .pattern import Pattern, find_pattern, split_bands
 
@@ -101,7 +100,7 @@ def _stack(folder: Path, files: Sequence[Path], pattern: Pattern, name: str, sen
     if masks:
         source["mask"], comments["mask"] = mask_of(is_mask(masks[0]), band=masks[0])
     part.scenes = pattern.scenes
-    _ask_offset(part, sensor, pattern)
+    ask_offset(part, sensor, pattern.dates)
     return part
 
 
@@ -147,20 +146,9 @@ def _banded(
             part.source["missing_bands"] = True
             part.comments["missing_bands"] = f"{fewer} of {len(there)} dates lack a band"
         part.scenes = pattern.scenes
-        _ask_offset(part, sensor, pattern)
+        ask_offset(part, sensor, pattern.dates)
         parts.append(part)
     return parts
-
-
-def _ask_offset(part: Part, sensor: str, pattern: Pattern) -> None:
-    """Whether an export of Sentinel-2 has the 1000 of newer products, which no name of it tells."""
-    later = [date for date in pattern.dates if date.replace("-", "") >= str(CHANGE).replace("-", "")]
-    if sensor == "s2" and later and part.source.get("unit") == "reflectance x 10000":
-        asked = (
-            f"are values of Sentinel-2 since {CHANGE} ({len(later)} of {len(pattern.dates)} dates) 1000 higher, as ESA "
-            f"delivers them, or harmonized? fusion data check tells; if they are, give offset: {{{CHANGE}: -1000}}"
-        )
-        part.questions.append(Question(asked))
 
 
 def _told(files: Sequence[Path], pattern: Pattern) -> str:

@@ -33,9 +33,9 @@ def recognise(listing: Listing, given: Path) -> list[Part]:
     """
     images: dict[str, list[tuple[Path, str, str, str]]] = defaultdict(list)  # by level: path, date, band, metres
     baselines: dict[str, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
-    claimed = []
+    claimed, above = [], given.resolve().parts
     for path in listing.rasters:
-        inside = (*given.resolve().parts, *path.parts)
+        inside = (*above, *path.parts)
         product = next((m for part in reversed(inside) if (m := _PRODUCT.fullmatch(part))), None)
         if product is None:
             continue
