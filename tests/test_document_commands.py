@@ -83,6 +83,8 @@ def write_folder(folder: Path) -> None:
             s2=(s2 + rng.normal(0, 60, s2.shape)).clip(1).astype(np.uint16),
             s1=s1.astype(np.float32),
             dates=np.array([f"2021-{month:02d}-15" for month in months]),
+            s2_bands=np.array(["B04", "B08", "B11"]),
+            s1_bands=np.array(["VV", "VH"]),
             crop=crop,
             bounds=np.array([500_000, top - 320, 500_320, top]),
             meteo=rng.normal(10, 3, (150, 2)).astype(np.float32),

@@ -136,7 +136,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "doctor": Command("doctor:doctor"),
     "build": Command("build:build"),
     "demo": Command("experiment:demo"),
-    "data": {"check": Command("check:check", "data")},
+    "data": {"check": Command("check:check", "data"), "describe": Command("describe:describe", "path")},
     "pretrain": Command("pretrain:pretrain", configurable=True),
     "probe": Command("probe:probe", "run", configurable=True),
     "finetune": Command("finetune:finetune", "run", configurable=True),

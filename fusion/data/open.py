@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..settings import call
 from .cubes import Cube
 from .dataset import TileDataset
 
-__all__ = ["open_cubes", "open_data", "open_unlabelled", "partition"]
+if TYPE_CHECKING:
+    from .describe import Guess
+
+__all__ = ["open_cubes", "open_data", "open_unlabelled", "partition", "published_name"]
 
 _NO_READER = (
     "`landscape` (built in), a folder of TreeSatAI-TS (with train_filenames.lst), PASTIS-HD (with metadata.geojson) or "
@@ -60,9 +65,11 @@ def open_data(source: str | Path, **reader: Any) -> TileDataset:
     * a YAML file, or a folder with ``fusion.yaml``: cubes as it describes them, in its own folder or in ``folder``;
       options of :class:`~fusion.data.FolderDataset`.
     * a folder, with the description as ``cube``: a file, or the name of one that ships with the package.
+    * any other folder or file: as :func:`fusion.data.describe.describe` guesses it, which is told on stderr and in
+      ``notes()``.
 
     Raises:
-        ValueError: nothing of this, or an unknown option.
+        ValueError: nothing of this, an unknown option, or files that do not say their bands or dates.
     """
     if str(source) == "landscape":
         return _landscape(reader)
@@ -77,7 +84,12 @@ def open_data(source: str | Path, **reader: Any) -> TileDataset:
     for published in _PUBLISHED:
         if path.is_dir() and published.is_in(path):
             return published.open(path, reader)
-    raise ValueError(f"{path} is not recognised; {_near(path) or f'give {_NO_READER}'}")
+    from .folder import FolderDataset
+
+    guess, said = _guess(path)
+    dataset: FolderDataset = call(FolderDataset, reader, "reader of cubes", guess.description, guess.folder)
+    dataset.opener.remarks["description"] = said
+    return dataset
 
 
 def open_unlabelled(source: str | Path, **reader: Any) -> TileDataset:
@@ -90,7 +102,41 @@ def open_unlabelled(source: str | Path, **reader: Any) -> TileDataset:
         ValueError: as :func:`open_data`.
     """
     path = _description_in(Path(source), reader)
-    return open_data(path, **({"labels": False} if _described(path, reader) else {}) | reader)
+    described = _described(path, reader) or (path.exists() and not published_name(path))
+    return open_data(path, **({"labels": False} if described else {}) | reader)
+
+
+def published_name(path: Path) -> str:
+    """Of which published data set a folder is; empty if of none."""
+    return next((one.name for one in _PUBLISHED if path.is_dir() and one.is_in(path)), "")
+
+
+def _guess(path: Path) -> tuple[Guess, str]:
+    """What a folder without a description seems to hold, and how to keep that.
+
+    Raises:
+        ValueError: nothing that is read, or something that only a person can know.
+    """
+    from .describe import describe
+
+    near = _near(path)
+    if near:
+        raise ValueError(f"{path} is not recognised; {near}")
+    try:
+        guess = describe(path)
+    except ValueError as error:
+        raise ValueError(f"{path} is not recognised. {error}. Give {_NO_READER}") from error
+    keep = shlex.join(["fusion", "data", "describe", str(path), "--out", str(guess.folder / _DESCRIPTION)])
+    if guess.open_questions:
+        raise ValueError(
+            f"{path} has no description, and its files do not say all: {guess.open_questions[0]}. Write one and answer "
+            f"there: {keep}"
+        )
+    others = sorted(other.name for other in guess.folder.glob("*.y*ml"))
+    unread = f" ({others[0]} is not read: give it itself)" if others else ""
+    said = f"no description{unread}, guessed {guess.summary()}; keep and mend it with: {keep}"
+    print(f"{path}: {said}", file=sys.stderr)
+    return guess, said
 
 
 def _description_in(path: Path, reader: Mapping[str, Any]) -> Path:
@@ -125,11 +171,14 @@ def open_cubes(source: str | Path, **reader: Any) -> list[Cube]:
     from .folder import read_cubes
 
     path = _description_in(Path(source), reader)
-    if not path.exists() or (path.is_dir() and "cube" not in reader):
+    if not path.exists() or ("cube" not in reader and published_name(path)):
         raise ValueError(
             f"no described cubes at {path}; give a folder with {_DESCRIPTION}, another YAML that describes one, or "
             "--reader.cube NAME"
         )
+    if not _described(path, reader):
+        guess, _ = _guess(path)
+        return call(read_cubes, reader, "reader of cubes", guess.description, guess.folder)
     description, folder, options = _folder(path, reader)
     return call(read_cubes, options, "reader of cubes", description, folder)
 

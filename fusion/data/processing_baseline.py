@@ -12,7 +12,7 @@ import numpy as np
 from .modality import Modality
 from .tiles import Tile
 
-__all__ = ["DarkEnd"]
+__all__ = ["CHANGE", "OFFSET", "DarkEnd"]
 
 CHANGE = np.datetime64("2022-01-25")
 OFFSET = 1000.0

@@ -27,7 +27,7 @@ def blocks(language):
 
 def test_every_description_is_valid():
     descriptions = [load_description(yaml.safe_load(block)) for block in blocks("yaml")]
-    assert [len(d.modalities) for d in descriptions] == [3, 2, 2, 1, 1, 1]
+    assert [len(d.modalities) for d in descriptions] == [3, 2, 2, 1, 1, 1, 1]
 
 
 def test_the_commented_description_reads_a_folder_that_is_as_it_says(tmp_path):

@@ -12,13 +12,13 @@ from .containers import Arrays, Variable, text
 from .conventions import Conventions
 from .grid import Grid
 
-__all__ = ["Finder", "check_axes", "locate"]
+__all__ = ["AXIS_NAMES", "Finder", "check_axes", "locate"]
 
 _ROWS, _COLUMNS = (
     ("y", "lat", "latitude", "northing", "row", "rows"),
     ("x", "lon", "longitude", "easting", "col", "column", "columns"),
 )
-_NAMES = {
+AXIS_NAMES = {
     **dict.fromkeys(_ROWS, "y"),
     **dict.fromkeys(_COLUMNS, "x"),
     **dict.fromkeys(("time", "t", "date", "dates"), "time"),
@@ -31,7 +31,7 @@ def check_axes(variable: Variable, axes: Sequence[str]) -> None:
     Raises:
         ValueError: the file names its axes, and the description names them in another order.
     """
-    named = [_NAMES.get(name.lower()) for name in variable.dimensions]
+    named = [AXIS_NAMES.get(name.lower()) for name in variable.dimensions]
     if len(named) == len(axes) and any(own is not None and own != axis for own, axis in zip(named, axes, strict=True)):
         right = [own or name for own, name in zip(named, variable.dimensions, strict=True)]
         raise ValueError(

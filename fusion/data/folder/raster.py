@@ -60,6 +60,11 @@ class RasterFile(Pixels):
         self.grid = grid
         self.conventions = Conventions(one, scale=_one(scale), offset=_one(offset))
 
+    @property
+    def alpha(self) -> int | None:
+        """The number of the band, from 1, that is taken for a mask; None where there is none."""
+        return self._alpha
+
     def _place(self, image: Any) -> tuple[Grid | None, bool]:
         if image.crs is None and (image.gcps[0] or (image.rpcs is not None and image.transform.is_identity)):
             by, option = ("ground control points", "-tps") if image.gcps[0] else ("rational polynomials (RPC)", "-rpc")
