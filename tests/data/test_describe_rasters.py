@@ -144,8 +144,17 @@ def test_tiles_are_no_larger_than_the_ground(tmp_path):
     named(write(tmp_path / "a_20200410.tif", image(0, 2, 10)), ["B04", "B08"])
     guess, data = described(tmp_path)
     assert (guess.description["tile"], guess.description["patch"]) == (80, 40)
-    assert "2 x 2 patches of the 100 m that there are" in comment(guess, "tile")
+    assert "2 x 2 patches of the 100 x 100 m that there are" in comment(guess, "tile")
     assert len(data) == 1
+
+
+def test_tiles_are_small_where_few_large_ones_lie_on_the_ground(tmp_path):
+    """640 m: 8 x 8 tiles of 80 m; 2 x 2 of 240 m would be too few to deal among splits."""
+    named(write(tmp_path / "a_20200410.tif", image(0, 2, 64)), ["B04", "B08"])
+    guess, data = described(tmp_path)
+    assert (guess.description["tile"], guess.description["patch"]) == (80, 20)
+    assert "4 x 4 patches of the 640 x 640 m that there are" in comment(guess, "tile")
+    assert len(data) == 64
 
 
 @pytest.mark.parametrize(

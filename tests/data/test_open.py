@@ -41,7 +41,7 @@ def test_another_description_or_folder_is_still_taken(tmp_path):
 
 
 def test_a_folder_without_description_is_told_what_to_add(tmp_path):
-    with pytest.raises(ValueError, match=r"is not recognised; .*a folder with fusion\.yaml, which describes it"):
+    with pytest.raises(ValueError, match=r"is not recognised\. .*a folder with fusion\.yaml, which describes it"):
         open_data(tmp_path)
-    with pytest.raises(ValueError, match=r"no described cubes at .*; give a folder with fusion\.yaml"):
+    with pytest.raises(ValueError, match=r"is not recognised\. .*an empty folder \(0 files\)"):
         open_cubes(tmp_path)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..folder.containers import Arrays
 from ..folder.grid import Grid
 from ..folder.pixels import Pixels, Window
 from ..folder.raster import RasterFile
-from ..handles import Handles
 from ..spacing import evenly_spaced
 
 __all__ = ["Header", "metres", "read_headers", "sample", "stored_sample"]
@@ -57,11 +57,11 @@ def read_headers(files: Sequence[Path], most: int = _LOOKED) -> list[Header]:
     Raises:
         ValueError: a damaged file, or one that the reader refuses; the message begins with the path.
     """
-    handles = Handles()
+    nothing_kept = Arrays(memory=0)
     chosen = [files[int(i)] for i in evenly_spaced(len(files), min(most, len(files)))]
     found = []
     for path in chosen:
-        pixels = RasterFile(path, handles)
+        pixels = RasterFile(path, nothing_kept)
         found.append(Header(pixels, 0.0 if pixels.grid is None else metres(pixels.grid)))
     return found
 

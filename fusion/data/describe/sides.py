@@ -7,22 +7,31 @@ from collections.abc import Sequence
 
 __all__ = ["sides"]
 
-_PIXELS = 4  # of the finest modality, across a patch
-_PATCHES = 6  # across a tile
+# Pixels of the finest modality across a patch, and patches across a tile: the first that gives enough tiles a scene.
+_CHOICES = ((4, 6), (4, 4), (2, 6), (2, 4))
+_ENOUGH = 30  # tiles, to deal among splits
 
 
 def sides(resolutions: Sequence[float], extents: Sequence[tuple[float, float]]) -> tuple[float, float, str]:
     """Tile and patch in metres, and why.
 
-    A patch is a multiple of every pixel size and at least four of the finest pixels across, where the ground has room
-    for it; a tile six patches across, or as many as fit.
+    A patch is a multiple of every pixel size, four of the finest pixels across and a tile six patches; smaller ones
+    where the ground is so small that few tiles would lie on it, and smaller ones would be enough.
     """
     hundredths = [max(1, round(resolution * 100)) for resolution in resolutions]
     common = math.lcm(*hundredths) / 100
-    whole = common * math.ceil(_PIXELS * min(resolutions) / common - 1e-9)
-    ground = min((min(extent) for extent in extents), default=math.inf)
-    patch = whole if whole <= ground else max(common, common * math.floor(ground / common + 1e-9))
-    patches = _PATCHES if patch * _PATCHES <= ground else max(1, math.floor(ground / patch + 1e-9))
-    pixels = " and ".join(f"{value:g}" for value in sorted(set(resolutions)))
-    why = f"{patches} x {patches} patches" + (f" of the {ground:g} m that there are" if patches < _PATCHES else "")
-    return patch * patches, patch, f"{why}; a multiple of pixels of {pixels} m"
+    ground = min(extents, key=min, default=(math.inf, math.inf))
+    choices = []
+    for pixels, patches in _CHOICES:
+        patch = common * math.ceil(pixels * min(resolutions) / common - 1e-9)
+        choices.append((patch, patches, math.prod(side // (patch * patches) for side in ground)))
+    enough = next((choice for choice in choices if choice[2] >= _ENOUGH), None)
+    patch, patches, _ = enough or choices[0]
+    told = f" of the {' x '.join(f'{side:g}' for side in ground)} m that there are"
+    if patch * patches > min(ground):  # as many as fit
+        patch = min(patch, max(common, common * math.floor(min(ground) / common + 1e-9)))
+        patches = max(1, math.floor(min(ground) / patch + 1e-9))
+    elif enough in (None, choices[0]):
+        told = ""
+    sizes = " and ".join(f"{value:g}" for value in sorted(set(resolutions)))
+    return patch * patches, patch, f"{patches} x {patches} patches{told}; a multiple of pixels of {sizes} m"
