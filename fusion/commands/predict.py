@@ -20,6 +20,7 @@ def predict(
     batch_size: int = 8,
     workers: int = 0,
     restart: bool = False,
+    estimate: bool = False,
 ) -> int:
     """Writes what a fine-tuned model says of every pixel or tile: GeoTIFF where the data is georeferenced, else NPZ.
 
@@ -40,12 +41,13 @@ def predict(
         batch_size: tiles at a time.
         workers: processes that read tiles.
         restart: begin anew, and throw away what an interrupted run of this map has left.
+        estimate: only say what the map will take: time, memory, size on disk; nothing is written.
     """
     from pathlib import Path
     from typing import cast
 
     from fusion.commands.session import begin, beside, command_line, interruptible
-    from fusion.embed import predict_map
+    from fusion.embed import estimate_map, predict_map
     from fusion.training import Finetuning, load_finetuned
 
     options: dict[str, Any] = {"probabilities": probabilities, "batch_size": batch_size, "workers": workers}
@@ -58,6 +60,9 @@ def predict(
     with interruptible(f"stopped; what is finished is kept. To go on: {again}"):
         state = begin(data, target.parent, reader=reader, modalities=modalities, model=source, labelled=False)
         tiles = state.split(split)
+        if estimate:
+            print(estimate_map(module, tiles, target, **options))
+            return 0
         maps = predict_map(module, tiles, target, restart=restart, progress=True, **options)
     for written in maps:
         print(written)
