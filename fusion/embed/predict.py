@@ -22,7 +22,9 @@ from .cog import Sheet, write_cog
 from .estimate import Estimate, measured
 from .map import UNPLACED, describe
 from .mosaic import Canvas
+from .predicted import PredictedMap
 from .predictor import Predictor, asked, cells_of, identity, require_map
+from .preview import write_preview, write_styles
 from .progress import Progress
 from .raster import replacing
 from .sheets import sheets_of
@@ -35,39 +37,13 @@ _LOWEST, _HIGHEST = 64, 256  # rows of a strip
 _FEW = 20  # batches: of fewer, measuring some first would take longer than it tells
 
 
-@dataclass(frozen=True)
-class PredictedMap:
-    """One map of predictions.
-
-    Attributes:
-        path: the file.
-        probabilities: the file of probabilities (an NPZ holds both); None where they were not asked for.
-        shape: rows and columns of a GeoTIFF; tiles, rows, columns of an NPZ.
-        crs: None where unknown.
-        pixel: width and height in units of the CRS; None where unknown.
-        classes: names of the classes, or of the quantities.
-    """
-
-    path: Path
-    probabilities: Path | None
-    shape: tuple[int, ...]
-    crs: str | None
-    pixel: tuple[float, float] | None
-    classes: tuple[str, ...]
-
-    def __str__(self) -> str:
-        size = " x ".join(map(str, self.shape))
-        place = f"{self.crs}, pixels of {self.pixel[0]:g} x {self.pixel[1]:g}" if self.crs and self.pixel else "no CRS"
-        line = f"{self.path}: {size}, {', '.join(self.classes)}, {place}"
-        return line if self.probabilities in (None, self.path) else f"{line}\n{self.probabilities}: probabilities"
-
-
 def predict_map(
     module: Predictor,
     dataset: TileDataset,
     out: str | Path,
     *,
     probabilities: bool = False,
+    entropy: bool = False,
     batch_size: int = 8,
     workers: int = 0,
     device: torch.device | str | None = None,
@@ -83,9 +59,10 @@ def predict_map(
 
     Classes are bytes, the index in ``module.classes`` and 255 for no data, with a colour each and their names. A model
     of several classes a tile writes a band of 0 and 1 for each. Quantities are float32 and NaN. A tile without any
-    observation is no data. Several rasters and tiles without a place are written as by
+    observation is no data. Beside each raster lies its style for QGIS (``.qml``), beside the map a picture of it with
+    its legend (``.png``). Several rasters and tiles without a place are written as by
     :func:`~fusion.embed.embed_map`; an NPZ holds ``prediction`` (N, bands, rows, columns), ``names``, ``bands``,
-    ``tags`` (JSON) and, if asked for, ``probabilities``.
+    ``tags`` (JSON) and, if asked for, ``probabilities`` and ``entropy``.
 
     A raster is computed from north to south in strips of rows; two rows of tiles are in memory, whatever its size.
     Finished strips lie in the folder ``<out>.partial`` until the map is whole. Stopped at any moment and called again
@@ -97,6 +74,9 @@ def predict_map(
         dataset: with or without labels, which are not looked at.
         probabilities: write them too, to ``<out>_probabilities.tif``, a band a class: bytes v that stand for v / 254,
             which is the scale of the bands, and 255 for no data.
+        entropy: write how uncertain the classes are, to ``<out>_entropy.tif``: the Shannon entropy of the probabilities
+            as a part of the largest that K classes can have, from 0 (one is certain) to 1 (all are alike), in bytes as
+            the probabilities. Where several classes may be present, the mean of that of each.
         device: where the model runs; by default where it is.
         restart: begin anew, whatever an earlier call left.
         progress: say how far it is.
@@ -108,7 +88,7 @@ def predict_map(
             beginning of another map in the way.
         RuntimeError: a file cannot be written; one that was there is untouched.
     """
-    with _task(module, dataset, out, probabilities, batch_size, workers, device) as task:
+    with _task(module, dataset, out, probabilities, entropy, batch_size, workers, device) as task:
         told = task.told
         told.progress = Progress(len(dataset), task.pixels, shown=progress)
         if not task.targets:
@@ -134,6 +114,7 @@ def estimate_map(
     out: str | Path,
     *,
     probabilities: bool = False,
+    entropy: bool = False,
     batch_size: int = 8,
     workers: int = 0,
     device: torch.device | str | None = None,
@@ -143,7 +124,7 @@ def estimate_map(
     Raises:
         TypeError, ValueError: as :func:`predict_map`.
     """
-    with _task(module, dataset, out, probabilities, batch_size, workers, device) as task:
+    with _task(module, dataset, out, probabilities, entropy, batch_size, workers, device) as task:
         return task.estimate()
 
 
@@ -207,16 +188,17 @@ def _task(
     dataset: TileDataset,
     out: str | Path,
     probabilities: bool,
+    entropy: bool,
     batch_size: int,
     workers: int,
     device: torch.device | str | None,
 ) -> Iterator[_Task]:
     """With the model in evaluation mode, where it is to run."""
-    require_map(module, dataset, shares=probabilities)
+    require_map(module, dataset, shares=probabilities or entropy)
     cells, file = cells_of(module, dataset), Path(out).with_suffix(".tif")
     targets = rasters(dataset, file, cells)
     tags = describe(module.model, dataset) | {"FUSION_MODEL": identity(module), "FUSION_TASK": module.task}
-    sheets = sheets_of(module.task, module.classes, tags, probabilities=probabilities)
+    sheets = sheets_of(module.task, module.classes, tags, probabilities=probabilities, entropy=entropy)
     with evaluating(module if isinstance(module, nn.Module) else module.model, device) as chosen:
         told = Told(lambda batch: asked(module, batch, cells), cells, dataset, batch_size, workers, chosen)
         yield _Task(told, targets, sheets, module.classes, tags, file.with_name(f"{file.name}.partial"))
@@ -228,7 +210,16 @@ def _write_canvas(
     told, sheets, classes, height = task.told, task.sheets, task.classes, task.height
     files = {name: path if name == "prediction" else path.with_name(f"{path.stem}_{name}.tif") for name in sheets}
     pixel = (canvas.transform.a, -canvas.transform.e)
-    written = PredictedMap(path, files.get("probabilities"), canvas.shape, canvas.crs or None, pixel, classes)
+    written = PredictedMap(
+        path,
+        files.get("probabilities"),
+        canvas.shape,
+        canvas.crs or None,
+        pixel,
+        classes,
+        files.get("entropy"),
+        path.with_suffix(".png"),
+    )
     if working.complete and all(file.is_file() for file in files.values()):
         told.progress.skip(len(canvas.tiles))
         return written
@@ -241,6 +232,8 @@ def _write_canvas(
     for name, sheet in reversed(list(sheets.items())):  # the map itself comes last
         stored = working.stored(name, canvas.shape, height, len(sheet.bands))
         write_cog(files[name], stored, replace(sheet, store=_as_it_is), canvas.transform, canvas.crs)
+        write_styles(files[name], sheet)
+    write_preview(path, sheets["prediction"])
     working.finish()
     return written
 
@@ -266,5 +259,5 @@ def _write_unplaced(told: Told, path: Path, sheets: Mapping[str, Sheet], classes
     bands = np.array(next(iter(sheets.values())).bands)
     with replacing(path) as temporary:
         np.savez_compressed(temporary, **arrays, names=np.array(names), bands=bands, tags=json.dumps(tags))
-    second = path if "probabilities" in sheets else None
-    return PredictedMap(path, second, (len(names), *told.cells), None, None, classes)
+    second, third = (path if name in sheets else None for name in ("probabilities", "entropy"))
+    return PredictedMap(path, second, (len(names), *told.cells), None, None, classes, third)

@@ -64,7 +64,9 @@ def require_map(module: Predictor, dataset: TileDataset, *, shares: bool) -> Non
             "fusion.training.load_finetuned returns"
         )
     if shares and module.task == "regression":
-        raise ValueError(f"predict_map: {', '.join(module.classes)} is a quantity, it has no probabilities")
+        raise ValueError(
+            f"predict_map: {', '.join(module.classes)} is a quantity, it has no probabilities and no entropy of them"
+        )
     if module.task == "multiclass" and len(module.classes) > NO_CLASS:
         raise ValueError(f"predict_map: {len(module.classes)} classes; a map of bytes holds {NO_CLASS}")
     require_fit(cast(nn.Module, module.model), dataset)
