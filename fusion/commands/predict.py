@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+import shlex
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fusion.data import TileDataset
 
 __all__ = ["predict"]
 
@@ -73,4 +77,20 @@ def predict(
         maps = predict_map(module, tiles, target, restart=restart, progress=True, **options)
     for written in maps:
         print(written)
+    opened = [f"open {shlex.quote(str(maps[0].path))} in QGIS"] if maps[0].path.suffix == ".tif" else []
+    scored = {"data": data, "reader": reader}
+    following = [f"next: {command_line('evaluate', [run], scored)}"] if _labelled(data, tiles) else []
+    if opened or following:
+        print("; ".join(opened + following))
     return 0
+
+
+def _labelled(data: str, tiles: TileDataset) -> bool:
+    """Whether there is something to score the map with: labels of the tiles, or a description of some."""
+    from pathlib import Path
+
+    from fusion.yaml_loader import load_yaml
+
+    path = Path(data)
+    described = load_yaml(path.read_text()) if path.suffix in (".yaml", ".yml") else {}
+    return tiles.task is not None or bool(described.get("labels"))
