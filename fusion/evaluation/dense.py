@@ -10,8 +10,10 @@ import torch
 from torch import nn
 
 from fusion.data import TileDataset
-from fusion.training.loading import evaluation_loader, require_fit
+from fusion.training.conformal import ConformalInterval
+from fusion.training.loading import evaluation_loader, require_fit, unseen
 
+from .coverage import Coverage
 from .probes import ProbeResult
 
 __all__ = ["confusion_scores", "predicted_maps", "score_maps", "score_predictions"]
@@ -20,9 +22,12 @@ _KEPT = 20_000  # pixels, evenly spaced, that are kept for pictures
 
 
 def predicted_maps(
-    module: nn.Module, dataset: TileDataset, *, batch_size: int = 8, workers: int = 0
+    module: nn.Module, dataset: TileDataset, *, batch_size: int = 8, workers: int = 0, blank: list[str] | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Of each batch the predicted maps and the labels, both (B, H, W): class indices, or a quantity in its unit.
+
+    Args:
+        blank: is extended by the names of tiles without any observation.
 
     Raises:
         ValueError: the data do not fit the model.
@@ -33,6 +38,8 @@ def predicted_maps(
     try:
         with torch.inference_mode():
             for batch in evaluation_loader(dataset, batch_size, workers=workers):
+                if blank is not None:
+                    blank += unseen(batch)
                 out = module(batch.to(device)).float()  # (B, K, H, W)
                 maps = out.argmax(1) if module.task == "multiclass" else out[:, 0]
                 yield maps.cpu().numpy(), cast(torch.Tensor, batch.labels).numpy()
@@ -49,13 +56,15 @@ def score_maps(module: nn.Module, dataset: TileDataset, labelled: int, **how: An
 
     Returns:
         ``miou``, ``macro_f1``, ``weighted_f1`` and ``accuracy`` (:func:`confusion_scores`), or ``r2``, ``rmse`` and
-        ``mae``. ``target`` and ``prediction`` are evenly spaced pixels, for pictures; ``confusion`` and the ``sums`` of
-        each tile are of all labelled pixels.
+        ``mae``, with ``interval_coverage`` and ``interval_width`` of a model that has an interval. ``target`` and
+        ``prediction`` are evenly spaced pixels, for pictures; ``confusion`` and the ``sums`` of each tile are of all
+        labelled pixels.
 
     Raises:
         ValueError: no pixel is labelled, or their class or value is always the same, so that no score means anything.
     """
-    return score_predictions(predicted_maps(module, dataset, **how), dataset, labelled)
+    intervals = getattr(module, "intervals", ())
+    return score_predictions(predicted_maps(module, dataset, **how), dataset, labelled, intervals=intervals)
 
 
 def score_predictions(
@@ -64,8 +73,10 @@ def score_predictions(
     labelled: int,
     *,
     method: str = "finetune",
+    intervals: Sequence[ConformalInterval] = (),
 ) -> ProbeResult:
-    """The same of predictions of any kind: pairs (B, H, W) in the order of the tiles.
+    """The same of predictions of any kind: pairs (B, H, W) in the order of the tiles, of a quantity with the intervals
+    that are claimed for them.
 
     Raises:
         ValueError: as :func:`score_maps`.
@@ -74,10 +85,12 @@ def score_predictions(
     tally = _Moments() if dataset.task == "regression" else _Counts(len(dataset.classes))
     pixels = int(np.prod(dataset.label_shape or (1,))) * len(dataset)
     sample, first = max(1, pixels // _KEPT), 0
-    targets, predictions = [], []
+    targets, predictions, covered = [], [], []
     for maps, labels in maps_and_labels:
         known = np.isfinite(labels) if dataset.task == "regression" else labels != dataset.ignore_index
         tally.add(labels, maps, known)
+        if intervals:
+            covered.append(Coverage.of(intervals, maps[:, None], labels[:, None]))
         every = np.zeros(labels.size, dtype=bool)
         every[-first % sample :: sample] = True
         first += labels.size
@@ -87,7 +100,9 @@ def score_predictions(
     scores, classes = tally.scores(dataset.classes)
     kept = np.concatenate(targets), np.concatenate(predictions)
     confusion, sums = tally.counts, np.concatenate(tally.tiles)
-    return ProbeResult(method, scores, classes, *kept, labelled, confusion=confusion, sums=sums)
+    coverage = Coverage.together(covered) if covered else None
+    scores |= coverage.scores() if coverage else {}
+    return ProbeResult(method, scores, classes, *kept, labelled, confusion=confusion, sums=sums, coverage=coverage)
 
 
 def confusion_scores(

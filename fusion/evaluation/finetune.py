@@ -16,10 +16,12 @@ from fusion.data import fraction as draw_labels
 from fusion.data.spacing import evenly_spaced
 from fusion.settings import renamed
 from fusion.training.checkpoints import load_finetuned, load_model
-from fusion.training.loading import evaluation_loader, require_fit
+from fusion.training.loading import evaluation_loader, require_fit, unseen
 from fusion.training.systems import SYSTEMS, reinitialised, system_of
 
+from .calibration import calibrate
 from .class_weights import balanced_weights
+from .coverage import Coverage
 from .dense import score_maps
 from .metrics import confusion, per_class, score
 from .probes import ProbeResult
@@ -57,6 +59,10 @@ def finetune(
     stopped. Without ``validation`` a fifth of the labelled tiles, stratified, chooses the best epoch: with few
     labels a large validation set would be a gift that nobody has.
 
+    Of quantities the interval of every prediction is computed from ``validation`` once training has ended, and kept in
+    the file of the best model (:func:`~fusion.evaluation.calibration.calibrate`); the scores say how often it holds on
+    ``test``. Its level is ``interval_level`` of ``settings``.
+
     Args:
         pretrained: a model, a checkpoint or a run folder.
         starts: ``"pretrained"`` (all weights train), ``"frozen"`` (the head only), ``"scratch"`` (fresh weights).
@@ -87,15 +93,23 @@ def finetune(
                 module = _module(pretrained, start, fitted, seed, rates[start], own)
                 folder = Path(run) / f"{start}-{fraction:g}-{seed}"
                 best = fit(module, fitted, held_out, folder, seed=seed, **training)
+                level = module.hparams.get("interval_level")  # of a module that knows of intervals
+                missing = calibrate(best, validation, level) if level else ""
                 result = score_module(load_finetuned(best), test, len(chosen))
-                rows.append(Row(start, _names(train), fraction, seed, replace(result, notes=(*result.notes, *notes))))
+                told = (*result.notes, *notes, *([missing] if missing else []))
+                rows.append(Row(start, _names(train), fraction, seed, replace(result, notes=told)))
     return rows
 
 
-def predict(module: nn.Module, dataset: TileDataset, *, batch_size: int = 32, workers: int = 0) -> np.ndarray:
+def predict(
+    module: nn.Module, dataset: TileDataset, *, batch_size: int = 32, workers: int = 0, blank: list[str] | None = None
+) -> np.ndarray:
     """What a fine-tuned module says of every tile: class indices (N,), multi-hot (N, K) or targets (N, T).
 
     Of maps use :func:`fusion.evaluation.dense.predicted_maps`.
+
+    Args:
+        blank: is extended by the names of tiles without any observation.
 
     Raises:
         ValueError: the data do not fit the model.
@@ -106,6 +120,8 @@ def predict(module: nn.Module, dataset: TileDataset, *, batch_size: int = 32, wo
     try:
         with torch.inference_mode():
             for batch in evaluation_loader(dataset, batch_size, workers=workers):
+                if blank is not None:
+                    blank += unseen(batch)
                 rows.append(module(batch.to(device)).float().cpu().numpy())
     finally:
         module.train(training)
@@ -185,15 +201,31 @@ def score_module(module: nn.Module, test: TileDataset, labelled: int) -> ProbeRe
             f"the model was fine-tuned on labels that are {kinds[not test.dense]}, the labels of these data are "
             f"{kinds[test.dense]}; give the reader the same kind"
         )
+    blank: list[str] = []
     if test.dense:
-        return score_maps(module, test, labelled)
-    prediction, target = predict(module, test), test.labels().numpy()
+        return _noted(score_maps(module, test, labelled, blank=blank), blank, test)
+    prediction, target = predict(module, test, blank=blank), test.labels().numpy()
     if test.task == "regression":
         target = target.reshape(prediction.shape)
     task = str(test.task)
     scores, classes = score(task, target, prediction), per_class(task, target, prediction, test.classes)
     counts = confusion(task, target, prediction, len(test.classes))
-    return ProbeResult("finetune", scores, classes, target, prediction, labelled, confusion=counts)
+    intervals = getattr(module, "intervals", ())
+    coverage = Coverage.of(intervals, prediction, target) if intervals else None
+    scores |= coverage.scores() if coverage else {}
+    result = ProbeResult("finetune", scores, classes, target, prediction, labelled, confusion=counts, coverage=coverage)
+    return _noted(result, blank, test)
+
+
+def _noted(result: ProbeResult, blank: list[str], test: TileDataset) -> ProbeResult:
+    """With a note of how many tiles had nothing to go by."""
+    if not blank:
+        return result
+    told = (
+        f"{len(blank)} of {len(test)} test tiles, e.g. {blank[0]}, have no observation of {', '.join(_names(test))}: "
+        "what is said of them says nothing"
+    )
+    return replace(result, notes=(*result.notes, told))
 
 
 def _names(dataset: TileDataset) -> tuple[str, ...]:

@@ -3,19 +3,20 @@ and whether data are of the kind that a model was trained on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Sampler
 
-from fusion.data import Tile, TileBatch, TileDataset, collate
+from fusion.data import Modality, Tile, TileBatch, TileDataset, collate
 from fusion.data.check import check_modalities, check_values
 
 from .systems import config_of
 
-__all__ = ["RandomViews", "evaluation_loader", "require_fit", "training_loader"]
+__all__ = ["RandomViews", "evaluation_loader", "require_fit", "training_loader", "unseen"]
 
 
 class RandomViews(Sampler[tuple[int, int]]):
@@ -113,15 +114,35 @@ def require_fit(model: nn.Module, dataset: TileDataset) -> None:
 
 
 def evaluation_loader(dataset: TileDataset, batch_size: int, *, workers: int = 0) -> DataLoader[Tile]:
-    """Every tile once, in order, as its evaluation view."""
+    """Every tile once, in order, as its evaluation view. A tile without any observation is one of which nothing is
+    valid, also where a batch has no other."""
     return DataLoader(
         dataset,
         max(1, min(batch_size, len(dataset))),
         num_workers=workers,
-        collate_fn=_collate(dataset),
+        collate_fn=partial(_collate_any, modalities=dataset.modalities, grid=dataset.grid),
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator().manual_seed(0),
     )
+
+
+def unseen(batch: TileBatch) -> list[str]:
+    """Names of the tiles without any observation."""
+    seen = torch.stack([valid.reshape(len(batch), -1).any(1) for valid in batch.valid.values()]).any(0)
+    return [name for name, known in zip(batch.names, seen.tolist(), strict=True) if not known]
+
+
+def _collate_any(tiles: list[Tile], modalities: Sequence[Modality], grid: tuple[int, int]) -> TileBatch:
+    names = [modality.name for modality in modalities]
+    if any(tile.values for tile in tiles):
+        return collate(tiles, names)
+    first = modalities[0]
+    sides = [patches * first.patch_size for patches in grid]
+    blank = torch.zeros(*([1] if first.kind == "series" else []), first.channels, *sides)
+    days = {first.name: torch.zeros(1, dtype=torch.int64)} if first.kind == "series" else {}
+    batch = collate([replace(tile, values={first.name: blank}, days=days, valid={}) for tile in tiles], names)
+    batch.valid[first.name] = torch.zeros_like(batch.valid[first.name])
+    return batch
 
 
 def _collate(dataset: TileDataset) -> partial[TileBatch]:
