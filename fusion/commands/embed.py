@@ -16,6 +16,7 @@ def embed(
     reader: dict[str, Any] | None = None,
     modalities: list[str] | None = None,
     split: str = "all",
+    overlap: float | None = None,
     dtype: Literal["float32", "int8"] = "float32",
     patch_scale: int = 1,
     batch_size: int = 32,
@@ -31,17 +32,20 @@ def embed(
         run: run folder or checkpoint of the encoder.
         data: `landscape`, a folder of TreeSatAI-TS, PASTIS-HD or FLAIR, or a YAML file that describes one.
         out: the file, RUN/embeddings.tif by default; several rasters go into a folder of that name.
-        reader: options of the data's reader, e.g. --reader.stride 4 for overlapping tiles.
+        reader: options of the data's reader.
         modalities: use only these, e.g. --modalities '[s2,s1]'.
         split: the tiles to embed; one that is dealt for labels, as the description has no splits, takes
             --reader.labels true.
+        overlap: share of a tile's side by which tiles of a described folder overlap, 0.25 by default: their average
+            has no seams. A `stride` in the description is kept.
         dtype: float32, or int8 (unit vectors in AlphaEarth's mapping, a quarter of the size).
         patch_scale: embed patches of so many of the model's patches per side (OmniSat).
         batch_size: tiles at a time.
         workers: processes that read tiles.
         block: pixels per side in memory at a time (cubes).
     """
-    from fusion.commands.session import begin, beside
+    from fusion.commands.following import command, lead_on
+    from fusion.commands.session import begin, beside, covering
     from fusion.embed import embed_map
     from fusion.training import read_header
 
@@ -58,8 +62,12 @@ def embed(
         "batch_size": batch_size,
         "workers": workers,
     }
-    for written in embed_map(state.model("pretrained"), state.split(split), target, **options):
+    tiles = state.split(split)
+    if overlap is not None or (patch_scale == 1 and split == "all"):
+        tiles = covering(tiles, split, overlap, "patch")
+    for written in embed_map(state.model("pretrained"), tiles, target, **options):
         print(written)
+    lead_on(command("probe", run, data=data, reader=reader, modalities=modalities))
     return 0
 
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from fusion.yaml_loader import load_yaml
 
 __all__ = ["command", "lead_on"]
 
 
 def command(name: str, *positional: object, **options: Any) -> str:
-    """A command line of ``fusion``, quoted for a shell. Options that are None, False or empty are left out; lists and
-    mappings are written as YAML in one line."""
+    """A command line of ``fusion``, quoted for a shell. Options that are None or empty are left out; lists and mappings
+    are written as YAML in one line."""
     words = ["fusion", *name.split(), *map(str, positional)]
     for option, value in options.items():
-        if value is None or value is False or value == {} or value == []:
-            continue
-        words += [f"--{option}", _text(value)]
+        if value is not None and value != {} and value != []:
+            words += [f"--{option}", _text(value)]
     return shlex.join(words)
 
 
@@ -27,7 +28,7 @@ def lead_on(*commands: str) -> None:
 
 
 def _text(value: Any) -> str:
-    if value is True:
-        return "true"
-    structured = isinstance(value, Mapping) or (isinstance(value, Sequence) and not isinstance(value, str))
-    return json.dumps(value) if structured else str(value)
+    """As the command line reads it back: text that would be read as something else is quoted."""
+    if isinstance(value, Path):
+        value = str(value)
+    return value if isinstance(value, str) and load_yaml(value) == value else json.dumps(value)

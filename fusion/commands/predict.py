@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import inspect
 import shlex
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from fusion.data import TileDataset
+from typing import Any
 
 __all__ = ["predict"]
 
@@ -20,6 +17,7 @@ def predict(
     reader: dict[str, Any] | None = None,
     modalities: list[str] | None = None,
     split: str = "all",
+    overlap: float | None = None,
     probabilities: bool = False,
     entropy: bool = False,
     batch_size: int = 8,
@@ -30,9 +28,8 @@ def predict(
     """Writes what a fine-tuned model says of every pixel or tile: GeoTIFF where the data is georeferenced, else NPZ.
 
     Classes have their names and colours in the file; quantities are float32. A style for QGIS and a picture lie beside
-    it. Tiles that overlap are averaged, so that no border of a tile is left to be seen: give the description of the
-    data a `stride` below its `tile`. Stopped at any moment, the same command goes on after the last finished rows,
-    which lie in a folder of the map's name and `.partial`.
+    it. Tiles that overlap are averaged, so that no border of a tile is left to be seen. Stopped at any moment, the same
+    command goes on after the last finished rows, which lie in a folder of the map's name and `.partial`.
 
     Args:
         run: run folder or checkpoint of the fine-tuned model.
@@ -42,6 +39,8 @@ def predict(
         modalities: use only these, e.g. --modalities '[s2,s1]'.
         split: the tiles to map; one that is dealt for labels, as the description has no splits, takes
             --reader.labels true.
+        overlap: share of a tile's side by which tiles of a described folder overlap, 0.25 by default where labels are
+            maps; a `stride` in the description is kept.
         probabilities: write those of every class too, beside the map with _probabilities in its name.
         entropy: write how uncertain the classes are, from 0 to 1, with _entropy in its name.
         batch_size: tiles at a time.
@@ -52,7 +51,8 @@ def predict(
     from pathlib import Path
     from typing import cast
 
-    from fusion.commands.session import begin, beside, command_line, interruptible
+    from fusion.commands.following import command
+    from fusion.commands.session import begin, beside, covering, interruptible
     from fusion.embed import estimate_map, predict_map
     from fusion.training import Finetuning, load_finetuned
 
@@ -62,15 +62,17 @@ def predict(
         "batch_size": batch_size,
         "workers": workers,
     }
-    given = {"data": data, "out": out, "reader": reader, "modalities": modalities, "split": split, **options}
     defaults = {name: parameter.default for name, parameter in inspect.signature(predict).parameters.items()}
-    again = command_line("predict", [run], {name: v for name, v in given.items() if v != defaults[name]})
+    given = {"data": data, "out": out, "reader": reader, "modalities": modalities, "split": split, "overlap": overlap}
+    again = command("predict", run, **{name: v for name, v in (given | options).items() if v != defaults[name]})
     source = Path(run)
     module = cast(Finetuning, load_finetuned(source))
     target = beside(source, "prediction.tif", out)
     with interruptible(f"stopped; what is finished is kept. To go on: {again}"):
         state = begin(data, target.parent, reader=reader, modalities=modalities, model=source, labelled=False)
         tiles = state.split(split)
+        if overlap is not None or (module.dense and split == "all"):
+            tiles = covering(tiles, split, overlap, "pixel" if module.dense else "patch")
         if estimate:
             print(estimate_map(module, tiles, target, **options))
             return 0
@@ -78,19 +80,12 @@ def predict(
     for written in maps:
         print(written)
     opened = [f"open {shlex.quote(str(maps[0].path))} in QGIS"] if maps[0].path.suffix == ".tif" else []
-    scored = {"data": data, "reader": reader}
-    following = [f"next: {command_line('evaluate', [run], scored)}"] if _labelled(data, tiles) else []
+    following = [f"next: {command('evaluate', run, data=data, reader=reader)}"] if _labelled(tiles) else []
     if opened or following:
         print("; ".join(opened + following))
     return 0
 
 
-def _labelled(data: str, tiles: TileDataset) -> bool:
+def _labelled(tiles: Any) -> bool:
     """Whether there is something to score the map with: labels of the tiles, or a description of some."""
-    from pathlib import Path
-
-    from fusion.yaml_loader import load_yaml
-
-    path = Path(data)
-    described = load_yaml(path.read_text()) if path.suffix in (".yaml", ".yml") else {}
-    return tiles.task is not None or bool(described.get("labels"))
+    return tiles.task is not None or bool(getattr(tiles, "labels_described", False))

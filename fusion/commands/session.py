@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shlex
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fusion.data import TileDataset, open_data, open_unlabelled, partition
 from fusion.training.files import write_atomically
 from fusion.workflow.scores import MAIN
 from fusion.workflow.state import State
-from fusion.yaml_loader import load_yaml
 
-__all__ = ["begin", "beside", "command_line", "finish", "interruptible", "print_table"]
+__all__ = ["begin", "beside", "covering", "finish", "interruptible", "print_table"]
 
 
 def begin(
@@ -52,21 +50,26 @@ def beside(run: Path, name: str, out: str | None) -> Path:
     return Path(out) if out else (run if run.is_dir() else run.parent) / name
 
 
-def command_line(name: str, positional: Sequence[str], options: Mapping[str, Any]) -> str:
-    """What a user types for a command, quoted for a shell; options that are None are left out."""
-    words = ["fusion", *name.split(), *positional]
-    for key, value in _flat(options):
-        text = value if isinstance(value, str) and load_yaml(value) == value else json.dumps(value)
-        words += [f"--{key}", text]
-    return shlex.join(words)
+def covering(tiles: TileDataset, split: str, overlap: float | None, by: Literal["patch", "pixel"]) -> TileDataset:
+    """The tiles of a map: where the data are a described folder, they overlap and reach the border.
 
+    Args:
+        split: that they are of; a map of a part is of the tiles that there are.
+        overlap: share of a tile's side; None for a quarter where the data can be cut so, else as they are.
 
-def _flat(options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for key, value in options.items():
-        if isinstance(value, Mapping):
-            yield from ((f"{key}.{inner}", given) for inner, given in _flat(value))
-        elif value is not None:
-            yield key, value
+    Raises:
+        ValueError: an overlap of data that are not cut into tiles here.
+    """
+    from fusion.data import FolderDataset
+
+    if isinstance(tiles, FolderDataset) and tiles.task is None and split == "all":
+        return tiles.covering(0.25 if overlap is None else overlap, by)
+    if overlap is not None:
+        raise ValueError(
+            f"--overlap {overlap:g} is for all of a described folder, whose tiles are cut here, without --split and "
+            "--reader.labels; leave it out"
+        )
+    return tiles
 
 
 @contextlib.contextmanager

@@ -132,8 +132,17 @@ def test_a_killed_run_is_not_resumed_with_fewer_epochs_than_it_has(workplace, tm
 
 
 def test_a_command_is_quoted_for_a_shell():
-    told = command("data check", "my data", reader={"cube": "a b"}, modalities=["s2"], out=None, splits={}, save=True)
+    told = command(
+        "data check",
+        "my data",
+        reader={"cube": "a b"},
+        modalities=["s2"],
+        out=None,
+        splits={},
+        save=False,
+        split="2020",
+    )
     assert shlex.split(told) == [
         *("fusion", "data", "check", "my data", "--reader", '{"cube": "a b"}', "--modalities", '["s2"]'),
-        *("--save", "true"),
+        *("--save", "false", "--split", '"2020"'),
     ]

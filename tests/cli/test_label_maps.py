@@ -260,3 +260,20 @@ def test_embed_writes_larger_patches(run, folder, tmp_path):
     assert main([*arguments, "--patch_scale", "2"]) == 0
     with rasterio.open(tmp_path / "map.tif") as file:
         assert (file.shape, file.transform.a) == ((12, 12), 40.0)
+
+
+def test_a_map_reaches_the_border_of_a_scene_and_tells_how_far_tiles_overlap(finetuned, folder, tmp_path, capsys):
+    """Tiles of 80 m on a scene of 470 m x 450 m."""
+    with np.load(folder / "north.npz") as data:
+        np.savez(tmp_path / "odd.npz", image=data["image"][:, :47, :45])
+    described = yaml.safe_load((folder / "maps.yaml").read_text())
+    described = {key: part for key, part in described.items() if key not in ("labels", "splits")}
+    described["georeference"]["bounds"] = [500_000, 5_399_530, 500_450, 5_400_000]
+    (tmp_path / "fusion.yaml").write_text(yaml.safe_dump(described, sort_keys=False))
+    run = str(finetuned["maps"])
+    assert main(["predict", run, "--data", str(tmp_path), "--out", str(tmp_path / "map.tif")]) == 0
+    with rasterio.open(tmp_path / "map.tif") as file:
+        assert file.shape == (47, 45)
+        assert (file.read(1) != 255).all()
+    assert main(["predict", run, "--data", str(folder / "maps.yaml"), "--split", "test", "--overlap", "0.5"]) == 2
+    assert "--overlap 0.5 is for all of a described folder" in capsys.readouterr().err

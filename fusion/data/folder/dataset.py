@@ -66,9 +66,9 @@ class FolderDataset(TileDataset):
         memory: int = 1 << 30,
     ) -> None:
         self.folder = Path(folder)
-        self.description = description = _narrow(
-            description if isinstance(description, Description) else load_description(description), modalities, labels
-        )
+        described = description if isinstance(description, Description) else load_description(description)
+        self.labels_described = described.labels is not None  # also where they are not read
+        self.description = description = _narrow(described, modalities, labels)
         self.max_dates, self.arrays = max_dates, Arrays(memory)
         self.opener = Opener(self.folder, description, self.arrays)
         self.scenes = self._open_scenes()
