@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +25,8 @@ class Chance:
 def chance_scores(
     confusion: Sequence[Sequence[float]] | np.ndarray | None,
     classes: Sequence[str] = (),
-    reached: dict[str, float] | None = None,
+    reached: Mapping[str, float] | None = None,
+    targets: int = 1,
 ) -> Chance:
     """Scores without any knowledge of a sample, from what is known of a test split.
 
@@ -34,6 +35,7 @@ def chance_scores(
             :func:`fusion.evaluation.metrics.confusion`; only the reference is looked at. None for quantities.
         classes: K names.
         reached: of quantities the ``r2`` and ``rmse`` of some prediction, from which the spread of the truth follows.
+        targets: how many quantities; the spread of several does not follow from the mean of their scores.
 
     Returns:
         Of classes that exclude each other those of always the commonest one; of several a tile those of saying each
@@ -42,7 +44,7 @@ def chance_scores(
     """
     if confusion is None:
         scores = {"r2": 0.0}
-        if reached and reached.get("r2", 1.0) < 1 and "rmse" in reached:
+        if targets == 1 and reached and reached.get("r2", 1.0) < 1 and "rmse" in reached:
             scores["rmse"] = float(reached["rmse"] / np.sqrt(1 - reached["r2"]))
         return Chance(scores, "always the mean of the test labels")
     counts = np.asarray(confusion, dtype=float)
@@ -74,7 +76,7 @@ def chance_scores(
     return Chance(scores, f"always {name}, the commonest class of the test labels")
 
 
-def chance_by_class(support: dict[str, float], samples: float) -> dict[str, dict[str, float]]:
+def chance_by_class(support: Mapping[str, float], samples: float) -> dict[str, dict[str, float]]:
     """F1 and IoU of each class for saying that class everywhere.
 
     Args:

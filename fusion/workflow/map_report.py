@@ -44,7 +44,7 @@ def write_map_report(
         RuntimeError: the page cannot be written; one that was there is untouched.
     """
     known = map_file(Path(map_path))
-    scores = None if run is None else run_scores(Path(run), known.tags)
+    scores = None if run is None else run_scores(Path(run), known)
     areas = None if scores is None else areas_of(scores, known)
     labelled = dataset if labelled is None and dataset is not None and dataset.task is not None else labelled
     sections = [_map_section(known, dataset, labelled), _scores_section(known, scores)]

@@ -33,6 +33,7 @@ class RunScores:
         counted: what ``counts`` are of.
         conditions: how they were made.
         groups: all that the file holds.
+        targets: how many quantities.
         note: what differs between the map and what was scored; empty if nothing does.
     """
 
@@ -43,6 +44,7 @@ class RunScores:
     counted: Counted
     conditions: str
     groups: Mapping[str, Any] = field(default_factory=dict)
+    targets: int = 1
     note: str = ""
 
     @property
@@ -50,7 +52,7 @@ class RunScores:
         reached = {name: value for name, value in self.row.items() if isinstance(value, int | float)}
         if self.counts is None and "r2" not in reached:
             return Chance({}, "")
-        return chance_scores(self.counts, self.classes, reached)
+        return chance_scores(self.counts, self.classes, reached, self.targets)
 
     @property
     def confusion(self) -> dict[str, Any] | None:
@@ -63,16 +65,16 @@ class RunScores:
         return None if found is None else (float(found[0]), float(found[1]))
 
 
-def run_scores(run: Path, tags: Mapping[str, str]) -> RunScores | None:
+def run_scores(run: Path, known: MapFile) -> RunScores | None:
     """Finds the scores of a run: those of ``fusion finetune`` in its folder or the one above it, else those of ``fusion
     evaluate`` in its folder; None where there are none.
 
     Args:
         run: run folder or checkpoint of a fine-tuned model.
-        tags: of the map, which say what modalities it was made of.
+        known: the map, which says what modalities it was made of.
     """
     folder = run if run.is_dir() else run.parent
-    used = re.findall(r"([^\s,]+) \(", tags.get("FUSION_MODALITIES", ""))
+    used = re.findall(r"([^\s,]+) \(", known.tags.get("FUSION_MODALITIES", ""))
     for path, key, name, draw in _candidates(folder):
         groups = _read(path)
         group = groups.get(key)
@@ -91,7 +93,8 @@ def run_scores(run: Path, tags: Mapping[str, str]) -> RunScores | None:
         draws = confusion.get("draws", [confusion["counts"]] if "counts" in confusion else [])
         counts = np.asarray(draws[draw if draw < len(draws) else 0]) if draws else None
         counted = confusion.get("counted", "pixels" if "the pixels of the" in conditions else "tiles")
-        return RunScores(path, row, counts, tuple(confusion.get("classes", ())), counted, conditions, groups, note)
+        named, targets = tuple(confusion.get("classes", ())), len(known.names)
+        return RunScores(path, row, counts, named, counted, conditions, groups, targets, note)
     return None
 
 

@@ -13,12 +13,14 @@ from torch import nn
 
 from ..data import TileDataset
 from ..evaluation import Row, Spread, Table
+from ..evaluation.chance import Chance, chance_scores
 from ..evaluation.finetune import score_module
 from ..evaluation.intervals import Interval, Intervals, sample_sums, score_intervals
 from ..training.systems import config_of
 from .state import State
 
 __all__ = [
+    "CHANCE",
     "MAIN",
     "Named",
     "add_macro_f1_of_all",
@@ -36,6 +38,7 @@ __all__ = [
 ]
 
 MAIN = ("r2", "miou", "macro_f1")  # what stands for all scores of a row, where there is no one before it
+CHANCE = "chance level"  # the last row of a table of scores
 Named = dict[str, list[Row]]  # one list of draws for each name of a row
 _POOLED = {
     "mean": "the mean encoding of its patches",
@@ -179,7 +182,8 @@ def _certain(name: str, rows: Sequence[Row], metric: str, found: Mapping[str, In
 
 
 def table(named: Named, conditions: str, found: Mapping[str, Intervals] | None = None) -> Table:
-    """The scores as mean and standard deviation over draws, best in bold, the main one with its interval."""
+    """The scores as mean and standard deviation over draws, best in bold, the main one with its interval; in the last
+    row what who knows nothing would score."""
     scores = next(iter(named.values()))[0].result.scores
     # Of classes that exclude each other, micro F1 is the accuracy.
     metrics = [metric for metric in scores if not (metric == "micro_f1" and "accuracy" in scores)]
@@ -187,7 +191,19 @@ def table(named: Named, conditions: str, found: Mapping[str, Intervals] | None =
     cells = [[name, *(_certain(name, rows, metric, found) for metric in metrics)] for name, rows in named.items()]
     lower = [head for metric, head in zip(metrics, heads, strict=True) if metric in ("rmse", "mae")]
     higher = [head for head in heads if head not in lower]
+    chance = _chance(next(iter(named.values()))[0])
+    if chance is not None:
+        cells.append([CHANCE, *(chance.scores.get(metric, "–") for metric in metrics)])
+        conditions = f"{conditions} Chance level: {chance.told}.".strip()
     return Table(["features", *heads], cells, conditions, best=higher, lowest=lower)
+
+
+def _chance(row: Row) -> Chance | None:
+    result = row.result
+    if result.confusion is None and "r2" not in result.scores:
+        return None
+    targets = 1 if result.target.ndim == 1 else result.target.shape[1]
+    return chance_scores(result.confusion, list(result.per_class), result.scores, targets)
 
 
 def summary(named: Named, metric: str, found: Mapping[str, Intervals] | None = None) -> str:
