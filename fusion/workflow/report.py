@@ -14,6 +14,7 @@ from ..training.run_folder import environment
 from .cautions import lost_pretraining
 from .expectations import Expectation
 from .experiment import Experiment
+from .scores import column
 from .state import State
 from .words import expected_in_words
 
@@ -107,7 +108,17 @@ def write_run(run: Path, out: Path) -> Path:
         known.pop("Command")
     if (run / "commands.txt").is_file():
         known["Commands"] = (run / "commands.txt").read_text().strip().replace("\n", "; ")
-    return write_report(out, f"Training run {run.name}", sections, conditions=known)
+    return write_report(out, f"Training run {run.name}", sections, summary=_course(run), conditions=known)
+
+
+def _course(run: Path) -> str:
+    """How training went, in a sentence."""
+    for name, told in (("val/loss", "tiles that were held out"), ("train/loss", "the tiles it was trained on")):
+        curve = column(run / "metrics.csv", name)
+        if curve:
+            epochs = f"{len(curve)} epoch{'s' if len(curve) > 1 else ''}"
+            return f"In {epochs} of training the loss on {told} went from {curve[0]:.3g} to {curve[-1]:.3g}."
+    return ""
 
 
 def _machine(machine: dict[str, Any], seconds: float | None) -> dict[str, Any]:
