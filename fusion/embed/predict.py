@@ -2,69 +2,53 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ..data import TileBatch, TileDataset
-from ..training.loading import require_fit
-from .blend import Told, blended, evaluating, rasters
+from .. import __version__
+from ..data import TileDataset
+from ..data.spacing import evenly_spaced
+from .blend import Told, evaluating, rasters
 from .cog import Sheet, write_cog
-from .map import UNPLACED, describe, fingerprint
+from .estimate import Estimate, measured
+from .map import UNPLACED, describe
 from .mosaic import Canvas
+from .predicted import PredictedMap
+from .predictor import Predictor, asked, cells_of, identity, require_map
+from .preview import write_preview, write_styles
+from .progress import Progress
 from .raster import replacing
+from .sheets import sheets_of
+from .strips import strip_count, strips
+from .working import WorkingFolder, WorkingRaster
 
-if TYPE_CHECKING:
-    from ..training import Finetuning
+__all__ = ["PredictedMap", "Predictor", "estimate_map", "predict_map"]
 
-__all__ = ["PredictedMap", "predict_map"]
-
-_NO_CLASS = 255
-_STEPS = 254  # of a probability, 0 to 254; 255 is no data
-
-
-@dataclass(frozen=True)
-class PredictedMap:
-    """One map of predictions.
-
-    Attributes:
-        path: the file.
-        probabilities: the file of probabilities (an NPZ holds both); None where they were not asked for.
-        shape: rows and columns of a GeoTIFF; tiles, rows, columns of an NPZ.
-        crs: None where unknown.
-        pixel: width and height in units of the CRS; None where unknown.
-        classes: names of the classes, or of the quantities.
-    """
-
-    path: Path
-    probabilities: Path | None
-    shape: tuple[int, ...]
-    crs: str | None
-    pixel: tuple[float, float] | None
-    classes: tuple[str, ...]
-
-    def __str__(self) -> str:
-        size = " x ".join(map(str, self.shape))
-        place = f"{self.crs}, pixels of {self.pixel[0]:g} x {self.pixel[1]:g}" if self.crs and self.pixel else "no CRS"
-        line = f"{self.path}: {size}, {', '.join(self.classes)}, {place}"
-        return line if self.probabilities in (None, self.path) else f"{line}\n{self.probabilities}: probabilities"
+_LOWEST, _HIGHEST = 64, 256  # rows of a strip
+_FEW = 20  # batches: of fewer, measuring some first would take longer than it tells
 
 
 def predict_map(
-    module: Finetuning,
+    module: Predictor,
     dataset: TileDataset,
     out: str | Path,
     *,
     probabilities: bool = False,
+    entropy: bool = False,
     batch_size: int = 8,
     workers: int = 0,
     device: torch.device | str | None = None,
+    restart: bool = False,
+    progress: bool = False,
 ) -> list[PredictedMap]:
     """Writes what a fine-tuned model says of every tile as cloud-optimised GeoTIFF, north up.
 
@@ -74,93 +58,193 @@ def predict_map(
     a pixel a patch, the average over the tiles around it.
 
     Classes are bytes, the index in ``module.classes`` and 255 for no data, with a colour each and their names. A model
-    of several classes a tile writes a band of 0 and 1 for each. Quantities are float32 and NaN. A tile without any
-    observation is no data. Several rasters and tiles without a place are written as by
+    of several classes a tile writes a band of 0 and 1 for each. Quantities are float32 and NaN; of a model with an
+    interval there are three bands of each: the value, and the lower and the upper end of the interval. A tile without
+    any observation is no data. Beside each raster lies its style for QGIS (``.qml``), beside the map a picture of it
+    with its legend (``.png``). Several rasters and tiles without a place are written as by
     :func:`~fusion.embed.embed_map`; an NPZ holds ``prediction`` (N, bands, rows, columns), ``names``, ``bands``,
-    ``tags`` (JSON) and, if asked for, ``probabilities``.
+    ``tags`` (JSON) and, if asked for, ``probabilities`` and ``entropy``.
+
+    A raster is computed from north to south in strips of rows; two rows of tiles are in memory, whatever its size.
+    Finished strips lie in the folder ``<out>.partial`` until the map is whole. Stopped at any moment and called again
+    with the same model, data and options, it goes on after the last of them and writes the bytes that it would have
+    written without the interruption (on the same machine with the same number of threads).
 
     Args:
         module: fine-tuned, e.g. by :func:`fusion.training.load_finetuned`.
         dataset: with or without labels, which are not looked at.
         probabilities: write them too, to ``<out>_probabilities.tif``, a band a class: bytes v that stand for v / 254,
             which is the scale of the bands, and 255 for no data.
+        entropy: write how uncertain the classes are, to ``<out>_entropy.tif``: the Shannon entropy of the probabilities
+            as a part of the largest that K classes can have, from 0 (one is certain) to 1 (all are alike), in bytes as
+            the probabilities. Where several classes may be present, the mean of that of each.
         device: where the model runs; by default where it is.
+        restart: begin anew, whatever an earlier call left.
+        progress: say how far it is.
 
     Raises:
         TypeError: a model without a head for labels.
         ValueError: data whose bands, units or grid are not the model's, tiles some of which have a place and some not,
-            rotated tiles, no tile with an observation, probabilities of a quantity, more than 255 classes.
+            rotated tiles, no tile with an observation, probabilities of a quantity, more than 255 classes, the
+            beginning of another map in the way.
         RuntimeError: a file cannot be written; one that was there is untouched.
     """
-    if not hasattr(module, "task") or not isinstance(getattr(module, "model", None), nn.Module):
-        raise TypeError(
-            f"predict_map: {type(module).__name__} has no head for labels; fine-tune it, and give what "
-            "fusion.training.load_finetuned returns"
-        )
-    if probabilities and module.task == "regression":
-        raise ValueError(f"predict_map: {', '.join(module.classes)} is a quantity, it has no probabilities")
-    if module.task == "multiclass" and len(module.classes) > _NO_CLASS:
-        raise ValueError(f"predict_map: {len(module.classes)} classes; a map of bytes holds {_NO_CLASS}")
-    require_fit(cast(nn.Module, module.model), dataset)
-    out, cells = Path(out), _cells(module, dataset)
-    targets = rasters(dataset, out, cells)
-    tags = describe(cast(nn.Module, module.model), dataset) | {"FUSION_MODEL": fingerprint(module)}
-    sheets = _sheets(module, probabilities, tags | {"FUSION_TASK": module.task})
-
-    def say(batch: TileBatch) -> Tensor:
-        output = module(batch).float()  # (B, K) or (B, K, *cells)
-        if module.task != "regression":
-            output = output.softmax(1) if module.task == "multiclass" else output.sigmoid()
-        spread: Tensor = output if output.ndim == 4 else output[..., None, None].expand(-1, -1, *cells)
-        return spread.movedim(1, -1)
-
-    with evaluating(module, device) as chosen:
-        told = Told(say, cells, dataset, batch_size, workers, chosen)
-        if not targets:
-            return [_write_unplaced(told, out.with_suffix(".npz"), sheets, module.classes)]
-        return [_write_canvas(told, canvas, path, sheets, module.classes) for canvas, path in targets]
+    with _task(module, dataset, out, probabilities, entropy, batch_size, workers, device) as task:
+        told = task.told
+        told.progress = Progress(len(dataset), task.pixels, shown=progress)
+        if not task.targets:
+            if progress and task.many:
+                print(task.estimate(), flush=True)
+            return [_write_unplaced(told, Path(out).with_suffix(".npz"), task.sheets, module.classes)]
+        folder = WorkingFolder(task.working, task.job(), restart=restart)
+        parts = [folder.raster(str(number)) for number in range(len(task.targets))]
+        if progress and task.many and task.left(parts):
+            print(task.estimate(task.left(parts)), flush=True)
+        written = [
+            _write_canvas(task, canvas, path, part, folder)
+            for (canvas, path), part in zip(task.targets, parts, strict=True)
+        ]
+        folder.remove()
+        told.progress.end()
+    return written
 
 
-def _cells(module: Finetuning, dataset: TileDataset) -> tuple[int, int]:
-    """Rows and columns of pixels that a tile is made of in a map."""
-    if module.dense:
-        height, width = module.hparams["label_shape"]
-        return height, width
-    # Tiles that overlap by parts of a tile lie on no lattice of whole tiles: that would be several rasters.
-    by_patch, by_tile = (len(rasters(dataset, Path("map"), cells)) for cells in (dataset.grid, (1, 1)))
-    return dataset.grid if by_patch < by_tile else (1, 1)
+def estimate_map(
+    module: Predictor,
+    dataset: TileDataset,
+    out: str | Path,
+    *,
+    probabilities: bool = False,
+    entropy: bool = False,
+    batch_size: int = 8,
+    workers: int = 0,
+    device: torch.device | str | None = None,
+) -> Estimate:
+    """What :func:`predict_map` with these arguments will take, from a few batches of tiles; nothing is written.
+
+    Raises:
+        TypeError, ValueError: as :func:`predict_map`.
+    """
+    with _task(module, dataset, out, probabilities, entropy, batch_size, workers, device) as task:
+        return task.estimate()
 
 
-def _sheets(module: Finetuning, probabilities: bool, tags: Mapping[str, str]) -> dict[str, Sheet]:
-    """``prediction`` and, if wanted, ``probabilities``."""
-    classes = module.classes
-    if module.task == "regression":
-        return {"prediction": Sheet(_quantity, classes, "float32", np.nan, tags={"FUSION_DECODE": "value = v", **tags})}
-    listed = {"FUSION_CLASSES": json.dumps(list(classes)), **tags}
-    if module.task == "multiclass":
-        known = listed | {"FUSION_DECODE": f"class = FUSION_CLASSES[v], {_NO_CLASS} = no data"}
-        first = Sheet(_class, ("class",), "uint8", _NO_CLASS, categories=classes, tags=known)
-    else:
-        known = listed | {"FUSION_DECODE": f"1 = present, 0 = absent, {_NO_CLASS} = no data"}
-        first = Sheet(_presence, classes, "uint8", _NO_CLASS, tags=known)
-    if not probabilities:
-        return {"prediction": first}
-    scaled = listed | {"FUSION_DECODE": f"probability = v / {_STEPS}, {_NO_CLASS} = no data"}
-    return {
-        "prediction": first,
-        "probabilities": Sheet(_probability, classes, "uint8", _NO_CLASS, scale=1 / _STEPS, tags=scaled),
-    }
+@dataclass(frozen=True)
+class _Task:
+    """A map to be made: what is asked of the model, the rasters with their files, and what is written of it."""
+
+    told: Told
+    targets: list[tuple[Canvas, Path]]
+    sheets: Mapping[str, Sheet]
+    classes: tuple[str, ...]
+    tags: Mapping[str, str]
+    working: Path
+
+    @property
+    def pixels(self) -> int:
+        placed = sum(int(np.prod(canvas.shape)) for canvas, _ in self.targets)
+        return placed or len(self.told.dataset) * self.told.cells[0] * self.told.cells[1]
+
+    @property
+    def many(self) -> bool:
+        return len(self.told.dataset) > _FEW * self.told.batch_size
+
+    @property
+    def height(self) -> int:
+        """Rows of a strip: about those of a tile, whole blocks of a TIFF, neither many small files nor much memory."""
+        return min(max(-(-self.told.cells[0] // 16) * 16, _LOWEST), _HIGHEST)
+
+    def left(self, parts: Sequence[WorkingRaster]) -> float:
+        """Share of the pixels that an earlier run has not computed; ``parts``: of each raster what it has finished."""
+        done = 0
+        for (canvas, _), part in zip(self.targets, parts, strict=True):
+            rows = canvas.shape[0] if part.complete else min(part.strips * self.height, canvas.shape[0])
+            done += rows * canvas.shape[1]
+        return 1 - done / self.pixels
+
+    def estimate(self, left: float = 1.0) -> Estimate:
+        return measured(self.told, [canvas for canvas, _ in self.targets], self.sheets, self.height, left=left)
+
+    def job(self) -> dict[str, Any]:
+        """What decides about the bytes of a map. Of the data: where tiles lie, and the values of three of them."""
+        digest, dataset = hashlib.sha256(), self.told.dataset
+        digest.update(json.dumps([dataset.names, [str(place) for place in dataset.places()]]).encode())
+        for tile in (dataset[i] for i in evenly_spaced(len(dataset), 3)):
+            for name, values in sorted(tile.values.items()):
+                digest.update(name.encode() + values.numpy().tobytes())
+        return {
+            "version": __version__,
+            "model": self.tags["FUSION_MODEL"],
+            "modalities": self.tags["FUSION_MODALITIES"],
+            "tiles": len(dataset),
+            "data": digest.hexdigest()[:16],
+            "files": [path.name for _, path in self.targets],
+            "sheets": list(self.sheets),
+            "interval": self.sheets["prediction"].tags.get("FUSION_INTERVAL", ""),
+            "batch_size": self.told.batch_size,
+            "device": self.told.device.type,
+        }
+
+
+@contextlib.contextmanager
+def _task(
+    module: Predictor,
+    dataset: TileDataset,
+    out: str | Path,
+    probabilities: bool,
+    entropy: bool,
+    batch_size: int,
+    workers: int,
+    device: torch.device | str | None,
+) -> Iterator[_Task]:
+    """With the model in evaluation mode, where it is to run."""
+    require_map(module, dataset, shares=probabilities or entropy)
+    cells, file = cells_of(module, dataset), Path(out).with_suffix(".tif")
+    targets = rasters(dataset, file, cells)
+    tags = describe(module.model, dataset) | {"FUSION_MODEL": identity(module), "FUSION_TASK": module.task}
+    options: dict[str, Any] = {"probabilities": probabilities, "entropy": entropy}
+    sheets = sheets_of(module.task, module.classes, tags, intervals=getattr(module, "intervals", ()), **options)
+    with evaluating(module if isinstance(module, nn.Module) else module.model, device) as chosen:
+        told = Told(lambda batch: asked(module, batch, cells), cells, dataset, batch_size, workers, chosen)
+        yield _Task(told, targets, sheets, module.classes, tags, file.with_name(f"{file.name}.partial"))
 
 
 def _write_canvas(
-    told: Told, canvas: Canvas, path: Path, sheets: Mapping[str, Sheet], classes: tuple[str, ...]
+    task: _Task, canvas: Canvas, path: Path, working: WorkingRaster, folder: WorkingFolder
 ) -> PredictedMap:
-    second = path.with_name(f"{path.stem}_probabilities.tif") if "probabilities" in sheets else None
-    with blended(told, canvas, path) as blend:
-        for sheet, target in zip(sheets.values(), (path, second), strict=False):
-            write_cog(cast(Path, target), blend.values, sheet, canvas.transform, canvas.crs)
+    told, sheets, classes, height = task.told, task.sheets, task.classes, task.height
+    files = {name: path if name == "prediction" else path.with_name(f"{path.stem}_{name}.tif") for name in sheets}
     pixel = (canvas.transform.a, -canvas.transform.e)
-    return PredictedMap(path, second, canvas.shape, canvas.crs or None, pixel, classes)
+    written = PredictedMap(
+        path,
+        files.get("probabilities"),
+        canvas.shape,
+        canvas.crs or None,
+        pixel,
+        classes,
+        files.get("entropy"),
+        path.with_suffix(".png"),
+    )
+    if working.complete and all(file.is_file() for file in files.values()):
+        told.progress.skip(len(canvas.tiles))
+        return written
+    if working.strips < strip_count(canvas, height):
+        for strip in strips(told, canvas, height, first=working.strips, depth=len(classes)):
+            working.add(sheets, strip.values, bool(strip.owner.any()))
+    if not working.observed:
+        folder.remove()
+        raise ValueError(f"none of the {len(canvas.tiles)} tiles of {path} has an observation: there is no map")
+    for name, sheet in reversed(list(sheets.items())):  # the map itself comes last
+        stored = working.stored(name, canvas.shape, height, len(sheet.bands))
+        write_cog(files[name], stored, replace(sheet, store=_as_it_is), canvas.transform, canvas.crs)
+        write_styles(files[name], sheet)
+    write_preview(path, sheets["prediction"])
+    working.finish()
+    return written
+
+
+def _as_it_is(stored: np.ndarray) -> np.ndarray:
+    return np.moveaxis(stored, -1, 0)
 
 
 def _write_unplaced(told: Told, path: Path, sheets: Mapping[str, Sheet], classes: tuple[str, ...]) -> PredictedMap:
@@ -180,28 +264,5 @@ def _write_unplaced(told: Told, path: Path, sheets: Mapping[str, Sheet], classes
     bands = np.array(next(iter(sheets.values())).bands)
     with replacing(path) as temporary:
         np.savez_compressed(temporary, **arrays, names=np.array(names), bands=bands, tags=json.dumps(tags))
-    second = path if "probabilities" in sheets else None
-    return PredictedMap(path, second, (len(names), *told.cells), None, None, classes)
-
-
-def _class(values: np.ndarray) -> np.ndarray:
-    missing = np.isnan(values).any(axis=-1)
-    best = np.nan_to_num(values).argmax(axis=-1)
-    return np.where(missing, _NO_CLASS, best).astype(np.uint8)[None]
-
-
-def _presence(values: np.ndarray) -> np.ndarray:
-    return _bytes(values > 0.5, values)
-
-
-def _probability(values: np.ndarray) -> np.ndarray:
-    return _bytes(np.rint(np.nan_to_num(values) * _STEPS), values)
-
-
-def _bytes(stored: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """(bands, rows, columns)"""
-    return np.moveaxis(np.where(np.isnan(values), _NO_CLASS, stored).astype(np.uint8), -1, 0)
-
-
-def _quantity(values: np.ndarray) -> np.ndarray:
-    return np.moveaxis(values, -1, 0)
+    second, third = (path if name in sheets else None for name in ("probabilities", "entropy"))
+    return PredictedMap(path, second, (len(names), *told.cells), None, None, classes, third)

@@ -87,9 +87,9 @@ def _labels(known: MapFile, labelled: TileDataset, first: Layer) -> Layer | None
         if found is None or (found[0] == 255).all():
             return None
         return ClassLayer("Labels", found[0], known.names, known.colours, note=found[1])
-    if known.task == "regression" and labelled.task == "regression" and isinstance(first, QuantityLayer):
-        target = labelled.classes.index(known.names[0]) if known.names[0] in labelled.classes else 0
-        measured = label_values(labelled, known.ground, target)
+    same = known.task == labelled.task == "regression" and known.names[0] in labelled.classes
+    if same and isinstance(first, QuantityLayer):
+        measured = label_values(labelled, known.ground, labelled.classes.index(known.names[0]))
         if measured is None or not np.isfinite(measured[0]).any():
             return None
         return QuantityLayer("Labels", measured[0], known.unit, first.range(), note=measured[1])

@@ -14,6 +14,7 @@ from torch import nn
 from ..data import TileDataset
 from ..evaluation import Row, Spread, Table
 from ..evaluation.chance import Chance, chance_scores
+from ..evaluation.coverage import Coverage
 from ..evaluation.finetune import score_module
 from ..evaluation.intervals import Interval, Intervals, sample_sums, score_intervals
 from ..training.systems import config_of
@@ -29,6 +30,7 @@ __all__ = [
     "by_name",
     "column",
     "conditions",
+    "coverage",
     "intervals",
     "main_metric",
     "of_module",
@@ -46,6 +48,7 @@ _POOLED = {
     "both": "its summary and the mean encoding of its patches",
     "tokens": "the mean token of each modality, before they are combined",
 }
+_HELD = ("interval_coverage", "interval_width")  # neither the more the better nor the less
 _SHOWN = {
     "miou": "mean IoU",
     "macro_f1": "macro F1",
@@ -56,6 +59,8 @@ _SHOWN = {
     "r2": "R²",
     "rmse": "RMSE",
     "mae": "MAE",
+    "interval_coverage": "coverage of the interval",
+    "interval_width": "its mean width",
 }
 
 
@@ -122,7 +127,28 @@ def intervals(named: Named, tiles: TileDataset, seed: int) -> dict[str, Interval
         result = row.result
         return sample_sums(task, result.target, result.prediction, classes) if result.sums is None else result.sums
 
-    return {name: score_intervals(task, [sums(row) for row in rows], blocks, seed=seed) for name, rows in named.items()}
+    found = {
+        name: score_intervals(task, [sums(row) for row in rows], blocks, seed=seed) for name, rows in named.items()
+    }
+    for name, rows in named.items():
+        held = [row.result.coverage for row in rows if row.result.coverage is not None]
+        if len(held) == len(rows):
+            found[name].scores.update(Coverage.intervals(held, blocks, level=found[name].level, seed=seed))
+    return found
+
+
+def coverage(named: Named, found: Mapping[str, Intervals]) -> str:
+    """How often the interval of a quantity holds, of the first row, as a sentence; empty where there is none."""
+    name, rows = next(iter(named.items()))
+    of = rows[0].result.coverage
+    if of is None:
+        return ""
+    share, width = (found[name].scores[key] for key in _HELD)
+    ends = "" if np.isnan(share.low) else f" ({share.low:.2f} to {share.high:.2f})"
+    return (
+        f"Interval {100 * of.level:g} % of {name}: coverage {share.value:.2f}{ends}, mean width {width.value:.4g} in "
+        "the unit of the quantity."
+    )
 
 
 def as_metrics(
@@ -131,8 +157,8 @@ def as_metrics(
     """Nested and plain: ``{name: {metric: mean, metric_sd: ..., draws: {metric: [...]}}}``.
 
     With ``found``, of :func:`intervals`, each row has ``intervals: {metric: [low, high]}`` (None where there is none)
-    and of classes ``confusion``: their names, what rows and columns are, and ``counts``, or with several draws a matrix
-    of each as ``draws``.
+    and of classes ``confusion``: their names, what rows and columns are, what is ``counted`` (tiles or pixels), and
+    ``counts``, or with several draws a matrix of each as ``draws``.
     """
     table: dict[str, Any] = {}
     for name, rows in named.items():
@@ -157,7 +183,8 @@ def _confusion(rows: Sequence[Row], classes: Sequence[str]) -> dict[str, Any]:
     counts = [row.result.confusion.tolist() for row in rows if row.result.confusion is not None]
     if len(counts) != len(rows) or not classes:
         return {}
-    told = {"classes": list(classes), "rows": "reference", "columns": "prediction"}
+    counted = "tiles" if rows[0].result.sums is None else "pixels"
+    told = {"classes": list(classes), "rows": "reference", "columns": "prediction", "counted": counted}
     return {"confusion": told | ({"counts": counts[0]} if len(counts) == 1 else {"draws": counts})}
 
 
@@ -190,7 +217,7 @@ def table(named: Named, conditions: str, found: Mapping[str, Intervals] | None =
     heads = [_SHOWN.get(metric, metric) for metric in metrics]
     cells = [[name, *(_certain(name, rows, metric, found) for metric in metrics)] for name, rows in named.items()]
     lower = [head for metric, head in zip(metrics, heads, strict=True) if metric in ("rmse", "mae")]
-    higher = [head for head in heads if head not in lower]
+    higher = [head for metric, head in zip(metrics, heads, strict=True) if head not in lower and metric not in _HELD]
     chance = _chance(next(iter(named.values()))[0])
     if chance is not None:
         cells.append([CHANCE, *(chance.scores.get(metric, "–") for metric in metrics)])
@@ -224,8 +251,9 @@ def conditions(
     train: str,
     test: str,
     found: Mapping[str, Intervals] | None = None,
+    more: Sequence[str] = (),
 ) -> str:
-    """What a reader must know of these scores, and of the intervals ``found`` of them."""
+    """What a reader must know of these scores, and of the intervals ``found`` of them; ``more`` sentences."""
     labelled, unseen = state.split(train), state.split(test)
     counts = {row.fraction: row.result.labelled for row in rows}  # tiles by fraction
     told = " or ".join(f"{count} ({fraction:.0%})" for fraction, count in sorted(counts.items()))
@@ -236,6 +264,7 @@ def conditions(
         f"{told} labelled tiles of the {len(labelled)} of split {train!r}, stratified, {drawn}, scored on the "
         f"{'pixels of the ' if unseen.dense else ''}{len(unseen)} tiles of split {test!r}; seed {state.seed}.",
         *(f"Note: {note}." for note in notes),
+        *more,
         *dict.fromkeys(one.note for one in (found or {}).values()),
     ]
     return " ".join(sentences)

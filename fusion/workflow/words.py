@@ -33,8 +33,8 @@ def cautions_of(metrics: Mapping[str, Any]) -> list[str]:
     for group in metrics.values():
         first = next((row for row in group.values() if shown_metric(row)), None) if isinstance(group, Mapping) else None
         if first is not None:
-            told = str(group.get("conditions", ""))
-            found.append(few_labels(first.get("confusion"), "pixels" if "the pixels of the" in told else "tiles"))
+            confusion = first.get("confusion", {})
+            found.append(few_labels(confusion, confusion.get("counted", "tiles")))
     return [text for text in dict.fromkeys(found) if text]
 
 

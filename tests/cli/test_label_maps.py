@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import signal
 
 import numpy as np
 import pytest
 import rasterio
+import torch
 import yaml
 
 from fusion.cli import main
-from fusion.data import open_data
+from fusion.data import collate, open_data
+from fusion.embed.working import WorkingRaster
+from fusion.training import Finetuning, load_finetuned
 from fusion.workflow import figures
 from fusion.workflow.state import State
 
@@ -130,6 +136,7 @@ def test_predict_writes_classes_where_the_scene_lies(finetuned, folder, tmp_path
     assert main([*arguments, "--out", str(out), "--probabilities", "true", "--batch_size", "8"]) == 0
     told = capsys.readouterr().out
     assert f"{out}: 48 x 48, water, meadow, forest, EPSG:32632, pixels of 10 x 10" in told
+    assert told.splitlines()[-1] == f"open {out} in QGIS", "without labels there is nothing to score"
     with rasterio.open(out) as file:
         assert (file.crs, file.shape, file.nodata) == ("EPSG:32632", (SIDE, SIDE), 255)
         assert tuple(file.transform)[:6] == (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_400_000.0)
@@ -160,9 +167,43 @@ def test_predict_writes_quantities_in_their_unit(finetuned, folder):
     run = finetuned["heights"] / "pretrained-1-0"
     assert main(["predict", str(run), "--data", str(folder / "maps.yaml"), "--split", "test"]) == 0
     with rasterio.open(run / "prediction.tif") as file:
-        assert (file.dtypes[0], file.descriptions, file.shape) == ("float32", ("height",), (SIDE, 16))
-        assert 5 < file.read(1).mean() < 35
+        bands = ("height", "height_lower", "height_upper")
+        assert (file.dtypes[0], file.descriptions, file.shape) == ("float32", bands, (SIDE, 16))
+        value, lower, upper = file.read()
+        told = json.loads(file.tags()["FUSION_INTERVAL"])
+    assert 5 < value.mean() < 35
+    np.testing.assert_allclose(value - lower, upper - value, rtol=1e-4)
+    assert (upper > value).all()
+    (saved,) = load_finetuned(run).intervals
+    assert told == [saved.to_dict()]
+    np.testing.assert_allclose(upper - value, saved.half_width(value), rtol=1e-4)
     assert main(["predict", str(run), "--data", str(folder / "maps.yaml"), "--probabilities", "true"]) == 2
+
+
+def test_the_interval_of_a_quantity_is_examined_on_the_test_split(finetuned, folder, tmp_path, capsys):
+    out = finetuned["heights"]
+    row = json.loads((out / "metrics.json").read_text())["finetune"]
+    scores = row["pretrained"]
+    assert 0.5 < scores["interval_coverage"] <= 1
+    low, high = scores["intervals"]["interval_coverage"]
+    assert low <= scores["interval_coverage"] <= high
+    run = out / "pretrained-1-0"
+    module, tiles = load_finetuned(run), open_data(folder / "heights.yaml").split("test")
+    half, held, labels = 0.0, 0, 0
+    for i in range(len(tiles)):
+        with torch.inference_mode():
+            predicted = module(collate([tiles[i]]))[0, 0].numpy()
+        label = tiles[i].label.numpy()
+        width = module.intervals[0].half_width(predicted)
+        half, held, labels = half + width.sum(), held + (abs(label - predicted) <= width).sum(), labels + label.size
+    assert scores["interval_coverage"] == pytest.approx(held / labels, abs=2e-3)
+    assert scores["interval_width"] == pytest.approx(2 * half / labels, rel=1e-3)
+    sentence = (
+        f"Interval 90 % of pretrained: coverage {scores['interval_coverage']:.2f} ({low:.2f} to {high:.2f}), mean"
+    )
+    assert sentence in row["conditions"]
+    assert main(["evaluate", str(run), "--data", str(folder / "heights.yaml"), "--out", str(tmp_path)]) == 0
+    assert f"Interval 90 % of all: coverage {scores['interval_coverage']:.2f}" in capsys.readouterr().out
 
 
 def test_predict_writes_a_pixel_a_tile_where_labels_were_of_tiles(finetuned, folder, tmp_path):
@@ -170,6 +211,42 @@ def test_predict_writes_a_pixel_a_tile_where_labels_were_of_tiles(finetuned, fol
     assert main([*arguments, "--out", str(tmp_path / "map.tif")]) == 0
     with rasterio.open(tmp_path / "map.tif") as file:
         assert (file.shape, file.transform.a) == ((6, 6), 80.0)
+
+
+def test_predict_names_the_next_step_and_estimates_without_writing(finetuned, folder, tmp_path, capsys):
+    run, data, out = finetuned["tiles"] / "pretrained-1-0", folder / "maps.yaml", tmp_path / "a map.tif"
+    arguments = ["predict", str(run), "--data", str(data), "--out", str(out)]
+    assert main([*arguments, "--estimate", "true"]) == 0
+    assert capsys.readouterr().out.startswith("6 x 6 pixels: 0.0 million pixels at ")
+    assert not list(tmp_path.iterdir())
+    assert main([*arguments, "--entropy", "true"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f"open '{out}' in QGIS; next: {shlex.join(['fusion', 'evaluate', str(run), '--data', str(data)])}"
+    )
+    assert {path.suffix for path in tmp_path.iterdir()} == {".tif", ".qml", ".png", ".xml", ".html"}
+
+
+def test_predict_that_is_terminated_says_the_command_that_goes_on(finetuned, folder, tmp_path, capsys, monkeypatch):
+    data, out = folder / "overlapping.yaml", tmp_path / "a map.tif"
+    arguments = ["predict", str(finetuned["maps"] / "pretrained-1-0"), "--data", str(data), "--out", str(out)]
+    options = ["--reader.seed", "1", "--batch_size", "4", "--modalities", "[aerial]"]
+    before = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:  # when all rows are computed, and the map is not yet written
+        patch.setattr(WorkingRaster, "stored", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        assert main([*arguments, *options]) == 130
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["a map.tif.partial"]
+    command = capsys.readouterr().err.partition("To go on: ")[2].strip()
+    assert shlex.split(command)[:2] == ["fusion", "predict"]
+    forward = Finetuning.forward
+    monkeypatch.setattr(Finetuning, "forward", lambda *_: pytest.fail("nothing is computed twice"))
+    assert main(shlex.split(command)[1:]) == 0
+    went_on = out.read_bytes()
+    monkeypatch.setattr(Finetuning, "forward", forward)
+    assert main([*arguments, *options]) == 0
+    assert out.read_bytes() == went_on
+    assert {path.name for path in tmp_path.iterdir()} >= {"a map.tif"}
+    assert not (tmp_path / "a map.tif.partial").exists()
 
 
 def test_predict_says_that_a_bare_encoder_has_no_head(run, folder, capsys):
