@@ -44,12 +44,14 @@ def few_labels(confusion: Mapping[str, Any] | None, counted: str = "tiles") -> s
     """Names the classes with few test labels; empty if there are none.
 
     Args:
-        confusion: of a row: ``classes``, and ``counts`` (K, K) or (K, 2, 2) with the reference in rows.
+        confusion: of a row: ``classes``, and ``counts`` (K, K) or (K, 2, 2) with the reference in rows, or ``draws``
+            of such.
         counted: what they are counts of, ``tiles`` or ``pixels``.
     """
-    if not confusion or "counts" not in confusion:
+    found = (confusion or {}).get("counts", next(iter((confusion or {}).get("draws", ())), None))
+    if confusion is None or found is None:
         return ""
-    counts = np.asarray(confusion["counts"])
+    counts = np.asarray(found)
     there = counts[:, 1].sum(axis=1) if counts.ndim == 3 else counts.sum(axis=1)
     least = _FEW[counted]
     few = [f"{name} ({n})" for name, n in zip(confusion["classes"], there, strict=True) if n < least]
@@ -76,9 +78,10 @@ def _of_group(group: Mapping[str, Any]) -> Iterator[str]:
         if not _is(row) or not isinstance(row.get(metric), int | float) or own[metric] > row[metric]:
             continue
         lost = own[metric] < row[metric]
+        how = "fine-tuned from" if name == "scratch" else "with a simple classifier on the features of"
         yield (
-            f"Pretraining did not help here: with the pretrained encoder {METRICS[metric]} is {own[metric]:.3f} on the "
-            f"test tiles, {'less than' if lost else 'no more than'} the {row[metric]:.3f} of {told}."
+            f"Pretraining did not help here: {how} the pretrained encoder, {METRICS[metric]} is {own[metric]:.3f} on "
+            f"the test tiles, {'less than' if lost else 'no more than'} the {row[metric]:.3f} of {told}."
             f"{_overlap(own, row, metric) if lost else ''}"
         )
 

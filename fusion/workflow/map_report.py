@@ -52,7 +52,7 @@ def write_map_report(
         sections.append(_areas_section(known, scores, areas))
     if scores is not None and scores.counts is not None and scores.counts.ndim == 2:
         sections.append(_confusion_section(scores))
-    warnings = _warnings(scores, run)
+    warnings = _warnings(known, scores, run)
     target = Path(out) if out is not None else known.path.with_suffix(".html")
     title = f"Map of {', '.join(known.names) if known.task == 'regression' else f'{len(known.names)} classes'}"
     return write_report(
@@ -202,10 +202,10 @@ def _confusion_section(scores: RunScores) -> Section:
     return Section("What it confuses", "", [Table(["labelled as", *scores.classes, "right"], rows, caption)])
 
 
-def _warnings(scores: RunScores | None, run: Path | str | None) -> Sequence[str]:
+def _warnings(known: MapFile, scores: RunScores | None, run: Path | str | None) -> Sequence[str]:
     found = [] if scores is None else lost_pretraining(scores.groups)
     if run is not None:
-        found += lost_pretraining(probe_metrics(Path(run)))
+        found += lost_pretraining(probe_metrics(Path(run), known))
     return list(dict.fromkeys(found))
 
 

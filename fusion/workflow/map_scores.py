@@ -98,12 +98,23 @@ def run_scores(run: Path, known: MapFile) -> RunScores | None:
     return None
 
 
-def probe_metrics(run: Path) -> Mapping[str, Any]:
-    """What ``fusion probe`` has found of the encoder that the run began with, where both were put by default; else
-    nothing."""
-    folder = run if run.is_dir() else run.parent
-    above = [folder, *folder.resolve().parents][:4]
-    return next((found for place in above if (found := _read(place / "probe" / "metrics.json"))), {})
+def probe_metrics(run: Path, known: MapFile) -> Mapping[str, Any]:
+    """What ``fusion probe`` has found with the same labels of the encoder that the run began with, where both lie in
+    the folder of the encoder, as they do by default; else nothing."""
+    folder = (run if run.is_dir() else run.parent).resolve()
+    for place in [folder, *folder.parents][:3]:
+        groups = _read(place / "probe" / "metrics.json") if (place / "metrics.csv").is_file() else {}
+        if groups:
+            return {name: group for name, group in groups.items() if _of_labels(group, known)}
+    return {}
+
+
+def _of_labels(group: Any, known: MapFile) -> bool:
+    """Whether scores are of the classes of a map, or of a quantity as it is one."""
+    row = group.get("pretrained", {}) if isinstance(group, Mapping) else {}
+    if known.task == "regression":
+        return "r2" in row
+    return tuple(row.get("confusion", {}).get("classes", ())) == known.names
 
 
 def areas_of(scores: RunScores, known: MapFile) -> AreaAccuracy | None:

@@ -72,7 +72,7 @@ def _of_group(group: Mapping[str, Any]) -> str:
             parts.append(f"{row[metric]:.2f}{told} with {_ROWS[name]}")
     chance = chance_of_row(first)
     if chance is not None and metric in chance.scores:
-        parts.append(f"{chance.scores[metric]:.2f} by {chance.told}")
+        parts.append(f"{chance.scores[metric]:.2f} by saying {chance.told}")
     sentence = f"On tiles that training has not seen, {METRICS[metric]} is {', '.join(parts)}."
     return sentence
 

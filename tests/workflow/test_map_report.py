@@ -141,6 +141,19 @@ def test_pretraining_that_lost_is_a_warning_at_the_top(classes, tmp_path):
     assert "class=warning" not in write_map_report(classes, None, won, out=tmp_path / "page.html").read_text()
 
 
+def test_a_probe_of_the_same_encoder_and_labels_warns_too_and_no_other(classes, heights, tmp_path):
+    encoder = tmp_path / "encoder"
+    made = run(encoder / "finetune", pretrained=row())
+    lost = {"probe": {"pretrained": row(macro_f1=0.3), "raw": row(macro_f1=0.6)}}
+    (encoder / "finetune" / "probe").mkdir()
+    (encoder / "finetune" / "probe" / "metrics.json").write_text(json.dumps(lost))
+    assert "class=warning" not in write_map_report(classes, None, made, out=tmp_path / "a.html").read_text()
+    (encoder / "finetune" / "metrics.csv").write_text("epoch\n")  # now it is the folder of an encoder
+    told = words(write_map_report(classes, None, made, out=tmp_path / "a.html"))
+    assert "macro F1 is 0.300 on the test tiles, less than the 0.600 of plain band statistics" in told
+    assert "class=warning" not in write_map_report(heights, None, made, out=tmp_path / "a.html").read_text()
+
+
 def test_scores_of_evaluate_and_of_the_modalities_of_the_map_are_found(classes, tmp_path):
     made = tmp_path / "pretrained-1-0"
     (made / "evaluate").mkdir(parents=True)

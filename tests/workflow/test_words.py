@@ -19,25 +19,25 @@ def test_the_lead_names_encoders_and_chance_and_no_code():
     told = lead({"probe": {"pretrained": row(0.7, 0.6, 0.8), "random": row(0.5), "conditions": "..."}, "seed": 3})
     assert told == (
         "On tiles that training has not seen, macro F1 is 0.70 (95 % interval 0.60 to 0.80) with the pretrained "
-        "encoder, 0.50 (95 % interval 0.00 to 1.00) with an encoder with random weights, 0.42 by always wheat, the "
-        "commonest class of the test labels."
+        "encoder, 0.50 (95 % interval 0.00 to 1.00) with an encoder with random weights, 0.42 by saying always wheat, "
+        "the commonest class of the test labels."
     )
     assert lead({"pretrain": {"parameters": 3, "loss": {"first": 2.0, "last": 1.0}}}) == ""
 
 
 @pytest.mark.parametrize(
-    ("rival", "told"),
+    ("rival", "how", "told"),
     [
-        ("random", "the same network with random weights"),
-        ("raw", "plain band statistics without any network"),
-        ("scratch", "the same network trained on the labels alone, from random weights"),
+        ("random", "with a simple classifier on the features of", "the same network with random weights"),
+        ("raw", "with a simple classifier on the features of", "plain band statistics without any network"),
+        ("scratch", "fine-tuned from", "the same network trained on the labels alone, from random weights"),
     ],
 )
-def test_pretraining_that_lost_is_said(rival, told):
+def test_pretraining_that_lost_is_said(rival, how, told):
     (warning,) = lost_pretraining({"probe": {"pretrained": row(0.6, 0.55, 0.62), rival: row(0.7, 0.65, 0.75)}})
     assert warning == (
-        "Pretraining did not help here: with the pretrained encoder macro F1 is 0.600 on the test tiles, less than the "
-        f"0.700 of {told}."
+        f"Pretraining did not help here: {how} the pretrained encoder, macro F1 is 0.600 on the test tiles, less than "
+        f"the 0.700 of {told}."
     )
 
 
@@ -57,6 +57,9 @@ def test_classes_with_few_test_labels_are_named():
         "Fewer than 30 test tiles are labelled as: b (9). What is said of it alone is uncertain."
     )
     assert few_labels(None) == ""
+    assert few_labels({"classes": ["a", "b"], "draws": [[[40, 2], [3, 4]]] * 2}).startswith(
+        "Fewer than 30 test tiles are labelled as: b (7)."
+    )
     assert cautions_of({"probe": {"pretrained": row(0.7), "random": row(0.5)}, "seed": 1}) == [few_labels(CONFUSION)]
 
 
