@@ -35,7 +35,7 @@ def lost_pretraining(metrics: Mapping[str, Any]) -> list[str]:
 
     Args:
         metrics: of ``metrics.json``: groups of rows, where ``pretrained`` stands beside ``random`` and ``raw`` (of a
-            probe) or ``scratch`` (of fine-tuning).
+            probe), ``scratch`` (of fine-tuning) or ``raw_forest`` (of both).
     """
     return [text for group in metrics.values() if _is(group) for text in _of_group(group)]
 
@@ -71,6 +71,7 @@ def _of_group(group: Mapping[str, Any]) -> Iterator[str]:
     rivals = {
         "random": "the same network with random weights",
         "raw": "plain band statistics without any network",
+        "raw_forest": "a random forest on raw values without any network",
         "scratch": "the same network trained on the labels alone, from random weights",
     }
     for name, told in rivals.items():
@@ -78,7 +79,8 @@ def _of_group(group: Mapping[str, Any]) -> Iterator[str]:
         if not _is(row) or not isinstance(row.get(metric), int | float) or own[metric] > row[metric]:
             continue
         lost = own[metric] < row[metric]
-        how = "fine-tuned from" if name == "scratch" else "with a simple classifier on the features of"
+        probed = name != "scratch" and "random" in group
+        how = "with a simple classifier on the features of" if probed else "fine-tuned from"
         yield (
             f"Pretraining did not help here: {how} the pretrained encoder, {METRICS[metric]} is {own[metric]:.3f} on "
             f"the test tiles, {'less than' if lost else 'no more than'} the {row[metric]:.3f} of {told}."

@@ -218,11 +218,12 @@ def table(named: Named, conditions: str, found: Mapping[str, Intervals] | None =
     cells = [[name, *(_certain(name, rows, metric, found) for metric in metrics)] for name, rows in named.items()]
     lower = [head for metric, head in zip(metrics, heads, strict=True) if metric in ("rmse", "mae")]
     higher = [head for metric, head in zip(metrics, heads, strict=True) if head not in lower and metric not in _HELD]
+    shown: list[list[Any]] = [*cells]
     chance = _chance(next(iter(named.values()))[0])
     if chance is not None:
-        cells.append([CHANCE, *(chance.scores.get(metric, "–") for metric in metrics)])
+        shown.append([CHANCE, *(chance.scores.get(metric, "–") for metric in metrics)])
         conditions = f"{conditions} Chance level: {chance.told}.".strip()
-    return Table(["features", *heads], cells, conditions, best=higher, lowest=lower)
+    return Table(["features", *heads], shown, conditions, best=higher, lowest=lower)
 
 
 def _chance(row: Row) -> Chance | None:

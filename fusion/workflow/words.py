@@ -17,6 +17,7 @@ _ROWS = {
     "scratch": "training from random weights",
     "random": "an encoder with random weights",
     "raw": "plain band statistics without a network",
+    "raw_forest": "a random forest on raw values",
     "all": "all modalities together",
 }
 _COMPARED = {">": "is above", ">=": "is at least", "<": "is below", "<=": "is at most"}
