@@ -6,6 +6,7 @@ Nothing here or at the top of a command's module may import torch: ``--help`` mu
 from __future__ import annotations
 
 import importlib
+import json
 import inspect
 import re
 from argparse import Action
@@ -54,7 +55,7 @@ class Parser(ArgumentParser):
 
     def parse_args(self, *args: Any, **settings: Any) -> Any:
         if args and args[0] is not None:
-            args = (self._options(args[0]), *args[1:])
+            args = (_joined(self._options(args[0])), *args[1:])
         return super().parse_args(*args, **settings)
 
     def parse_string(self, content: str, *more: Any, **settings: Any) -> Namespace:
@@ -166,38 +167,37 @@ def parse(arguments: Sequence[str] | None) -> tuple[str, Callable[..., int | Non
     if isinstance(command, dict):
         path.append(values.subcommand)
         command, values = command[values.subcommand], values[values.subcommand]
-    given = {k: _tree(v) for k, v in values.as_dict().items() if k not in ("config", "preset")}
+    given = {k: v for k, v in values.as_dict().items() if k not in ("config", "preset")}
     return " ".join(path), command.function, given
 
 
-def _tree(value: Any) -> Any:
-    """``--model.a.b 1`` as mappings in mappings: jsonargparse leaves the key ``a.b``, and of a second option like it
-    the text of its value in a mapping of its own."""
-    if not isinstance(value, dict):
-        return value
-    tree: dict[str, Any] = {}
-    for name, part in value.items():
-        *path, last = str(name).split(".")
-        branch = tree
-        for step in path:
-            branch = branch.setdefault(step, {})
-            if not isinstance(branch, dict):
-                raise ValueError(f"{step} and {name} are both given; write one of them")
-        inner = _tree(_read(part)) if isinstance(part, dict) else part
-        both = isinstance(inner, dict) and isinstance(branch.get(last), dict)
-        branch[last] = _merged(branch[last], inner) if both else inner
-    return tree
-
-
-def _read(part: dict[str, Any]) -> dict[str, Any]:
-    return {name: _value(v) if isinstance(v, str) and "." in str(name) else v for name, v in part.items()}
-
-
-def _merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    both = {
-        k: _merged(first[k], v) for k, v in second.items() if isinstance(v, dict) and isinstance(first.get(k), dict)
-    }
-    return first | second | both
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """``--model.a.b 1 --model.a.c 2`` as ``--model.a {"b": 1, "c": 2}``: jsonargparse reads one level of keys, and leaves
+    the values of a second one as text."""
+    left: list[str] = []
+    trees: dict[str, dict[str, Any]] = {}
+    rest = iter(arguments)
+    for argument in rest:
+        found = re.fullmatch(r"(--\w+\.\w[\w-]*)((?:\.\w[\w-]*)*)(?:=(.*))?", argument, re.S)
+        if found is None or not (found[2] or found[1] in trees):
+            left.append(argument)
+            continue
+        option, value = found[1], _value(next(rest, "") if found[3] is None else found[3])
+        if option not in trees:
+            trees[option] = {}
+            if option in left:  # given as a whole before
+                place = left.index(option)
+                whole = _value(left[place + 1]) if place + 1 < len(left) else None
+                trees[option] = whole if isinstance(whole, dict) else {}
+                del left[place : place + 2]
+            left += [option, ""]
+        tree, keys = trees[option], found[2].split(".")[1:]
+        for key in keys[:-1]:
+            tree = tree.setdefault(key, {})
+        tree.update({keys[-1]: value} if keys else value if isinstance(value, dict) else {})
+    for option, tree in trees.items():
+        left[left.index(option) + 1] = json.dumps(tree)
+    return left
 
 
 def _add(parser: Parser, commands: dict[str, Any], dest: str) -> None:

@@ -24,6 +24,7 @@ def predict(
     workers: int = 0,
     restart: bool = False,
     estimate: bool = False,
+    report: bool = True,
 ) -> int:
     """Writes what a fine-tuned model says of every pixel or tile: GeoTIFF where the data is georeferenced, else NPZ.
 
@@ -47,11 +48,13 @@ def predict(
         workers: processes that read tiles.
         restart: begin anew, and throw away what an interrupted run of this map has left.
         estimate: only say what the map will take: time, memory, size on disk; nothing is written.
+        report: write a page beside the map, with .html for .tif, that shows it and says how right it is.
     """
     from pathlib import Path
     from typing import cast
 
     from fusion.commands.following import command
+    from fusion.commands.map_pages import labelled, write_pages
     from fusion.commands.session import begin, beside, covering, interruptible
     from fusion.embed import estimate_map, predict_map
     from fusion.training import Finetuning, load_finetuned
@@ -79,13 +82,11 @@ def predict(
         maps = predict_map(module, tiles, target, restart=restart, progress=True, **options)
     for written in maps:
         print(written)
-    opened = [f"open {shlex.quote(str(maps[0].path))} in QGIS"] if maps[0].path.suffix == ".tif" else []
-    following = [f"next: {command('evaluate', run, data=data, reader=reader)}"] if _labelled(tiles) else []
+    placed = [written.path for written in maps if written.path.suffix == ".tif"]
+    if report:
+        write_pages(placed, source, tiles, data, reader or {}, split)
+    opened = [f"open {shlex.quote(str(placed[0]))} in QGIS"] if placed else []
+    following = [f"next: {command('evaluate', run, data=data, reader=reader)}"] if labelled(tiles) else []
     if opened or following:
         print("; ".join(opened + following))
     return 0
-
-
-def _labelled(tiles: Any) -> bool:
-    """Whether there is something to score the map with: labels of the tiles, or a description of some."""
-    return tiles.task is not None or bool(getattr(tiles, "labels_described", False))

@@ -108,10 +108,20 @@ def _known(dataset: TileDataset, model: Any) -> TileDataset:
 def finish(state: State, title: str) -> None:
     """Writes ``metrics.json`` and ``report.html`` of a command, and prints the table."""
     from fusion.evaluation import write_report
+    from fusion.workflow.cautions import lost_pretraining
     from fusion.workflow.report import conditions
+    from fusion.workflow.words import cautions_of, lead
 
     write_atomically(state.out / "metrics.json", (json.dumps(state.metrics, indent=2) + "\n").encode())
-    report = write_report(state.out / "report.html", title, state.sections, conditions=conditions(state))
+    warnings = lost_pretraining(state.metrics)
+    report = write_report(
+        state.out / "report.html",
+        title,
+        state.sections,
+        summary=lead(state.metrics),
+        warnings=[*warnings, *cautions_of(state.metrics)],
+        conditions=conditions(state),
+    )
     print_table(state.metrics)
     print(f"{state.out / 'metrics.json'}, {report}")
 

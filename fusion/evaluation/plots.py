@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
+from .chance import chance_by_class, chance_scores
 from .protocol import Row, summarise
 from .report import Picture
 
@@ -82,7 +83,10 @@ def loss_curves(log: Path | str, conditions: str = "") -> Picture:
         cast("MaxNLocator", panel.xaxis.get_major_locator()).set_params(integer=True)
         if panel.get_legend_handles_labels()[0]:
             panel.legend(frameon=False, fontsize=8)
-    return picture(figure, _with("Training log by epoch.", conditions))
+    told = "Training log by epoch."
+    if "retrieval" in others:
+        told += " Retrieval by chance is one in the number of tokens that are searched in a batch: next to 0."
+    return picture(figure, _with(told, conditions))
 
 
 def class_bars(
@@ -91,9 +95,14 @@ def class_bars(
     conditions: str = "",
     *,
     counted: Counted = "tiles",
+    samples: int | None = None,
 ) -> Picture:
     """One group of bars a class, one bar a method: ``scores[method][class][metric]``; classes by support, which counts
-    tiles or pixels."""
+    tiles or pixels. A dashed line at each class is what saying that class everywhere would score.
+
+    Args:
+        samples: of all classes, where one may have several; the sum of the supports by default.
+    """
     methods = list(scores)
     first = scores[methods[0]]
     classes = sorted(first, key=lambda name: -first[name].get("support", 0))
@@ -103,13 +112,19 @@ def class_bars(
         heights = [scores[method].get(name, {}).get(metric, np.nan) for name in classes]
         at = np.arange(len(classes)) + (i - (len(methods) - 1) / 2) * width
         panel.bar(at, np.nan_to_num(heights), width, label=method, color=COLOURS[i % len(COLOURS)])
+    told = f"Score of each class; n is its number of test {counted}."
+    if metric in ("f1", "iou") and all("support" in first[name] for name in classes):
+        support = {name: first[name]["support"] for name in classes}
+        chance = chance_by_class(support, samples or sum(support.values()))
+        _dashed(panel, [chance[name][metric] for name in classes])
+        told += " Dashed: what saying that class everywhere would score."
     labels = [f"{name}\n(n={int(first[name]['support'])})" if "support" in first[name] else name for name in classes]
     panel.set_xticks(np.arange(len(classes)), labels, rotation=40, ha="right", fontsize=8)
     panel.set(ylabel=NAMES.get(metric, metric.upper()))
     if metric != "rmse":
         panel.set_ylim(min(0.0, panel.get_ylim()[0]), max(1.0, panel.get_ylim()[1]))
     panel.legend(frameon=False, fontsize=9, ncols=len(methods), loc="lower left", bbox_to_anchor=(0, 1.0))
-    return picture(figure, _with(f"Score of each class; n is its number of test {counted}.", conditions))
+    return picture(figure, _with(told, conditions))
 
 
 def confusion_matrix(
@@ -177,6 +192,7 @@ def label_efficiency(rows: Sequence[Row], metric: str = "macro_f1", conditions: 
         sd = np.array([entry["scores"][metric].sd for entry in entries])
         panel.plot(x, mean, color=colour, marker="o", markersize=4, label=name)
         panel.fill_between(x, mean - sd, mean + sd, color=colour, alpha=0.15, linewidth=0)
+    told = _chance_line(panel, rows, metric)
     counts = sorted({entry["labelled"] for entries in lines.values() for entry in entries})
     panel.set(xscale="log", xlabel="labelled training tiles", ylabel=NAMES.get(metric, metric))
     panel.set_xticks(counts, [str(n) for n in counts])
@@ -184,9 +200,8 @@ def label_efficiency(rows: Sequence[Row], metric: str = "macro_f1", conditions: 
     if metric.endswith("f1"):
         panel.set_ylim(top=min(1.02, panel.get_ylim()[1]))
     panel.legend(frameon=False, fontsize=8)
-    return picture(
-        figure, _with("Label efficiency; bands are one standard deviation over draws of the labels.", conditions)
-    )
+    what = f"Label efficiency; bands are one standard deviation over draws of the labels.{told}"
+    return picture(figure, _with(what, conditions))
 
 
 def modality_bars(rows: Sequence[Row], metric: str = "macro_f1", conditions: str = "") -> Picture:
@@ -202,11 +217,12 @@ def modality_bars(rows: Sequence[Row], metric: str = "macro_f1", conditions: str
         spread = entry["scores"][metric]
         error = spread.sd if spread.runs > 1 else None
         panel.bar(at, spread.mean, width, yerr=error, color=COLOURS[i % len(COLOURS)], error_kw={"linewidth": 1})
+    told = _chance_line(panel, rows, metric)
     panel.set_xticks(range(len(groups)), [" + ".join(group) for group in groups])
     panel.set(ylabel=NAMES.get(metric, metric))
     handles = [legend_patch(COLOURS[i % len(COLOURS)], name) for i, name in enumerate(methods)]
     panel.legend(handles=handles, frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3)
-    return picture(figure, _with("Each modality alone and all together.", conditions))
+    return picture(figure, _with(f"Each modality alone and all together.{told}", conditions))
 
 
 def picture(figure: Figure, caption: str) -> Picture:
@@ -240,6 +256,25 @@ def legend_patch(colour: ColorType, label: str) -> Patch:
     from matplotlib.patches import Patch
 
     return Patch(color=colour, label=label)
+
+
+def _dashed(panel: Axes, heights: Sequence[float]) -> None:
+    """A line across each group of bars."""
+    at = np.arange(len(heights))
+    panel.hlines(heights, at - 0.45, at + 0.45, colors="#333333", linestyles="--", linewidth=1)
+
+
+def _chance_line(panel: Axes, rows: Sequence[Row], metric: str) -> str:
+    """A line at what who knows nothing would score on the test split of the rows, and a sentence on it; nothing where
+    that is not known."""
+    result = rows[0].result
+    if result.confusion is None and "r2" not in result.scores:
+        return ""
+    chance = chance_scores(result.confusion, list(result.per_class))
+    if metric not in chance.scores:
+        return ""
+    panel.axhline(chance.scores[metric], color="#333333", linestyle="--", linewidth=1)
+    return f" Dashed: the chance level, {chance.told}."
 
 
 def _with(caption: str, conditions: str) -> str:

@@ -8,11 +8,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from fusion.training.files import write_atomically
 
-__all__ = ["Picture", "Section", "Table", "write_report"]
+__all__ = ["Item", "Picture", "Section", "Table", "write_report"]
+
+
+class Item(Protocol):
+    """What a section shows: a picture, a table, a map."""
+
+    def html(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -69,11 +75,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, paragraphs (separated by empty lines), and tables and pictures in order."""
+    """A heading, paragraphs (separated by empty lines), and tables, pictures and maps in order."""
 
     title: str
     text: str = ""
-    items: Sequence[Picture | Table] = field(default_factory=tuple)
+    items: Sequence[Item] = field(default_factory=tuple)
 
     def html(self) -> str:
         paragraphs = "".join(f"<p>{html.escape(p.strip())}</p>" for p in self.text.split("\n\n") if p.strip())
@@ -88,12 +94,14 @@ def write_report(
     sections: Sequence[Section],
     *,
     summary: str = "",
+    warnings: Sequence[str] = (),
     conditions: dict[str, Any] | None = None,
 ) -> Path:
     """Writes the page; it needs no other file and no network.
 
     Args:
         summary: the result in one or two sentences, under the title.
+        warnings: what must not be missed, below the summary, one in a frame each.
         conditions: data, seeds, hardware, command: printed at the end of the page.
 
     Raises:
@@ -102,6 +110,7 @@ def write_report(
     links = "".join(f'<a href="#s{i}">{html.escape(s.title)}</a>' for i, s in enumerate(sections))
     body = "".join(s.html().replace("<section>", f'<section id="s{i}">', 1) for i, s in enumerate(sections))
     lead = f"<p class=lead>{html.escape(summary)}</p>" if summary else ""
+    lead += "".join(f'<p class=warning role="note">{html.escape(warning)}</p>' for warning in warnings)
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head><body>'
@@ -148,6 +157,7 @@ header{padding-top:2.5rem}
 h1{font-size:1.9rem;line-height:1.2;margin:0 0 .5rem;letter-spacing:-.01em}
 h2{font-size:1.2rem;margin:0 0 .6rem;color:var(--accent)}
 .lead{font-size:1.1rem;max-width:52rem;margin:.2rem 0 1rem}
+.warning{background:#fff6e5;border-left:.3rem solid #b86e00;padding:.6rem .9rem;margin:.5rem 0;border-radius:.2rem}
 nav{display:flex;flex-wrap:wrap;gap:.3rem 1.1rem;border-bottom:1px solid var(--line);padding-bottom:.8rem}
 nav a{color:var(--soft);text-decoration:none;font-size:.92rem}
 nav a:hover{color:var(--accent);text-decoration:underline}

@@ -102,7 +102,9 @@ def baseline(
     section = _section(state, key)
     tables, curves = [i for i in section.items if isinstance(i, Table)], section.items[1:]
     own = scores.table(named, group["conditions"], found)
-    both = replace(own, rows=[*tables[0].rows, *own.rows]) if tables else own
+    both = (
+        replace(own, rows=[*(row for row in tables[0].rows if row[0] != scores.CHANCE), *own.rows]) if tables else own
+    )
     text = f"{system} {size}, {parameters / 1e6:.2f} M parameters, on {', '.join(chosen)}."
     text = text if name == system else f"{name}: {text}"
     new = replace(section, text=f"{section.text}\n\n{text}".strip(), items=[both, *curves, *logs])

@@ -45,7 +45,15 @@ class Expectation:
         Raises:
             ValueError: a metric that the results do not have.
         """
-        return _COMPARISONS[self.comparison](_value(self.left, metrics), _value(self.right, metrics))
+        return _COMPARISONS[self.comparison](*self.values(metrics))
+
+    def values(self, metrics: Mapping[str, Any]) -> tuple[float, float]:
+        """The numbers on both sides.
+
+        Raises:
+            ValueError: a metric that the results do not have.
+        """
+        return _value(self.left, metrics), _value(self.right, metrics)
 
     def told(self, metrics: Mapping[str, Any]) -> str:
         """The comparison with its numbers: ``probe.a (0.812) > probe.b (0.730)``."""

@@ -43,7 +43,8 @@ def per_class(named: Named, dataset: TileDataset, conditions: str) -> Sequence[P
         ]
     means = {name: _mean_by_class([row.result.per_class for row in rows]) for name, rows in named.items()}
     metric = "iou" if dataset.dense else "f1"
-    pictures = [class_bars(means, metric, f"Mean over draws. {conditions}", counted=counted)]
+    samples = len(result.target) if dataset.task == "multilabel" else None
+    pictures = [class_bars(means, metric, f"Mean over draws. {conditions}", counted=counted, samples=samples)]
     if dataset.task == "multiclass":
         note = f"{first_name}, first draw of the labels. {conditions}"
         pictures.append(confusion_matrix(result.target, result.prediction, dataset.classes, note, counted=counted))

@@ -11,20 +11,25 @@ from typing import Any
 from ..evaluation import Section, Spread, Table, write_report
 from ..training import read_header
 from ..training.run_folder import environment
+from .cautions import lost_pretraining
+from .expectations import Expectation
 from .experiment import Experiment
+from .scores import column
 from .state import State
+from .words import expected_in_words
 
 __all__ = ["conditions", "write", "write_repeats", "write_run"]
 
 
-def write(experiment: Experiment, state: State, source: str, verdict: Mapping[str, bool]) -> Path:
+def write(experiment: Experiment, state: State, source: str) -> Path:
     """Writes ``report.html`` of an experiment: the answer, the sections of its steps, the conditions of it all."""
     known = {"Experiment": experiment.name, "Data": source} | conditions(state)
     if experiment.notes:
         known["Note"] = experiment.notes
-    summary = f"{experiment.question} {_in_words(verdict)}".strip()
-    sections = [*state.sections, *state.appendix]
-    return write_report(state.out / "report.html", experiment.title, sections, summary=summary, conditions=known)
+    summary = f"{experiment.question} {_in_words(experiment, state.metrics)}".strip()
+    sections, warnings = [*state.sections, *state.appendix], lost_pretraining(state.metrics)
+    out = state.out / "report.html"
+    return write_report(out, experiment.title, sections, summary=summary, warnings=warnings, conditions=known)
 
 
 def write_repeats(
@@ -33,7 +38,6 @@ def write_repeats(
     parts: Mapping[str, Mapping[str, Any]],
     metrics: Mapping[str, Any],
     source: str,
-    verdict: Mapping[str, bool],
 ) -> Path:
     """Writes ``report.html`` of an experiment with repetitions: every group of scores, one by one and on average."""
     sections = []
@@ -55,8 +59,15 @@ def write_repeats(
     )
     if experiment.notes:
         known["Note"] = experiment.notes
-    summary = f"{experiment.question} {_in_words(verdict)}".strip()
-    return write_report(out / "report.html", experiment.title, sections, summary=summary, conditions=known)
+    summary = f"{experiment.question} {_in_words(experiment, metrics)}".strip()
+    return write_report(
+        out / "report.html",
+        experiment.title,
+        sections,
+        summary=summary,
+        warnings=lost_pretraining(metrics),
+        conditions=known,
+    )
 
 
 def conditions(state: State) -> dict[str, Any]:
@@ -97,7 +108,17 @@ def write_run(run: Path, out: Path) -> Path:
         known.pop("Command")
     if (run / "commands.txt").is_file():
         known["Commands"] = (run / "commands.txt").read_text().strip().replace("\n", "; ")
-    return write_report(out, f"Training run {run.name}", sections, conditions=known)
+    return write_report(out, f"Training run {run.name}", sections, summary=_course(run), conditions=known)
+
+
+def _course(run: Path) -> str:
+    """How training went, in a sentence."""
+    for name, told in (("val/loss", "tiles that were held out"), ("train/loss", "the tiles it was trained on")):
+        curve = column(run / "metrics.csv", name)
+        if curve:
+            epochs = f"{len(curve)} epoch{'s' if len(curve) > 1 else ''}"
+            return f"In {epochs} of training the loss on {told} went from {curve[0]:.3g} to {curve[-1]:.3g}."
+    return ""
 
 
 def _machine(machine: dict[str, Any], seconds: float | None) -> dict[str, Any]:
@@ -112,8 +133,10 @@ def _machine(machine: dict[str, Any], seconds: float | None) -> dict[str, Any]:
     }
 
 
-def _in_words(verdict: Mapping[str, bool]) -> str:
-    broken = [told for told, met in verdict.items() if not met]
+def _in_words(experiment: Experiment, metrics: Mapping[str, Any]) -> str:
+    expected = [Expectation.parse(text) for text in experiment.expect]
+    told = [expected_in_words(one, metrics) for one in expected]
+    broken = [text for text, one in zip(told, expected, strict=True) if not one.holds(metrics)]
     if broken:
         return f"NOT as expected; this does not hold: {'; '.join(broken)}."
-    return f"As expected: {'; '.join(verdict)}." if verdict else ""
+    return f"As expected: {'; '.join(told)}." if told else ""

@@ -71,7 +71,7 @@ def run_experiment(
         parts[name] = _run(one, source, out / name, chosen, **how).metrics
     metrics = mean_metrics(list(parts.values())) | {"repeats": list(parts), "row": dict(experiment.row)}
     verdict = _verdict(experiment, metrics)
-    write_repeats(experiment, out, parts, metrics, str(source), verdict)
+    write_repeats(experiment, out, parts, metrics, str(source))
     write_atomically(out / "metrics.json", (json.dumps(metrics, indent=2) + "\n").encode())
     return Outcome(out, metrics, verdict)
 
@@ -123,7 +123,7 @@ def _run(
     }
     if experiment.row:
         state.metrics["row"] = dict(experiment.row)
-    report = write(experiment, state, str(source), verdict)
+    report = write(experiment, state, str(source))
     write_atomically(out / "metrics.json", (json.dumps(state.metrics, indent=2) + "\n").encode())
     clock.done("report", f"{report}, {out / 'metrics.json'}")
     return Outcome(out, state.metrics, verdict)

@@ -13,6 +13,7 @@ from torch import nn
 
 from ..data import TileDataset
 from ..evaluation import Row, Spread, Table
+from ..evaluation.chance import Chance, chance_scores
 from ..evaluation.coverage import Coverage
 from ..evaluation.finetune import score_module
 from ..evaluation.intervals import Interval, Intervals, sample_sums, score_intervals
@@ -20,6 +21,7 @@ from ..training.systems import config_of
 from .state import State
 
 __all__ = [
+    "CHANCE",
     "MAIN",
     "Named",
     "add_macro_f1_of_all",
@@ -39,6 +41,7 @@ __all__ = [
 ]
 
 MAIN = ("r2", "miou", "macro_f1")  # what stands for all scores of a row, where there is no one before it
+CHANCE = "chance level"  # the last row of a table of scores
 Named = dict[str, list[Row]]  # one list of draws for each name of a row
 _POOLED = {
     "mean": "the mean encoding of its patches",
@@ -155,8 +158,8 @@ def as_metrics(
     """Nested and plain: ``{name: {metric: mean, metric_sd: ..., draws: {metric: [...]}}}``.
 
     With ``found``, of :func:`intervals`, each row has ``intervals: {metric: [low, high]}`` (None where there is none)
-    and of classes ``confusion``: their names, what rows and columns are, and ``counts``, or with several draws a matrix
-    of each as ``draws``.
+    and of classes ``confusion``: their names, what rows and columns are, what is ``counted`` (tiles or pixels), and
+    ``counts``, or with several draws a matrix of each as ``draws``.
     """
     table: dict[str, Any] = {}
     for name, rows in named.items():
@@ -181,7 +184,8 @@ def _confusion(rows: Sequence[Row], classes: Sequence[str]) -> dict[str, Any]:
     counts = [row.result.confusion.tolist() for row in rows if row.result.confusion is not None]
     if len(counts) != len(rows) or not classes:
         return {}
-    told = {"classes": list(classes), "rows": "reference", "columns": "prediction"}
+    counted = "tiles" if rows[0].result.sums is None else "pixels"
+    told = {"classes": list(classes), "rows": "reference", "columns": "prediction", "counted": counted}
     return {"confusion": told | ({"counts": counts[0]} if len(counts) == 1 else {"draws": counts})}
 
 
@@ -206,7 +210,8 @@ def _certain(name: str, rows: Sequence[Row], metric: str, found: Mapping[str, In
 
 
 def table(named: Named, conditions: str, found: Mapping[str, Intervals] | None = None) -> Table:
-    """The scores as mean and standard deviation over draws, best in bold, the main one with its interval."""
+    """The scores as mean and standard deviation over draws, best in bold, the main one with its interval; in the last
+    row what who knows nothing would score."""
     scores = next(iter(named.values()))[0].result.scores
     # Of classes that exclude each other, micro F1 is the accuracy.
     metrics = [metric for metric in scores if not (metric == "micro_f1" and "accuracy" in scores)]
@@ -217,7 +222,20 @@ def table(named: Named, conditions: str, found: Mapping[str, Intervals] | None =
     ]
     lower = [head for metric, head in zip(metrics, heads, strict=True) if metric in ("rmse", "mae")]
     higher = [head for metric, head in zip(metrics, heads, strict=True) if head not in lower and metric not in _HELD]
-    return Table(["features", *heads], cells, conditions, best=higher, lowest=lower)
+    shown: list[list[Any]] = [*cells]
+    chance = _chance(next(iter(named.values()))[0])
+    if chance is not None:
+        shown.append([CHANCE, *(chance.scores.get(metric, "–") for metric in metrics)])
+        conditions = f"{conditions} Chance level: {chance.told}.".strip()
+    return Table(["features", *heads], shown, conditions, best=higher, lowest=lower)
+
+
+def _chance(row: Row) -> Chance | None:
+    result = row.result
+    if result.confusion is None and "r2" not in result.scores:
+        return None
+    targets = 1 if result.target.ndim == 1 else result.target.shape[1]
+    return chance_scores(result.confusion, list(result.per_class), result.scores, targets)
 
 
 def summary(named: Named, metric: str, found: Mapping[str, Intervals] | None = None) -> str:

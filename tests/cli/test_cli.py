@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from fusion.cli import main
-from fusion.commands.parser import COMMANDS
+from fusion.commands.parser import COMMANDS, parse
 
 
 def python(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -118,3 +118,27 @@ def test_the_op_library_alone_can_be_built_and_examined(command, code):
     done = python(program)
     assert done.returncode == code, done.stderr
     assert ("there.so" in done.stdout) if code == 0 else ("pip install 'eo-fusion[train]'" in done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["--model.fusion.dim", "16"], {"fusion": {"dim": 16}}),
+        (["--model.window", "5", "--model.fusion.dim=16"], {"window": 5, "fusion": {"dim": 16}}),
+        (
+            ["--model.sensors.s2.depth", "1", "--model.sensors.s1.widths", "[8, 4]"],
+            {"sensors": {"s2": {"depth": 1}, "s1": {"widths": [8, 4]}}},
+        ),
+        (
+            ["--model.sensors", "{s2: {depth: 1}}", "--model.sensors.s2.heads", "2"],
+            {"sensors": {"s2": {"depth": 1, "heads": 2}}},
+        ),
+        (
+            ["--model.sensors.s2.heads", "2", "--model.sensors", "{s1: {depth: 1}}"],
+            {"sensors": {"s2": {"heads": 2}, "s1": {"depth": 1}}},
+        ),
+        (["--model.depth", "-1"], {"depth": -1}),
+    ],
+)
+def test_options_of_options_are_numbers_and_add_up(arguments, wanted):
+    assert parse(["pretrain", "--data", "x", *arguments])[2]["model"] == wanted

@@ -159,6 +159,21 @@ def test_predict_writes_classes_where_the_scene_lies(finetuned, folder, tmp_path
     assert np.take_along_axis(likely, classes[None].astype(int), 0)[0].tolist() == likely.max(0).tolist()
 
 
+def test_predict_writes_a_page_that_shows_the_map_and_its_scores(finetuned, folder, tmp_path, capsys):
+    arguments = ["predict", str(finetuned["maps"] / "pretrained-1-0"), "--data", str(folder / "maps.yaml")]
+    assert main([*arguments, "--out", str(tmp_path / "map.tif")]) == 0
+    assert f"{tmp_path / 'map.html'}: shows the map in a browser" in capsys.readouterr().out
+    page = (tmp_path / "map.html").read_text()
+    assert "Predicts water, meadow or forest on ground it has not seen" in page
+    scored = json.loads((finetuned["maps"] / "metrics.json").read_text())["finetune"]["pretrained"]["confusion"]
+    assert f"Scored on {np.sum(scored['counts']):,} labelled test pixels." in page
+    for layer in ("Map", "Labels", "True colour"):
+        assert f'"title": "{layer}"' in page
+    assert main([*arguments, "--out", str(tmp_path / "b.tif"), "--report", "false"]) == 0
+    assert (tmp_path / "b.tif").is_file()
+    assert not (tmp_path / "b.html").exists()
+
+
 def test_predict_writes_quantities_in_their_unit(finetuned, folder):
     run = finetuned["heights"] / "pretrained-1-0"
     assert main(["predict", str(run), "--data", str(folder / "maps.yaml"), "--split", "test"]) == 0
@@ -219,7 +234,7 @@ def test_predict_names_the_next_step_and_estimates_without_writing(finetuned, fo
     assert capsys.readouterr().out.splitlines()[-1] == (
         f"open '{out}' in QGIS; next: {shlex.join(['fusion', 'evaluate', str(run), '--data', str(data)])}"
     )
-    assert {path.suffix for path in tmp_path.iterdir()} == {".tif", ".qml", ".png", ".xml"}
+    assert {path.suffix for path in tmp_path.iterdir()} == {".tif", ".qml", ".png", ".xml", ".html"}
 
 
 def test_predict_that_is_terminated_says_the_command_that_goes_on(finetuned, folder, tmp_path, capsys, monkeypatch):

@@ -94,7 +94,7 @@ def test_what_does_not_hold_is_said_and_exits_1(folder, capsys):
     score = json.loads((folder / "out" / "metrics.json").read_text())["probe"]["bands"]["macro_f1"]
     assert f"NOT MET  probe.bands.macro_f1 ({score:.3f}) > 1" in capsys.readouterr().out
     page = (folder / "out" / "report.html").read_text()
-    assert f"this does not hold: probe.bands.macro_f1 ({score:.3f}) &gt; 1." in page
+    assert f"this does not hold: macro F1 of bands in probe ({score:.3f}) is above 1." in page
 
 
 @pytest.mark.parametrize(
