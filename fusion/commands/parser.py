@@ -6,8 +6,8 @@ Nothing here or at the top of a command's module may import torch: ``--help`` mu
 from __future__ import annotations
 
 import importlib
-import json
 import inspect
+import json
 import re
 from argparse import Action
 from collections.abc import Callable, Mapping, Sequence
@@ -172,8 +172,8 @@ def parse(arguments: Sequence[str] | None) -> tuple[str, Callable[..., int | Non
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:
-    """``--model.a.b 1 --model.a.c 2`` as ``--model.a {"b": 1, "c": 2}``: jsonargparse reads one level of keys, and leaves
-    the values of a second one as text."""
+    """``--model.a.b 1 --model.a.c 2`` as ``--model.a {"b": 1, "c": 2}``: jsonargparse reads one level of keys, and
+    leaves the values of a second one as text."""
     left: list[str] = []
     trees: dict[str, dict[str, Any]] = {}
     rest = iter(arguments)
