@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 __all__ = ["predict"]
@@ -18,11 +19,14 @@ def predict(
     probabilities: bool = False,
     batch_size: int = 8,
     workers: int = 0,
+    restart: bool = False,
 ) -> int:
     """Writes what a fine-tuned model says of every pixel or tile: GeoTIFF where the data is georeferenced, else NPZ.
 
     Classes have their names and colours in the file; quantities are float32. Tiles that overlap are averaged, so that
-    no border of a tile is left to be seen: give the description of the data a `stride` below its `tile`.
+    no border of a tile is left to be seen: give the description of the data a `stride` below its `tile`. Stopped at any
+    moment, the same command goes on after the last finished rows, which lie in a folder of the map's name and
+    `.partial`.
 
     Args:
         run: run folder or checkpoint of the fine-tuned model.
@@ -35,19 +39,26 @@ def predict(
         probabilities: write those of every class too, beside the map with _probabilities in its name.
         batch_size: tiles at a time.
         workers: processes that read tiles.
+        restart: begin anew, and throw away what an interrupted run of this map has left.
     """
     from pathlib import Path
     from typing import cast
 
-    from fusion.commands.session import begin, beside
+    from fusion.commands.session import begin, beside, command_line, interruptible
     from fusion.embed import predict_map
     from fusion.training import Finetuning, load_finetuned
 
+    options: dict[str, Any] = {"probabilities": probabilities, "batch_size": batch_size, "workers": workers}
+    given = {"data": data, "out": out, "reader": reader, "modalities": modalities, "split": split, **options}
+    defaults = {name: parameter.default for name, parameter in inspect.signature(predict).parameters.items()}
+    again = command_line("predict", [run], {name: v for name, v in given.items() if v != defaults[name]})
     source = Path(run)
     module = cast(Finetuning, load_finetuned(source))
     target = beside(source, "prediction.tif", out)
-    state = begin(data, target.parent, reader=reader, modalities=modalities, model=source, labelled=False)
-    options: dict[str, Any] = {"probabilities": probabilities, "batch_size": batch_size, "workers": workers}
-    for written in predict_map(module, state.split(split), target, **options):
+    with interruptible(f"stopped; what is finished is kept. To go on: {again}"):
+        state = begin(data, target.parent, reader=reader, modalities=modalities, model=source, labelled=False)
+        tiles = state.split(split)
+        maps = predict_map(module, tiles, target, restart=restart, progress=True, **options)
+    for written in maps:
         print(written)
     return 0

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+import shlex
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +15,9 @@ from fusion.data import TileDataset, open_data, open_unlabelled, partition
 from fusion.training.files import write_atomically
 from fusion.workflow.scores import MAIN
 from fusion.workflow.state import State
+from fusion.yaml_loader import load_yaml
 
-__all__ = ["begin", "beside", "finish", "print_table"]
+__all__ = ["begin", "beside", "command_line", "finish", "interruptible", "print_table"]
 
 
 def begin(
@@ -45,6 +50,41 @@ def begin(
 def beside(run: Path, name: str, out: str | None) -> Path:
     """``out`` if given, else ``name`` in the run folder, which ``run`` is or, as a checkpoint, lies in."""
     return Path(out) if out else (run if run.is_dir() else run.parent) / name
+
+
+def command_line(name: str, positional: Sequence[str], options: Mapping[str, Any]) -> str:
+    """What a user types for a command, quoted for a shell; options that are None are left out."""
+    words = ["fusion", *name.split(), *positional]
+    for key, value in _flat(options):
+        text = value if isinstance(value, str) and load_yaml(value) == value else json.dumps(value)
+        words += [f"--{key}", text]
+    return shlex.join(words)
+
+
+def _flat(options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in options.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{key}.{inner}", given) for inner, given in _flat(value))
+        elif value is not None:
+            yield key, value
+
+
+@contextlib.contextmanager
+def interruptible(message: str) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end what is within with ``message``, and the command with 130."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    main = threading.current_thread() is threading.main_thread()  # elsewhere signals cannot be caught
+    before = signal.signal(signal.SIGTERM, stop) if main else None
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(message) from None
+    finally:
+        if main:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _known(dataset: TileDataset, model: Any) -> TileDataset:

@@ -1,11 +1,9 @@
-"""What every map is made by: a network over tiles, and the average where tiles overlap, in a file and not in memory."""
+"""What every map is made by: a network over tiles, and the rasters that the tiles make."""
 
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +12,9 @@ from torch import Tensor, nn
 
 from ..data import Tile, TileBatch, TileDataset, collate
 from .mosaic import Canvas, lay_out
+from .progress import Progress
 
-__all__ = ["Blend", "Told", "blended", "device_of", "evaluating", "rasters", "stacked"]
+__all__ = ["Told", "device_of", "evaluating", "rasters", "stacked"]
 
 
 class Told:
@@ -24,6 +23,7 @@ class Told:
     Args:
         say: from a batch of B tiles to (B, rows, columns, D), the cells that each tile is made of.
         cells: rows and columns.
+        progress: is told of every tile that was read.
     """
 
     def __init__(
@@ -34,9 +34,11 @@ class Told:
         batch_size: int,
         workers: int,
         device: torch.device,
+        progress: Progress | None = None,
     ) -> None:
         self.say, self.cells, self.dataset = say, cells, dataset
         self.batch_size, self.workers, self.device = batch_size, workers, device
+        self.progress = progress or Progress(0, 0, shown=False)
 
     def of(self, tiles: Sequence[int] | np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """For each tile that was observed its number within ``tiles`` and its (rows, columns, D) float32 cells."""
@@ -57,59 +59,7 @@ class Told:
                     cells = self.say(batch.to(self.device)).float().cpu().numpy()  # (B, rows, columns, D)
                 yield from zip((first + np.flatnonzero(observed)).tolist(), cells, strict=True)
             first += len(observed)
-
-
-@dataclass(frozen=True)
-class Blend:
-    """One raster of cells.
-
-    Attributes:
-        values: (rows, columns, D) float32, NaN where no tile says anything. They lie in a file that goes with the
-            ``with`` block.
-        owner: (rows, columns) number of the tile whose weight is largest, from 1; 0 where there is none.
-    """
-
-    values: np.ndarray
-    owner: np.ndarray
-
-
-@contextlib.contextmanager
-def blended(told: Told, canvas: Canvas, path: Path) -> Iterator[Blend]:
-    """The cells of all tiles of a canvas; where tiles overlap, their average with a weight that falls off to the border
-    of each tile.
-
-    Args:
-        path: of the raster to come, beside which the sums are kept: a map may be larger than memory.
-
-    Raises:
-        ValueError: no tile has an observation.
-    """
-    rows, columns = told.cells
-    weight = _taper(rows)[:, None] * _taper(columns)  # (rows, columns)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as files:
-
-        def scratch(kind: type, *shape: int) -> np.ndarray:
-            file = files.enter_context(tempfile.TemporaryFile(dir=path.parent))
-            return np.memmap(file, kind, "w+", shape=shape)
-
-        owner, strongest, total = (scratch(kind, *canvas.shape) for kind in (np.int32, np.float32, np.float32))
-        sums: np.ndarray | None = None
-        for t, cells in told.of(canvas.tiles):  # cells (rows, columns, D)
-            if sums is None:
-                sums = scratch(np.float32, *canvas.shape, cells.shape[-1])
-            top, left = canvas.corners[t]
-            here = np.s_[top : top + rows, left : left + columns]
-            sums[here] += weight[..., None] * (cells[::-1] if canvas.flipped else cells)
-            total[here] += weight
-            owner[here] = np.where(weight > strongest[here], t + 1, owner[here])
-            strongest[here] = np.maximum(weight, strongest[here])
-        if sums is None:
-            raise ValueError(f"none of the {len(canvas.tiles)} tiles of {path} has an observation: there is no map")
-        for row in range(canvas.shape[0]):
-            with np.errstate(invalid="ignore"):
-                sums[row] /= total[row, :, None]  # 0 / 0 = NaN = no data
-        yield Blend(sums, owner)
+            self.progress.add(len(observed))
 
 
 def stacked(told: Told) -> np.ndarray:
@@ -174,12 +124,6 @@ def device_of(model: nn.Module) -> torch.device:
     """Where the weights of a model are."""
     parameter = next(model.parameters(), None)
     return parameter.device if parameter is not None else torch.device("cpu")
-
-
-def _taper(length: int) -> np.ndarray:
-    """Weights that fall off linearly to the borders and never reach 0: 1, 2, 3, 3, 2, 1."""
-    k = np.arange(length)
-    return np.minimum(k + 1, length - k).astype(np.float32)
 
 
 def _file_name(tile: str) -> str:

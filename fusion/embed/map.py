@@ -15,7 +15,8 @@ from .. import __version__
 from ..data import TileBatch, TileDataset
 from ..training.loading import require_fit
 from ..training.systems import config_of
-from .blend import Told, blended, evaluating, rasters, stacked
+from .blend import Told, evaluating, rasters, stacked
+from .blended import blended
 from .codec import QuantizationError
 from .mosaic import Canvas
 from .raster import Dtype, write_geotiff, write_npz

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import signal
 
 import numpy as np
 import pytest
@@ -11,6 +14,8 @@ import yaml
 
 from fusion.cli import main
 from fusion.data import open_data
+from fusion.embed.working import WorkingRaster
+from fusion.training import Finetuning
 from fusion.workflow import figures
 from fusion.workflow.state import State
 
@@ -155,6 +160,29 @@ def test_predict_writes_a_pixel_a_tile_where_labels_were_of_tiles(finetuned, fol
     assert main([*arguments, "--out", str(tmp_path / "map.tif")]) == 0
     with rasterio.open(tmp_path / "map.tif") as file:
         assert (file.shape, file.transform.a) == ((6, 6), 80.0)
+
+
+def test_predict_that_is_terminated_says_the_command_that_goes_on(finetuned, folder, tmp_path, capsys, monkeypatch):
+    data, out = folder / "overlapping.yaml", tmp_path / "a map.tif"
+    arguments = ["predict", str(finetuned["maps"] / "pretrained-1-0"), "--data", str(data), "--out", str(out)]
+    options = ["--reader.seed", "1", "--batch_size", "4", "--modalities", "[aerial]"]
+    before = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:  # when all rows are computed, and the map is not yet written
+        patch.setattr(WorkingRaster, "stored", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        assert main([*arguments, *options]) == 130
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["a map.tif.partial"]
+    command = capsys.readouterr().err.partition("To go on: ")[2].strip()
+    assert shlex.split(command)[:2] == ["fusion", "predict"]
+    forward = Finetuning.forward
+    monkeypatch.setattr(Finetuning, "forward", lambda *_: pytest.fail("nothing is computed twice"))
+    assert main(shlex.split(command)[1:]) == 0
+    went_on = out.read_bytes()
+    monkeypatch.setattr(Finetuning, "forward", forward)
+    assert main([*arguments, *options]) == 0
+    assert out.read_bytes() == went_on
+    assert {path.name for path in tmp_path.iterdir()} >= {"a map.tif"}
+    assert not (tmp_path / "a map.tif.partial").exists()
 
 
 def test_predict_says_that_a_bare_encoder_has_no_head(run, folder, capsys):

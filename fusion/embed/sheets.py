@@ -1,0 +1,63 @@
+"""How what a model says becomes the bands of rasters: classes, quantities, probabilities, entropy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import numpy as np
+
+from .cog import Sheet
+
+__all__ = ["NO_CLASS", "sheets_of"]
+
+NO_CLASS = 255
+_STEPS = 254  # of a share, 0 to 254; 255 is no data
+
+
+def sheets_of(
+    task: str, classes: tuple[str, ...], tags: Mapping[str, str], *, probabilities: bool = False
+) -> dict[str, Sheet]:
+    """``prediction`` and, if wanted, ``probabilities``: from (rows, columns, K) probabilities or quantities.
+
+    Args:
+        task: ``"multiclass"``, ``"multilabel"`` or ``"regression"``.
+        classes: K names.
+        tags: of every file.
+    """
+    if task == "regression":
+        return {"prediction": Sheet(_quantity, classes, "float32", np.nan, tags={"FUSION_DECODE": "value = v", **tags})}
+    listed = {"FUSION_CLASSES": json.dumps(list(classes)), **tags}
+    if task == "multiclass":
+        known = listed | {"FUSION_DECODE": f"class = FUSION_CLASSES[v], {NO_CLASS} = no data"}
+        sheets = {"prediction": Sheet(_class, ("class",), "uint8", NO_CLASS, categories=classes, tags=known)}
+    else:
+        known = listed | {"FUSION_DECODE": f"1 = present, 0 = absent, {NO_CLASS} = no data"}
+        sheets = {"prediction": Sheet(_presence, classes, "uint8", NO_CLASS, tags=known)}
+    if probabilities:
+        scaled = listed | {"FUSION_DECODE": f"probability = v / {_STEPS}, {NO_CLASS} = no data"}
+        sheets["probabilities"] = Sheet(_share, classes, "uint8", NO_CLASS, scale=1 / _STEPS, tags=scaled)
+    return sheets
+
+
+def _class(values: np.ndarray) -> np.ndarray:
+    missing = np.isnan(values).any(axis=-1)
+    best = np.nan_to_num(values).argmax(axis=-1)
+    return np.where(missing, NO_CLASS, best).astype(np.uint8)[None]
+
+
+def _presence(values: np.ndarray) -> np.ndarray:
+    return _bytes(values > 0.5, values)
+
+
+def _share(values: np.ndarray) -> np.ndarray:
+    return _bytes(np.rint(np.nan_to_num(values) * _STEPS), values)
+
+
+def _bytes(stored: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """(bands, rows, columns)"""
+    return np.moveaxis(np.where(np.isnan(values), NO_CLASS, stored).astype(np.uint8), -1, 0)
+
+
+def _quantity(values: np.ndarray) -> np.ndarray:
+    return np.moveaxis(values, -1, 0)

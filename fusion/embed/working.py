@@ -1,0 +1,168 @@
+"""What a map is made of until it is whole: finished strips in a folder beside it, with which a killed run goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..training.files import write_atomically
+from .cog import Sheet
+
+__all__ = ["WorkingFolder", "WorkingRaster"]
+
+_JOB, _JOURNAL = "job.json", "journal.jsonl"
+_BLOCK = 256
+
+
+class WorkingFolder:
+    """``<out>.partial`` beside the map: what is being made (``job.json``), and a folder for each raster.
+
+    Args:
+        path: the folder.
+        job: what decides about the bytes of the map: model, data, options; plain types.
+        restart: throw away what an earlier run left.
+
+    Raises:
+        ValueError: an earlier run left a folder for another job; the message says what differs.
+    """
+
+    def __init__(self, path: Path, job: Mapping[str, Any], *, restart: bool = False) -> None:
+        self.path = path
+        if restart:
+            self.remove()
+        wanted = json.loads(json.dumps(job))
+        if path.is_dir() and (path / _JOB).is_file():
+            found = json.loads((path / _JOB).read_text())
+            names = dict.fromkeys([*found, *wanted])
+            other = [
+                f"{n} {found.get(n)!r} there, {wanted.get(n)!r} now" for n in names if found.get(n) != wanted.get(n)
+            ]
+            if other:
+                raise ValueError(
+                    f"{path} holds the beginning of another map: {'; '.join(other)}. Begin anew with restart=True "
+                    "(--restart), which removes it, or give another out"
+                )
+        elif path.exists():
+            raise ValueError(f"{path} is in the way: it was not left by a prediction. Remove it, or give another out")
+        else:
+            write_atomically(path / _JOB, (json.dumps(wanted, indent=2) + "\n").encode())
+
+    def raster(self, name: str) -> WorkingRaster:
+        return WorkingRaster(self.path / name)
+
+    def remove(self) -> None:
+        if (self.path / _JOB).is_file():
+            shutil.rmtree(self.path)
+
+
+class WorkingRaster:
+    """The finished strips of one raster: a small tiled GeoTIFF for every strip and sheet, and a journal of strips.
+
+    A strip is in the journal once its files are on the disk, so that what a kill leaves half written is written again.
+
+    Attributes:
+        strips: how many are finished, from the north.
+        observed: whether any tile had an observation.
+        complete: the map itself was written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.strips, self.observed, self.complete = path, 0, False, False
+        path.mkdir(parents=True, exist_ok=True)
+        journal = path / _JOURNAL
+        whole = []
+        for line in journal.read_text().splitlines() if journal.is_file() else ():
+            try:
+                entry = json.loads(line)
+            except ValueError:  # the last one, when the machine stopped
+                break
+            whole.append(line)
+            self.complete |= "complete" in entry
+            if "strip" in entry:
+                self.strips, self.observed = entry["strip"] + 1, self.observed or entry["observed"]
+        if whole:
+            write_atomically(journal, "".join(f"{line}\n" for line in whole).encode())
+
+    def add(self, sheets: Mapping[str, Sheet], values: np.ndarray, observed: bool) -> None:
+        """The next strip: ``values`` (rows, columns, D) as every sheet stores them.
+
+        Raises:
+            RuntimeError: it cannot be written; what was finished stays.
+        """
+        for name, sheet in sheets.items():
+            write_atomically(self._file(name, self.strips), _encoded(sheet.store(values), sheet))
+        self._note({"strip": self.strips, "observed": observed})
+        self.strips, self.observed = self.strips + 1, self.observed or observed
+
+    def finish(self) -> None:
+        """The map was written; the strips are no longer wanted."""
+        self._note({"complete": True})
+        self.complete = True
+        for file in self.path.glob("*.tif"):
+            file.unlink()
+
+    def stored(self, name: str, shape: tuple[int, int], height: int, bands: int) -> _Strips:
+        """What was stored of one sheet, as (rows, columns, bands) of which windows can be read."""
+        files = [self._file(name, number) for number in range(self.strips)]
+        return _Strips(files, (*shape, bands), height)
+
+    def _file(self, name: str, strip: int) -> Path:
+        return self.path / f"{name}-{strip:06d}.tif"
+
+    def _note(self, entry: Mapping[str, Any]) -> None:
+        with open(self.path / _JOURNAL, "a") as journal:
+            journal.write(json.dumps(entry) + "\n")
+            journal.flush()
+            os.fsync(journal.fileno())
+
+
+class _Strips:
+    """(rows, columns, bands) in a file a strip."""
+
+    def __init__(self, files: list[Path], shape: tuple[int, int, int], height: int) -> None:
+        self.files, self.shape, self.height = files, shape, height
+
+    def __getitem__(self, window: tuple[slice, slice], /) -> np.ndarray:
+        import rasterio
+        from rasterio.windows import Window
+
+        (top, bottom), (left, right) = ((part.start, part.stop) for part in window)
+        parts = []
+        for number in range(top // self.height, -(-bottom // self.height)):
+            first = number * self.height
+            upper, lower = max(top, first), min(bottom, first + self.height)
+            with rasterio.open(self.files[number]) as file:
+                parts.append(file.read(window=Window(left, upper - first, right - left, lower - upper)))
+        return np.moveaxis(np.concatenate(parts, axis=1), 0, -1)
+
+
+def _encoded(stored: np.ndarray, sheet: Sheet) -> bytes:
+    """A tiled GeoTIFF of (bands, rows, columns) without a place."""
+    import rasterio
+    from affine import Affine
+
+    bands, rows, columns = stored.shape
+    profile: dict[str, Any] = {
+        "driver": "GTiff",
+        "height": rows,
+        "width": columns,
+        "count": bands,
+        "dtype": sheet.dtype,
+        "transform": Affine(2, 0, 0, 0, -2, 0),  # any but the identity, of which rasterio warns
+        "compress": "deflate",
+        "zlevel": 1,
+        "bigtiff": "if_safer",
+        "tiled": True,
+        "blockxsize": _BLOCK,
+        "blockysize": -(-rows // 16) * 16,
+    }
+    with rasterio.io.MemoryFile() as memory:
+        with memory.open(**profile) as file:
+            file.write(stored)
+        return bytes(memory.read())
