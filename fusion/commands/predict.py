@@ -44,7 +44,7 @@ def predict(
     from pathlib import Path
     from typing import cast
 
-    from fusion.commands.session import begin, beside, command_line, interruptible
+    from fusion.commands.session import begin, beside, command_line, interruptible, known_to
     from fusion.embed import predict_map
     from fusion.training import Finetuning, load_finetuned
 
@@ -57,7 +57,7 @@ def predict(
     target = beside(source, "prediction.tif", out)
     with interruptible(f"stopped; what is finished is kept. To go on: {again}"):
         state = begin(data, target.parent, reader=reader, modalities=modalities, model=source, labelled=False)
-        tiles = state.split(split)
+        tiles = known_to(module, state.split(split))
         maps = predict_map(module, tiles, target, restart=restart, progress=True, **options)
     for written in maps:
         print(written)

@@ -1,7 +1,8 @@
-"""``fusion probe``: how much a frozen encoder tells with few labels, against its controls."""
+"""``fusion probe``: how much a frozen encoder tells with few labels, against its controls, and maps from it."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from fusion.settings import renamed
@@ -18,8 +19,9 @@ def probe(
     reader: dict[str, Any] | None = None,
     splits: dict[str, str | None] | None = None,
     modalities: list[str] | None = None,
-    fraction: float = 0.1,
-    draws: int = 5,
+    save: Literal["linear", "forest"] | None = None,
+    fraction: float | None = None,
+    draws: int | None = None,
     probes: list[str] | None = None,
     forest: bool = False,
     pool: Literal["mean", "summary", "both", "tokens"] = "mean",
@@ -28,15 +30,19 @@ def probe(
 ) -> int:
     """Probes a pretrained encoder, the same with random weights, and raw band statistics, on the test split.
 
+    Labels that are maps are learned by patch and scored by pixel. With --save an estimator on the embeddings is saved
+    with the encoder: `fusion predict` and `fusion evaluate` take it like a fine-tuned model, and no network is trained.
+
     Args:
         run: run folder or checkpoint of the encoder.
         data: `landscape`, a folder of TreeSatAI-TS, PASTIS-HD or FLAIR, or a YAML file that describes one.
-        out: folder of metrics.json and report.html, RUN/probe by default.
+        out: folder of metrics.json and report.html, and of what is saved, RUN/probe by default.
         reader: options of the data's reader.
         splits: which split of the data is train and test, e.g. --splits.test chip-b.
         modalities: use only these, e.g. --modalities '[s2,s1]'.
-        fraction: of the labels of the training split that the probe sees.
-        draws: how often these labels are drawn.
+        save: linear (ridge regression of quantities, logistic regression of classes) or forest, to make maps with.
+        fraction: of the labels of the training split that the probe sees; 0.1 by default, with --save 1.
+        draws: how often these labels are drawn; 5 by default, once with --save and of labels that are maps.
         probes: of linear, knn, forest; linear by default.
         forest: add a random forest on the raw bands.
         pool: what stands for a tile: the mean of its patches, its summary, both, or the tokens of each modality before
@@ -44,19 +50,38 @@ def probe(
         each: also probe every modality alone.
         seed: of the draws.
     """
-    from pathlib import Path
-
     from fusion.commands.following import command, lead_on
     from fusion.commands.session import begin, beside, finish
-    from fusion.workflow import steps
+    from fusion.workflow import probing, steps
+    from fusion.workflow.options import check_probe
 
     source = Path(run)
     folder = beside(source, "probe", out)
+    check_probe(source, save, probes, fraction, draws)
     state = begin(data, folder, reader=reader, splits=splits, modalities=modalities, model=source, seed=seed)
-    options: dict[str, Any] = {"fraction": fraction, "draws": draws, "probes": probes or ["linear"], "pool": pool}
-    steps.compare(state, forest=forest, **options)
+    dense = state.split("train").dense
+    fraction = fraction or (1.0 if save else 0.1)
+    options: dict[str, Any] = {
+        "fraction": fraction,
+        "draws": draws or (1 if save or dense else 5),
+        "probes": probes or ["linear"],
+    }
+    if dense:
+        for name, given in (("--each", each), ("--pool", pool != "mean"), ("--probes knn", "knn" in options["probes"])):
+            if given:
+                raise ValueError(f"{name}: the labels of {data} are maps, which are probed by patch; leave it out")
+        probing.compare_maps(state, forest=forest, **options)
+    else:
+        steps.compare(state, forest=forest, pool=pool, **options)
     if each:
-        steps.modalities(state, **options)
+        steps.modalities(state, pool=pool, **options)
+    if save:
+        probing.save_probe(state, save, fraction=fraction, pool=pool)
     finish(state, f"Probe of {run} on {data}")
-    lead_on(command("finetune", run, data=data, reader=reader, splits=splits, modalities=modalities))
+    where: dict[str, Any] = {"data": data, "reader": reader, "modalities": modalities}
+    if save:
+        scored = command("evaluate", folder, data=data, reader=reader, splits=splits)
+        lead_on(command("predict", folder, **where, out="map.tif"), scored)
+    else:
+        lead_on(command("finetune", run, **where, splits=splits))
     return 0

@@ -17,7 +17,7 @@ from fusion.workflow.scores import MAIN
 from fusion.workflow.state import State
 from fusion.yaml_loader import load_yaml
 
-__all__ = ["begin", "beside", "command_line", "finish", "interruptible", "print_table"]
+__all__ = ["begin", "beside", "command_line", "finish", "interruptible", "known_to", "print_table"]
 
 
 def begin(
@@ -85,6 +85,16 @@ def interruptible(message: str) -> Iterator[None]:
     finally:
         if main:
             signal.signal(signal.SIGTERM, before)
+
+
+def known_to(module: object, tiles: TileDataset) -> TileDataset:
+    """The tiles with the modalities that a probe was made with; all of them for what does not name any."""
+    wanted: Sequence[str] = getattr(module, "modalities", ())
+    names = [m.name for m in tiles.modalities if m.name in wanted]
+    if wanted and not names:
+        given = ", ".join(m.name for m in tiles.modalities)
+        raise ValueError(f"the probe was made with {', '.join(wanted)}, the tiles have {given}: none in common")
+    return tiles.with_modalities(names) if wanted else tiles
 
 
 def _known(dataset: TileDataset, model: Any) -> TileDataset:
