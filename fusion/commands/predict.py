@@ -17,16 +17,18 @@ def predict(
     modalities: list[str] | None = None,
     split: str = "all",
     probabilities: bool = False,
+    entropy: bool = False,
     batch_size: int = 8,
     workers: int = 0,
     restart: bool = False,
+    estimate: bool = False,
 ) -> int:
     """Writes what a fine-tuned model says of every pixel or tile: GeoTIFF where the data is georeferenced, else NPZ.
 
-    Classes have their names and colours in the file; quantities are float32. Tiles that overlap are averaged, so that
-    no border of a tile is left to be seen: give the description of the data a `stride` below its `tile`. Stopped at any
-    moment, the same command goes on after the last finished rows, which lie in a folder of the map's name and
-    `.partial`.
+    Classes have their names and colours in the file; quantities are float32. A style for QGIS and a picture lie beside
+    it. Tiles that overlap are averaged, so that no border of a tile is left to be seen: give the description of the
+    data a `stride` below its `tile`. Stopped at any moment, the same command goes on after the last finished rows,
+    which lie in a folder of the map's name and `.partial`.
 
     Args:
         run: run folder or checkpoint of the fine-tuned model.
@@ -37,18 +39,25 @@ def predict(
         split: the tiles to map; one that is dealt for labels, as the description has no splits, takes
             --reader.labels true.
         probabilities: write those of every class too, beside the map with _probabilities in its name.
+        entropy: write how uncertain the classes are, from 0 to 1, with _entropy in its name.
         batch_size: tiles at a time.
         workers: processes that read tiles.
         restart: begin anew, and throw away what an interrupted run of this map has left.
+        estimate: only say what the map will take: time, memory, size on disk; nothing is written.
     """
     from pathlib import Path
     from typing import cast
 
     from fusion.commands.session import begin, beside, command_line, interruptible, known_to
-    from fusion.embed import predict_map
+    from fusion.embed import estimate_map, predict_map
     from fusion.training import Finetuning, load_finetuned
 
-    options: dict[str, Any] = {"probabilities": probabilities, "batch_size": batch_size, "workers": workers}
+    options: dict[str, Any] = {
+        "probabilities": probabilities,
+        "entropy": entropy,
+        "batch_size": batch_size,
+        "workers": workers,
+    }
     given = {"data": data, "out": out, "reader": reader, "modalities": modalities, "split": split, **options}
     defaults = {name: parameter.default for name, parameter in inspect.signature(predict).parameters.items()}
     again = command_line("predict", [run], {name: v for name, v in given.items() if v != defaults[name]})
@@ -58,6 +67,9 @@ def predict(
     with interruptible(f"stopped; what is finished is kept. To go on: {again}"):
         state = begin(data, target.parent, reader=reader, modalities=modalities, model=source, labelled=False)
         tiles = known_to(module, state.split(split))
+        if estimate:
+            print(estimate_map(module, tiles, target, **options))
+            return 0
         maps = predict_map(module, tiles, target, restart=restart, progress=True, **options)
     for written in maps:
         print(written)

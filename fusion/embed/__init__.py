@@ -2,8 +2,9 @@
 
 from .codec import DECODE_FORMULA, NODATA, QuantizationError, decode, encode, unit
 from .cube import EmbeddedCube, embed_cube
+from .estimate import Estimate
 from .map import EmbeddingMap, embed_map, fingerprint
-from .predict import PredictedMap, predict_map
+from .predict import PredictedMap, Predictor, estimate_map, predict_map
 from .raster import Embeddings, read_embeddings
 from .seams import Seams
 from .store import open_embeddings, stack_geotiffs
@@ -14,13 +15,16 @@ __all__ = [
     "EmbeddedCube",
     "EmbeddingMap",
     "Embeddings",
+    "Estimate",
     "PredictedMap",
+    "Predictor",
     "QuantizationError",
     "Seams",
     "decode",
     "embed_cube",
     "embed_map",
     "encode",
+    "estimate_map",
     "fingerprint",
     "open_embeddings",
     "predict_map",

@@ -24,6 +24,9 @@ class Told:
         say: from a batch of B tiles to (B, rows, columns, D), the cells that each tile is made of.
         cells: rows and columns.
         progress: is told of every tile that was read.
+
+    Attributes:
+        dates: of the longest series that was seen.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class Told:
         self.say, self.cells, self.dataset = say, cells, dataset
         self.batch_size, self.workers, self.device = batch_size, workers, device
         self.progress = progress or Progress(0, 0, shown=False)
+        self.dates = 0
 
     def of(self, tiles: Sequence[int] | np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """For each tile that was observed its number within ``tiles`` and its (rows, columns, D) float32 cells."""
@@ -55,6 +59,7 @@ class Told:
         first = 0
         for observed, batch in loader:
             if batch is not None:
+                self.dates = max([self.dates, *(v.shape[1] for v in batch.values.values() if v.ndim == 5)])
                 with torch.inference_mode():
                     cells = self.say(batch.to(self.device)).float().cpu().numpy()  # (B, rows, columns, D)
                 yield from zip((first + np.flatnonzero(observed)).tolist(), cells, strict=True)

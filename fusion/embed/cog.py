@@ -14,6 +14,7 @@ from affine import Affine
 
 from ..training.files import write_atomically
 from .raster import Windows, replacing, windows
+from .style import class_colours
 
 __all__ = ["Sheet", "write_cog"]
 
@@ -32,6 +33,7 @@ class Sheet:
         scale: what a stored number is multiplied by; GDAL knows it as the scale of the bands.
         categories: names of the numbers 0, 1, ... of a band of classes, which get a colour each.
         tags: of the file.
+        together: bands are in one unit, and are drawn in one scale of colours.
     """
 
     store: Callable[[np.ndarray], np.ndarray]
@@ -41,6 +43,7 @@ class Sheet:
     scale: float = 1.0
     categories: tuple[str, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
+    together: bool = False
 
 
 def write_cog(path: Path, values: Windows, sheet: Sheet, transform: Affine, crs: str) -> None:
@@ -111,16 +114,8 @@ def _describe(file: Any, sheet: Sheet) -> None:
     if sheet.scale != 1:
         file.scales = (sheet.scale,) * len(sheet.bands)
     if sheet.categories:
-        file.write_colormap(1, _colours(len(sheet.categories)))
+        file.write_colormap(1, class_colours(len(sheet.categories)))
     file.update_tags(**sheet.tags)
-
-
-def _colours(classes: int) -> dict[int, tuple[int, int, int, int]]:
-    """Matplotlib's tab20, as in the pictures of reports; 20 colours, then again from the first."""
-    from matplotlib import colormaps
-
-    table = (colormaps["tab20"](np.arange(classes) % 20) * 255).round().astype(int)
-    return {k: (int(r), int(g), int(b), 255) for k, (r, g, b, _) in enumerate(table)}
 
 
 def _category_names(names: tuple[str, ...]) -> str:

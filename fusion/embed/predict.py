@@ -2,94 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .. import __version__
-from ..data import TileBatch, TileDataset
+from ..data import TileDataset
 from ..data.spacing import evenly_spaced
-from ..training.loading import require_fit
 from .blend import Told, evaluating, rasters
 from .cog import Sheet, write_cog
-from .map import UNPLACED, describe, fingerprint
+from .estimate import Estimate, measured
+from .map import UNPLACED, describe
 from .mosaic import Canvas
+from .predicted import PredictedMap
+from .predictor import Predictor, asked, cells_of, identity, require_map
+from .preview import write_preview, write_styles
 from .progress import Progress
 from .raster import replacing
-from .sheets import NO_CLASS, sheets_of
+from .sheets import sheets_of
 from .strips import strip_count, strips
 from .working import WorkingFolder, WorkingRaster
 
-__all__ = ["PredictedMap", "Predictor", "predict_map"]
+__all__ = ["PredictedMap", "Predictor", "estimate_map", "predict_map"]
 
 _LOWEST, _HIGHEST = 64, 256  # rows of a strip
-
-
-class Predictor(Protocol):
-    """What :func:`predict_map` asks of a model: :class:`fusion.training.Finetuning` has it, others may.
-
-    Attributes:
-        task: ``"multiclass"``, ``"multilabel"`` or ``"regression"``.
-        classes: K names of the classes or quantities.
-        dense: whether it labels pixels.
-        model: the encoder, whose ``config`` says which data it takes.
-        hparams: with ``label_shape``, rows and columns of pixels of a tile, where ``dense``.
-
-    Called with a batch of B tiles it returns (B, K) logits or quantities in their unit; (B, K, rows, columns) if dense.
-    One that is no ``nn.Module`` says by an attribute ``fingerprint`` which it is: maps that were begun are gone on with
-    only by the same.
-    """
-
-    @property
-    def task(self) -> str: ...
-
-    @property
-    def classes(self) -> tuple[str, ...]: ...
-
-    @property
-    def dense(self) -> bool: ...
-
-    @property
-    def model(self) -> Any: ...
-
-    @property
-    def hparams(self) -> Any: ...
-
-    def __call__(self, batch: TileBatch, /) -> Tensor: ...
-
-
-@dataclass(frozen=True)
-class PredictedMap:
-    """One map of predictions.
-
-    Attributes:
-        path: the file.
-        probabilities: the file of probabilities (an NPZ holds both); None where they were not asked for.
-        shape: rows and columns of a GeoTIFF; tiles, rows, columns of an NPZ.
-        crs: None where unknown.
-        pixel: width and height in units of the CRS; None where unknown.
-        classes: names of the classes, or of the quantities.
-    """
-
-    path: Path
-    probabilities: Path | None
-    shape: tuple[int, ...]
-    crs: str | None
-    pixel: tuple[float, float] | None
-    classes: tuple[str, ...]
-
-    def __str__(self) -> str:
-        size = " x ".join(map(str, self.shape))
-        place = f"{self.crs}, pixels of {self.pixel[0]:g} x {self.pixel[1]:g}" if self.crs and self.pixel else "no CRS"
-        line = f"{self.path}: {size}, {', '.join(self.classes)}, {place}"
-        return line if self.probabilities in (None, self.path) else f"{line}\n{self.probabilities}: probabilities"
+_FEW = 20  # batches: of fewer, measuring some first would take longer than it tells
 
 
 def predict_map(
@@ -98,6 +43,7 @@ def predict_map(
     out: str | Path,
     *,
     probabilities: bool = False,
+    entropy: bool = False,
     batch_size: int = 8,
     workers: int = 0,
     device: torch.device | str | None = None,
@@ -113,9 +59,10 @@ def predict_map(
 
     Classes are bytes, the index in ``module.classes`` and 255 for no data, with a colour each and their names. A model
     of several classes a tile writes a band of 0 and 1 for each. Quantities are float32 and NaN. A tile without any
-    observation is no data. Several rasters and tiles without a place are written as by
+    observation is no data. Beside each raster lies its style for QGIS (``.qml``), beside the map a picture of it with
+    its legend (``.png``). Several rasters and tiles without a place are written as by
     :func:`~fusion.embed.embed_map`; an NPZ holds ``prediction`` (N, bands, rows, columns), ``names``, ``bands``,
-    ``tags`` (JSON) and, if asked for, ``probabilities``.
+    ``tags`` (JSON) and, if asked for, ``probabilities`` and ``entropy``.
 
     A raster is computed from north to south in strips of rows; two rows of tiles are in memory, whatever its size.
     Finished strips lie in the folder ``<out>.partial`` until the map is whole. Stopped at any moment and called again
@@ -127,6 +74,9 @@ def predict_map(
         dataset: with or without labels, which are not looked at.
         probabilities: write them too, to ``<out>_probabilities.tif``, a band a class: bytes v that stand for v / 254,
             which is the scale of the bands, and 255 for no data.
+        entropy: write how uncertain the classes are, to ``<out>_entropy.tif``: the Shannon entropy of the probabilities
+            as a part of the largest that K classes can have, from 0 (one is certain) to 1 (all are alike), in bytes as
+            the probabilities. Where several classes may be present, the mean of that of each.
         device: where the model runs; by default where it is.
         restart: begin anew, whatever an earlier call left.
         progress: say how far it is.
@@ -138,104 +88,141 @@ def predict_map(
             beginning of another map in the way.
         RuntimeError: a file cannot be written; one that was there is untouched.
     """
-    if not hasattr(module, "task") or not isinstance(getattr(module, "model", None), nn.Module):
-        raise TypeError(
-            f"predict_map: {type(module).__name__} has no head for labels; fine-tune it, and give what "
-            "fusion.training.load_finetuned returns"
-        )
-    if probabilities and module.task == "regression":
-        raise ValueError(f"predict_map: {', '.join(module.classes)} is a quantity, it has no probabilities")
-    if module.task == "multiclass" and len(module.classes) > NO_CLASS:
-        raise ValueError(f"predict_map: {len(module.classes)} classes; a map of bytes holds {NO_CLASS}")
-    require_fit(cast(nn.Module, module.model), dataset)
-    out, cells = Path(out), _cells(module, dataset)
-    targets = rasters(dataset, out, cells)
-    tags = describe(module.model, dataset) | {"FUSION_MODEL": _identity(module), "FUSION_TASK": module.task}
-    sheets = sheets_of(module.task, module.classes, tags, probabilities=probabilities)
-
-    def say(batch: TileBatch) -> Tensor:
-        output = module(batch).float()  # (B, K) or (B, K, *cells)
-        if module.task != "regression":
-            output = output.softmax(1) if module.task == "multiclass" else output.sigmoid()
-        spread: Tensor = output if output.ndim == 4 else output[..., None, None].expand(-1, -1, *cells)
-        return spread.movedim(1, -1)
-
-    with evaluating(module if isinstance(module, nn.Module) else module.model, device) as chosen:
-        pixels = sum(int(np.prod(canvas.shape)) for canvas, _ in targets) or len(dataset) * cells[0] * cells[1]
-        shown = Progress(len(dataset), pixels, shown=progress)
-        told = Told(say, cells, dataset, batch_size, workers, chosen, shown)
-        if not targets:
-            return [_write_unplaced(told, out.with_suffix(".npz"), sheets, module.classes)]
-        job = _job(tags, told, targets, sheets)
-        folder = WorkingFolder(out.with_name(f"{out.with_suffix('.tif').name}.partial"), job, restart=restart)
+    with _task(module, dataset, out, probabilities, entropy, batch_size, workers, device) as task:
+        told = task.told
+        told.progress = Progress(len(dataset), task.pixels, shown=progress)
+        if not task.targets:
+            if progress and task.many:
+                print(task.estimate(), flush=True)
+            return [_write_unplaced(told, Path(out).with_suffix(".npz"), task.sheets, module.classes)]
+        folder = WorkingFolder(task.working, task.job(), restart=restart)
+        parts = [folder.raster(str(number)) for number in range(len(task.targets))]
+        if progress and task.many:
+            print(task.estimate(parts), flush=True)
         written = [
-            _write_canvas(told, canvas, path, sheets, module.classes, folder.raster(str(number)), folder)
-            for number, (canvas, path) in enumerate(targets)
+            _write_canvas(task, canvas, path, part, folder)
+            for (canvas, path), part in zip(task.targets, parts, strict=True)
         ]
         folder.remove()
-        shown.end()
+        told.progress.end()
     return written
 
 
-def _cells(module: Predictor, dataset: TileDataset) -> tuple[int, int]:
-    """Rows and columns of pixels that a tile is made of in a map."""
-    if module.dense:
-        height, width = module.hparams["label_shape"]
-        return height, width
-    # Tiles that overlap by parts of a tile lie on no lattice of whole tiles: that would be several rasters.
-    by_patch, by_tile = (len(rasters(dataset, Path("map"), cells)) for cells in (dataset.grid, (1, 1)))
-    return dataset.grid if by_patch < by_tile else (1, 1)
+def estimate_map(
+    module: Predictor,
+    dataset: TileDataset,
+    out: str | Path,
+    *,
+    probabilities: bool = False,
+    entropy: bool = False,
+    batch_size: int = 8,
+    workers: int = 0,
+    device: torch.device | str | None = None,
+) -> Estimate:
+    """What :func:`predict_map` with these arguments will take, from a few batches of tiles; nothing is written.
+
+    Raises:
+        TypeError, ValueError: as :func:`predict_map`.
+    """
+    with _task(module, dataset, out, probabilities, entropy, batch_size, workers, device) as task:
+        return task.estimate()
 
 
-def _identity(module: Predictor) -> str:
-    known = fingerprint(module if isinstance(module, nn.Module) else module.model)
-    own = getattr(module, "fingerprint", "")
-    return f"{known}-{own}" if own else known
+@dataclass(frozen=True)
+class _Task:
+    """A map to be made: what is asked of the model, the rasters with their files, and what is written of it."""
+
+    told: Told
+    targets: list[tuple[Canvas, Path]]
+    sheets: Mapping[str, Sheet]
+    classes: tuple[str, ...]
+    tags: Mapping[str, str]
+    working: Path
+
+    @property
+    def pixels(self) -> int:
+        placed = sum(int(np.prod(canvas.shape)) for canvas, _ in self.targets)
+        return placed or len(self.told.dataset) * self.told.cells[0] * self.told.cells[1]
+
+    @property
+    def many(self) -> bool:
+        return len(self.told.dataset) > _FEW * self.told.batch_size
+
+    @property
+    def height(self) -> int:
+        """Rows of a strip: about those of a tile, whole blocks of a TIFF, neither many small files nor much memory."""
+        return min(max(-(-self.told.cells[0] // 16) * 16, _LOWEST), _HIGHEST)
+
+    def estimate(self, parts: Sequence[WorkingRaster] = ()) -> Estimate:
+        """Args: parts: of each raster what an earlier run has finished."""
+        done = 0
+        for (canvas, _), part in zip(self.targets, parts, strict=False):
+            rows = canvas.shape[0] if part.complete else min(part.strips * self.height, canvas.shape[0])
+            done += rows * canvas.shape[1]
+        canvases = [canvas for canvas, _ in self.targets]
+        return measured(self.told, canvases, self.sheets, self.height, left=1 - done / self.pixels)
+
+    def job(self) -> dict[str, Any]:
+        """What decides about the bytes of a map. Of the data: where tiles lie, and the values of three of them."""
+        digest, dataset = hashlib.sha256(), self.told.dataset
+        digest.update(json.dumps([dataset.names, [str(place) for place in dataset.places()]]).encode())
+        for tile in (dataset[i] for i in evenly_spaced(len(dataset), 3)):
+            for name, values in sorted(tile.values.items()):
+                digest.update(name.encode() + values.numpy().tobytes())
+        return {
+            "version": __version__,
+            "model": self.tags["FUSION_MODEL"],
+            "modalities": self.tags["FUSION_MODALITIES"],
+            "tiles": len(dataset),
+            "data": digest.hexdigest()[:16],
+            "files": [path.name for _, path in self.targets],
+            "sheets": list(self.sheets),
+            "batch_size": self.told.batch_size,
+            "device": self.told.device.type,
+        }
 
 
-def _job(
-    tags: Mapping[str, str], told: Told, targets: Sequence[tuple[Canvas, Path]], sheets: Mapping[str, Sheet]
-) -> dict[str, Any]:
-    """What decides about the bytes of a map. Of the data: where tiles lie, and the values of three of them."""
-    digest, dataset = hashlib.sha256(), told.dataset
-    digest.update(json.dumps([dataset.names, [str(place) for place in dataset.places()]]).encode())
-    for tile in (dataset[i] for i in evenly_spaced(len(dataset), 3)):
-        for name, values in sorted(tile.values.items()):
-            digest.update(name.encode() + values.numpy().tobytes())
-    return {
-        "version": __version__,
-        "model": tags["FUSION_MODEL"],
-        "modalities": tags["FUSION_MODALITIES"],
-        "tiles": len(dataset),
-        "data": digest.hexdigest()[:16],
-        "files": [path.name for _, path in targets],
-        "sheets": list(sheets),
-        "batch_size": told.batch_size,
-        "device": told.device.type,
-    }
-
-
-def _strip_height(rows: int) -> int:
-    """Rows of a strip: about those of a tile, whole blocks of a TIFF, neither many small files nor much memory."""
-    return min(max(-(-rows // 16) * 16, _LOWEST), _HIGHEST)
+@contextlib.contextmanager
+def _task(
+    module: Predictor,
+    dataset: TileDataset,
+    out: str | Path,
+    probabilities: bool,
+    entropy: bool,
+    batch_size: int,
+    workers: int,
+    device: torch.device | str | None,
+) -> Iterator[_Task]:
+    """With the model in evaluation mode, where it is to run."""
+    require_map(module, dataset, shares=probabilities or entropy)
+    cells, file = cells_of(module, dataset), Path(out).with_suffix(".tif")
+    targets = rasters(dataset, file, cells)
+    tags = describe(module.model, dataset) | {"FUSION_MODEL": identity(module), "FUSION_TASK": module.task}
+    sheets = sheets_of(module.task, module.classes, tags, probabilities=probabilities, entropy=entropy)
+    with evaluating(module if isinstance(module, nn.Module) else module.model, device) as chosen:
+        told = Told(lambda batch: asked(module, batch, cells), cells, dataset, batch_size, workers, chosen)
+        yield _Task(told, targets, sheets, module.classes, tags, file.with_name(f"{file.name}.partial"))
 
 
 def _write_canvas(
-    told: Told,
-    canvas: Canvas,
-    path: Path,
-    sheets: Mapping[str, Sheet],
-    classes: tuple[str, ...],
-    working: WorkingRaster,
-    folder: WorkingFolder,
+    task: _Task, canvas: Canvas, path: Path, working: WorkingRaster, folder: WorkingFolder
 ) -> PredictedMap:
+    told, sheets, classes, height = task.told, task.sheets, task.classes, task.height
     files = {name: path if name == "prediction" else path.with_name(f"{path.stem}_{name}.tif") for name in sheets}
     pixel = (canvas.transform.a, -canvas.transform.e)
-    written = PredictedMap(path, files.get("probabilities"), canvas.shape, canvas.crs or None, pixel, classes)
+    written = PredictedMap(
+        path,
+        files.get("probabilities"),
+        canvas.shape,
+        canvas.crs or None,
+        pixel,
+        classes,
+        files.get("entropy"),
+        path.with_suffix(".png"),
+    )
     if working.complete and all(file.is_file() for file in files.values()):
         told.progress.skip(len(canvas.tiles))
         return written
-    height = _strip_height(told.cells[0])
     if working.strips < strip_count(canvas, height):
         for strip in strips(told, canvas, height, first=working.strips, depth=len(classes)):
             working.add(sheets, strip.values, bool(strip.owner.any()))
@@ -245,6 +232,8 @@ def _write_canvas(
     for name, sheet in reversed(list(sheets.items())):  # the map itself comes last
         stored = working.stored(name, canvas.shape, height, len(sheet.bands))
         write_cog(files[name], stored, replace(sheet, store=_as_it_is), canvas.transform, canvas.crs)
+        write_styles(files[name], sheet)
+    write_preview(path, sheets["prediction"])
     working.finish()
     return written
 
@@ -270,5 +259,5 @@ def _write_unplaced(told: Told, path: Path, sheets: Mapping[str, Sheet], classes
     bands = np.array(next(iter(sheets.values())).bands)
     with replacing(path) as temporary:
         np.savez_compressed(temporary, **arrays, names=np.array(names), bands=bands, tags=json.dumps(tags))
-    second = path if "probabilities" in sheets else None
-    return PredictedMap(path, second, (len(names), *told.cells), None, None, classes)
+    second, third = (path if name in sheets else None for name in ("probabilities", "entropy"))
+    return PredictedMap(path, second, (len(names), *told.cells), None, None, classes, third)

@@ -16,9 +16,15 @@ _STEPS = 254  # of a share, 0 to 254; 255 is no data
 
 
 def sheets_of(
-    task: str, classes: tuple[str, ...], tags: Mapping[str, str], *, probabilities: bool = False
+    task: str,
+    classes: tuple[str, ...],
+    tags: Mapping[str, str],
+    *,
+    probabilities: bool = False,
+    entropy: bool = False,
 ) -> dict[str, Sheet]:
-    """``prediction`` and, if wanted, ``probabilities``: from (rows, columns, K) probabilities or quantities.
+    """``prediction`` and, if wanted, ``probabilities`` and ``entropy``: of (rows, columns, K) probabilities or
+    quantities.
 
     Args:
         task: ``"multiclass"``, ``"multilabel"`` or ``"regression"``.
@@ -37,6 +43,10 @@ def sheets_of(
     if probabilities:
         scaled = listed | {"FUSION_DECODE": f"probability = v / {_STEPS}, {NO_CLASS} = no data"}
         sheets["probabilities"] = Sheet(_share, classes, "uint8", NO_CLASS, scale=1 / _STEPS, tags=scaled)
+    if entropy:
+        scaled = listed | {"FUSION_DECODE": f"entropy = v / {_STEPS} of the largest, {NO_CLASS} = no data"}
+        uncertain = _entropy if task == "multiclass" else _entropy_of_each
+        sheets["entropy"] = Sheet(uncertain, ("entropy",), "uint8", NO_CLASS, scale=1 / _STEPS, tags=scaled)
     return sheets
 
 
@@ -51,7 +61,21 @@ def _presence(values: np.ndarray) -> np.ndarray:
 
 
 def _share(values: np.ndarray) -> np.ndarray:
-    return _bytes(np.rint(np.nan_to_num(values) * _STEPS), values)
+    return _bytes(np.rint(np.nan_to_num(values).clip(0, 1) * _STEPS), values)
+
+
+def _entropy(values: np.ndarray) -> np.ndarray:
+    """-sum p ln p / ln K: 0 where one class is certain, 1 where all are alike (Shannon 1948)."""
+    return _share(_surprise(values).sum(axis=-1, keepdims=True) / np.log(max(values.shape[-1], 2)))
+
+
+def _entropy_of_each(values: np.ndarray) -> np.ndarray:
+    """Of K classes of which any may be present: the mean over them of -(p ln p + (1 - p) ln(1 - p)) / ln 2."""
+    return _share((_surprise(values) + _surprise(1 - values)).mean(axis=-1, keepdims=True) / np.log(2))
+
+
+def _surprise(p: np.ndarray) -> np.ndarray:
+    return -p * np.log(np.maximum(p, np.finfo(np.float32).tiny))  # NaN stays
 
 
 def _bytes(stored: np.ndarray, values: np.ndarray) -> np.ndarray:

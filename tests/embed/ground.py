@@ -39,10 +39,12 @@ def cut(
     return ArrayTiles([AERIAL], {"aerial": values}, grid=GRID, names=names, places=places if placed else None)
 
 
-def finetuned(tiles: ArrayTiles, task: str, classes: tuple[str, ...], **settings) -> Finetuning:
+def finetuned(
+    tiles: ArrayTiles, task: str, classes: tuple[str, ...], *, grid: tuple[int, int] = GRID, **settings
+) -> Finetuning:
     """A model with random weights, whose predictions vary over the ground."""
     torch.manual_seed(0)
-    config = OmniSatConfig.preset("tiny", fit_statistics(tiles), GRID, dim=16, mlp_dim=32, heads=2, series_heads=2)
+    config = OmniSatConfig.preset("tiny", fit_statistics(tiles), grid, dim=16, mlp_dim=32, heads=2, series_heads=2)
     module = Finetuning(OmniSat(config), task, classes, **settings)
     with torch.no_grad():
         last = list(module.head.parameters())[-2]  # the weights of the last layer; the bias follows
