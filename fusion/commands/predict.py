@@ -22,13 +22,14 @@ def predict(
     workers: int = 0,
     restart: bool = False,
     estimate: bool = False,
+    block: int = 64,
 ) -> int:
     """Writes what a fine-tuned model says of every pixel or tile: GeoTIFF where the data is georeferenced, else NPZ.
 
     Classes have their names and colours in the file; quantities are float32. A style for QGIS and a picture lie beside
     it. Tiles that overlap are averaged, so that no border of a tile is left to be seen: give the description of the
     data a `stride` below its `tile`. Stopped at any moment, the same command goes on after the last finished rows,
-    which lie in a folder of the map's name and `.partial`.
+    which lie in a folder of the map's name and `.partial`. A probe of a context-aware model maps the pixels of cubes.
 
     Args:
         run: run folder or checkpoint of the fine-tuned model.
@@ -43,14 +44,14 @@ def predict(
         batch_size: tiles at a time.
         workers: processes that read tiles.
         restart: begin anew, and throw away what an interrupted run of this map has left.
+        block: pixels per side in memory at a time (cubes).
         estimate: only say what the map will take: time, memory, size on disk; nothing is written.
     """
     from pathlib import Path
-    from typing import cast
 
     from fusion.commands.session import begin, beside, command_line, interruptible, known_to
     from fusion.embed import estimate_map, predict_map
-    from fusion.training import Finetuning, load_finetuned
+    from fusion.training import Probed, load_finetuned
 
     options: dict[str, Any] = {
         "probabilities": probabilities,
@@ -58,15 +59,29 @@ def predict(
         "batch_size": batch_size,
         "workers": workers,
     }
-    given = {"data": data, "out": out, "reader": reader, "modalities": modalities, "split": split, **options}
+    given = {
+        "data": data,
+        "out": out,
+        "reader": reader,
+        "modalities": modalities,
+        "split": split,
+        "block": block,
+        **options,
+    }
     defaults = {name: parameter.default for name, parameter in inspect.signature(predict).parameters.items()}
     again = command_line("predict", [run], {name: v for name, v in given.items() if v != defaults[name]})
     source = Path(run)
-    module = cast(Finetuning, load_finetuned(source))
+    module: Any = load_finetuned(source)
     target = beside(source, "prediction.tif", out)
     with interruptible(f"stopped; what is finished is kept. To go on: {again}"):
-        state = begin(data, target.parent, reader=reader, modalities=modalities, model=source, labelled=False)
-        tiles = known_to(module, state.split(split))
+        if isinstance(module, Probed) and module.of_cubes:
+            if modalities or split != "all":
+                raise ValueError(f"{run} maps whole cubes with its own sensors; leave --modalities and --split out")
+            module, tiles = _of_cubes(module, data, reader, block)
+            options["batch_size"] = 1  # a block is memory enough
+        else:
+            state = begin(data, target.parent, reader=reader, modalities=modalities, model=source, labelled=False)
+            tiles = known_to(module, state.split(split))
         if estimate:
             print(estimate_map(module, tiles, target, **options))
             return 0
@@ -74,3 +89,15 @@ def predict(
     for written in maps:
         print(written)
     return 0
+
+
+def _of_cubes(probe: Any, data: str, reader: dict[str, Any] | None, block: int) -> tuple[Any, Any]:
+    """What predicts the pixels of cubes, and their blocks as tiles."""
+    from fusion.commands.session import of_cubes
+    from fusion.data import open_cubes
+    from fusion.embed import CubeBlocks, CubeProbe
+
+    options = of_cubes(reader)
+    options.pop("longest_gap", None)  # the probe has its own
+    blocks = CubeBlocks(open_cubes(data, **options), list(probe.model.sensors), block)
+    return CubeProbe(probe, blocks), blocks

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from fusion.settings import renamed
 
@@ -26,12 +26,15 @@ def probe(
     forest: bool = False,
     pool: Literal["mean", "summary", "both", "tokens"] = "mean",
     each: bool = False,
+    pixels: int = 20_000,
+    periods: int = 4,
     seed: int = 0,
 ) -> int:
     """Probes a pretrained encoder, the same with random weights, and raw band statistics, on the test split.
 
     Labels that are maps are learned by patch and scored by pixel. With --save an estimator on the embeddings is saved
     with the encoder: `fusion predict` and `fusion evaluate` take it like a fine-tuned model, and no network is trained.
+    The pixels of a context-aware model are learned from a description whose labels are maps (reduction: none).
 
     Args:
         run: run folder or checkpoint of the encoder.
@@ -48,16 +51,28 @@ def probe(
         pool: what stands for a tile: the mean of its patches, its summary, both, or the tokens of each modality before
             they are combined.
         each: also probe every modality alone.
+        pixels: labelled pixels of each split that are encoded at most (context-aware models).
+        periods: equal parts of the year, of each of which a pixel has its mean embedding (context-aware models).
         seed: of the draws.
     """
     from fusion.commands.following import command, lead_on
     from fusion.commands.session import begin, beside, finish
     from fusion.workflow import probing, steps
-    from fusion.workflow.options import check_probe
+    from fusion.workflow.options import check_probe, require_default
 
     source = Path(run)
     folder = beside(source, "probe", out)
-    check_probe(source, save, probes, fraction, draws)
+    own = {"pixels": (pixels, 20_000), "periods": (periods, 4)}
+    others: dict[str, tuple[Any, Any]] = {
+        "modalities": (modalities, None),
+        "probes": (probes, None),
+        "fraction": (fraction, None),
+    }
+    others |= {"draws": (draws, None), "forest": (forest, False), "pool": (pool, "mean"), "each": (each, False)}
+    system = check_probe(source, save, probes, fraction, draws)
+    require_default(system, own if system != "context" else others)
+    if system == "context":
+        return _of_cubes(run, data, folder, reader, splits, cast(Any, save), pixels, periods, seed)
     state = begin(data, folder, reader=reader, splits=splits, modalities=modalities, model=source, seed=seed)
     dense = state.split("train").dense
     fraction = fraction or (1.0 if save else 0.1)
@@ -84,4 +99,38 @@ def probe(
         lead_on(command("predict", folder, **where, out="map.tif"), scored)
     else:
         lead_on(command("finetune", run, **where, splits=splits))
+    return 0
+
+
+def _of_cubes(
+    run: str,
+    data: str,
+    folder: Path,
+    reader: dict[str, Any] | None,
+    splits: dict[str, str | None] | None,
+    save: Literal["linear", "forest"],
+    pixels: int,
+    periods: int,
+    seed: int,
+) -> int:
+    """Labels and splits are those of the tiles of a description, values those of its cubes."""
+    from fusion.commands.following import command, lead_on
+    from fusion.commands.session import finish, of_cubes, of_tiles
+    from fusion.data import open_cubes, open_data, partition
+    from fusion.training import load_model
+    from fusion.workflow.cube_probing import probe_cubes
+    from fusion.workflow.state import State
+
+    if pixels < 2 or not 1 <= periods <= 366:
+        raise ValueError(
+            f"--pixels {pixels} --periods {periods}: give 2 pixels or more, and 1 to 366 parts of the year"
+        )
+    options = of_cubes(reader)
+    longest_gap = options.pop("longest_gap", 7)
+    tiles = open_data(data, **of_tiles(reader))
+    state = State(folder, seed, partition(tiles, splits), {"pretrained": load_model(run)})
+    cubes = open_cubes(data, **options)
+    probe_cubes(state, cubes, save, pixels=pixels, periods=periods, longest_gap=longest_gap)
+    finish(state, f"Probe of {run} on {data}")
+    lead_on(command("predict", folder, data=data, reader=reader, out="map.tif"))
     return 0

@@ -17,7 +17,17 @@ from fusion.workflow.scores import MAIN
 from fusion.workflow.state import State
 from fusion.yaml_loader import load_yaml
 
-__all__ = ["begin", "beside", "command_line", "finish", "interruptible", "known_to", "print_table"]
+__all__ = [
+    "begin",
+    "beside",
+    "command_line",
+    "finish",
+    "interruptible",
+    "known_to",
+    "of_cubes",
+    "of_tiles",
+    "print_table",
+]
 
 
 def begin(
@@ -85,6 +95,20 @@ def interruptible(message: str) -> Iterator[None]:
     finally:
         if main:
             signal.signal(signal.SIGTERM, before)
+
+
+# Options of the reader of cubes that the reader of tiles does not know, and those that both take.
+_OF_CUBES, _OF_BOTH = ("longest_gap", "looks", "sensors", "temporal_window"), ("cube", "folder", "memory")
+
+
+def of_cubes(reader: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The options that concern cubes, where the same data are read as tiles too."""
+    return {name: value for name, value in (reader or {}).items() if name in _OF_CUBES + _OF_BOTH}
+
+
+def of_tiles(reader: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The options that concern tiles, where the same data are read as cubes too."""
+    return {name: value for name, value in (reader or {}).items() if name not in _OF_CUBES}
 
 
 def known_to(module: object, tiles: TileDataset) -> TileDataset:

@@ -13,7 +13,7 @@ from ..training import fit, read_header
 from ..training.arguments import check_training
 from ..training.systems import SYSTEMS
 
-__all__ = ["check_finetuning", "check_probe"]
+__all__ = ["check_finetuning", "check_probe", "require_default"]
 
 # What fine-tuning gives to the module itself, from the model, the labels and other options.
 _OWN = ("model", "task", "classes", "freeze", "lr", "target_mean", "target_std", "label_shape", "ignore_index")
@@ -65,3 +65,14 @@ def check_probe(
             f"{run} is a context-aware model, whose pixels are probed for a map: add --save linear or --save forest"
         )
     return header.system
+
+
+def require_default(system: str, options: Mapping[str, tuple[Any, Any]]) -> None:
+    """Refuses options, each given and default, that mean nothing for a model of ``system``.
+
+    Raises:
+        ValueError: one of them was given.
+    """
+    given = [f"--{name}" for name, (value, default) in options.items() if value != default]
+    if given:
+        raise ValueError(f"probe: {', '.join(given)} means nothing for a model of {system}; leave it out")

@@ -14,7 +14,7 @@ from fusion.evaluation.regressors import prepared
 CLASSES = {"multiclass": ("a", "b", "c", "never"), "multilabel": ("x", "y", "z", "always"), "regression": ("h", "w")}
 
 
-def features(task: str, rows: int = 150, seed: int = 0) -> Features:
+def features(task: str, rows: int = 90, seed: int = 0) -> Features:
     """Rows with 15 % of the values and one column missing; one class without a label, one that all rows have."""
     rng = np.random.default_rng(seed)
     kinds = rng.integers(0, 3, rows)
