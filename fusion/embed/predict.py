@@ -58,9 +58,10 @@ def predict_map(
     a pixel a patch, the average over the tiles around it.
 
     Classes are bytes, the index in ``module.classes`` and 255 for no data, with a colour each and their names. A model
-    of several classes a tile writes a band of 0 and 1 for each. Quantities are float32 and NaN. A tile without any
-    observation is no data. Beside each raster lies its style for QGIS (``.qml``), beside the map a picture of it with
-    its legend (``.png``). Several rasters and tiles without a place are written as by
+    of several classes a tile writes a band of 0 and 1 for each. Quantities are float32 and NaN; of a model with an
+    interval there are three bands of each: the value, and the lower and the upper end of the interval. A tile without
+    any observation is no data. Beside each raster lies its style for QGIS (``.qml``), beside the map a picture of it
+    with its legend (``.png``). Several rasters and tiles without a place are written as by
     :func:`~fusion.embed.embed_map`; an NPZ holds ``prediction`` (N, bands, rows, columns), ``names``, ``bands``,
     ``tags`` (JSON) and, if asked for, ``probabilities`` and ``entropy``.
 
@@ -97,8 +98,8 @@ def predict_map(
             return [_write_unplaced(told, Path(out).with_suffix(".npz"), task.sheets, module.classes)]
         folder = WorkingFolder(task.working, task.job(), restart=restart)
         parts = [folder.raster(str(number)) for number in range(len(task.targets))]
-        if progress and task.many:
-            print(task.estimate(parts), flush=True)
+        if progress and task.many and task.left(parts):
+            print(task.estimate(task.left(parts)), flush=True)
         written = [
             _write_canvas(task, canvas, path, part, folder)
             for (canvas, path), part in zip(task.targets, parts, strict=True)
@@ -153,14 +154,16 @@ class _Task:
         """Rows of a strip: about those of a tile, whole blocks of a TIFF, neither many small files nor much memory."""
         return min(max(-(-self.told.cells[0] // 16) * 16, _LOWEST), _HIGHEST)
 
-    def estimate(self, parts: Sequence[WorkingRaster] = ()) -> Estimate:
-        """Args: parts: of each raster what an earlier run has finished."""
+    def left(self, parts: Sequence[WorkingRaster]) -> float:
+        """Share of the pixels that an earlier run has not computed; ``parts``: of each raster what it has finished."""
         done = 0
-        for (canvas, _), part in zip(self.targets, parts, strict=False):
+        for (canvas, _), part in zip(self.targets, parts, strict=True):
             rows = canvas.shape[0] if part.complete else min(part.strips * self.height, canvas.shape[0])
             done += rows * canvas.shape[1]
-        canvases = [canvas for canvas, _ in self.targets]
-        return measured(self.told, canvases, self.sheets, self.height, left=1 - done / self.pixels)
+        return 1 - done / self.pixels
+
+    def estimate(self, left: float = 1.0) -> Estimate:
+        return measured(self.told, [canvas for canvas, _ in self.targets], self.sheets, self.height, left=left)
 
     def job(self) -> dict[str, Any]:
         """What decides about the bytes of a map. Of the data: where tiles lie, and the values of three of them."""
@@ -177,6 +180,7 @@ class _Task:
             "data": digest.hexdigest()[:16],
             "files": [path.name for _, path in self.targets],
             "sheets": list(self.sheets),
+            "interval": self.sheets["prediction"].tags.get("FUSION_INTERVAL", ""),
             "batch_size": self.told.batch_size,
             "device": self.told.device.type,
         }
@@ -198,7 +202,8 @@ def _task(
     cells, file = cells_of(module, dataset), Path(out).with_suffix(".tif")
     targets = rasters(dataset, file, cells)
     tags = describe(module.model, dataset) | {"FUSION_MODEL": identity(module), "FUSION_TASK": module.task}
-    sheets = sheets_of(module.task, module.classes, tags, probabilities=probabilities, entropy=entropy)
+    options: dict[str, Any] = {"probabilities": probabilities, "entropy": entropy}
+    sheets = sheets_of(module.task, module.classes, tags, intervals=getattr(module, "intervals", ()), **options)
     with evaluating(module if isinstance(module, nn.Module) else module.model, device) as chosen:
         told = Told(lambda batch: asked(module, batch, cells), cells, dataset, batch_size, workers, chosen)
         yield _Task(told, targets, sheets, module.classes, tags, file.with_name(f"{file.name}.partial"))

@@ -26,6 +26,8 @@ class Predictor(Protocol):
         model: the encoder, whose ``config`` says which data it takes.
         hparams: with ``label_shape``, rows and columns of pixels of a tile, where ``dense``.
 
+    It may have ``intervals``, a :class:`~fusion.training.conformal.ConformalInterval` for each quantity.
+
     Called with a batch of B tiles it returns (B, K) logits or quantities in their unit; (B, K, rows, columns) if dense.
     One that is no ``nn.Module`` says by an attribute ``fingerprint`` which it is: maps that were begun are gone on with
     only by the same.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
+from ..training.conformal import ConformalInterval
 from .cog import Sheet
 
 __all__ = ["NO_CLASS", "sheets_of"]
@@ -22,6 +24,7 @@ def sheets_of(
     *,
     probabilities: bool = False,
     entropy: bool = False,
+    intervals: Sequence[ConformalInterval] = (),
 ) -> dict[str, Sheet]:
     """``prediction`` and, if wanted, ``probabilities`` and ``entropy``: of (rows, columns, K) probabilities or
     quantities.
@@ -30,9 +33,16 @@ def sheets_of(
         task: ``"multiclass"``, ``"multilabel"`` or ``"regression"``.
         classes: K names.
         tags: of every file.
+        intervals: of quantities, one each: then a band of the value, of its lower and of its upper end.
     """
     if task == "regression":
-        return {"prediction": Sheet(_quantity, classes, "float32", np.nan, tags={"FUSION_DECODE": "value = v", **tags})}
+        known = {"FUSION_DECODE": "value = v", **tags}
+        if not intervals:
+            return {"prediction": Sheet(_quantity, classes, "float32", np.nan, tags=known)}
+        bands = tuple(f"{name}{end}" for name in classes for end in ("", "_lower", "_upper"))
+        known["FUSION_INTERVAL"] = json.dumps([one.to_dict() for one in intervals])
+        store = partial(_with_ends, intervals)
+        return {"prediction": Sheet(store, bands, "float32", np.nan, tags=known, together=len(classes) == 1)}
     listed = {"FUSION_CLASSES": json.dumps(list(classes)), **tags}
     if task == "multiclass":
         known = listed | {"FUSION_DECODE": f"class = FUSION_CLASSES[v], {NO_CLASS} = no data"}
@@ -81,6 +91,12 @@ def _surprise(p: np.ndarray) -> np.ndarray:
 def _bytes(stored: np.ndarray, values: np.ndarray) -> np.ndarray:
     """(bands, rows, columns)"""
     return np.moveaxis(np.where(np.isnan(values), NO_CLASS, stored).astype(np.uint8), -1, 0)
+
+
+def _with_ends(intervals: Sequence[ConformalInterval], values: np.ndarray) -> np.ndarray:
+    half = np.stack([one.half_width(values[..., k]) for k, one in enumerate(intervals)], axis=-1)
+    bands = np.stack([values, values - half, values + half], axis=-1)  # (rows, columns, T, 3)
+    return np.moveaxis(bands.reshape(*values.shape[:2], -1), -1, 0)
 
 
 def _quantity(values: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from fusion.data import TileDataset
 from fusion.embed.blend import device_of
 from fusion.training.loading import evaluation_loader, require_fit
 
+from .coverage import Coverage
 from .probes import ProbeResult
 
 __all__ = ["confusion_scores", "predicted_maps", "score_maps"]
@@ -50,8 +51,9 @@ def score_maps(module: nn.Module, dataset: TileDataset, labelled: int, **how: An
 
     Returns:
         ``miou``, ``macro_f1``, ``weighted_f1`` and ``accuracy`` (:func:`confusion_scores`), or ``r2``, ``rmse`` and
-        ``mae``. ``target`` and ``prediction`` are evenly spaced pixels, for pictures; ``confusion`` and the ``sums`` of
-        each tile are of all labelled pixels.
+        ``mae``, with ``interval_coverage`` and ``interval_width`` of a model that has an interval. ``target`` and
+        ``prediction`` are evenly spaced pixels, for pictures; ``confusion`` and the ``sums`` of each tile are of all
+        labelled pixels.
 
     Raises:
         ValueError: no pixel is labelled, or their class or value is always the same, so that no score means anything.
@@ -60,10 +62,13 @@ def score_maps(module: nn.Module, dataset: TileDataset, labelled: int, **how: An
     tally = _Moments() if dataset.task == "regression" else _Counts(len(dataset.classes))
     pixels = int(np.prod(dataset.label_shape or (1,))) * len(dataset)
     sample, first = max(1, pixels // _KEPT), 0
-    targets, predictions = [], []
+    targets, predictions, covered = [], [], []
+    intervals = getattr(module, "intervals", ())
     for maps, labels in predicted_maps(module, dataset, **how):
         known = np.isfinite(labels) if dataset.task == "regression" else labels != dataset.ignore_index
         tally.add(labels, maps, known)
+        if intervals:
+            covered.append(Coverage.of(intervals, maps[:, None], labels[:, None]))
         every = np.zeros(labels.size, dtype=bool)
         every[-first % sample :: sample] = True
         first += labels.size
@@ -73,7 +78,9 @@ def score_maps(module: nn.Module, dataset: TileDataset, labelled: int, **how: An
     scores, classes = tally.scores(dataset.classes)
     kept = np.concatenate(targets), np.concatenate(predictions)
     confusion, sums = tally.counts, np.concatenate(tally.tiles)
-    return ProbeResult("finetune", scores, classes, *kept, labelled, confusion=confusion, sums=sums)
+    coverage = Coverage.together(covered) if covered else None
+    scores |= coverage.scores() if coverage else {}
+    return ProbeResult("finetune", scores, classes, *kept, labelled, confusion=confusion, sums=sums, coverage=coverage)
 
 
 def confusion_scores(

@@ -20,7 +20,9 @@ from fusion.training.checkpoints import load_finetuned, load_model
 from fusion.training.loading import evaluation_loader, require_fit
 from fusion.training.systems import SYSTEMS, reinitialised, system_of
 
+from .calibration import calibrate
 from .class_weights import balanced_weights
+from .coverage import Coverage
 from .dense import score_maps
 from .metrics import confusion, per_class, score
 from .probes import ProbeResult
@@ -58,6 +60,10 @@ def finetune(
     stopped. Without ``validation`` a fifth of the labelled tiles, stratified, chooses the best epoch: with few
     labels a large validation set would be a gift that nobody has.
 
+    Of quantities the interval of every prediction is computed from ``validation`` once training has ended, and kept in
+    the file of the best model (:func:`~fusion.evaluation.calibration.calibrate`); the scores say how often it holds on
+    ``test``. Its level is ``interval_level`` of ``settings``.
+
     Args:
         pretrained: a model, a checkpoint or a run folder.
         starts: ``"pretrained"`` (all weights train), ``"frozen"`` (the head only), ``"scratch"`` (fresh weights).
@@ -88,8 +94,11 @@ def finetune(
                 module = _module(pretrained, start, fitted, seed, rates[start], own)
                 folder = Path(run) / f"{start}-{fraction:g}-{seed}"
                 best = fit(module, fitted, held_out, folder, seed=seed, **training)
+                level = module.hparams.get("interval_level")  # of a module that knows of intervals
+                missing = calibrate(best, validation, level) if level else ""
                 result = score_module(load_finetuned(best), test, len(chosen))
-                rows.append(Row(start, _names(train), fraction, seed, replace(result, notes=(*result.notes, *notes))))
+                told = (*result.notes, *notes, *([missing] if missing else []))
+                rows.append(Row(start, _names(train), fraction, seed, replace(result, notes=told)))
     return rows
 
 
@@ -194,7 +203,10 @@ def score_module(module: nn.Module, test: TileDataset, labelled: int) -> ProbeRe
     task = str(test.task)
     scores, classes = score(task, target, prediction), per_class(task, target, prediction, test.classes)
     counts = confusion(task, target, prediction, len(test.classes))
-    return ProbeResult("finetune", scores, classes, target, prediction, labelled, confusion=counts)
+    intervals = getattr(module, "intervals", ())
+    coverage = Coverage.of(intervals, prediction, target) if intervals else None
+    scores |= coverage.scores() if coverage else {}
+    return ProbeResult("finetune", scores, classes, target, prediction, labelled, confusion=counts, coverage=coverage)
 
 
 def _names(dataset: TileDataset) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .coverage import Coverage
 from .features import Features
 from .metrics import confusion, per_class, score
 from .regressors import prepared
@@ -38,6 +39,7 @@ class ProbeResult:
         confusion: counts of tiles or pixels, see :func:`fusion.evaluation.metrics.confusion`; None for quantities.
         sums: of each tile where labels are maps, (N, K, 3) or (N, 1, 5), see
             :func:`fusion.evaluation.intervals.sample_sums`.
+        coverage: of each tile, where a quantity has an interval, see :class:`fusion.evaluation.coverage.Coverage`.
     """
 
     method: str
@@ -50,6 +52,7 @@ class ProbeResult:
     notes: tuple[str, ...] = ()
     confusion: np.ndarray | None = None
     sums: np.ndarray | None = None
+    coverage: Coverage | None = None
 
 
 def linear_probe(train: Features, test: Features, *, seed: int = 0, groups: np.ndarray | None = None) -> ProbeResult:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
 import lightning as L
@@ -16,6 +16,7 @@ from torchmetrics import classification, regression
 from fusion.data import TileBatch
 
 from ..layers.schedules import plateau
+from .conformal import ConformalInterval
 from .dense import DenseHead, dense_head
 from .systems import config_of
 
@@ -23,6 +24,7 @@ __all__ = ["Finetuning", "HeadName"]
 
 Task = Literal["multilabel", "multiclass", "regression"]
 HeadName = Literal["linear", "mlp", "patch", "decoder"]
+_LEVEL = 0.9  # of an interval of a quantity
 
 
 class Finetuning(L.LightningModule):
@@ -51,6 +53,13 @@ class Finetuning(L.LightningModule):
             entropy: divided by the number of labels, not by the sum of weights, so a batch whose labels all have
             weight 0 has the loss 0. Of several classes a tile the weight is that of presence against absence.
             ``"balanced"`` needs the training labels: :func:`fusion.evaluation.finetune` makes numbers of it.
+        interval_level: of quantities, the probability with which the interval of a map holds the true value;
+            :func:`fusion.evaluation.finetune` computes it from the validation split once training has ended.
+        intervals: of each quantity that interval, as :meth:`~fusion.training.conformal.ConformalInterval.to_dict` gives
+            it; empty where there is none. They are kept with the weights.
+
+    Attributes:
+        intervals: a :class:`~fusion.training.conformal.ConformalInterval` for each quantity, or none.
     """
 
     target_mean: Tensor  # (K,)
@@ -72,6 +81,8 @@ class Finetuning(L.LightningModule):
         label_shape: Sequence[int] = (),
         ignore_index: int = -1,
         class_weights: Literal["none", "balanced"] | Sequence[float] = "none",
+        interval_level: float = _LEVEL,
+        intervals: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         super().__init__()
         if task not in ("multilabel", "multiclass", "regression"):
@@ -91,9 +102,10 @@ class Finetuning(L.LightningModule):
             kind = "maps" if dense else "of tiles"
             raise ValueError(f"Finetuning: head is '{heads[0]}' or '{heads[1]}', not {head!r}, where labels are {kind}")
         weights = _weights(class_weights, task, classes)
+        known = _intervals(interval_level, intervals, task, classes)
         self.save_hyperparameters(ignore="model")
         self.model, self.task, self.classes, self.frozen = model, task, tuple(classes), freeze
-        self.dense, self.ignore_index = dense, ignore_index
+        self.dense, self.ignore_index, self.intervals = dense, ignore_index, known
         self.head = _head(head, model, len(classes), label_shape)
         outputs = len(classes)
         self.register_buffer("target_mean", torch.tensor(target_mean or (0.0,) * outputs))
@@ -220,6 +232,21 @@ def _weights(given: str | Sequence[float], task: Task, classes: Sequence[str]) -
             f"{', '.join(classes)} each and not all of them 0; not {given!r}"
         )
     return torch.tensor([float(weight) for weight in given])
+
+
+def _intervals(
+    level: float, saved: Sequence[Mapping[str, Any]], task: Task, classes: Sequence[str]
+) -> tuple[ConformalInterval, ...]:
+    if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level < 1:
+        raise ValueError(f"Finetuning: interval_level is between 0 and 1, e.g. 0.9, not {level!r}")
+    if task != "regression" and (saved or level != _LEVEL):
+        raise ValueError(
+            f"Finetuning: an interval (interval_level {level}) is of a quantity, {', '.join(classes)} are classes; "
+            "leave it out. How certain classes are is told by their probabilities"
+        )
+    if len(saved) not in (0, len(classes)):
+        raise ValueError(f"Finetuning: {len(saved)} intervals for {len(classes)} quantities")
+    return tuple(ConformalInterval.from_dict(one) for one in saved)
 
 
 def _metrics(task: Task, outputs: int, ignore_index: int | None = None) -> torchmetrics.MetricCollection:

@@ -198,6 +198,7 @@ def fit(
 
 # Settings that are lists and that runs differ by; the others (statistics of targets, pixels of a map) follow the data.
 _LISTS = ("class_weights",)
+_AFTERWARDS = ("interval_level",)  # of what is computed once training has ended
 
 
 def _identity(module: LightningModule, train: TileDataset, batch_size: int, seed: int) -> dict[str, Any]:
@@ -206,7 +207,11 @@ def _identity(module: LightningModule, train: TileDataset, batch_size: int, seed
     return {
         "module": type(module).__name__,
         "model": config_of(module.get_submodule("model")).to_dict(),
-        "settings": {k: v for k, v in dict(module.hparams).items() if isinstance(v, plain) or k in _LISTS},
+        "settings": {
+            k: v
+            for k, v in dict(module.hparams).items()
+            if (isinstance(v, plain) or k in _LISTS) and k not in _AFTERWARDS
+        },
         "data": {
             "tiles": len(train),
             "modalities": [m.name for m in train.modalities],

@@ -13,6 +13,7 @@ from torch import nn
 
 from ..data import TileDataset
 from ..evaluation import Row, Spread, Table
+from ..evaluation.coverage import Coverage
 from ..evaluation.finetune import score_module
 from ..evaluation.intervals import Interval, Intervals, sample_sums, score_intervals
 from ..training.systems import config_of
@@ -27,6 +28,7 @@ __all__ = [
     "by_name",
     "column",
     "conditions",
+    "coverage",
     "intervals",
     "main_metric",
     "of_module",
@@ -43,6 +45,7 @@ _POOLED = {
     "both": "its summary and the mean encoding of its patches",
     "tokens": "the mean token of each modality, before they are combined",
 }
+_HELD = ("interval_coverage", "interval_width")  # neither the more the better nor the less
 _SHOWN = {
     "miou": "mean IoU",
     "macro_f1": "macro F1",
@@ -53,6 +56,8 @@ _SHOWN = {
     "r2": "R²",
     "rmse": "RMSE",
     "mae": "MAE",
+    "interval_coverage": "coverage of the interval",
+    "interval_width": "its mean width",
 }
 
 
@@ -120,7 +125,28 @@ def intervals(named: Named, tiles: TileDataset, seed: int) -> dict[str, Interval
         result = row.result
         return sample_sums(task, result.target, result.prediction, classes) if result.sums is None else result.sums
 
-    return {name: score_intervals(task, [sums(row) for row in rows], blocks, seed=seed) for name, rows in named.items()}
+    found = {
+        name: score_intervals(task, [sums(row) for row in rows], blocks, seed=seed) for name, rows in named.items()
+    }
+    for name, rows in named.items():
+        held = [row.result.coverage for row in rows if row.result.coverage is not None]
+        if len(held) == len(rows):
+            found[name].scores.update(Coverage.intervals(held, blocks, level=found[name].level, seed=seed))
+    return found
+
+
+def coverage(named: Named, found: Mapping[str, Intervals]) -> str:
+    """How often the interval of a quantity holds, of the first row, as a sentence; empty where there is none."""
+    name, rows = next(iter(named.items()))
+    of = rows[0].result.coverage
+    if of is None:
+        return ""
+    share, width = (found[name].scores[key] for key in _HELD)
+    ends = "" if np.isnan(share.low) else f" ({share.low:.2f} to {share.high:.2f})"
+    return (
+        f"Interval {100 * of.level:g} % of {name}: coverage {share.value:.2f}{ends}, mean width {width.value:.4g} in "
+        "the unit of the quantity."
+    )
 
 
 def as_metrics(
@@ -187,7 +213,7 @@ def table(named: Named, conditions: str, found: Mapping[str, Intervals] | None =
     heads = [_SHOWN.get(metric, metric) for metric in metrics]
     cells = [[name, *(_certain(name, rows, metric, found) for metric in metrics)] for name, rows in named.items()]
     lower = [head for metric, head in zip(metrics, heads, strict=True) if metric in ("rmse", "mae")]
-    higher = [head for head in heads if head not in lower]
+    higher = [head for metric, head in zip(metrics, heads, strict=True) if head not in lower and metric not in _HELD]
     return Table(["features", *heads], cells, conditions, best=higher, lowest=lower)
 
 
@@ -209,8 +235,9 @@ def conditions(
     train: str,
     test: str,
     found: Mapping[str, Intervals] | None = None,
+    more: Sequence[str] = (),
 ) -> str:
-    """What a reader must know of these scores, and of the intervals ``found`` of them."""
+    """What a reader must know of these scores, and of the intervals ``found`` of them; ``more`` sentences."""
     labelled, unseen = state.split(train), state.split(test)
     counts = {row.fraction: row.result.labelled for row in rows}  # tiles by fraction
     told = " or ".join(f"{count} ({fraction:.0%})" for fraction, count in sorted(counts.items()))
@@ -221,6 +248,7 @@ def conditions(
         f"{told} labelled tiles of the {len(labelled)} of split {train!r}, stratified, {drawn}, scored on the "
         f"{'pixels of the ' if unseen.dense else ''}{len(unseen)} tiles of split {test!r}; seed {state.seed}.",
         *(f"Note: {note}." for note in notes),
+        *more,
         *dict.fromkeys(one.note for one in (found or {}).values()),
     ]
     return " ".join(sentences)

@@ -237,7 +237,8 @@ def finetune(
     )
     named, unseen = scores.by_modality(rows, first="finetune", prefix=True), state.split(test)
     found = scores.intervals(named, unseen, state.seed)
-    conditions = scores.conditions(state, rows, draws, labelled, test, found)
+    held = scores.coverage(named, found)
+    conditions = scores.conditions(state, rows, draws, labelled, test, found, [held] if held else [])
     state.metrics[key] = scores.as_metrics(named, found, unseen.classes) | {"conditions": conditions}
     state.metrics[f"{key}_loss"] = losses
     items: list[Picture | Table] = [scores.table(named, conditions, found)]
@@ -260,7 +261,8 @@ def evaluate(state: State, *, checkpoint: str | Path, key: str = "evaluate", tes
     named = scores.by_modality(rows, first="finetune")
     found = scores.intervals(named, unseen, state.seed)
     notes = dict.fromkeys(one.note for one in found.values())
-    conditions = " ".join([f"{checkpoint}, scored on the {len(unseen)} tiles of split {test!r}.", *notes])
+    scored = f"{checkpoint}, scored on the {len(unseen)} tiles of split {test!r}."
+    conditions = " ".join(part for part in (scored, scores.coverage(named, found), *notes) if part)
     state.metrics[key] = scores.as_metrics(named, found, unseen.classes) | {"conditions": conditions}
     items = [scores.table(named, conditions, found), *figures.per_class(named, unseen, conditions)]
     state.sections.append(Section("Scores", "", items))

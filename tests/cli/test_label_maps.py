@@ -10,12 +10,13 @@ import signal
 import numpy as np
 import pytest
 import rasterio
+import torch
 import yaml
 
 from fusion.cli import main
-from fusion.data import open_data
+from fusion.data import collate, open_data
 from fusion.embed.working import WorkingRaster
-from fusion.training import Finetuning
+from fusion.training import Finetuning, load_finetuned
 from fusion.workflow import figures
 from fusion.workflow.state import State
 
@@ -150,9 +151,43 @@ def test_predict_writes_quantities_in_their_unit(finetuned, folder):
     run = finetuned["heights"] / "pretrained-1-0"
     assert main(["predict", str(run), "--data", str(folder / "maps.yaml"), "--split", "test"]) == 0
     with rasterio.open(run / "prediction.tif") as file:
-        assert (file.dtypes[0], file.descriptions, file.shape) == ("float32", ("height",), (SIDE, 16))
-        assert 5 < file.read(1).mean() < 35
+        bands = ("height", "height_lower", "height_upper")
+        assert (file.dtypes[0], file.descriptions, file.shape) == ("float32", bands, (SIDE, 16))
+        value, lower, upper = file.read()
+        told = json.loads(file.tags()["FUSION_INTERVAL"])
+    assert 5 < value.mean() < 35
+    np.testing.assert_allclose(value - lower, upper - value, rtol=1e-4)
+    assert (upper > value).all()
+    (saved,) = load_finetuned(run).intervals
+    assert told == [saved.to_dict()]
+    np.testing.assert_allclose(upper - value, saved.half_width(value), rtol=1e-4)
     assert main(["predict", str(run), "--data", str(folder / "maps.yaml"), "--probabilities", "true"]) == 2
+
+
+def test_the_interval_of_a_quantity_is_examined_on_the_test_split(finetuned, folder, tmp_path, capsys):
+    out = finetuned["heights"]
+    row = json.loads((out / "metrics.json").read_text())["finetune"]
+    scores = row["pretrained"]
+    assert 0.5 < scores["interval_coverage"] <= 1
+    low, high = scores["intervals"]["interval_coverage"]
+    assert low <= scores["interval_coverage"] <= high
+    run = out / "pretrained-1-0"
+    module, tiles = load_finetuned(run), open_data(folder / "heights.yaml").split("test")
+    half, held, labels = 0.0, 0, 0
+    for i in range(len(tiles)):
+        with torch.inference_mode():
+            predicted = module(collate([tiles[i]]))[0, 0].numpy()
+        label = tiles[i].label.numpy()
+        width = module.intervals[0].half_width(predicted)
+        half, held, labels = half + width.sum(), held + (abs(label - predicted) <= width).sum(), labels + label.size
+    assert scores["interval_coverage"] == pytest.approx(held / labels, abs=2e-3)
+    assert scores["interval_width"] == pytest.approx(2 * half / labels, rel=1e-3)
+    sentence = (
+        f"Interval 90 % of pretrained: coverage {scores['interval_coverage']:.2f} ({low:.2f} to {high:.2f}), mean"
+    )
+    assert sentence in row["conditions"]
+    assert main(["evaluate", str(run), "--data", str(folder / "heights.yaml"), "--out", str(tmp_path)]) == 0
+    assert f"Interval 90 % of all: coverage {scores['interval_coverage']:.2f}" in capsys.readouterr().out
 
 
 def test_predict_writes_a_pixel_a_tile_where_labels_were_of_tiles(finetuned, folder, tmp_path):

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import io
+import json
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
+import torch
 from affine import Affine
 from matplotlib.image import imread
 from rio_cogeo import cog_validate
 
-from fusion.data import ArrayTiles
+from fusion.data import ArrayTiles, collate
 from fusion.embed import PredictedMap, predict_map
 from fusion.embed.cog import Sheet, write_cog
 from fusion.embed.preview import overview, write_preview, write_styles
 from fusion.embed.sheets import sheets_of
 from fusion.training import Finetuning
+from fusion.training.conformal import ConformalInterval
 
 from .ground import CLASSES, HEIGHT, WIDTH, cut, finetuned, scene
 
@@ -55,6 +58,47 @@ def renderer(raster: Path) -> ElementTree.Element:
     (found,) = root.findall("pipe/rasterrenderer")
     assert found.attrib["band"] == "1"
     return found
+
+
+def test_quantities_with_an_interval_have_three_bands_each(tmp_path):
+    tiles = cut(scene(), (HEIGHT, WIDTH), missing=(4,))
+    plain = finetuned(tiles, "regression", ("height", "biomass"))
+    with torch.inference_mode():
+        said = plain(collate([tiles[i] for i in range(9) if i != 4])).numpy()  # (8, 2)
+    middle = float(np.median(said[:, 0]))
+    saved = [
+        ConformalInterval(0.9, (middle,), (1.0, 3.0), (100, 100)).to_dict(),
+        ConformalInterval(0.9, (), (0.5,), (30,)).to_dict(),
+    ]
+    module = finetuned(tiles, "regression", ("height", "biomass"), intervals=saved)
+    [written] = predict_map(module, tiles, tmp_path / "map.tif")
+    with rasterio.open(written.path) as file:
+        bands, names = file.read().reshape(6, 9), file.descriptions
+        assert json.loads(file.tags()["FUSION_INTERVAL"]) == saved
+    assert names == ("height", "height_lower", "height_upper", "biomass", "biomass_lower", "biomass_upper")
+    assert np.isnan(bands[:, 4]).all()
+    known = np.delete(bands, 4, axis=1)
+    np.testing.assert_allclose(known[[0, 3]].T, said, rtol=1e-4, atol=1e-5)
+    half = np.where(known[0] >= middle, 3.0, 1.0)
+    np.testing.assert_allclose(known[1:3], [known[0] - half, known[0] + half], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(known[4:], [known[3] - 0.5, known[3] + 0.5], rtol=1e-4, atol=1e-5)
+    assert imread(written.preview).ndim == 3
+
+
+def test_what_has_the_face_of_a_predictor_needs_be_no_module(wide, of_classes, classes, tmp_path):
+    class Saved:
+        """A model that only answers."""
+
+        task, classes, dense, hparams = "multiclass", CLASSES, True, {"label_shape": (HEIGHT, WIDTH)}
+        model, fingerprint = of_classes.model, "probe-1"
+
+        def __call__(self, batch):
+            return of_classes(batch)
+
+    [written] = predict_map(Saved(), wide, tmp_path / "map.tif")
+    with rasterio.open(written.path) as file, rasterio.open(classes.path) as other:
+        assert np.array_equal(file.read(), other.read())
+        assert file.tags()["FUSION_MODEL"].endswith("-probe-1")
 
 
 def test_every_raster_is_a_valid_cog_with_overviews(classes, heights):
