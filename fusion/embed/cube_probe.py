@@ -103,6 +103,7 @@ class CubeProbe(nn.Module):
             raise ValueError("CubeProbe: a probe of tiles is wanted for cubes; give it to predict_map with tiles")
         fusion = cast(ContextFusion, probe.model)
         self.task, self.classes, self.dense = probe.task, probe.classes, True
+        self.intervals = probe.intervals
         self.hparams = probe.hparams | {"label_shape": list(blocks.grid)}
         self.model, self.estimator = ContextPixels(fusion, blocks), probe.estimator
         self.blocks = blocks

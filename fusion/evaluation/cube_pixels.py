@@ -13,7 +13,9 @@ from fusion.context import ContextFusion
 from fusion.data import Cube, TileDataset
 from fusion.data.folder import FolderDataset
 from fusion.embed.periods import PeriodFeatures, raw_periods
+from fusion.training.conformal import ConformalInterval
 
+from .coverage import Coverage
 from .dense import confusion_scores
 from .estimators import Fitted
 from .features import Features
@@ -22,7 +24,15 @@ from .metrics import per_class, score
 from .patches import strata_of, stratified_sample, vote
 from .probes import ProbeResult
 
-__all__ = ["CubePixels", "labelled_pixels", "pixel_features", "require_pixel_labels", "score_pixels"]
+__all__ = [
+    "CubePixels",
+    "labelled_pixels",
+    "pixel_coverage",
+    "pixel_features",
+    "predicted",
+    "require_pixel_labels",
+    "score_pixels",
+]
 
 _BLOCK = 64  # pixels per side that are encoded at a time
 _TILES = 64  # whose label maps are in memory at a time
@@ -151,6 +161,28 @@ def pixel_features(
     return embedded, raw
 
 
+def predicted(fitted: Fitted, x: np.ndarray) -> np.ndarray:
+    """(n, K) logits or quantities of features (n, D)."""
+    with torch.inference_mode():
+        found: np.ndarray = fitted.estimator(torch.from_numpy(x)).numpy()
+    return found
+
+
+def pixel_coverage(
+    interval: ConformalInterval, fitted: Fitted, test: CubePixels, x: np.ndarray, tiles: int
+) -> Coverage:
+    """How often an interval holds the quantity of pixels, by tile.
+
+    Args:
+        x: (n, D) features of the pixels.
+        tiles: N that the numbers in ``test.tile`` are of.
+    """
+    each = Coverage.of([interval], predicted(fitted, x), test.label[:, None])
+    sums = np.zeros((tiles, *each.sums.shape[1:]))
+    np.add.at(sums, test.tile, each.sums)
+    return Coverage(each.level, sums)
+
+
 def score_pixels(kind: str, fitted: Fitted, test: CubePixels, x: np.ndarray, tiles: int, labelled: int) -> ProbeResult:
     """Scores of an estimator on pixels, with the sums of each of their tiles.
 
@@ -162,8 +194,7 @@ def score_pixels(kind: str, fitted: Fitted, test: CubePixels, x: np.ndarray, til
     Raises:
         ValueError: one class only, or a quantity that does not vary.
     """
-    with torch.inference_mode():
-        out = fitted.estimator(torch.from_numpy(x)).numpy()
+    out = predicted(fitted, x)
     target: Any = test.label[:, None] if test.task == "regression" else test.label.astype(np.int64)
     prediction: Any = out if test.task == "regression" else out.argmax(1)
     classes = len(test.classes)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fusion.data import TileBatch
 
+from .conformal import ConformalInterval
 from .estimators import Estimator, ForestEstimator, LinearEstimator
 from .systems import config_of
 from .vectors import Pool, tile_vectors
@@ -35,10 +36,12 @@ class Probed(nn.Module):
         modalities: that the features are of; others in a batch are not looked at. None are all.
         label_shape: rows and columns of pixels of a label map, for features of patches.
         ignore_index: class of pixels without label.
+        interval_level, intervals: of quantities, as those of :class:`~fusion.training.finetuning.Finetuning`.
         periods, longest_gap: parts of the year, and days to another sensor's nearest date, for features of periods.
 
     Attributes:
         dense: whether it labels pixels.
+        intervals: a :class:`~fusion.training.conformal.ConformalInterval` for each quantity, or none.
         hparams: the arguments but the model, as a file holds them.
     """
 
@@ -57,6 +60,8 @@ class Probed(nn.Module):
         ignore_index: int = -1,
         periods: int = 0,
         longest_gap: int = 0,
+        interval_level: float = 0.9,
+        intervals: Sequence[Mapping[str, Any]] = (),
         kind: str = PROBE,
     ) -> None:
         super().__init__()
@@ -68,6 +73,7 @@ class Probed(nn.Module):
         self.features, self.pool, self.modalities = features, pool, tuple(modalities)
         self.label_shape, self.ignore_index = tuple(label_shape), ignore_index
         self.periods, self.longest_gap = periods, longest_gap
+        self.intervals = tuple(ConformalInterval.from_dict(one) for one in intervals)
         self.estimator = _ESTIMATORS[estimator](**sizes)
         self.hparams: dict[str, Any] = {
             "kind": kind,
@@ -82,6 +88,8 @@ class Probed(nn.Module):
             "ignore_index": ignore_index,
             "periods": periods,
             "longest_gap": longest_gap,
+            "interval_level": interval_level,
+            "intervals": [dict(one) for one in intervals],
         }
         model.requires_grad_(False)
         self.eval()

@@ -5,23 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from torch import nn
 
 from ..data import TileDataset
 from ..data import fraction as draw_labels
 from ..evaluation import Picture, ProbeResult, Row, Section, Table, combinations, random_encoder
+from ..evaluation.calibration import calibrate
 from ..evaluation.estimators import Fitted, Kind
 from ..evaluation.finetune import score_module
 from ..evaluation.raw_patches import RawPatches
 from ..evaluation.saved import make_probe
-from ..training import Probed, save_model
+from ..training import Probed, load_finetuned, save_model
 from . import figures, scores
 from .state import State
 
 __all__ = ["compare_maps", "save_probe"]
 
+LEVEL = 0.9  # of the interval of a quantity
 Pool = Literal["mean", "summary", "both", "tokens"]
 
 
@@ -77,6 +79,7 @@ def save_probe(
     pool: Pool = "mean",
     model: str = "pretrained",
     labelled: str = "train",
+    validation: str = "val",
     test: str = "test",
 ) -> Path:
     """Fits one estimator to frozen embeddings, scores it on the test tiles, and writes it with its encoder.
@@ -85,6 +88,7 @@ def save_probe(
 
     Args:
         fraction: of the labelled tiles.
+        validation: split that the interval of a quantity is computed from; without it there is none.
 
     Returns:
         ``best.safetensors`` in the folder of results, for :func:`fusion.training.load_finetuned`.
@@ -94,12 +98,21 @@ def save_probe(
     known, unseen = (state.split(name).with_modalities(names) for name in (labelled, test))
     train = known.subset(draw_labels(known, fraction, state.seed))
     probed, fitted = make_probe(kind, encoder, train, pool=pool, seed=state.seed)
-    row = Row("saved", tuple(names), fraction, state.seed, _scored(kind, probed, fitted, unseen, len(train)))
-    path = save_model(state.out / "best.safetensors", encoder, metrics=row.result.scores, finetuned=probed)
+    path = save_model(state.out / "best.safetensors", encoder, finetuned=probed)
+    held_out = state.split(validation).with_modalities(names) if validation in state.data else None
+    missing = calibrate(path, held_out, LEVEL)
+    probed = cast(Probed, load_finetuned(path))  # with the interval of a quantity
+    result = _scored(kind, probed, fitted, unseen, len(train))
+    row = Row(
+        "saved", tuple(names), fraction, state.seed, replace(result, notes=(*result.notes, *filter(None, [missing])))
+    )
+    save_model(path, encoder, metrics=result.scores, finetuned=probed)
     named = {str(kind): [row]}
     found = scores.intervals(named, unseen, state.seed)
     chosen = ", ".join(f"{name} {value}" for name, value in fitted.setting.items())
-    conditions = f"{path}, {chosen}. {scores.conditions(state, [row], 1, labelled, test, found)}"
+    held = scores.coverage(named, found)
+    told = scores.conditions(state, [row], 1, labelled, test, found, [held] if held else [])
+    conditions = f"{path}, {chosen}. {told}"
     state.metrics[key] = scores.as_metrics(named, found, unseen.classes) | {"conditions": conditions}
     items = [scores.table(named, conditions, found), *figures.per_class(named, unseen, conditions)]
     state.sections.append(Section("The probe that was saved", "", items))

@@ -55,7 +55,7 @@ def folder(tmp_path_factory):
             "s2": {"variable": "s2", "bands": ["B04", "B08"], "unit": "reflectance x 10000", **series},
         },
         "labels": {"variable": "crop", "resolution": 10, "reduction": "none", "nodata": 0, "classes": classes},
-        "splits": {"train": {"rows": [0, 0.5]}, "test": {"rows": [0.5, 1]}},
+        "splits": {"train": {"rows": [0, 0.5]}, "val": {"rows": [0.5, 0.67]}, "test": {"rows": [0.66, 1]}},
         "georeference": {"epsg": 32631, "bounds": [500_000, 5_599_760, 500_240, 5_600_000]},
     }
     quantity = {"labels": {"variable": "height", "resolution": 10, "reduction": "none"}}
@@ -165,8 +165,13 @@ def test_a_quantity_is_learned_in_its_unit_and_mapped_without_a_place(run, folde
     assert scores["raw"]["r2"] > 0.9
     assert load_finetuned(out).periods == 2
     assert main(["predict", str(out), "--data", str(folder / "bare.yaml"), "--out", str(tmp_path / "map.tif")]) == 0
+    told = json.loads((out / "metrics.json").read_text())["probe"]
+    assert f"coverage {told['pretrained']['interval_coverage']:.2f}" in told["conditions"]
+    assert told["pretrained"]["interval_coverage"] > 0.5
     with rasterio.open(tmp_path / "map.tif") as file:
-        height = file.read(1)
+        assert file.descriptions == ("height", "height_lower", "height_upper")
+        height, lower, upper = file.read()
+    assert np.nanmean(upper - lower) == pytest.approx(told["pretrained"]["interval_width"], rel=0.5)
     assert np.isnan(height[-3:, -3:]).all()
     assert np.nanmin(height) > 8
     assert np.nanmax(height) < 22

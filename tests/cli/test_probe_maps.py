@@ -97,9 +97,12 @@ def test_a_saved_probe_scores_every_labelled_pixel_as_fine_tuning_does(saved, fo
 def test_a_saved_probe_of_heights_gives_them_in_metres(saved, folder):
     scored = json.loads((saved["heights"] / "metrics.json").read_text())["saved"]["forest"]
     assert scored["r2"] > 0.9
+    assert 0.7 < scored["interval_coverage"] <= 1
     assert main(["predict", str(saved["heights"]), "--data", str(folder / "maps.yaml"), "--split", "test"]) == 0
     with rasterio.open(saved["heights"] / "prediction.tif") as file:
-        assert (file.dtypes[0], file.descriptions, file.shape) == ("float32", ("height",), (SIDE, 16))
+        assert (file.dtypes[0], file.shape) == ("float32", (SIDE, 16))
+        assert file.descriptions == ("height", "height_lower", "height_upper")  # the data have a validation split
+        assert (file.read(2) < file.read(1)).all()
         assert abs(file.read(1) - np.load(folder / "north.npz")["height"][:, 32:]).mean() < 3
 
 
