@@ -25,7 +25,7 @@ from .data.pastis_archive import write_pastis
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SAVED = REPOSITORY / "tests" / "training" / "saved"
-PAGES = ("README.md", "docs/data.md", "docs/token_fusion.md", "docs/context.md", "docs/quantization.md")
+PAGES = ("README.md", "docs/data.md", "docs/token_fusion.md", "docs/context.md", "docs/quantization.md", "docs/maps.md")
 
 ONE_EPOCH = "--training.epochs 1 --training.batch_size 8"
 SMALL = "--model.dim 16 --model.heads 2 --model.depth 1"

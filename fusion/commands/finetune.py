@@ -42,7 +42,8 @@ def finetune(
         draws: how often these labels are drawn.
         starts: of pretrained (all weights train), frozen (the head alone), scratch; pretrained by default.
         rates: learning rate of each start, e.g. --rates.pretrained 1e-4.
-        module: of the fine-tuning, e.g. --module.head mlp, or patch for maps, --module.class_weights balanced.
+        module: of the fine-tuning, e.g. --module.head mlp, or patch for maps, --module.class_weights balanced,
+            --module.interval_level 0.8 for quantities.
         training: of the trainer, e.g. --training.epochs 30, batch_size, patience, precision.
         augmentation: of what is trained on, e.g. --augmentation.flips true, rotations, date_dropout.
         seed: of head, batches and draws.

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+import shlex
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fusion.data import TileDataset
 
 __all__ = ["predict"]
 
@@ -74,7 +78,8 @@ def predict(
     module: Any = load_finetuned(source)
     target = beside(source, "prediction.tif", out)
     with interruptible(f"stopped; what is finished is kept. To go on: {again}"):
-        if isinstance(module, Probed) and module.of_cubes:
+        cubes = isinstance(module, Probed) and module.of_cubes  # whose pixels `fusion evaluate` does not score
+        if cubes:
             if modalities or split != "all":
                 raise ValueError(f"{run} maps whole cubes with its own sensors; leave --modalities and --split out")
             module, tiles = _of_cubes(module, data, reader, block)
@@ -88,6 +93,11 @@ def predict(
         maps = predict_map(module, tiles, target, restart=restart, progress=True, **options)
     for written in maps:
         print(written)
+    opened = [f"open {shlex.quote(str(maps[0].path))} in QGIS"] if maps[0].path.suffix == ".tif" else []
+    scored = {"data": data, "reader": reader}
+    following = [f"next: {command_line('evaluate', [run], scored)}"] if not cubes and _labelled(data, tiles) else []
+    if opened or following:
+        print("; ".join(opened + following))
     return 0
 
 
@@ -101,3 +111,14 @@ def _of_cubes(probe: Any, data: str, reader: dict[str, Any] | None, block: int) 
     options.pop("longest_gap", None)  # the probe has its own
     blocks = CubeBlocks(open_cubes(data, **options), list(probe.model.sensors), block)
     return CubeProbe(probe, blocks), blocks
+
+
+def _labelled(data: str, tiles: TileDataset) -> bool:
+    """Whether there is something to score the map with: labels of the tiles, or a description of some."""
+    from pathlib import Path
+
+    from fusion.yaml_loader import load_yaml
+
+    path = Path(data)
+    described = load_yaml(path.read_text()) if path.suffix in (".yaml", ".yml") else {}
+    return tiles.task is not None or bool(described.get("labels"))

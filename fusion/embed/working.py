@@ -48,7 +48,7 @@ class WorkingFolder:
                     f"{path} holds the beginning of another map: {'; '.join(other)}. Begin anew with restart=True "
                     "(--restart), which removes it, or give another out"
                 )
-        elif path.exists():
+        elif path.exists() and (not path.is_dir() or {child.name for child in path.iterdir()} - {f".{_JOB}.partial"}):
             raise ValueError(f"{path} is in the way: it was not left by a prediction. Remove it, or give another out")
         else:
             write_atomically(path / _JOB, (json.dumps(wanted, indent=2) + "\n").encode())
@@ -57,7 +57,11 @@ class WorkingFolder:
         return WorkingRaster(self.path / name)
 
     def remove(self) -> None:
+        """Removes what an earlier run left; a kill within leaves a folder that is still known as such."""
         if (self.path / _JOB).is_file():
+            for raster in self.path.iterdir():
+                if raster.is_dir():
+                    shutil.rmtree(raster)
             shutil.rmtree(self.path)
 
 

@@ -89,7 +89,8 @@ def probe_cubes(
         return Row(name, sensors, 1.0, state.seed, result), fitted
 
     first, fitted = row("pretrained", kind, learned.embedded, told.embedded)
-    interval, missing = None, []
+    interval: ConformalInterval | None = None
+    missing: list[str] = []
     if scored.task == "regression":
         held_out = encoded(state.split(validation)) if validation in state.data else None
         interval, missing = _interval(fitted, held_out)
@@ -104,8 +105,8 @@ def probe_cubes(
     missed = learned.missed + told.missed
     conditions = " ".join(
         [
-            f"{len(learned.pixels)} labelled pixels of {trained} tiles of split {labelled!r}, scored on {len(scored)} of "
-            f"{len(tiles)} tiles of split {test!r}; {periods} parts of the year; "
+            f"{len(learned.pixels)} labelled pixels of {trained} tiles of split {labelled!r}, scored on {len(scored)} "
+            f"of {len(tiles)} tiles of split {test!r}; {periods} parts of the year; "
             f"{', '.join(f'{name} {value}' for name, value in fitted.setting.items())}; seed {state.seed}.",
             *_verdict(named),
             *([scores.coverage(named, found)] if interval else []),

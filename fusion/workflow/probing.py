@@ -103,9 +103,8 @@ def save_probe(
     missing = calibrate(path, held_out, LEVEL)
     probed = cast(Probed, load_finetuned(path))  # with the interval of a quantity
     result = _scored(kind, probed, fitted, unseen, len(train))
-    row = Row(
-        "saved", tuple(names), fraction, state.seed, replace(result, notes=(*result.notes, *filter(None, [missing])))
-    )
+    notes = (*result.notes, *([missing] if missing else []))
+    row = Row("saved", tuple(names), fraction, state.seed, replace(result, notes=notes))
     save_model(path, encoder, metrics=result.scores, finetuned=probed)
     named = {str(kind): [row]}
     found = scores.intervals(named, unseen, state.seed)

@@ -136,6 +136,7 @@ def test_predict_writes_classes_where_the_scene_lies(finetuned, folder, tmp_path
     assert main([*arguments, "--out", str(out), "--probabilities", "true", "--batch_size", "8"]) == 0
     told = capsys.readouterr().out
     assert f"{out}: 48 x 48, water, meadow, forest, EPSG:32632, pixels of 10 x 10" in told
+    assert told.splitlines()[-1] == f"open {out} in QGIS", "without labels there is nothing to score"
     with rasterio.open(out) as file:
         assert (file.crs, file.shape, file.nodata) == ("EPSG:32632", (SIDE, SIDE), 255)
         assert tuple(file.transform)[:6] == (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_400_000.0)
@@ -195,6 +196,19 @@ def test_predict_writes_a_pixel_a_tile_where_labels_were_of_tiles(finetuned, fol
     assert main([*arguments, "--out", str(tmp_path / "map.tif")]) == 0
     with rasterio.open(tmp_path / "map.tif") as file:
         assert (file.shape, file.transform.a) == ((6, 6), 80.0)
+
+
+def test_predict_names_the_next_step_and_estimates_without_writing(finetuned, folder, tmp_path, capsys):
+    run, data, out = finetuned["tiles"] / "pretrained-1-0", folder / "maps.yaml", tmp_path / "a map.tif"
+    arguments = ["predict", str(run), "--data", str(data), "--out", str(out)]
+    assert main([*arguments, "--estimate", "true"]) == 0
+    assert capsys.readouterr().out.startswith("6 x 6 pixels: 0.0 million pixels at ")
+    assert not list(tmp_path.iterdir())
+    assert main([*arguments, "--entropy", "true"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f"open '{out}' in QGIS; next: {shlex.join(['fusion', 'evaluate', str(run), '--data', str(data)])}"
+    )
+    assert {path.suffix for path in tmp_path.iterdir()} == {".tif", ".qml", ".png", ".xml"}
 
 
 def test_predict_that_is_terminated_says_the_command_that_goes_on(finetuned, folder, tmp_path, capsys, monkeypatch):

@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+import rasterio
 import yaml
 
 from fusion.cli import main
@@ -137,3 +138,21 @@ def test_a_model_of_another_system_is_refused(tmp_path, capsys):
     assert main(["pretrain", *DATA, *tiny, "--modalities", "[s1]", "--out", str(out), "--training.epochs", "1"]) == 0
     assert main(["generate", str(out), *DATA, "--target", "s1"]) == 2
     assert "a TokenFusion is wanted, this is OmniSat" in capsys.readouterr().err
+
+
+def test_predict_writes_a_map_with_an_interval(run, tmp_path, capsys):
+    out = tmp_path / "tuned"
+    arguments = ["finetune", str(run), *DATA, "--training.epochs", "1", "--training.batch_size", "16"]
+    assert main([*arguments, "--module.interval_level", "0.5", "--out", str(out)]) == 0
+    scores = json.loads((out / "metrics.json").read_text())["finetune"]["pretrained"]
+    assert 0 <= scores["interval_coverage"] <= 1
+    assert "Interval 50 % of pretrained: coverage" in capsys.readouterr().out
+    path = tmp_path / "map.tif"
+    assert main(["predict", str(out / "pretrained-1-0"), *DATA, "--out", str(path)]) == 0
+    assert "next: fusion evaluate" in capsys.readouterr().out.splitlines()[-1]
+    with rasterio.open(path) as file:
+        value, lower, upper = file.read()
+        assert file.descriptions == ("biomass", "biomass_lower", "biomass_upper")
+    assert value.shape == (8, 8)
+    assert np.isfinite(value).all()
+    assert ((lower < value) & (value < upper)).all()

@@ -177,6 +177,18 @@ def test_a_folder_of_somebody_else_is_not_touched(tmp_path):
     assert (tmp_path / "map.tif.partial" / "thesis.txt").read_text() == "mine"
 
 
+def test_a_folder_that_was_only_begun_is_taken_up_and_removed_whole(tmp_path):
+    path = tmp_path / "map.tif.partial"
+    path.mkdir()
+    (path / ".job.json.partial").write_text('{"mod')  # a kill at the very beginning
+    folder = WorkingFolder(path, {"model": "a"})
+    assert json.loads((path / "job.json").read_text()) == {"model": "a"}
+    folder.raster("0").add({}, np.zeros((1, 1, 1)), True)
+    assert WorkingFolder(path, {"model": "a"}).raster("0").strips == 1
+    folder.remove()
+    assert not list(tmp_path.iterdir())
+
+
 def told(tiles: ArrayTiles, depth: int) -> Told:
     """Says of every pixel its red value, ``depth`` times."""
     return Told(
