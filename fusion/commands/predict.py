@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import inspect
 import shlex
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from fusion.data import TileDataset
+from typing import Any
 
 __all__ = ["predict"]
 
@@ -113,7 +110,7 @@ def _of_cubes(probe: Any, data: str, reader: dict[str, Any] | None, block: int) 
     return CubeProbe(probe, blocks), blocks
 
 
-def _labelled(data: str, tiles: TileDataset) -> bool:
+def _labelled(data: str, tiles: Any) -> bool:
     """Whether there is something to score the map with: labels of the tiles, or a description of some."""
     from pathlib import Path
 
