@@ -66,7 +66,13 @@ def write_preview(path: Path, sheet: Sheet) -> Path:
     columns = min(count, 3)
     rows = -(-count // columns)
     height = 5.0 * min(max(values.shape[1] / values.shape[2], 0.3), 2.5)
-    figure = Figure(figsize=(5.0 * columns + 1.5, height * rows + 0.8), dpi=120, layout="constrained")
+    # Beside a map of classes its legend must have room, however flat the map and long the names.
+    names = sheet.categories[: _LISTED + 1]
+    size = (
+        5.0 * columns + max(1.5, 0.8 + 0.075 * max(map(len, names), default=0)),
+        max(height * rows, 0.18 * len(names)) + 0.8,
+    )
+    figure = Figure(figsize=size, dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for panel in panels:

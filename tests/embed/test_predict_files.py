@@ -222,3 +222,13 @@ def test_a_quantity_without_any_value_has_a_style_and_a_picture(tmp_path):
         write_styles(path, sheet)
         assert write_preview(path, sheet).is_file()
     assert [item.attrib["value"] for item in renderer(path).iter("item")] == ["7"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_many_classes_with_long_names_have_room_beside_a_flat_map(tmp_path):
+    names = tuple(f"a class with a rather long name, number {k}" for k in range(60))
+    [of_many] = sheets_of("multiclass", names, {}).values()
+    values = np.eye(60, dtype=np.float32)[None].repeat(4, 0)  # every class once, in 4 rows
+    path = tmp_path / "map.tif"
+    write_cog(path, values, of_many, Affine(2, 0, 0, 0, -2, 0), "EPSG:32632")
+    assert imread(write_preview(path, of_many)).shape[0] > 120 * 0.18 * 40
