@@ -74,6 +74,7 @@ def embed(
 def _embed_cubes(
     run: Path, data: str, out: str | None, reader: dict[str, Any], dtype: Literal["float32", "int8"], block: int
 ) -> int:
+    from fusion.commands.following import command, lead_on
     from fusion.commands.session import beside
     from fusion.context import ContextFusion
     from fusion.data import open_cubes
@@ -82,9 +83,11 @@ def _embed_cubes(
 
     model = cast(ContextFusion, load_model(run))
     folder = beside(run, "embeddings", out)
+    given, reader = reader, dict(reader)
     longest_gap = reader.pop("longest_gap", 7)
     cubes = open_cubes(data, **reader)
     for cube in cubes:
         target = folder if folder.suffix == ".zarr" and len(cubes) == 1 else folder / f"{cube.name}.zarr"
         print(embed_cube(model, cube, target, dtype=dtype, block=block, longest_gap=longest_gap, progress=True))
+    lead_on(command("probe", run, data=data, reader=given, save="linear"))
     return 0

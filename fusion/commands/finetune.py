@@ -105,10 +105,16 @@ def evaluate(
 
     from fusion.commands.following import command, lead_on
     from fusion.commands.session import begin, beside, finish
+    from fusion.training import read_header
     from fusion.workflow import steps
 
     source = Path(run)
     folder = beside(source, "evaluate", out)
+    if read_header(source).system == "context":
+        raise ValueError(
+            f"{run}: pixels of cubes are scored where their probe is made; see its metrics.json, or make it again with "
+            "`fusion probe RUN --data DATA --save linear --splits.test NAME`"
+        )
     state = begin(data, folder, reader=reader, splits=splits, model=source)
     steps.evaluate(state, checkpoint=source, test=split)
     finish(state, f"Evaluation of {run} on {data}")

@@ -25,12 +25,14 @@ def predict(
     restart: bool = False,
     estimate: bool = False,
     report: bool = True,
+    block: int = 64,
 ) -> int:
     """Writes what a fine-tuned model says of every pixel or tile: GeoTIFF where the data is georeferenced, else NPZ.
 
     Classes have their names and colours in the file; quantities are float32. A style for QGIS and a picture lie beside
     it. Tiles that overlap are averaged, so that no border of a tile is left to be seen. Stopped at any moment, the same
-    command goes on after the last finished rows, which lie in a folder of the map's name and `.partial`.
+    command goes on after the last finished rows, which lie in a folder of the map's name and `.partial`. A probe of a
+    context-aware model maps the pixels of cubes.
 
     Args:
         run: run folder or checkpoint of the fine-tuned model.
@@ -47,17 +49,18 @@ def predict(
         batch_size: tiles at a time.
         workers: processes that read tiles.
         restart: begin anew, and throw away what an interrupted run of this map has left.
+        block: pixels per side in memory at a time (cubes).
         estimate: only say what the map will take: time, memory, size on disk; nothing is written.
         report: write a page beside the map, with .html for .tif, that shows it and says how right it is.
     """
     from pathlib import Path
-    from typing import cast
 
     from fusion.commands.following import command
     from fusion.commands.map_pages import labelled, write_pages
-    from fusion.commands.session import begin, beside, covering, interruptible
+    from fusion.commands.session import begin, beside, covering, interruptible, known_to, of_tiles
+    from fusion.data import open_unlabelled
     from fusion.embed import estimate_map, predict_map
-    from fusion.training import Finetuning, load_finetuned
+    from fusion.training import Probed, load_finetuned
 
     options: dict[str, Any] = {
         "probabilities": probabilities,
@@ -66,16 +69,26 @@ def predict(
         "workers": workers,
     }
     defaults = {name: parameter.default for name, parameter in inspect.signature(predict).parameters.items()}
-    given = {"data": data, "out": out, "reader": reader, "modalities": modalities, "split": split, "overlap": overlap}
+    given: dict[str, Any] = {"data": data, "out": out, "reader": reader, "modalities": modalities, "split": split}
+    given |= {"overlap": overlap, "block": block}
     again = command("predict", run, **{name: v for name, v in (given | options).items() if v != defaults[name]})
     source = Path(run)
-    module = cast(Finetuning, load_finetuned(source))
+    module: Any = load_finetuned(source)
     target = beside(source, "prediction.tif", out)
     with interruptible(f"stopped; what is finished is kept. To go on: {again}"):
-        state = begin(data, target.parent, reader=reader, modalities=modalities, model=source, labelled=False)
-        tiles = state.split(split)
-        if overlap is not None or (module.dense and split == "all"):
-            tiles = covering(tiles, split, overlap, "pixel" if module.dense else "patch")
+        cubes = isinstance(module, Probed) and module.of_cubes  # whose pixels `fusion evaluate` does not score
+        if cubes:
+            if modalities or split != "all" or overlap is not None:
+                raise ValueError(
+                    f"{run} maps whole cubes with its own sensors; leave --modalities, --split and --overlap out"
+                )
+            module, tiles = _of_cubes(module, data, reader, block)
+            options["batch_size"] = 1  # a block is memory enough
+        else:
+            state = begin(data, target.parent, reader=reader, modalities=modalities, model=source, labelled=False)
+            tiles = known_to(module, state.split(split))
+            if overlap is not None or (module.dense and split == "all"):
+                tiles = covering(tiles, split, overlap, "pixel" if module.dense else "patch")
         if estimate:
             print(estimate_map(module, tiles, target, **options))
             return 0
@@ -83,10 +96,24 @@ def predict(
     for written in maps:
         print(written)
     placed = [written.path for written in maps if written.path.suffix == ".tif"]
+    reader = of_tiles(reader) if cubes else reader or {}
     if report:
-        write_pages(placed, source, tiles, data, reader or {}, split)
+        write_pages(placed, source, open_unlabelled(data, **reader) if cubes else tiles, data, reader, split)
     opened = [f"open {shlex.quote(str(placed[0]))} in QGIS"] if placed else []
-    following = [f"next: {command('evaluate', run, data=data, reader=reader)}"] if labelled(tiles) else []
+    scored = not cubes and labelled(tiles)
+    following = [f"next: {command('evaluate', run, data=data, reader=reader)}"] if scored else []
     if opened or following:
         print("; ".join(opened + following))
     return 0
+
+
+def _of_cubes(probe: Any, data: str, reader: dict[str, Any] | None, block: int) -> tuple[Any, Any]:
+    """What predicts the pixels of cubes, and their blocks as tiles."""
+    from fusion.commands.session import of_cubes
+    from fusion.data import open_cubes
+    from fusion.embed import CubeBlocks, CubeProbe
+
+    options = of_cubes(reader)
+    options.pop("longest_gap", None)  # the probe has its own
+    blocks = CubeBlocks(open_cubes(data, **options), list(probe.model.sensors), block)
+    return CubeProbe(probe, blocks), blocks

@@ -15,7 +15,17 @@ from fusion.training.files import write_atomically
 from fusion.workflow.scores import MAIN
 from fusion.workflow.state import State
 
-__all__ = ["begin", "beside", "covering", "finish", "interruptible", "print_table"]
+__all__ = [
+    "begin",
+    "beside",
+    "covering",
+    "finish",
+    "interruptible",
+    "known_to",
+    "of_cubes",
+    "of_tiles",
+    "print_table",
+]
 
 
 def begin(
@@ -88,6 +98,30 @@ def interruptible(message: str) -> Iterator[None]:
     finally:
         if main:
             signal.signal(signal.SIGTERM, before)
+
+
+# Options of the reader of cubes that the reader of tiles does not know, and those that both take.
+_OF_CUBES, _OF_BOTH = ("longest_gap", "looks", "sensors", "temporal_window"), ("cube", "folder", "memory")
+
+
+def of_cubes(reader: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The options that concern cubes, where the same data are read as tiles too."""
+    return {name: value for name, value in (reader or {}).items() if name in _OF_CUBES + _OF_BOTH}
+
+
+def of_tiles(reader: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The options that concern tiles, where the same data are read as cubes too."""
+    return {name: value for name, value in (reader or {}).items() if name not in _OF_CUBES}
+
+
+def known_to(module: object, tiles: TileDataset) -> TileDataset:
+    """The tiles with the modalities that a probe was made with; all of them for what does not name any."""
+    wanted: Sequence[str] = getattr(module, "modalities", ())
+    names = [m.name for m in tiles.modalities if m.name in wanted]
+    if wanted and not names:
+        given = ", ".join(m.name for m in tiles.modalities)
+        raise ValueError(f"the probe was made with {', '.join(wanted)}, the tiles have {given}: none in common")
+    return tiles.with_modalities(names) if wanted else tiles
 
 
 def _known(dataset: TileDataset, model: Any) -> TileDataset:

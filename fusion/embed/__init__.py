@@ -2,6 +2,7 @@
 
 from .codec import DECODE_FORMULA, NODATA, QuantizationError, decode, encode, unit
 from .cube import EmbeddedCube, embed_cube
+from .cube_probe import CubeBlocks, CubeProbe
 from .estimate import Estimate
 from .map import EmbeddingMap, embed_map, fingerprint
 from .predict import PredictedMap, Predictor, estimate_map, predict_map
@@ -12,6 +13,8 @@ from .store import open_embeddings, stack_geotiffs
 __all__ = [
     "DECODE_FORMULA",
     "NODATA",
+    "CubeBlocks",
+    "CubeProbe",
     "EmbeddedCube",
     "EmbeddingMap",
     "Embeddings",

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from fusion.data import TileDataset
+from fusion.embed.blend import device_of
 from fusion.training.conformal import ConformalInterval
 from fusion.training.loading import evaluation_loader, require_fit, unseen
 
@@ -33,7 +34,7 @@ def predicted_maps(
         ValueError: the data do not fit the model.
     """
     require_fit(cast(nn.Module, module.model), dataset)
-    device, training = next(module.parameters()).device, module.training
+    device, training = device_of(module), module.training
     module.eval()
     try:
         with torch.inference_mode():

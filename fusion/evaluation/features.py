@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from fusion.data import TileBatch, TileDataset
+from fusion.data import TileDataset
 from fusion.data.given import tile_numbers
 from fusion.embed.scale import at_scale
 from fusion.training.loading import evaluation_loader, require_fit
 from fusion.training.systems import config_of
+from fusion.training.vectors import joined, token_means
 
 __all__ = ["Features", "extract"]
 
@@ -52,7 +53,7 @@ class Features:
         if self.y is None:
             raise ValueError(
                 f"the features of {len(self)} tiles have no label a tile; give the reader a label file or variable. "
-                "Labels that are maps are learnt by fine-tuning (fusion finetune), not by probes"
+                "Labels that are maps are of patches: fusion.evaluation.patches.patch_features"
             )
         return self.y
 
@@ -128,10 +129,10 @@ def extract(
         with torch.inference_mode():
             for batch in evaluation_loader(dataset, batch_size, workers=workers):
                 if level == "tile" and pool == "tokens":
-                    vectors = _token_means(model, batch.to(device), modalities)
+                    vectors = token_means(model, batch.to(device), modalities)
                 else:
                     summary, patches = encode(batch.to(device))
-                    vectors = _vectors(summary, patches, level, pool)
+                    vectors = patches.flatten(0, 1) if level == "patch" else joined(summary, patches, pool)
                 rows.append(vectors.float().cpu().numpy())
                 names.extend(batch.names)
     finally:
@@ -142,24 +143,6 @@ def extract(
     labels = dataset.labels().numpy().repeat(per_tile, axis=0) if dataset.task and not dataset.dense else None
     of_patches = grid if level == "patch" else None
     return Features(x, labels, tuple(np.repeat(names, per_tile)), dataset.task, dataset.classes, of_patches)
-
-
-def _token_means(model: nn.Module, batch: TileBatch, modalities: Sequence[str]) -> Tensor:
-    """(B, M*D): of each modality the mean of its tokens."""
-    seen = cast(Any, model).encode(batch)
-    mean = seen.tokens.mean(2).masked_fill(~seen.valid[..., None], 0)  # (M, B, D)
-    found, absent = dict(zip(seen.names, mean, strict=True)), torch.zeros_like(mean[0])
-    names = [m.name for m in config_of(model).modalities if m.name in modalities]
-    return torch.cat([found.get(name, absent) for name in names], dim=1)
-
-
-def _vectors(summary: Tensor, patches: Tensor, level: str, pool: str) -> Tensor:
-    """Of summaries (B, D) and patches (B, P, D): (B, D) of tiles or (B*P, D) of patches."""
-    if level == "patch":
-        return patches.flatten(0, 1)
-    if pool == "summary":
-        return summary
-    return patches.mean(1) if pool == "mean" else torch.cat([summary, patches.mean(1)], 1)
 
 
 def _require_finite(x: np.ndarray, names: Sequence[str], per_tile: int) -> None:

@@ -14,6 +14,7 @@ from torch import nn
 from fusion.data import TileDataset
 from fusion.data import fraction as draw_labels
 from fusion.data.spacing import evenly_spaced
+from fusion.embed.blend import device_of
 from fusion.settings import renamed
 from fusion.training.checkpoints import load_finetuned, load_model
 from fusion.training.loading import evaluation_loader, require_fit, unseen
@@ -115,7 +116,7 @@ def predict(
         ValueError: the data do not fit the model.
     """
     require_fit(cast(nn.Module, module.model), dataset)
-    device, training, rows = next(module.parameters()).device, module.training, []
+    device, training, rows = device_of(module), module.training, []
     module.eval()
     try:
         with torch.inference_mode():

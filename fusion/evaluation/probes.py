@@ -70,31 +70,51 @@ def linear_probe(train: Features, test: Features, *, seed: int = 0, groups: np.n
         ValueError: no labels, one tile, one class, features without a number, a test split that tells nothing, or
             ``groups`` for a regression, whose leave-one-out knows none.
     """
-    from sklearn.linear_model import LogisticRegression, RidgeCV
-    from sklearn.model_selection import GridSearchCV
-    from sklearn.multiclass import OneVsRestClassifier
-
-    task = _require_labels("linear probe", train, test)
+    task = require_labels("linear probe", train, test)
     if groups is not None and (task == "regression" or len(groups) != len(train)):
         raise ValueError(
             f"linear probe: {len(groups)} groups for a {task} task of {len(train)} tiles; one a tile, for classes only"
         )
+    fitted, result = fit_and_score("linear", linear_model(task, train.labels, seed, groups), train, test)
+    return replace(result, setting=chosen_penalty(fitted[-1]))
+
+
+def linear_model(task: str, labels: np.ndarray, seed: int = 0, groups: np.ndarray | None = None) -> Any:
+    """The estimator of :func:`linear_probe`, to be fitted to all rows of ``labels``; it chooses its penalty itself.
+
+    Args:
+        groups: (N,) of the rows; a fold takes whole groups. A ridge regression then chooses by folds of groups instead
+            of leaving out single rows.
+    """
+    from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.multiclass import OneVsRestClassifier
+
     if task == "regression":
-        estimator: Any = RidgeCV(alphas=_RIDGES, alpha_per_target=np.ndim(train.labels) > 1)
-        fitted, result = fit_and_score("linear", estimator, train, test)
-        chosen = np.unique(fitted[-1].alpha_).tolist()
-        return _with_setting(result, ridge=chosen[0] if len(chosen) == 1 else chosen)
+        several = np.ndim(labels) > 1 and labels.shape[1] > 1
+        folds = None if groups is None else _folds(task, labels, seed, groups)
+        if folds is None:
+            return RidgeCV(alphas=_RIDGES, alpha_per_target=np.ndim(labels) > 1)
+        scoring = "r2" if several else "neg_mean_squared_error"  # targets of several units are not to be added
+        return GridSearchCV(Ridge(), {"alpha": _RIDGES}, scoring=scoring, cv=folds)
     logistic = LogisticRegression(max_iter=2000)
+    prefix = ""
     if task == "multilabel":
         logistic, prefix = OneVsRestClassifier(logistic), "estimator__"
-    else:
-        prefix = ""
-    folds = _folds(task, train.labels, seed, groups)
+    folds = _folds(task, labels, seed, groups)
     grid = {f"{prefix}C": _INVERSE_STRENGTHS}
-    search = logistic if folds is None else GridSearchCV(logistic, grid, scoring=_macro_f1, cv=folds)
-    fitted, result = fit_and_score("linear", search, train, test)
-    chosen = 1.0 if folds is None else float(fitted[-1].best_params_[f"{prefix}C"])
-    return _with_setting(result, C=chosen)
+    return logistic if folds is None else GridSearchCV(logistic, grid, scoring=_macro_f1, cv=folds)
+
+
+def chosen_penalty(fitted: Any) -> dict[str, Any]:
+    """What a fitted estimator of :func:`linear_model` chose, by name."""
+    if hasattr(fitted, "alpha_"):
+        found = np.unique(fitted.alpha_).tolist()
+        return {"ridge": found[0] if len(found) == 1 else found}
+    if not hasattr(fitted, "best_params_"):
+        return {"C": 1.0}  # too few labels to choose by
+    (name, value), *_ = fitted.best_params_.items()
+    return {"ridge" if name == "alpha" else "C": float(value)}
 
 
 def knn_probe(train: Features, test: Features, *, k: int = 20, temperature: float = 0.07) -> ProbeResult:
@@ -105,7 +125,7 @@ def knn_probe(train: Features, test: Features, *, k: int = 20, temperature: floa
     Raises:
         ValueError: as :func:`linear_probe`.
     """
-    task = _require_labels("kNN probe", train, test)
+    task = require_labels("kNN probe", train, test)
     k = min(k, len(train))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of a column that is NaN throughout; it becomes 0
@@ -128,29 +148,33 @@ def knn_probe(train: Features, test: Features, *, k: int = 20, temperature: floa
 
 def fit_and_score(method: str, estimator: Any, train: Features, test: Features) -> tuple[Any, ProbeResult]:
     """Imputes and standardises, fits any scikit-learn estimator, and scores it on ``test``."""
+    task = require_labels(method, train, test)
+    pipeline = fitted_to(prepared(estimator), train)
+    return pipeline, _result(method, task, train, test, pipeline.predict(test.x.astype(np.float64)), {})
+
+
+def fitted_to(pipeline: Any, train: Features) -> Any:
+    """``pipeline`` after it has learned the labels of ``train``; of a class with few labels the notes tell."""
     from sklearn.exceptions import ConvergenceWarning, UndefinedMetricWarning
 
-    task = _require_labels(method, train, test)
-    pipeline = prepared(estimator)
     with warnings.catch_warnings():
         for category in (ConvergenceWarning, UndefinedMetricWarning):
             warnings.simplefilter("ignore", category)
         # A class with few labels is told in the notes, once, by name.
         warnings.filterwarnings("ignore", "Label ")
         labels = train.labels.ravel() if train.labels.ndim == 2 and train.labels.shape[1] == 1 else train.labels
-        if task == "multilabel":
+        if train.task == "multilabel":
             labels = train.labels.astype(int)
-        pipeline.fit(train.x.astype(np.float64), labels)
-        prediction = pipeline.predict(test.x.astype(np.float64))
-    return pipeline, _result(method, task, train, test, prediction, {})
+        return pipeline.fit(train.x.astype(np.float64), labels)
 
 
-def _require_labels(method: str, train: Features, test: Features) -> str:
+def require_labels(method: str, train: Features, test: Features) -> str:
     for split, features in (("training", train), ("test", test)):
         if features.y is None and features.task is not None:
             raise ValueError(
                 f"{method}: the labels of the {split} tiles are maps, a probe wants one a tile. Labels that are maps "
-                "are learnt by fine-tuning (fusion finetune); or give the reader labels of tiles (reduction: majority)"
+                "are probed by patch (fusion probe), or learnt by fine-tuning; or give the reader labels of tiles "
+                "(reduction: majority)"
             )
         if features.y is None or features.task is None:
             raise ValueError(f"{method}: the {split} tiles have no labels; give the reader a label file or variable")
@@ -224,13 +248,10 @@ def _result(
 ) -> ProbeResult:
     target = test.labels.reshape(len(test), -1) if task == "regression" else test.labels
     prediction = np.asarray(prediction).reshape(target.shape)
-    notes = []
+    notes: list[str] = []
     if task != "regression":
         prediction = prediction.astype(int)
-        seen = np.unique(train.labels) if task == "multiclass" else np.flatnonzero(train.labels.max(0) > 0.5)
-        missing = [name for k, name in enumerate(train.classes) if k not in seen]
-        if missing:
-            notes.append(f"no labelled tile of {', '.join(missing)}: never predicted, F1 0 where it occurs")
+        notes += never_learned(train)
     return ProbeResult(
         method,
         score(task, target, prediction),
@@ -244,5 +265,10 @@ def _result(
     )
 
 
-def _with_setting(result: ProbeResult, **setting: Any) -> ProbeResult:
-    return replace(result, setting=setting)
+def never_learned(train: Features, of: str = "tile") -> list[str]:
+    """A note on the classes without a label among ``train``; none where there is no such class."""
+    if train.task == "regression":
+        return []
+    seen = np.unique(train.labels) if train.task == "multiclass" else np.flatnonzero(train.labels.max(0) > 0.5)
+    missing = [name for k, name in enumerate(train.classes) if k not in seen]
+    return [f"no labelled {of} of {', '.join(missing)}: never predicted, F1 0 where it occurs"] if missing else []

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .checkpoints import Header, load_finetuned, load_model, read_header, save_model
     from .finetuning import Finetuning
     from .memory import MemoryEstimate, estimate_memory
+    from .probed import Probed
     from .systems import SYSTEMS, System, register
     from .trainer import fit
 
@@ -20,6 +21,7 @@ _MODULES = {
     "checkpoints": ("Header", "load_finetuned", "load_model", "read_header", "save_model"),
     "finetuning": ("Finetuning",),
     "memory": ("MemoryEstimate", "estimate_memory"),
+    "probed": ("Probed",),
     "systems": ("SYSTEMS", "System", "register"),
     "trainer": ("fit",),
 }
@@ -29,6 +31,7 @@ __all__ = [
     "Finetuning",
     "Header",
     "MemoryEstimate",
+    "Probed",
     "System",
     "estimate_memory",
     "fit",

@@ -19,6 +19,8 @@ from torch import nn
 if TYPE_CHECKING:
     from lightning import LightningModule
 
+    from .probed import Probed
+
 from fusion import __version__
 
 from .configurations import differences, with_todays_names
@@ -72,15 +74,15 @@ def save_model(
     model: nn.Module,
     *,
     metrics: Mapping[str, float] | None = None,
-    finetuned: LightningModule | None = None,
+    finetuned: LightningModule | Probed | None = None,
 ) -> Path:
     """Writes ``model``, and what was fine-tuned on top of it, as one safetensors file; atomically.
 
     Args:
         model: of a registered system, with ``.config``.
         metrics: numbers to remember, e.g. the validation loss.
-        finetuned: the fine-tuning LightningModule around ``model``; its own tensors (head, target statistics) and
-            its ``hparams`` are stored too.
+        finetuned: the fine-tuning LightningModule around ``model``, or the :class:`Probed`; its own tensors (head,
+            target statistics, what an estimator learned) and its ``hparams`` are stored too.
 
     Raises:
         TypeError: the model's class belongs to no registered system.
@@ -177,8 +179,8 @@ def load_model(path: Path | str, *, system: str | None = None, config: Any = Non
     return model.eval()
 
 
-def load_finetuned(path: Path | str) -> LightningModule:
-    """The fine-tuning LightningModule saved at ``path``, ready to predict (evaluation mode, on the CPU).
+def load_finetuned(path: Path | str) -> LightningModule | Probed:
+    """The fine-tuning LightningModule or the probe saved at ``path``, ready to predict (evaluation mode, on the CPU).
 
     Raises:
         FileNotFoundError, ValueError: as :func:`load_model`; or the checkpoint is a bare encoder.
@@ -190,10 +192,20 @@ def load_finetuned(path: Path | str) -> LightningModule:
             f"; {tuned[0].parent} is fine-tuned, give that" if tuned else "; fine-tune it first, or probe its features"
         )
         raise ValueError(f"{path} is an encoder without a head{near}")
-    module = SYSTEMS[header.system].load("finetuning")(load_model(path), **header.finetuned)
+    module = _on_top_of(load_model(path), header)
     own = {k.removeprefix(_ON_TOP): v for k, v in _tensors(path).items() if k.startswith(_ON_TOP)}
-    _load(path, header, module, own | {f"model.{k}": v for k, v in module.model.state_dict().items()})
-    return cast("LightningModule", module.eval())
+    _load(path, header, module, own | {f"model.{k}": v for k, v in cast(nn.Module, module.model).state_dict().items()})
+    return module.eval()
+
+
+def _on_top_of(model: nn.Module, header: Header) -> LightningModule | Probed:
+    """The model with fresh tensors on top of it, of the shapes that the header says."""
+    from .probed import PROBE, Probed
+
+    if header.finetuned.get("kind") == PROBE:
+        return Probed(model, **header.finetuned)
+    module: LightningModule = SYSTEMS[header.system].load("finetuning")(model, **header.finetuned)
+    return module
 
 
 def _build(path: Path, header: Header) -> nn.Module:

@@ -102,6 +102,7 @@ def of_module(
         together: False leaves out the score with all of them, where it is known.
     """
     known = {m.name for m in config_of(module.get_submodule("model")).modalities}
+    known &= set(getattr(module, "modalities", None) or known)  # those that a probe was made with
     names = [m.name for m in test.modalities if m.name in known]
     rows = []
     for chosen in [*([names] if together else []), *([name] for name in names if len(names) > 1)]:

@@ -80,12 +80,14 @@ def test_both_stages_are_trained_into_one_run_folder(trained):
     assert "9 pieces of 8 x 8 pixels: 8 to train on, 1 for validation" in told
 
 
-def test_the_printed_command_embeds_every_date(trained, monkeypatch):
+def test_the_printed_command_embeds_every_date_and_leads_to_a_probe(trained, described, capsys):
     run, told = trained
     following = next(line for line in told.splitlines() if line.startswith("next: ")).removeprefix("next: ")
     words = shlex.split(following)
     assert words[:2] == ["fusion", "embed"]
     assert main([*words[1:], "--block", "8"]) == 0
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert told == f"next: fusion probe {run} --data {described} --save linear"
     assert open_embeddings(run / "embeddings" / "field.zarr").embedding.shape == (DATES, 6, SIDE, SIDE)
 
 

@@ -265,11 +265,6 @@ def test_predict_says_that_a_bare_encoder_has_no_head(run, folder, capsys):
     assert "encoder without a head" in capsys.readouterr().err
 
 
-def test_probes_say_that_labels_are_maps(run, folder, tmp_path, capsys):
-    assert main(["probe", str(run), "--data", str(folder / "maps.yaml"), "--out", str(tmp_path)]) == 2
-    assert "Labels that are maps are learnt by fine-tuning (fusion finetune)" in capsys.readouterr().err
-
-
 def test_embed_writes_larger_patches(run, folder, tmp_path):
     arguments = ["embed", str(run), "--data", str(folder / "maps.yaml"), "--out", str(tmp_path / "map.tif")]
     assert main([*arguments, "--patch_scale", "2"]) == 0

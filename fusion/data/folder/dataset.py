@@ -199,6 +199,11 @@ class FolderDataset(TileDataset):
     def notes(self) -> list[str]:
         return notes_of(self.scenes, [modality.name for modality in self.modalities], self.opener)
 
+    def ground(self) -> list[tuple[str, float, float]]:
+        """Of each tile the scene, and the metres from the scene's northern and western border to the tile's."""
+        found = (self._tiles[row] for row in self._rows)
+        return [(self.scenes[number].name, top, left) for number, top, left in found]
+
     # One tile.
 
     def _block(self, row: int) -> str | None:
