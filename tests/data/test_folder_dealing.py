@@ -46,14 +46,14 @@ def test_blocks_are_dealt_whole(tmp_path):
     owner = {}
     for name in data.splits:
         for row, column in places(data, data.split(name).names):
-            assert owner.setdefault((row // 4, column // 4), name) == name  # 4 x 4 tiles: the largest with 15 blocks
-    assert len(owner) == 16
+            assert owner.setdefault((row // 2, column // 2), name) == name  # 2 x 2 tiles: the largest with 40 blocks
+    assert len(owner) == 64
     sizes = [len(data.split(name)) for name in data.splits]
     assert sum(sizes) == 256
-    assert sizes == [160, 48, 48]
+    assert sizes == [152, 52, 52]
     assert data.notes()[-1] == (
-        "labels: the description has no splits; blocks of 160 m are dealt (seed 0): train 10 blocks with 160 labelled "
-        "tiles, val 3 blocks with 48 labelled tiles, test 3 blocks with 48 labelled tiles"
+        "labels: the description has no splits; blocks of 80 m are dealt (seed 0): train 38 blocks with 152 labelled "
+        "tiles, val 13 blocks with 52 labelled tiles, test 13 blocks with 52 labelled tiles"
     )
 
 
@@ -73,9 +73,9 @@ def test_a_polygon_lies_in_one_split(tmp_path):
         for row in (2, 6, 10, 14):
             own = [n for n in data.splits if any(r == row for r, _ in places(data, data.split(n).names))]
             assert len(own) == 1
-    # 4 strips would be few: blocks of 2 x 2 tiles make more, and 8 of them a river joins to one
-    assert "blocks of 80 m" in data.notes()[-1]
-    assert "28 blocks are joined to others, with which they share features" in data.notes()[-1]
+    # Blocks of 2 x 2 tiles, 8 of which a river joins to one, would be few: a single tile is a block, or a river of 16
+    assert "blocks of 40 m" in data.notes()[-1]
+    assert "60 blocks are joined to others, with which they share features" in data.notes()[-1]
 
 
 def test_polygons_side_by_side_are_kept_whole_by_leaving_tiles_out(tmp_path):
@@ -138,7 +138,7 @@ def test_maps_of_labels_are_dealt_too(tmp_path):
     write(tmp_path / "photo" / "a.tif", image(side=SIDE))
     write(tmp_path / "crop" / "a.tif", np.arange(SIDE * SIDE).reshape(SIDE, SIDE).astype(np.uint16) % 2 + 1)
     data = opened(tmp_path, {"photo": PHOTO}, labels=CROP)
-    assert [len(data.split(name)) for name in data.splits] == [160, 48, 48]
+    assert [len(data.split(name)) for name in data.splits] == [152, 52, 52]
     assert FolderDataset(data.description, tmp_path, labels=False).splits == ()
 
 
@@ -161,17 +161,52 @@ def test_scattered_labels_are_dealt_in_smaller_blocks(tmp_path, few):
 def test_blocks_that_were_dealt_are_the_blocks_of_the_tiles(tmp_path):
     data = folder_of(tmp_path, EVERY)
     blocks = data.blocks()
-    assert len(set(blocks)) == 16
+    assert len(set(blocks)) == 64
     owner = {block: set() for block in blocks}
     for name in data.splits:
         for block in data.split(name).blocks():
             owner[block].add(name)
     assert all(len(names) == 1 for names in owner.values())
     of_place = {place: block for place, block in zip(places(data, data.names), blocks, strict=True)}
-    assert len({of_place[row, column] for row in range(4) for column in range(4)}) == 1
-    assert of_place[0, 0] != of_place[0, 4]
+    assert len({of_place[row, column] for row in range(2) for column in range(2)}) == 1
+    assert of_place[0, 0] != of_place[0, 2]
 
 
 def test_without_splits_that_are_dealt_one_scene_has_no_blocks(tmp_path):
     assert folder_of(tmp_path, EVERY, splits={"train": {"rows": [0, 0.5]}, "test": {"rows": [0.5, 1]}}).blocks() is None
     assert folder_of(tmp_path, [field(0, 0), field(0, 1)]).blocks() is None  # too little ground
+
+
+def test_a_rare_class_is_in_every_split_where_its_blocks_allow(tmp_path):
+    """Rye grows in five blocks of 64; a deal at random has it in all three splits about every second time."""
+    rye = {(0, 0), (4, 12), (8, 6), (12, 2), (14, 14)}
+    write(tmp_path / "photo" / "a.tif", image(side=SIDE))
+    names = ["rye" if (row, column) in rye else "wheat" for row in range(16) for column in range(16)]
+    geopandas.GeoDataFrame({"crop": names}, geometry=EVERY, crs=CRS).to_file(tmp_path / "labels.gpkg")
+    for seed in range(4):
+        data = opened(tmp_path, {"photo": PHOTO}, labels={"vector": "labels.gpkg", "field": "crop"})
+        data = FolderDataset(data.description, tmp_path, seed=seed)
+        kind = data.classes.index("rye")
+        assert all((data.split(name).labels() == kind).any() for name in data.splits)
+        assert "has no rye" not in data.notes()[-1]
+
+
+def test_a_class_that_a_split_lacks_is_named(tmp_path):
+    write(tmp_path / "photo" / "a.tif", image(side=SIDE))
+    names = ["rye", *["wheat", "maize"] * 128][:256]
+    geopandas.GeoDataFrame({"crop": names}, geometry=EVERY, crs=CRS).to_file(tmp_path / "labels.gpkg")
+    data = opened(tmp_path, {"photo": PHOTO}, labels={"vector": "labels.gpkg", "field": "crop"})
+    kind = data.classes.index("rye")
+    lacking = [name for name in data.splits if not (data.split(name).labels() == kind).any()]
+    assert len(lacking) == 2
+    assert data.notes()[-1].endswith("; " + ", ".join(f"{name} has no rye" for name in lacking))
+
+
+def test_a_quantity_is_dealt_evenly(tmp_path):
+    """Biomass rises from west to east: every split has low and high tiles."""
+    write(tmp_path / "photo" / "a.tif", image(side=SIDE))
+    write(tmp_path / "agb" / "a.tif", np.tile(np.arange(SIDE, dtype=np.float32), (SIDE, 1)))
+    labels = {"files": "agb/{scene}.tif", "resolution": 10, "reduction": "mean"}
+    data = opened(tmp_path, {"photo": PHOTO}, labels=labels)
+    means = [float(data.split(name).labels().mean()) for name in data.splits]
+    assert max(means) - min(means) < 4

@@ -99,14 +99,11 @@ class FolderDataset(TileDataset):
         )
 
     def covering(self, overlap: float = 0.25, by: Literal["patch", "pixel"] = "patch") -> FolderDataset:
-        """The same scenes without labels, cut for a map: tiles overlap, and more of them lie along the right and lower
-        border, where whole strides leave ground in no tile.
+        """The same scenes without labels, cut for a map: tiles overlap, and reach the right and lower border.
 
         Args:
-            overlap: share of a tile's side that neighbours share at least, in whole patches; a stride in the
-                description is kept.
-            by: tiles of the border begin on whole patches, as a map of patches wants it, or on the coarsest pixels:
-                then less than one of these is left over.
+            overlap: least share of a tile's side, in whole patches; a stride in the description is kept.
+            by: tiles of the border begin on whole patches, as a map of patches wants it, or on the coarsest pixels.
 
         Raises:
             ValueError: an overlap that is not from 0 to below 1, or a data set with labels.
@@ -188,7 +185,7 @@ class FolderDataset(TileDataset):
         if self.description.splits or found is None:
             rules = self.description.splits.items()
             return {name: members(name, rule, self.scenes, self._tiles, self._side) for name, rule in rules}
-        dealt, how, self._dealt = deal(self.scenes, self._tiles, self._side, found.touching, seed)
+        dealt, how, self._dealt = deal(self.scenes, self._tiles, self._side, found, seed)
         self.opener.remarks["splits"] = how
         return dict(dealt)
 

@@ -7,21 +7,22 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from ..blocks import SHARES, block_splits
+from ..blocks import SHARES
+from .balance import FAIR, divided, even_deal
+from .labels import Labelled
 from .scene import Scene
 
 __all__ = ["deal"]
 
 _BLOCKS = (8, 4, 2, 1)  # tiles a side, the largest that gives enough of them
-_ENOUGH = 15  # blocks: three for the smallest split
-_FAIR = 0.5  # of its share of the tiles, that the split which is worst off has at least
+_MANY, _ENOUGH = 40, 15  # blocks: eight for the smallest split, as intervals of scores want five; or at least three
 
 
 def deal(
     scenes: Sequence[Scene],
     tiles: Sequence[tuple[int, float, float]],
     side: float,
-    touching: np.ndarray,
+    found: Labelled,
     seed: int,
 ) -> tuple[dict[str, np.ndarray], str, np.ndarray | None]:
     """Numbers of tiles by split, how they were dealt, in a sentence, and the block of each tile, (N,), None where
@@ -35,31 +36,34 @@ def deal(
     Args:
         tiles: scene, top and left in metres, of labelled tiles.
         side: of a tile in metres.
-        touching: (2, pairs) position among ``tiles`` and feature, where they share ground.
+        found: their labels; of several deals the one in which classes are most even is taken.
     """
+    touching, amounts = found.touching, found.amounts
     place, positions = _positions(scenes, tiles, side)
     single = {block: _blocks(place, positions, block) for block in _BLOCKS}
     joined = {block: _joined(of_tile, touching) for block, of_tile in single.items()}
     few = dict(reversed(joined.items()))  # the smallest, of which there are most
     best, fairest = None, 0.0
-    for found, least in ((joined, _ENOUGH), (single, _ENOUGH), (few, len(SHARES))):
-        for block, of_tile in found.items():
+    tiers = [(blocks_of, least) for least in (_MANY, _ENOUGH) for blocks_of in (joined, single)]
+    for blocks_of, least in [*tiers, (few, len(SHARES))]:
+        for block, of_tile in blocks_of.items():
             blocks = int(of_tile.max()) + 1
-            if blocks < least or fairest >= _FAIR:
+            if blocks < least or fairest >= FAIR:
                 continue
-            if least == _ENOUGH and np.bincount(of_tile).max() > 0.8 * len(tiles):  # 0.1 each for two are not left
+            if least >= _ENOUGH and np.bincount(of_tile).max() > 0.8 * len(tiles):  # 0.1 each for two are not left
                 continue
-            dealt = block_splits(np.column_stack([of_tile, np.zeros_like(of_tile)]), block=1, shares=SHARES, seed=seed)
+            dealt = even_deal(of_tile, amounts, touching, seed)
             owner = np.zeros(len(tiles), dtype=int)
             for number, members in enumerate(dealt.values()):
                 owner[members] = number
-            left_out = _astride(place, positions, owner), _divided(owner, touching)
+            left_out = _astride(place, positions, owner), divided(owner, touching)
             splits = {name: members[~(left_out[0] | left_out[1])[members]] for name, members in dealt.items()}
             kept = max(1, sum(map(len, splits.values())))
             fair = min(len(members) / (SHARES[name] * kept) for name, members in splits.items())
             if fair > fairest:
                 united = int(single[block].max()) + 1 - blocks
                 told = _told(splits, of_tile, f"blocks of {block * side:g} m", seed, united, left_out)
+                told += _missing(splits, amounts, tuple(found.labels.classes))
                 best, fairest = (splits, told, of_tile), fair
     if best is not None:
         return best
@@ -94,20 +98,21 @@ def _told(
     return told
 
 
+def _missing(splits: dict[str, np.ndarray], amounts: np.ndarray, classes: Sequence[str]) -> str:
+    """Which classes a split lacks, as the end of a sentence."""
+    lacking = []
+    for split, members in splits.items():
+        present = amounts[members].sum(axis=0) > 0
+        absent = [name for name, there in zip(classes, present, strict=False) if not there]
+        if absent:
+            lacking.append(f"{split} has no {', '.join(absent)}")
+    return f"; {', '.join(lacking)}" if lacking else ""
+
+
 def _blocks(place: np.ndarray, positions: np.ndarray, block: int) -> np.ndarray:
     """(N,) block of each tile, numbered without gaps."""
     cells = np.column_stack([place, np.floor(positions / block + 1e-6)])
     return np.unique(cells, axis=0, return_inverse=True)[1].ravel()
-
-
-def _divided(owner: np.ndarray, touching: np.ndarray) -> np.ndarray:
-    """(N,) bool, tiles that a feature touches which touches more tiles of another split."""
-    tiles, features = touching
-    votes = np.zeros((int(features.max(initial=-1)) + 1, len(SHARES)), dtype=np.int64)
-    np.add.at(votes, (features, owner[tiles]), 1)
-    divided = np.zeros(len(owner), dtype=bool)
-    divided[tiles[votes.argmax(axis=1)[features] != owner[tiles]]] = True
-    return divided
 
 
 def _positions(

@@ -10,6 +10,7 @@ import numpy as np
 from ..dataset import Task
 from ..files import one_message
 from .align import Warped
+from .balance import contents
 from .containers import NPY
 from .conventions import Conventions, equals_any
 from .description import Labels
@@ -48,6 +49,11 @@ class Labelled:
     values: np.ndarray
     enough: np.ndarray
     touching: np.ndarray
+
+    @property
+    def amounts(self) -> np.ndarray:
+        """(n, K) how much of each class is on each tile."""
+        return contents(self.values, len(self.labels.classes))
 
 
 @dataclass(frozen=True)
