@@ -17,15 +17,15 @@ from .regressors import prepared
 
 __all__ = ["pixel_statistics", "raw_forest"]
 
-_PIXELS = 20_000  # to learn from; a forest gains little from more, and takes minutes
-_TREES = 200
+_PIXELS = 10_000  # to learn from; a forest gains little from more, and takes minutes
+_TREES = 100
 
 
 def raw_forest(train: TileDataset, test: TileDataset, *, seasons: int = 4, seed: int = 0) -> ProbeResult:
     """What a random forest makes of the same labels without any network, scored on ``test`` like a fine-tuned model.
 
     Of tiles it sees :func:`~fusion.evaluation.raw_statistics`; where labels are maps, :func:`pixel_statistics` of at
-    most 20,000 labelled pixels, as many of each tile.
+    most 10,000 labelled pixels, as many of each tile.
 
     Raises:
         ValueError: no labels, labels of two kinds, or one class only.

@@ -98,6 +98,15 @@ def test_a_folder_of_maps_goes_with_the_scenes_of_the_images(tmp_path):
     assert [int(np.unique(data[k].label).item()) for k in range(2)] == [0, 1]
 
 
+def test_a_raster_called_like_a_quantity_is_what_is_to_be_predicted(folder):
+    write(folder / "biomass.tif", np.arange(SIDE * SIDE, dtype=np.float32).reshape(SIDE, SIDE) / 4)
+    guess, data = described(folder)
+    assert guess.description["labels"] == {"files": "biomass.tif", "reduction": "none"}
+    assert "a quantity to be predicted by its name" in comment(guess, "labels", "files")
+    assert data.task == "regression"
+    assert float(data[0].label[2, 3]) == (2 * SIDE + 3) / 4
+
+
 def test_a_raster_of_many_numbers_is_asked_about(folder):
     write(folder / "labels.tif", np.arange(SIDE * SIDE).reshape(SIDE, SIDE).astype(np.uint16))
     guess = describe(folder)

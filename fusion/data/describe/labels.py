@@ -28,6 +28,11 @@ _WORDS = re.compile(
     r"targets?|annotations?|reference|parcels?)(?:$|[_\-./ \d])",
     re.IGNORECASE,
 )
+_QUANTITIES = re.compile(
+    r"(?:^|[_\-./ ])(?:biomass|agbd?m?|canopy|canopyheight|canopy_height|chm|yields?|carbon|soc|gpp|volume|basal_area)"
+    r"(?:$|[_\-./ \d])",
+    re.IGNORECASE,
+)
 _LOOKED = 50  # files whose codes are read
 _CODES = 60  # more different numbers are a quantity
 _NAMES = re.compile(r"crop|class|label|type|species|cover|code|target|category|name|lc", re.IGNORECASE)
@@ -53,19 +58,19 @@ def is_label(name: str) -> bool:
 
 
 def take_label_rasters(listing: Listing) -> list[Path]:
-    """Rasters that are maps of labels by their name: without date, of one band of integers. Taken from the listing."""
+    """Rasters that are maps of labels by their name: without date, of one band, of integers, or of what is called like
+    a quantity that people predict. Taken from the listing."""
     if len(listing.data) < 2:
         return []
-    named = [
-        p for p in listing.rasters if _WORDS.search(p.with_suffix("").as_posix()) and not DATE.search(p.as_posix())
-    ]
-    if not named or len(named) == len(listing.data):
-        return []
-    headers = read_headers([listing.folder / path for path in named], 8)
-    if any(header.bands != 1 or header.pixels.dtype.kind not in "iu" for header in headers):
-        return []
-    listing.take("rasters", named)
-    return named
+    for words, kinds in ((_WORDS, "iu"), (_QUANTITIES, "iuf")):
+        named = [p for p in listing.rasters if words.search(p.with_suffix("").as_posix()) and not DATE.search(str(p))]
+        if not named or len(named) == len(listing.data):
+            continue
+        headers = read_headers([listing.folder / path for path in named], 8)
+        if all(header.bands == 1 and header.pixels.dtype.kind in kinds for header in headers):
+            listing.take("rasters", named)
+            return named
+    return []
 
 
 def find_labels(listing: Listing, rasters: Sequence[Path], scenes: Sequence[str]) -> Labelled:
@@ -104,6 +109,9 @@ def _of_rasters(folder: Path, files: Sequence[Path], scenes: Sequence[str]) -> L
                 questions=[Question(f"of which scenes are the labels {listed(files)} ({shown})? Describe labels")]
             )
     headers = read_headers([folder / path for path in files], _LOOKED)
+    if _QUANTITIES.search(files[0].with_suffix("").as_posix()):
+        comments = {"files": "one band, a quantity to be predicted by its name", "reduction": "a guess: the map itself"}
+        return Labelled({"files": text, "reduction": "none"}, comments)
     declared = {int(value) for header in headers for value in header.pixels.conventions.nodata}
     codes = [code for code in _codes(headers) if code not in declared]
     resolution = headers[0].resolution or 10.0

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from .placed import PlacedLabels, TableLabels, VectorLabels
 
 __all__ = ["AXES", "DATE_FILES", "Description", "Labels", "Mask", "Source"]
 
+_PLAIN = ("label", "labels", "target", "targets", "data")  # say nothing of what is labelled
 AXES = ("time", "band", "y", "x")
 DATE_FILES = (".npy", ".txt")
 
@@ -216,8 +218,9 @@ class Labels:
 
     @property
     def name(self) -> str:
-        """Of the target, for a quantity."""
-        return self.variable or "label"
+        """Of the target, for a quantity: that of the array, or the word in the pattern of the files."""
+        words = re.findall(r"[A-Za-z][A-Za-z_ -]*[A-Za-z]", re.sub(r"\{\w+\}|\.\w+$", " ", self.files or ""))
+        return self.variable or next((word for word in words if word.lower() not in _PLAIN), "label")
 
 
 @dataclass(frozen=True)
