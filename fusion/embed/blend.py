@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -88,7 +89,7 @@ def rasters(dataset: TileDataset, out: Path, cells: tuple[int, int]) -> list[tup
     """The rasters that the tiles of a data set make, and the file of each; none where no tile has a place.
 
     One raster is ``out`` with the suffix ``.tif``. Several lie in the folder ``out`` without its suffix, each named by
-    its first tile.
+    its first tile, or by the scene of that where every scene makes one raster.
 
     Args:
         cells: rows and columns of the cells of a tile.
@@ -110,7 +111,11 @@ def rasters(dataset: TileDataset, out: Path, cells: tuple[int, int]) -> list[tup
     if len(canvases) == 1:
         return [(canvases[0], out.with_suffix(".tif"))]
     folder = out.with_suffix("")
-    return [(canvas, folder / f"{_file_name(dataset.names[canvas.tiles[0]])}.tif") for canvas in canvases]
+    names = [dataset.names[canvas.tiles[0]] for canvas in canvases]
+    scenes = [re.sub(r"_r\d+_c\d+$", "", name) for name in names]
+    if len(set(scenes)) == len(scenes):
+        names = scenes
+    return [(canvas, folder / f"{_file_name(name)}.tif") for canvas, name in zip(canvases, names, strict=True)]
 
 
 @contextlib.contextmanager
