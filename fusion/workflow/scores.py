@@ -23,9 +23,9 @@ from .state import State
 __all__ = [
     "CHANCE",
     "MAIN",
+    "SHOWN",
     "Named",
     "add_macro_f1_of_all",
-    "against",
     "as_metrics",
     "by_modality",
     "by_name",
@@ -50,7 +50,7 @@ _POOLED = {
     "tokens": "the mean token of each modality, before they are combined",
 }
 _HELD = ("interval_coverage", "interval_width")  # neither the more the better nor the less
-_SHOWN = {
+SHOWN = {
     "miou": "mean IoU",
     "macro_f1": "macro F1",
     "macro_f1_all": "macro F1 (all classes)",
@@ -216,7 +216,7 @@ def table(named: Named, conditions: str, found: Mapping[str, Intervals] | None =
     scores = next(iter(named.values()))[0].result.scores
     # Of classes that exclude each other, micro F1 is the accuracy.
     metrics = [metric for metric in scores if not (metric == "micro_f1" and "accuracy" in scores)]
-    heads = [_SHOWN.get(metric, metric) for metric in metrics]
+    heads = [SHOWN.get(metric, metric) for metric in metrics]
     cells = [
         [name, *(_certain(name, rows, m, found) if m in rows[0].result.scores else "–" for m in metrics)]
         for name, rows in named.items()
@@ -242,36 +242,7 @@ def _chance(row: Row) -> Chance | None:
 def summary(named: Named, metric: str, found: Mapping[str, Intervals] | None = None) -> str:
     """One line: the rows and their score."""
     told = (f"{name} {_certain(name, rows, metric, found)}" for name, rows in named.items())
-    return f"{_SHOWN.get(metric, metric)}: " + ", ".join(told)
-
-
-def against(named: Named, found: Mapping[str, Intervals], control: str, words: str) -> list[str]:
-    """A sentence for each row that has the modalities of the row ``control`` (with several fractions those that begin
-    with it): whether it is better in the main score, and by how much beside what the test tiles leave open.
-
-    Args:
-        words: what the control is, in words.
-    """
-    told = []
-    controls = {rows[0].fraction: (name, rows) for name, rows in named.items() if name.startswith(control)}
-    for name, rows in named.items():
-        if rows[0].fraction not in controls or name.startswith(control):
-            continue
-        other, theirs = controls[rows[0].fraction]
-        if rows[0].modalities != theirs[0].modalities:
-            continue
-        metric = main_metric(rows)
-        own, baseline = (Spread.of([row.result.scores[metric] for row in part]).mean for part in (rows, theirs))
-        apart = _apart(found[name].scores.get(metric), found[other].scores.get(metric))
-        better = "better" if own > baseline else "NOT better"
-        told.append(f"{name} is {better} than {words}: {_SHOWN[metric]} {own:.3f} against {baseline:.3f}{apart}.")
-    return told
-
-
-def _apart(first: Interval | None, second: Interval | None) -> str:
-    if first is None or second is None or np.isnan(first.low) or np.isnan(second.low):
-        return ""
-    return "" if first.low > second.high or second.low > first.high else ", and their intervals overlap"
+    return f"{SHOWN.get(metric, metric)}: " + ", ".join(told)
 
 
 def main_metric(rows: Sequence[Row]) -> str:

@@ -15,6 +15,7 @@ from ..settings import renamed
 from ..training.pretrain import train
 from . import figures, scores
 from .baselines import baseline, statistics
+from .comparison import against
 from .state import State
 from .tuning import Start, raw_control, tune, viewed
 
@@ -246,7 +247,7 @@ def finetune(
     held = scores.coverage(named, found)
     conditions = scores.conditions(state, rows, draws, labelled, test, found, [held] if held else [])
     if control:
-        conditions += " " + " ".join(scores.against(named, found, "raw_forest", "the random forest on raw values"))
+        conditions += " " + " ".join(against(named, found, "raw_forest", "the random forest on raw values"))
     state.metrics[key] = scores.as_metrics(named, found, unseen.classes) | {"conditions": conditions}
     state.metrics[f"{key}_loss"] = losses
     items: list[Picture | Table] = [scores.table(named, conditions, found)]
