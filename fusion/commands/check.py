@@ -11,7 +11,7 @@ def check(data: str, *, reader: dict[str, Any] | None = None, tiles: int = 2000)
     """Shows modalities, dates, bands, range and what the values look like; exits 1 if something must be repaired.
 
     Args:
-        data: `landscape`, a folder of TreeSatAI-TS, PASTIS-HD or FLAIR, or a YAML file that describes one.
+        data: a folder of images, or of TreeSatAI-TS, PASTIS-HD or FLAIR; a YAML that describes one; or `landscape`.
         reader: options of its reader, e.g. --reader.max_dates 20 or --reader.cube biomassters.
         tiles: read at most so many, evenly spaced.
     """

@@ -32,7 +32,7 @@ def counterfactual(
 
     Args:
         run: run folder or checkpoint of a token-fusion model.
-        data: `landscape`, a folder of TreeSatAI-TS, PASTIS-HD or FLAIR, or a YAML file that describes one.
+        data: a folder of images, or of TreeSatAI-TS, PASTIS-HD or FLAIR; a YAML that describes one; or `landscape`.
         target: the series to generate.
         edit: one or several, in order, as YAML: 'add: {terrain: {elevation: 300}}', 'assign: {aerial: {NIR: 40}}',
             'exchange: [aerial]' (with the next tile), 'paste: {aerial: [0, 1]}' (patches of the next tile),

@@ -30,7 +30,7 @@ def embed(
 
     Args:
         run: run folder or checkpoint of the encoder.
-        data: `landscape`, a folder of TreeSatAI-TS, PASTIS-HD or FLAIR, or a YAML file that describes one.
+        data: a folder of images, or of TreeSatAI-TS, PASTIS-HD or FLAIR; a YAML that describes one; or `landscape`.
         out: the file, RUN/embeddings.tif by default; several rasters go into a folder of that name.
         reader: options of the data's reader.
         modalities: use only these, e.g. --modalities '[s2,s1]'.

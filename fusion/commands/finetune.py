@@ -34,7 +34,7 @@ def finetune(
 
     Args:
         run: run folder or checkpoint of the encoder.
-        data: `landscape`, a folder of TreeSatAI-TS, PASTIS-HD or FLAIR, or a YAML file that describes one.
+        data: a folder of images, or of TreeSatAI-TS, PASTIS-HD or FLAIR; a YAML that describes one; or `landscape`.
         out: folder of the runs, metrics.json and report.html, RUN/finetune by default.
         reader: options of the data's reader.
         splits: which split of the data is train, val and test.
@@ -95,7 +95,7 @@ def evaluate(
 
     Args:
         run: run folder or checkpoint of the fine-tuned model.
-        data: `landscape`, a folder of TreeSatAI-TS, PASTIS-HD or FLAIR, or a YAML file that describes one.
+        data: a folder of images, or of TreeSatAI-TS, PASTIS-HD or FLAIR; a YAML that describes one; or `landscape`.
         out: folder of metrics.json and report.html, RUN/evaluate by default.
         reader: options of the data's reader.
         splits: which split of the data has which role, e.g. --splits.test chip-b.

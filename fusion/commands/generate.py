@@ -37,7 +37,7 @@ def generate(
 
     Args:
         run: run folder or checkpoint of the model.
-        data: `landscape`, a folder of TreeSatAI-TS, PASTIS-HD or FLAIR, or a YAML file that describes one.
+        data: a folder of images, or of TreeSatAI-TS, PASTIS-HD or FLAIR; a YAML that describes one; or `landscape`.
         target: what to generate, e.g. temperature, or several one after another, e.g. '[s1,temperature]'.
         conditioning: what to generate from, e.g. --conditioning '[aerial,terrain]'; everything but the targets by
             default.

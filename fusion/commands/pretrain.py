@@ -29,7 +29,7 @@ def pretrain(
     fusion: --model.window, --model.sensors.NAME.FIELD, --model.fusion.FIELD, --training.samples are its own.
 
     Args:
-        data: `landscape`, a folder of TreeSatAI-TS, PASTIS-HD or FLAIR, or a YAML file that describes one.
+        data: a folder of images, or of TreeSatAI-TS, PASTIS-HD or FLAIR; a YAML that describes one; or `landscape`.
         out: run folder: models, metrics.csv, TensorBoard log, state to go on from.
         reader: options of the data's reader, e.g. --reader.max_dates 20 or --reader.cube biomassters.
         splits: which split of the data is train and val, e.g. --splits.train chip-a.

@@ -38,7 +38,7 @@ def probe(
 
     Args:
         run: run folder or checkpoint of the encoder.
-        data: `landscape`, a folder of TreeSatAI-TS, PASTIS-HD or FLAIR, or a YAML file that describes one.
+        data: a folder of images, or of TreeSatAI-TS, PASTIS-HD or FLAIR; a YAML that describes one; or `landscape`.
         out: folder of metrics.json and report.html, and of what is saved, RUN/probe by default.
         reader: options of the data's reader.
         splits: which split of the data is train and test, e.g. --splits.test chip-b.

@@ -30,7 +30,7 @@ def sensitivity(
 
     Args:
         run: run folder or checkpoint of a pretrained or fine-tuned model.
-        data: `landscape`, a folder of TreeSatAI-TS, PASTIS-HD or FLAIR, or a YAML file that describes one.
+        data: a folder of images, or of TreeSatAI-TS, PASTIS-HD or FLAIR; a YAML that describes one; or `landscape`.
         target: the modality whose expected mean is the answer; without it the prediction of a fine-tuned model is.
         conditioning: what the model sees; everything but the target by default.
         measure: the norm of the gradient, or the product of gradient and input.
