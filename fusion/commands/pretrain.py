@@ -55,7 +55,7 @@ def pretrain(
     accepted(Augmentation, augmentation or {}, "augmentation")
     state = begin(data, Path(out), reader=reader, splits=splits, modalities=modalities, seed=seed, labelled=False)
     tiles = viewed(state.data.get("train", state.data["all"]), None, augmentation)
-    print(f"{len(tiles)} tiles, {len(state.data['val']) if 'val' in state.data else 'no'} for validation")
+    print(f"{len(tiles)} tiles, {len(state.data['val']) if 'val' in state.data else 'none'} for validation")
     best = train(system, tiles, state.data.get("val"), Path(out), size, model, module, training, seed)
     print(f"\n{best}")
     where: dict[str, Any] = {"data": data, "reader": reader, "modalities": modalities}
