@@ -43,6 +43,7 @@ def pretrain(
         seed: of weights and batches.
     """
     from fusion.commands.following import command, lead_on
+    from fusion.commands.map_pages import labelled
     from fusion.commands.session import begin
     from fusion.data import Augmentation
     from fusion.settings import accepted
@@ -59,7 +60,8 @@ def pretrain(
     best = train(system, tiles, state.data.get("val"), Path(out), size, model, module, training, seed)
     print(f"\n{best}")
     where: dict[str, Any] = {"data": data, "reader": reader, "modalities": modalities}
-    lead_on(*(command(name, out, **where) for name in ("probe", "finetune", "embed")))
+    learning = ("probe", "finetune") if labelled(tiles) else ()
+    lead_on(*(command(name, out, **where) for name in (*learning, "embed")))
     return 0
 
 
