@@ -177,7 +177,7 @@ def print_table(metrics: Mapping[str, Any]) -> None:
             n: [_cell(row.get(n), row.get(f"{n}_sd"), _ends(row, n) if n == main else None) for row in rows.values()]
             for n in names
         }
-        wide = {n: max(17, 2 + max(map(len, column))) for n, column in cells.items()}
+        wide = {n: max(17, 2 + max(map(len, [n, *column]))) for n, column in cells.items()}
         print(f"\n{key + ':':{width}}" + "".join(f"{n.replace('_', ' '):>{wide[n]}}" for n in names))
         for k, name in enumerate(rows):
             print(f"{name:{width}}" + "".join(f"{cells[n][k]:>{wide[n]}}" for n in names))
