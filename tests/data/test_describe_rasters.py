@@ -229,3 +229,20 @@ def test_six_digits_beside_a_date_or_alike_in_every_name_are_no_months(tmp_path)
         named(write(tmp_path / "alike" / f"L_199001_{'abc'[k]}.tif", image(k, 4, SIDE)), BANDS)
     assert described(tmp_path / "dated")[0].description["files"] == "L_{scene}_{date}.tif"
     assert described(tmp_path / "alike")[0].description["files"] == "L_199001_{scene}.tif"
+
+
+def test_a_layer_without_dates_is_asked_whether_it_is_the_target(tmp_path):
+    for k, date in enumerate(DATES):
+        named(write(tmp_path / "s2" / f"north_{date}.tif", image(k, 4, SIDE)), BANDS)
+    write(tmp_path / "agb" / "north_agb.tif", image(7, 1, SIDE).astype(np.float32) / 50)
+    guess, _ = described(tmp_path)
+    (asked,) = [question.text for question in guess.questions if "predicted" in question.text]
+    assert asked.startswith("is agb in agb/north_agb.tif an image, as is written here, or what is to be predicted?")
+    assert "write labels: {files: agb/north_agb.tif, reduction: none}" in asked
+
+
+def test_terrain_is_not_taken_for_a_target(tmp_path):
+    for k, date in enumerate(DATES):
+        named(write(tmp_path / "s2" / f"north_{date}.tif", image(k, 4, SIDE)), BANDS)
+    write(tmp_path / "dem" / "north_dem.tif", image(7, 1, SIDE).astype(np.float32) / 50)
+    assert not any("predicted" in question.text for question in described(tmp_path)[0].questions)
