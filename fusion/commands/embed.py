@@ -45,6 +45,7 @@ def embed(
         block: pixels per side in memory at a time (cubes).
     """
     from fusion.commands.following import command, lead_on
+    from fusion.commands.map_pages import labelled
     from fusion.commands.session import begin, beside, covering
     from fusion.embed import embed_map
     from fusion.training import read_header
@@ -67,7 +68,8 @@ def embed(
         tiles = covering(tiles, split, overlap, "patch")
     for written in embed_map(state.model("pretrained"), tiles, target, **options):
         print(written)
-    lead_on(command("probe", run, data=data, reader=reader, modalities=modalities))
+    if labelled(state.split("all")):
+        lead_on(command("probe", run, data=data, reader=reader, modalities=modalities))
     return 0
 
 

@@ -43,6 +43,7 @@ def pretrain(
         seed: of weights and batches.
     """
     from fusion.commands.following import command, lead_on
+    from fusion.commands.map_pages import labelled
     from fusion.commands.session import begin
     from fusion.data import Augmentation
     from fusion.settings import accepted
@@ -55,11 +56,12 @@ def pretrain(
     accepted(Augmentation, augmentation or {}, "augmentation")
     state = begin(data, Path(out), reader=reader, splits=splits, modalities=modalities, seed=seed, labelled=False)
     tiles = viewed(state.data.get("train", state.data["all"]), None, augmentation)
-    print(f"{len(tiles)} tiles, {len(state.data['val']) if 'val' in state.data else 'no'} for validation")
+    print(f"{len(tiles)} tiles, {len(state.data['val']) if 'val' in state.data else 'none'} for validation")
     best = train(system, tiles, state.data.get("val"), Path(out), size, model, module, training, seed)
     print(f"\n{best}")
     where: dict[str, Any] = {"data": data, "reader": reader, "modalities": modalities}
-    lead_on(*(command(name, out, **where) for name in ("probe", "finetune", "embed")))
+    learning = ("probe", "finetune") if labelled(tiles) else ()
+    lead_on(*(command(name, out, **where) for name in (*learning, "embed")))
     return 0
 
 

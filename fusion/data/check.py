@@ -16,7 +16,7 @@ from .processing_baseline import DarkEnd
 from .series import counting_infinite
 from .spacing import evenly_spaced
 from .tiles import Geo, Tile, TileBatch, values_by_band
-from .units import check_range, looks_like
+from .units import check_range, looks_like, readable
 
 __all__ = ["ModalityReport", "Report", "check", "check_labels", "check_modalities", "check_values"]
 
@@ -81,7 +81,7 @@ class Report:
             bands,
             f"{modality.resolution:g} m",
             found.dtype or "-",
-            f"{found.low:.4g}..{found.high:.4g}" if found.tiles else "-",
+            f"{readable(found.low)}..{readable(found.high)}" if found.tiles else "-",
             modality.unit or "-",
             found.looks,
         )

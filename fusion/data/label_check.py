@@ -11,6 +11,7 @@ from torch import Tensor
 from .dataset import TileDataset
 from .doubtful_values import undeclared_nodata
 from .spacing import evenly_spaced
+from .units import readable
 
 __all__ = ["check_labels", "describe_labels"]
 
@@ -45,7 +46,7 @@ def describe_labels(dataset: TileDataset) -> tuple[str, list[str]]:
             warnings.append(
                 f"{unknown} of {len(seen)} tiles have no label (NaN or infinite): leave them out of every split"
             )
-        text += f"{', '.join(dataset.classes)} {low:.4g}..{high:.4g}"
+        text += f"{', '.join(dataset.classes)} {readable(low)}..{readable(high)}"
         warnings += undeclared_nodata(targets, "labels", dataset.classes)
     else:
         counts = _counts(seen)

@@ -6,7 +6,7 @@ import numpy as np
 
 from .modality import Modality
 
-__all__ = ["check_range", "looks_like", "require_no_fill"]
+__all__ = ["check_range", "looks_like", "readable", "require_no_fill"]
 
 HUGE = 1e19  # no quantity of a tile is as large; the fill values of NetCDF (9.97e36) and of float32 rasters are
 
@@ -77,6 +77,11 @@ def check_range(values: np.ndarray, modality: Modality) -> None:
         _check_statistics(values, modality, low, high, seen)
 
 
+def readable(value: float) -> str:
+    """A number of four digits, or all that stand before the point of larger ones: 0.01423, 13960."""
+    return f"{value:.0f}" if 1e4 <= abs(value) < 1e6 else f"{value:.4g}"
+
+
 def require_no_fill(values: np.ndarray, name: str, where: str) -> None:
     """
     Raises:
@@ -106,7 +111,8 @@ def _check_statistics(values: np.ndarray, modality: Modality, low: float, high: 
 
 def _message(modality: Modality, low: float, high: float, seen: str, but: str, wanted: str) -> str:
     fix = _FIXES.get((seen, wanted), "check unit, scale and nodata of the data")
-    return f"modality {modality.name!r}: values {low:.4g}..{high:.4g} (p1..p99) look like {seen}, but {but}. Fix: {fix}"
+    values = f"{readable(low)}..{readable(high)} (p1..p99)"
+    return f"modality {modality.name!r}: values {values} look like {seen}, but {but}. Fix: {fix}"
 
 
 def _list(values: np.ndarray) -> str:

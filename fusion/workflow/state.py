@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from ..data import TileDataset
+from ..data import FolderDataset, TileDataset
 
 __all__ = ["State"]
 
@@ -62,9 +62,19 @@ class State:
             ValueError: there is none of that name.
         """
         if name not in self.data:
-            raise ValueError(f"the data has no split {name!r}; it has {', '.join(self.data)}")
+            raise ValueError(self._without_split(name))
         tiles: TileDataset = self.data[name]
         return tiles
+
+    def _without_split(self, name: str) -> str:
+        """Why there is no such split: no labels to deal, too little ground to deal them, or another name."""
+        data = self.data.get("all")
+        if name in ("train", "val", "test") and isinstance(data, FolderDataset) and "train" not in self.data:
+            if not data.labels_described:
+                return f"the data have no labels, so no split {name!r}: describe `labels` (docs/data.md)"
+            undealt = next((note for note in data.notes() if "no splits are dealt" in note), "")
+            return undealt or f"the data have no split {name!r}: describe `splits` (docs/data.md)"
+        return f"the data has no split {name!r}; it has {', '.join(self.data)}"
 
     def model(self, name: str) -> nn.Module:
         """A model of an earlier step.

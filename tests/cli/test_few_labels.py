@@ -72,7 +72,7 @@ def test_tiles_without_label_are_there_for_what_needs_none(folder):
 def test_pretraining_takes_every_tile(folder, tmp_path, capsys):
     out = ["--out", str(tmp_path / "a")]
     assert main(["pretrain", "--data", str(folder / "maps.yaml"), *SMALL, *ONE_EPOCH, *out]) == 0
-    assert "64 tiles, no for validation" in capsys.readouterr().out
+    assert "64 tiles, none for validation" in capsys.readouterr().out
 
 
 def test_the_map_of_embeddings_has_no_gap(run, folder, tmp_path):

@@ -146,3 +146,18 @@ def test_a_command_is_quoted_for_a_shell():
         *("fusion", "data", "check", "my data", "--reader", '{"cube": "a b"}', "--modalities", '["s2"]'),
         *("--save", "false", "--split", '"2020"'),
     ]
+
+
+def test_without_labels_nothing_is_offered_that_needs_them_and_asking_for_it_names_what_lacks(
+    workplace, capsys, tmp_path
+):
+    description = yaml.safe_load((workplace / "own.yaml").read_text())
+    del description["labels"], description["splits"]
+    bare, run = workplace / "bare.yaml", str(tmp_path / "run")
+    bare.write_text(yaml.safe_dump(description, sort_keys=False))
+    assert main(["pretrain", "--data", str(bare), "--out", run, *SMALL, *ONE]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"next: fusion embed {run} --data '{bare}'"
+    assert main(["embed", run, "--data", str(bare)]) == 0
+    assert "next:" not in capsys.readouterr().out
+    assert main(["probe", run, "--data", str(bare)]) == 2
+    assert "the data have no labels, so no split 'train': describe `labels`" in capsys.readouterr().err

@@ -23,7 +23,7 @@ def test_the_protocol_with_few_labels_trains_and_validates_as_asked(tmp_path, ca
     data += ["--reader.modalities", "[s2]", "--reader.max_dates", "3"]
     run = str(tmp_path / "run")
     assert main(["pretrain", *data, "--size", "tiny", *SMALL, *ONE_EPOCH, "--out", run]) == 0
-    assert "64 tiles, no for validation" in capsys.readouterr().out
+    assert "64 tiles, none for validation" in capsys.readouterr().out
     for name, splits in (("held-out", []), ("as-published", ["--splits.val", "val"])):
         out = tmp_path / name
         assert main(["finetune", run, *data, *splits, *ONE_EPOCH, "--out", str(out)]) == 0

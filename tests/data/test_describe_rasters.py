@@ -211,3 +211,38 @@ def test_files_of_other_bands_in_one_folder_are_told(tmp_path):
     write(tmp_path / "south_2020-06-10.tif", image(0, 3, SIDE))
     with pytest.raises(ValueError, match=r"south_2020-06-10.tif: 3 bands where others of .* have 4"):
         describe(tmp_path)
+
+
+def test_six_digits_that_vary_in_every_name_are_months(tmp_path):
+    for k, month in enumerate(("202008", "202009", "202010")):
+        named(write(tmp_path / f"S2_{month}.tif", image(k, 4, SIDE)), BANDS)
+    guess, data = described(tmp_path)
+    assert guess.description["modalities"]["s2"]["files"] == "S2_{date}.tif"
+    assert len(data) == 1
+    assert data[0].days["s2"].tolist() == [227, 258, 288]  # the 15th of August, September and October
+    np.testing.assert_array_equal(values(data, "s2"), np.stack([image(k, 4, SIDE) for k in range(3)]))
+
+
+def test_six_digits_beside_a_date_or_alike_in_every_name_are_no_months(tmp_path):
+    for k, date in enumerate(DATES):
+        named(write(tmp_path / "dated" / f"L_{199001 + k}_{date}.tif", image(k, 4, SIDE)), BANDS)
+        named(write(tmp_path / "alike" / f"L_199001_{'abc'[k]}.tif", image(k, 4, SIDE)), BANDS)
+    assert described(tmp_path / "dated")[0].description["files"] == "L_{scene}_{date}.tif"
+    assert described(tmp_path / "alike")[0].description["files"] == "L_199001_{scene}.tif"
+
+
+def test_a_layer_without_dates_is_asked_whether_it_is_the_target(tmp_path):
+    for k, date in enumerate(DATES):
+        named(write(tmp_path / "s2" / f"north_{date}.tif", image(k, 4, SIDE)), BANDS)
+    write(tmp_path / "agb" / "north_agb.tif", image(7, 1, SIDE).astype(np.float32) / 50)
+    guess, _ = described(tmp_path)
+    (asked,) = [question.text for question in guess.questions if "predicted" in question.text]
+    assert asked.startswith("is agb in agb/north_agb.tif an image, as is written here, or what is to be predicted?")
+    assert "write labels: {files: agb/north_agb.tif, reduction: none}" in asked
+
+
+def test_terrain_is_not_taken_for_a_target(tmp_path):
+    for k, date in enumerate(DATES):
+        named(write(tmp_path / "s2" / f"north_{date}.tif", image(k, 4, SIDE)), BANDS)
+    write(tmp_path / "dem" / "north_dem.tif", image(7, 1, SIDE).astype(np.float32) / 50)
+    assert not any("predicted" in question.text for question in described(tmp_path)[0].questions)

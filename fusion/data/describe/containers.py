@@ -18,7 +18,7 @@ from ..spacing import evenly_spaced
 from .axes import axes_by_shape
 from .guess import Part, Question
 from .labels import Labelled, is_label, of_variables
-from .measures import ask_offset, listed, mask_of
+from .measures import ask_offset, ask_whether_labels, listed, mask_of, may_be_target
 from .names import in_order, is_band, is_mask, sensor_of, told_by_bands
 from .pattern import find_pattern
 from .variables import Found, date_axis, measure, name_bands, place
@@ -74,9 +74,8 @@ def recognise(folder: Path, files: Sequence[Path]) -> tuple[list[Part], Labelled
         )
         parts[0].questions.append(Question(f"{asked}classes: [...]}} of {parts[0].name}; the mask is left out"))
     for part in parts:
-        if part.source.get("axes") == ["y", "x"] and not is_band(part.name):
-            asked = f"is {part.name} in {path.name} an image, as is written here, or what is to be predicted (labels)?"
-            part.questions.append(Question(asked))
+        if part.source.get("axes") == ["y", "x"] and not is_band(part.name) and may_be_target(part.name):
+            part.questions.append(ask_whether_labels(part, path.name, {"variable": part.source["variable"]}))
     resolution = next((part.source["resolution"] for part in parts if "resolution" in part.source), 10)
     return parts, of_variables([one.variable for one in flat], [folder / file for file in files], arrays, resolution)
 

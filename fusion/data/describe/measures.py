@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..processing_baseline import CHANGE
-from ..units import looks_like
+from ..units import looks_like, readable
 from .guess import Part, Question
+from .writing import flow
 
-__all__ = ["CLASSES", "ask_offset", "listed", "mask_of", "missing_number", "unit_of"]
+__all__ = [
+    "CLASSES",
+    "ask_offset",
+    "ask_whether_labels",
+    "is_height",
+    "listed",
+    "mask_of",
+    "may_be_target",
+    "missing_number",
+    "unit_of",
+]
 
 # Codes of a Sentinel-2 scene classification that are clear ground (ESA, Level-2A Product Definition, table of SCL):
 # vegetation, bare, water, unclassified. Snow (11) is not.
@@ -54,9 +65,9 @@ def unit_of(
     told = ""
     if finite.size:
         low, high = np.percentile(finite, [1, 99])
-        told = f"from values {low:.4g}..{high:.4g} (p1..p99) of {where}"
+        told = f"from values {readable(low)}..{readable(high)} (p1..p99) of {where}"
     unit = _UNITS.get(seen, "")
-    if re.fullmatch(r"dem|dsm|dtm|elevation|height|altitude|copdem.*", modality, re.IGNORECASE):
+    if is_height(modality):
         return {"unit": "m"}, {"unit": f"a height by its name, {told}"}, None
     if unit == "reflectance x 10000" and not sensor and bands == 1:
         unit = ""  # one band of large numbers may be anything
@@ -68,8 +79,33 @@ def unit_of(
         return {"unit": unit}, {"unit": told}, None
     if seen == "dB x 100" and sensor == "s1":
         return {"unit": "dB", "scale": 0.01}, {"unit": "radar, by its bands", "scale": f"dB x 100, {told}"}, None
-    asked = f"the unit of {modality}? Values look like {seen}" + (f" ({told})" if told else "")
-    return {}, {}, Question(f"{asked}; say unit, e.g. reflectance x 10000, reflectance, dB, linear, 8 bit, K")
+    looks = f"Values look like {seen}" if seen != "unknown" else "Its values look like none that is known"
+    asked = f"the unit of {modality}? {looks}" + (f" ({told})" if told else "")
+    return {}, {}, Question(f"{asked}; say unit, e.g. reflectance x 10000, reflectance, dB, linear, 8 bit, K, t/ha")
+
+
+def is_height(name: str) -> bool:
+    """Whether a name is one of those of digital terrain models."""
+    return re.fullmatch(r"dem|dsm|dtm|elevation|height|altitude|copdem.*", name, re.IGNORECASE) is not None
+
+
+def may_be_target(name: str) -> bool:
+    """Whether one layer without dates may be what is to be predicted: terrain is not, a height may be of trees."""
+    return name.lower() == "height" or not is_height(name)
+
+
+def ask_whether_labels(part: Part, where: str, source: Mapping[str, Any]) -> Question:
+    """Asks of a layer without dates whether it is the target, which a model must not be given as an image.
+
+    Args:
+        where: a file, for the message.
+        source: what says under ``labels`` where it lies.
+    """
+    labels = flow({**source, "reduction": "none"})
+    return Question(
+        f"is {part.name} in {where} an image, as is written here, or what is to be predicted? Then take it from "
+        f"modalities and write labels: {labels}"
+    )
 
 
 def missing_number(stored: np.ndarray, sensor: str) -> tuple[int, str] | None:

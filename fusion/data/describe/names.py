@@ -5,7 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-__all__ = ["DATE", "SENTINEL2_10", "SENTINEL2_20", "in_order", "is_band", "is_mask", "sensor_of", "told_by_bands"]
+__all__ = [
+    "DATE",
+    "MONTHS",
+    "SENTINEL2_10",
+    "SENTINEL2_20",
+    "in_order",
+    "is_band",
+    "is_mask",
+    "sensor_of",
+    "told_by_bands",
+]
 
 SENTINEL2_10 = ("B02", "B03", "B04", "B08")
 SENTINEL2_20 = ("B05", "B06", "B07", "B8A", "B11", "B12")
@@ -17,6 +27,8 @@ DATE = re.compile(
     rf"(?<!\d)(?:{_YEAR}-{_MONTH}-{_DAY}|{_YEAR}{_MONTH}{_DAY}|{_YEAR}(?:[012]\d\d|3[0-5]\d|36[0-6])(?!\d)"
     rf"|{_YEAR}-{_MONTH})(?!\d)"
 )
+# Of six digits. Path and row of Landsat, or the number of a tile, may look alike: see find_pattern.
+MONTHS = re.compile(rf"(?<!\d){_YEAR}{_MONTH}(?!\d)")
 _OPTICAL = (
     r"B(?:0?[1-9]|1[0-2]|8A)", r"SR_B\d{1,2}", r"ST_B\d{1,2}", "coastal", "blue", "green", "red", "nir", "nir08",
     "nir09", r"swir\d*", r"rededge\d?", r"red_edge_?\d?", "pan", "cirrus",

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .names import DATE, is_band
+from .names import DATE, MONTHS, is_band
 
 __all__ = ["Pattern", "find_pattern", "split_bands"]
 
@@ -57,9 +57,10 @@ def find_pattern(files: Sequence[Path], banded: bool, known: Collection[str] = (
     shapes: list[list[str]] = []
     dates: list[str] = []
     bands: list[str] = []
-    for path in files:
-        name, band = split_bands(path, known) if banded else (path.as_posix(), "")
-        date = _date(name) if dated else ""
+    names = [split_bands(path, known) if banded else (path.as_posix(), "") for path in files]
+    months = dated and _are_months([name for name, _ in names])
+    for name, band in names:
+        date = _date(name, MONTHS if months else DATE) if dated else ""
         if date:
             name = _replaced(name, date)
         dates.append(date)
@@ -97,10 +98,17 @@ def _ragged(names: Sequence[str]) -> tuple[str, list[str]] | None:
     return f"{folder}/{{scene}}{tails.pop()}" if folder else f"{{scene}}{tails.pop()}", scenes
 
 
-def _date(name: str) -> str:
+def _are_months(names: Sequence[str]) -> bool:
+    """Whether six digits are a year and a month: every name has them where no name has a date, and they vary, as path
+    and row of one Landsat scene do not."""
+    months = [_date(name, MONTHS) for name in names]
+    return all(months) and len({*months}) > 1 and not any(_date(name) for name in names)
+
+
+def _date(name: str, dates: re.Pattern[str] = DATE) -> str:
     """The first whole date of the file's own name, or else of its folders."""
     head, _, own = name.rpartition("/")
-    found = DATE.search(own) or DATE.search(head)
+    found = dates.search(own) or dates.search(head)
     return found[0] if found else ""
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from ..folder.patterns import find_files
 from .guess import Part, Question
 from .headers import Header, read_headers, sample, stored_sample
-from .measures import ask_offset, listed, mask_of, missing_number, unit_of
-from .names import in_order, is_mask, told_by_bands
+from .measures import ask_offset, ask_whether_labels, listed, mask_of, may_be_target, missing_number, unit_of
+from .names import in_order, is_band, is_mask, told_by_bands
 from .pattern import Pattern, find_pattern, split_bands
 
 __all__ = ["is_banded", "part_of_headers", "recognise"]
@@ -101,6 +101,8 @@ def _stack(folder: Path, files: Sequence[Path], pattern: Pattern, name: str, sen
         source["mask"], comments["mask"] = mask_of(is_mask(masks[0]), band=masks[0])
     part.scenes = pattern.scenes
     ask_offset(part, sensor, pattern.dates)
+    if len(bands) == 1 and not (pattern.dates or sensor or is_band(bands[0])) and may_be_target(part.name):
+        part.questions.append(ask_whether_labels(part, files[0].as_posix(), {"files": pattern.text}))
     return part
 
 

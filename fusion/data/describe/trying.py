@@ -48,7 +48,7 @@ def try_out(guess: Guess, options: Mapping[str, Any]) -> tuple[str, bool]:
     for modality in dataset.modalities:
         days = tile.days.get(modality.name)
         dates = "" if days is None else f", {len(days)} dates"
-        parts.append(f"{modality.name} ({modality.channels} bands{dates})")
+        parts.append(f"{modality.name} ({modality.channels} band{'s' if modality.channels > 1 else ''}{dates})")
     scenes = len(dataset.scenes)
     labels = f", labels: {dataset.task}" if dataset.task else ""
     place = f"{scenes} scene{'s' if scenes > 1 else ''}"

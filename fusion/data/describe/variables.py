@@ -163,7 +163,15 @@ def measure(part: Part, bands: Sequence[Found]) -> None:
     if "y" not in bands[0].axes:  # weather: a unit each
         return
     unit, why, question = unit_of(values, sensor, part.name, first.path.name, len(names))
+    if question and (said := _said_unit(first)):
+        unit, why, question = {"unit": said}, {"unit": f"the attribute units of {first.name}"}, None
     part.source.update(unit)
     part.comments.update(why)
     if question:
         part.questions.append(question)
+
+
+def _said_unit(variable: Variable) -> str:
+    """The attribute units, where it is one of a quantity; empty of numbers without unit, such as ``1`` and ``DN``."""
+    units = text(variable.attributes.get("units", "")).strip()
+    return "" if units.lower() in ("1", "-", "dn", "none", "unitless", "dimensionless", "reflectance") else units

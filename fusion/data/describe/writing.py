@@ -9,7 +9,7 @@ from typing import Any
 
 from ...yaml_loader import load_yaml
 
-__all__ = ["commented_yaml"]
+__all__ = ["commented_yaml", "flow"]
 
 _WIDTH = 118
 _PLAIN = re.compile(r"[A-Za-z_][\w./ -]*[\w.-]|[A-Za-z_]")
@@ -42,7 +42,7 @@ def _write(
             isinstance(value, Mapping) and any(len(k) > len(own) and k[: len(own)] == own for k in comments)
         )
         block = block or (own == ("labels",) and bool(value))
-        text = f"{indent}{_scalar(str(key))}:" + ("" if block else f" {_flow(value)}")
+        text = f"{indent}{_scalar(str(key))}:" + ("" if block else f" {flow(value)}")
         if said:
             one = " ".join(said.split())
             if len(text) + len(one) + 4 > _WIDTH and len(text) > 60:
@@ -54,11 +54,12 @@ def _write(
             _write(value, own, comments, lines)
 
 
-def _flow(value: Any) -> str:
+def flow(value: Any) -> str:
+    """A value in one line of YAML."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_scalar(str(k))}: {_flow(v)}" for k, v in value.items()) + "}"
+        return "{" + ", ".join(f"{_scalar(str(k))}: {flow(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(_flow(part) for part in value) + "]"
+        return "[" + ", ".join(flow(part) for part in value) + "]"
     return _scalar(value)
 
 
