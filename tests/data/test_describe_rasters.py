@@ -234,11 +234,11 @@ def test_six_digits_beside_a_date_or_alike_in_every_name_are_no_months(tmp_path)
 def test_a_layer_without_dates_is_asked_whether_it_is_the_target(tmp_path):
     for k, date in enumerate(DATES):
         named(write(tmp_path / "s2" / f"north_{date}.tif", image(k, 4, SIDE)), BANDS)
-    write(tmp_path / "moisture" / "north_moisture.tif", image(7, 1, SIDE).astype(np.float32) / 50)
+    write(tmp_path / "wet" / "north_wet.tif", image(7, 1, SIDE).astype(np.float32) / 50)
     guess, _ = described(tmp_path)
     (asked,) = [question.text for question in guess.questions if "predicted" in question.text]
-    assert asked.startswith("is moisture in moisture/north_moisture.tif an image, as is written here, or what is to be predicted?")
-    assert "write labels: {files: moisture/north_moisture.tif, reduction: none}" in asked
+    assert asked.startswith("is wet in wet/north_wet.tif an image, as is written here, or what is to be predicted?")
+    assert "write labels: {files: wet/north_wet.tif, reduction: none}" in asked
 
 
 def test_terrain_is_not_taken_for_a_target(tmp_path):
