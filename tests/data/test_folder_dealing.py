@@ -128,10 +128,10 @@ def test_splits_of_the_description_are_kept(tmp_path):
 def test_labels_of_little_ground_are_not_dealt(tmp_path):
     data = folder_of(tmp_path, [field(0, 0), field(0, 1)])
     assert data.splits == ()
-    assert "no splits are dealt: 2 labelled tiles make 2 blocks of ground that share neither" in data.notes()[-1]
+    assert "2 labelled tiles that share neither features nor pixels are 2, and three are wanted" in data.notes()[-1]
     data = folder_of(tmp_path, [field(0, 0, 16, 16)])
     assert data.splits == ()
-    assert "no splits are dealt: 256 labelled tiles make 1 blocks of ground" in data.notes()[-1]
+    assert "256 labelled tiles that share neither features nor pixels are 1, and three are wanted" in data.notes()[-1]
 
 
 def test_maps_of_labels_are_dealt_too(tmp_path):

@@ -341,3 +341,23 @@ def test_a_missing_package_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "geopandas", None)
     with pytest.raises(ValueError, match=r"need the package geopandas: pip install 'eo-fusion\[vector\]'"):
         labelled(tmp_path, {})
+
+
+@pytest.mark.parametrize(
+    ("column", "told"),
+    [
+        ({"year": [2016, 2016]}, "year in labels.gpkg says 2016, the images are of 2020"),
+        ({"Survey_Date": ["2017-05-01", "2018-06-02"]}, "Survey_Date in labels.gpkg says 2017 and 2018, the images"),
+        ({"seen": np.array(["2011-05-01", "2011-06-02"], "datetime64[s]")}, "seen in labels.gpkg says 2011"),
+        ({"year": [2016, 2020]}, ""),
+        ({"year": [7, 8]}, ""),  # no years
+        ({"yearling": [2016, 2016]}, ""),
+        ({"harvest_date": ["soon", "late"]}, ""),
+    ],
+)
+def test_labels_of_another_year_are_noted(tmp_path, column, told):
+    table = {"crop": ["a", "b"]} | column
+    geopandas.GeoDataFrame(table, geometry=TWO, crs=CRS).to_file(tmp_path / "labels.gpkg")
+    notes = [note for note in labelled(tmp_path, {}).notes() if "the images are of" in note]
+    assert len(notes) == bool(told)
+    assert all(told in note for note in notes)

@@ -70,8 +70,9 @@ def deal(
     return (
         {},
         (
-            f"labels: no splits are dealt: {len(tiles)} labelled tiles make {int(joined[1].max()) + 1} blocks of "
-            "ground that share neither features nor pixels; describe splits, or label more ground"
+            f"labels: no splits are dealt: the blocks of ground of {len(tiles)} labelled tiles that share neither "
+            f"features nor pixels are {int(joined[1].max()) + 1}, and three are wanted; describe splits, or label more "
+            "ground"
         ),
         None,
     )

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..files import reading
 from .placed import TableLabels, VectorLabels
+from .years import years_of
 
 __all__ = ["TABLES", "VECTORS", "Features", "read_features"]
 
@@ -32,6 +33,7 @@ class Features:
         geometries: (n,) points and polygons of shapely, in two dimensions.
         values: (n,) of the field: a pandas Series.
         remarks: what was left out or mended, by what it is about.
+        years: that a column tells, by its name.
     """
 
     path: Path
@@ -39,13 +41,14 @@ class Features:
     geometries: np.ndarray
     values: Any
     remarks: dict[str, str] = field(default_factory=dict)
+    years: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.geometries)
 
     def only(self, kept: np.ndarray) -> Features:
         """Some of them, by a mask of bool."""
-        return Features(self.path, self.crs, self.geometries[kept], self.values[kept], self.remarks)
+        return Features(self.path, self.crs, self.geometries[kept], self.values[kept], self.remarks, self.years)
 
 
 def read_features(labels: VectorLabels | TableLabels, folder: Path) -> Features:
@@ -69,7 +72,8 @@ def read_features(labels: VectorLabels | TableLabels, folder: Path) -> Features:
             f"{path}: labels of points and polygons need the package {error.name or error}: pip install "
             "'eo-fusion[vector]'"
         ) from error
-    return _usable(Features(path, frame.crs, np.asarray(frame.geometry.values), frame[labels.field]))
+    years = years_of(frame.drop(columns=frame.geometry.name), labels.field)
+    return _usable(Features(path, frame.crs, np.asarray(frame.geometry.values), frame[labels.field], years=years))
 
 
 def _vectors(path: Path, labels: VectorLabels) -> Any:

@@ -13,6 +13,7 @@ from .opening import Opener
 from .placed import TableLabels, VectorLabels
 from .scene import Scene
 from .values import valued
+from .years import other_years
 
 __all__ = ["Labelled", "label_tiles"]
 
@@ -31,6 +32,9 @@ def label_tiles(scenes: Sequence[Scene], opener: Opener) -> Labelled | None:
         features = read_features(labels, opener.folder)
         found = draw(labels, valued(labels, features), scenes, opener.description)
         opener.remarks.update(features.remarks)
+        apart = other_years(labels.file, features.years, scenes)
+        if apart:
+            opener.remarks["years"] = apart
         return found
     values, enough = reduce_map(labels, label_blocks(labels, scenes, opener))
     if not enough.any():
