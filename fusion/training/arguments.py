@@ -26,7 +26,7 @@ def check_training(training: Mapping[str, Any], fit: Callable[..., Any]) -> None
     """Refuses settings that neither ``fit`` nor ``lightning.Trainer`` takes; it can be asked before there are data.
 
     Raises:
-        ValueError: a setting that nobody knows, or one of the trainer's that ``fit`` gives itself.
+        ValueError: an unknown setting, or one of the trainer's that ``fit`` gives itself.
     """
     from lightning import Trainer
 

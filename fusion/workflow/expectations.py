@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Expectation"]
+__all__ = ["Expectation", "is_number"]
 
 _COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
@@ -58,12 +58,13 @@ class Expectation:
     def told(self, metrics: Mapping[str, Any]) -> str:
         """The comparison with its numbers: ``probe.a (0.812) > probe.b (0.730)``."""
         sides = [
-            side if _is_number(side) else f"{side} ({_value(side, metrics):.3f})" for side in (self.left, self.right)
+            side if is_number(side) else f"{side} ({_value(side, metrics):.3f})" for side in (self.left, self.right)
         ]
         return f"{sides[0]} {self.comparison} {sides[1]}"
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether a side of a comparison is a number rather than the name of a score."""
     try:
         float(text)
     except ValueError:
@@ -72,7 +73,7 @@ def _is_number(text: str) -> bool:
 
 
 def _value(text: str, metrics: Mapping[str, Any]) -> float:
-    if _is_number(text):
+    if is_number(text):
         return float(text)
     value: Any = metrics
     for key in text.split("."):

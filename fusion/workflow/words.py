@@ -7,7 +7,7 @@ from typing import Any
 
 from ..evaluation.chance import Chance, chance_scores
 from .cautions import METRICS, few_labels, shown_metric
-from .expectations import Expectation
+from .expectations import Expectation, is_number
 
 __all__ = ["cautions_of", "chance_of_row", "expected_in_words", "lead"]
 
@@ -52,7 +52,7 @@ def expected_in_words(expected: Expectation, metrics: Mapping[str, Any]) -> str:
     """A comparison of two scores as a sentence would have it."""
     values = expected.values(metrics)
     sides = [
-        f"{_score(side)} ({value:.3f})" if "." in side and not _is_number(side) else f"{value:g}"
+        f"{_score(side)} ({value:.3f})" if "." in side and not is_number(side) else f"{value:g}"
         for side, value in zip((expected.left, expected.right), values, strict=True)
     ]
     return f"{sides[0]} {_COMPARED[expected.comparison]} {sides[1]}"
@@ -85,11 +85,3 @@ def _score(path: str) -> str:
     named = METRICS.get(metric, metric.replace("_", " "))
     of = f" of {row}" if row else ""
     return f"{named}{of} in {group.replace('_', ' ')}"
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

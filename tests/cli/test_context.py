@@ -17,13 +17,10 @@ from fusion.data.cubes import SensorCube
 from fusion.embed import open_embeddings
 from fusion.training import load_model
 
+from .small_context import SIZES
+
 SIDE, DATES = 24, 9
-SMALL = [
-    *("--model.window", "3", "--training.samples", "40", "--training.batch_size", "20", "--training.epochs", "[1, 2]"),
-    *("--model.sensors", "{s2: {bottleneck: 5, frames: 5, reduced: 3, widths: [8, 8, 8, 8], mlp_dim: 8},"
-      " s1: {frames: 5, reduced: 3, widths: [8, 8, 8, 8], mlp_dim: 8}}"),
-    *("--model.fusion", "{embedding: 6, dim: 16, mlp_dim: 16}"),
-]  # fmt: skip
+SMALL = [*SIZES, "--training.epochs", "[1, 2]"]
 
 
 @pytest.fixture(scope="module")

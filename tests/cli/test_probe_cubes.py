@@ -20,13 +20,10 @@ from fusion.embed.periods import part_of_year, raw_periods
 from fusion.evaluation.cube_pixels import labelled_pixels, pixel_features
 from fusion.training import load_finetuned, load_model
 
+from .small_context import SIZES
+
 SIDE, DATES = 24, 9
-SMALL = [
-    *("--model.window", "3", "--training.samples", "40", "--training.batch_size", "20", "--training.epochs", "[1, 1]"),
-    *("--model.sensors", "{s2: {bottleneck: 5, frames: 5, reduced: 3, widths: [8, 8, 8, 8], mlp_dim: 8},"
-      " s1: {frames: 5, reduced: 3, widths: [8, 8, 8, 8], mlp_dim: 8}}"),
-    *("--model.fusion", "{embedding: 6, dim: 16, mlp_dim: 16}"),
-]  # fmt: skip
+SMALL = [*SIZES, "--training.epochs", "[1, 1]"]
 
 
 @pytest.fixture(scope="module")

@@ -19,34 +19,17 @@ from fusion.evaluation.finetune import predict
 from fusion.training import Probed, load_finetuned, load_model, save_model
 from fusion.training.loading import evaluation_loader
 
+from .coloured_scene import CODES, SIDE, write_scene
+
 SMALL = ["--size", "tiny", "--model.dim", "16", "--model.heads", "2", "--model.depth", "1", "--model.series_heads", "2"]
 ONE_EPOCH = ["--training.epochs", "1", "--training.batch_size", "8"]
-CODES = {"water": 10, "meadow": 20, "forest": 30}
-SIDE = 48  # pixels of 10 m
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """One scene whose colour tells the class (or height) of a pixel, in fields of 2 x 2 patches."""
     folder = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
-    truth = rng.integers(0, 3, (SIDE // 4, SIDE // 4)).repeat(4, 0).repeat(4, 1)
-    crop = np.array(list(CODES.values()))[truth]
-    crop[rng.random(truth.shape) < 0.1] = 0  # not mapped
-    image = np.stack([truth == k for k in range(3)]) * 100 + rng.normal(0, 5, (3, SIDE, SIDE))
-    height = (10 * truth + 5 + rng.normal(0, 1, truth.shape)).astype(np.float32)
-    np.savez(folder / "north.npz", image=image.astype(np.float32), crop=crop, height=height)
-    description = {
-        "files": "{scene}.npz",
-        "tile": 80,
-        "patch": 20,
-        "modalities": {
-            "aerial": {"variable": "image", "axes": ["band", "y", "x"], "bands": ["R", "G", "B"], "resolution": 10}
-        },
-        "labels": {"variable": "crop", "resolution": 10, "reduction": "none", "nodata": 0, "classes": CODES},
-        "georeference": {"epsg": 32632, "bounds": [500_000, 5_399_520, 500_480, 5_400_000]},
-        "splits": {"train": {"columns": [0, 0.5]}, "val": {"columns": [0.5, 0.67]}, "test": {"columns": [0.66, 1]}},
-    }
+    description = write_scene(folder)
     quantity = {"labels": {"variable": "height", "resolution": 10, "reduction": "none"}}
     for name, content in {
         "maps": description,

@@ -57,16 +57,8 @@ def _part(folder: Path, parent: str, files: Sequence[Path], dates: Sequence[Path
     part.source["axes"] = whole
     part.comments["axes"] = f"from the shape {array.shape}, which is all that the file says"
     count = array.shape[axes.index("band")] if "band" in axes else 1
-    part.source["bands"] = [part.name] if count == 1 else [f"B{k + 1}" for k in range(count)]
-    if count > 1:
-        part.comments["bands"] = "numbered: a .npy does not name its bands"
-        part.questions.append(
-            Question(
-                f"the names of the {count} bands of {files[0]} and its like, in the order of the file? Replace B1, "
-                "B2, ... in bands",
-                needed=True,
-            )
-        )
+    asked = f"{files[0]} and its like, in the order of the file? Replace B1, B2, ... in bands"
+    part.number_bands(count, "a .npy does not name its bands", asked)
     part.source["resolution"] = _RESOLUTION
     part.comments["resolution"] = "not in the file"
     part.questions.append(Question(f"the metres of a pixel of the .npy? {_RESOLUTION} is written as resolution"))

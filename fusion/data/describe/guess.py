@@ -52,6 +52,13 @@ class Part:
     align: str = ""
     georeference: Mapping[str, Any] = field(default_factory=dict)
 
+    def number_bands(self, count: int, why: str, asked: str) -> None:
+        """Bands that nothing names: a single one is called like the modality, several are numbered and asked for."""
+        self.source["bands"] = [self.name] if count == 1 else [f"B{k + 1}" for k in range(count)]
+        if count > 1:
+            self.comments["bands"] = f"numbered: {why}"
+            self.questions.append(Question(f"the names of the {count} bands of {asked}", needed=True))
+
 
 @dataclass(frozen=True)
 class Guess:

@@ -54,16 +54,9 @@ def name_bands(part: Part, first: Found, variables: Mapping[str, Variable], arra
         part.source["bands"] = [text(name) for name in lists[0][...]]
         part.comments["bands"] = f"from {lists[0].name}, the only list of {count} names in the file"
     else:
-        part.source["bands"] = [part.name] if count == 1 else [f"B{k + 1}" for k in range(count)]
-        if count > 1:
-            part.comments["bands"] = "numbered: the file does not name its bands"
-            part.questions.append(
-                Question(
-                    f"the names of the {count} bands of {variable.name} in {variable.path.name}, in the order of the "
-                    "file? The file does not say them; replace B1, B2, ... in bands",
-                    needed=True,
-                )
-            )
+        where = f"{variable.name} in {variable.path.name}"
+        asked = f"{where}, in the order of the file? The file does not say them; replace B1, B2, ... in bands"
+        part.number_bands(count, "the file does not name its bands", asked)
     named = told_by_bands(part.source["bands"])
     if named and part.name == "image":
         part.name = named
