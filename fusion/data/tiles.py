@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Geo", "Tile", "TileBatch", "collate", "values_by_band"]
+__all__ = ["YEAR", "Geo", "Tile", "TileBatch", "collate", "values_by_band"]
+
+YEAR = 365.25  # days
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,12 @@ class TileBatch:
         if unknown:
             raise KeyError(f"batch has no modality {', '.join(unknown)}; it has {', '.join(self.values)}")
         return self._with(lambda part: {n: part[n] for n in names if n in part}, lambda labels: labels)
+
+    def part_of_year(self, part: int, parts: int) -> TileBatch:
+        """The same tiles with only the dates in one of ``parts`` equal parts of the year, part 0 from 1 January, in
+        whatever year; images stay."""
+        inside = {n: (days % YEAR * parts / YEAR).long().clamp_max(parts - 1) == part for n, days in self.days.items()}
+        return replace(self, valid={n: v & inside[n] if n in inside else v for n, v in self.valid.items()})
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TileBatch:
         return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from fusion.data.given import tile_numbers
 from fusion.embed.scale import at_scale
 from fusion.training.loading import evaluation_loader, require_fit
 from fusion.training.systems import config_of
-from fusion.training.vectors import joined, token_means
+from fusion.training.vectors import BY_MODALITY, Pool, joined, tile_vectors
 
 __all__ = ["Features", "extract"]
 
@@ -80,7 +80,7 @@ def extract(
     modalities: Sequence[str] | None = None,
     level: Literal["tile", "patch"] = "tile",
     *,
-    pool: Literal["mean", "summary", "both", "tokens"] = "mean",
+    pool: Pool = "mean",
     patch_scale: int = 1,
     batch_size: int = 32,
     device: torch.device | str | None = None,
@@ -94,7 +94,8 @@ def extract(
         level: one vector a tile, or one a patch.
         pool: of a tile: the mean of its patches (which reconstruction trains), its summary, or both joined; or
             ``"tokens"``: for each modality the mean of its tokens before they are combined (which the contrastive
-            objective trains), joined in the order of the model, 0 for a modality that a tile does not have.
+            objective trains), joined in the order of the model, 0 for a modality that a tile does not have;
+            ``"seasons"``, ``"months"``: the same of the dates in each quarter or twelfth of the year.
         patch_scale: encode patches of so many of the model's patches per side, for models whose ``forward`` takes
             ``patch_scale``: the grid is that much coarser, and the mean is over fewer patches.
         device: where to run (default: where the model is).
@@ -104,15 +105,14 @@ def extract(
             not take, that does not divide the grid, or that goes with tokens, or a vector is not finite (the tiles are
             named).
     """
-    if level not in ("tile", "patch") or pool not in ("mean", "summary", "both", "tokens"):
-        raise ValueError(
-            f"extract: level 'tile' or 'patch', pool 'mean', 'summary', 'both' or 'tokens'; not {level!r}, {pool!r}"
-        )
-    if pool == "tokens" and not hasattr(model, "encode"):
+    if level not in ("tile", "patch") or pool not in get_args(Pool):
+        pools = ", ".join(map(repr, get_args(Pool)))
+        raise ValueError(f"extract: level 'tile' or 'patch', pool one of {pools}; not {level!r}, {pool!r}")
+    if pool in BY_MODALITY and not hasattr(model, "encode"):
         raise ValueError(f"extract: {type(model).__name__} has no tokens of single modalities; use pool='mean'")
-    if pool == "tokens" and level == "tile" and patch_scale != 1:
+    if pool in BY_MODALITY and level == "tile" and patch_scale != 1:
         raise ValueError(
-            f"extract: pool='tokens' takes the tokens before they are merged to larger patches, so patch_scale="
+            f"extract: pool={pool!r} takes the tokens before they are merged to larger patches, so patch_scale="
             f"{patch_scale} changes nothing; use pool='mean', 'summary' or 'both'"
         )
     if modalities is None:
@@ -128,8 +128,8 @@ def extract(
     try:
         with torch.inference_mode():
             for batch in evaluation_loader(dataset, batch_size, workers=workers):
-                if level == "tile" and pool == "tokens":
-                    vectors = token_means(model, batch.to(device), modalities)
+                if level == "tile" and pool in BY_MODALITY:
+                    vectors = tile_vectors(model, batch.to(device), pool, modalities)
                 else:
                     summary, patches = encode(batch.to(device))
                     vectors = patches.flatten(0, 1) if level == "patch" else joined(summary, patches, pool)

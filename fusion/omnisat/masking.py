@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["MaskedTokens", "Masking", "draw_masked"]
+__all__ = ["MaskedTokens", "Masking", "draw_masked", "drop_modalities"]
 
 Masking = Literal["token", "modality"]
 MaskedTokens = Literal["replace", "drop"]
@@ -43,3 +43,12 @@ def draw_masked(
     masked = torch.ones(tiles, tokens, dtype=torch.bool)
     masked.scatter_(1, ranked[:, : max(1, int((1 - ratio) * tokens))], False)
     return masked.view(tiles, modalities, patches).transpose(0, 1)
+
+
+def drop_modalities(valid: Tensor, probability: float, generator: torch.Generator | None = None) -> Tensor:
+    """(M, B) bool ``valid`` less modalities that are left out, each with this probability; one of a tile stays."""
+    if not probability:
+        return valid
+    chance = torch.rand(valid.shape, generator=generator).to(valid.device).masked_fill(~valid, -1)
+    stays = chance == chance.amax(0, keepdim=True)  # the one that is least likely to go
+    return valid & ((chance > probability) | stays)

@@ -82,6 +82,22 @@ class OmniSat(nn.Module):
         out.tokens = torch.stack(tokens)  # (M, B, P, D)
         return out
 
+    def encode_seasons(self, batch: TileBatch, parts: int) -> tuple[tuple[str, ...], Tensor, Tensor]:
+        """What series say in each of ``parts`` parts of the year.
+
+        Returns:
+            names of the M modalities, tokens (M, S, B, P, D): of the dates in a part, or of the whole year where there
+            is none, and of images the same in every part; and which tiles have which modality (M, B) bool.
+        """
+        year = self.encode(batch)
+        tokens = year.tokens[:, None].repeat(1, parts, 1, 1, 1)
+        series = [name for name in year.names if name in batch.days]
+        at = [year.names.index(name) for name in series]
+        for part in range(parts) if series else ():
+            season = self.encode(batch.select(series).part_of_year(part, parts))
+            tokens[at, part] = torch.where(season.valid[..., None, None], season.tokens, year.tokens[at])
+        return year.names, tokens, year.valid
+
     def combine(self, tokens: Tensor, valid: Tensor, *, patch_scale: int = 1, every_patch: bool = False) -> Encoding:
         """tokens (M, B, P', D), valid (M, B) or (M, B, P') bool -> the encoding of B tiles.
 

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 
 from ..data.tiles import TileBatch
-from ..layers.schedules import plateau
+from ..layers.schedules import plateau, warmup_cosine
 from ..training.pretraining import Pretraining
 from .config import OmniSatConfig
+from .masked_dates import MaskedDatesObjective
 from .masking import MaskedTokens, Masking
 from .model import OmniSat
 from .objectives import Exclude, PretrainingObjective, Targets
 
-__all__ = ["OmniSatPretraining"]
+__all__ = ["OBJECTIVES", "OmniSatPretraining"]
+
+OBJECTIVES: dict[str, Any] = {"paper": PretrainingObjective, "masked-dates": MaskedDatesObjective}
 
 
-class OmniSatPretraining(Pretraining[OmniSat, PretrainingObjective]):
-    """Trains :class:`OmniSat` without labels (paper 3.4: Adam 1e-4, learning rate x 0.1 on a plateau of 10 epochs).
+class OmniSatPretraining(Pretraining[OmniSat, PretrainingObjective | MaskedDatesObjective]):
+    """Trains :class:`OmniSat` without labels.
+
+    ``objective="paper"`` (3.4): Adam 1e-4, learning rate x 0.1 on a plateau of 10 epochs. ``"masked-dates"``, ours:
+    AdamW, the learning rate rises over a twentieth of all steps and falls to zero along a cosine.
 
     Logs ``train/loss``, ``val/loss``, ``val/contrastive``, ``val/retrieval`` and
     ``val/reconstruction/<modality>``. Validation masks the same tokens in every epoch. Several processes
@@ -28,17 +35,24 @@ class OmniSatPretraining(Pretraining[OmniSat, PretrainingObjective]):
 
     Args:
         config: of the model, or its :meth:`~OmniSatConfig.to_dict`.
-        lr, patience, factor: of Adam and of ReduceLROnPlateau.
-        mask_ratio, masking, masked_tokens, contrastive_weight, reconstruction_weight, exclude, temperature, date_share,
+        lr: learning rate; patience, factor: of ReduceLROnPlateau (``"paper"``); weight_decay: of AdamW.
+        mask_ratio: 0.75 with the paper's objective, else 0.5.
+        masking, masked_tokens, contrastive_weight, reconstruction_weight, exclude, temperature, date_share,
             index_bypass, patch_scales, targets, share_negatives: see
             :class:`~fusion.omnisat.objectives.PretrainingObjective`.
+        objective: ``"paper"`` or ``"masked-dates"``.
+        summary_weight, hidden_dates, modality_dropout: see
+            :class:`~fusion.omnisat.masked_dates.MaskedDatesObjective`.
+
+    Raises:
+        ValueError: a setting that the objective does not have, or data from which it could learn nothing.
     """
 
     def __init__(
         self,
         config: OmniSatConfig | dict[str, Any],
         lr: float = 1e-4,
-        mask_ratio: float = 0.75,
+        mask_ratio: float | None = None,
         contrastive_weight: float = 1.0,
         reconstruction_weight: float = 1.0,
         temperature: float = 0.1,
@@ -52,25 +66,17 @@ class OmniSatPretraining(Pretraining[OmniSat, PretrainingObjective]):
         date_share: float = 0.25,
         index_bypass: bool = True,
         patch_scales: Sequence[int] = (1,),
+        objective: Literal["paper", "masked-dates"] = "paper",
+        summary_weight: float = 0.5,
+        hidden_dates: float = 0.5,
+        modality_dropout: float = 0.2,
+        weight_decay: float = 0.01,
     ) -> None:
+        settings = {name: value for name, value in locals().items() if name not in _NOT_OF_OBJECTIVES}
         if isinstance(config, dict):
             config = OmniSatConfig.from_dict(config)
         super().__init__(OmniSat(config))
-        self.objective = PretrainingObjective(
-            config,
-            mask_ratio=mask_ratio,
-            contrastive_weight=contrastive_weight,
-            reconstruction_weight=reconstruction_weight,
-            temperature=temperature,
-            targets=targets,
-            masking=masking,
-            masked_tokens=masked_tokens,
-            exclude=exclude,
-            date_share=date_share,
-            index_bypass=index_bypass,
-            patch_scales=patch_scales,
-            share_negatives=share_negatives,
-        )
+        self.objective = _objective(objective, config, settings)
 
     def validation_step(self, batch: TileBatch, index: int) -> None:
         generator = torch.Generator().manual_seed(index)
@@ -82,8 +88,39 @@ class OmniSatPretraining(Pretraining[OmniSat, PretrainingObjective]):
         self.log_dict(values, batch_size=len(batch))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        optimizer = torch.optim.Adam(self.parameters(), lr=self.hparams["lr"])
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": plateau(optimizer, self.hparams["patience"], self.hparams["factor"]),
-        }
+        lr = self.hparams["lr"]
+        if self.hparams["objective"] == "paper":
+            adam = torch.optim.Adam(self.parameters(), lr=lr)
+            return {
+                "optimizer": adam,
+                "lr_scheduler": plateau(adam, self.hparams["patience"], self.hparams["factor"]),
+            }
+        adamw = torch.optim.AdamW(self.parameters(), lr=lr, weight_decay=self.hparams["weight_decay"])
+        steps = int(self.trainer.estimated_stepping_batches)
+        return {"optimizer": adamw, "lr_scheduler": warmup_cosine(adamw, steps, _WARMUP)}
+
+
+_WARMUP = 0.05
+_NOT_OF_OBJECTIVES = ("self", "__class__", "config", "objective", "lr", "patience", "factor", "weight_decay")
+
+
+def _objective(
+    name: str, config: OmniSatConfig, settings: dict[str, Any]
+) -> PretrainingObjective | MaskedDatesObjective:
+    """The objective with those of the settings that it has; of the others none may differ from its default."""
+    if name not in OBJECTIVES:
+        raise ValueError(f"OmniSatPretraining: objective is {' or '.join(map(repr, OBJECTIVES))}, not {name!r}")
+    known = inspect.signature(OBJECTIVES[name].__init__).parameters
+    defaults = inspect.signature(OmniSatPretraining.__init__).parameters
+    given = {key: value for key, value in settings.items() if value is not None}
+    strange = [key for key, value in given.items() if key not in known and value != defaults[key].default]
+    if strange:
+        others = [other for other in OBJECTIVES if other != name]
+        raise ValueError(
+            f"OmniSatPretraining: objective {name!r} has no {', '.join(strange)}; leave it out, or take objective "
+            f"{' or '.join(map(repr, others))}"
+        )
+    built: PretrainingObjective | MaskedDatesObjective = OBJECTIVES[name](
+        config, **{key: value for key, value in given.items() if key in known}
+    )
+    return built

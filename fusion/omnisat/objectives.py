@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..data.modality import Modality
 from ..data.tiles import TileBatch
 from ..kernels import patch_info_nce
-from ..kernels.infonce.distributed import joined_sum
 from ..layers import masked_mean
 from .combiner import merged
 from .config import OmniSatConfig
 from .image import ImageDecoder
+from .losses import Losses, joined_mean, scaled_to_world, world
 from .masking import MaskedTokens, Masking, draw_masked
 from .model import OmniSat
 from .series import SeriesDecoder, select_dates
@@ -38,21 +36,6 @@ def patch_standardised(values: Tensor, dims: tuple[int, ...]) -> Tensor:
     single = math.prod(values.shape[dim] for dim in dims) == 1
     var, mean = torch.var_mean(values, dims, correction=0 if single else 1, keepdim=True)
     return (values - mean) / (var + 1e-6).sqrt()
-
-
-@dataclass
-class Losses:
-    """Terms of one pretraining step, all scalars.
-
-    ``retrieval`` is the share of tokens whose most similar token in the denominator of the contrastive loss is
-    the same patch in another modality (validation only). ``by_modality`` are mean reconstruction errors.
-    """
-
-    total: Tensor
-    contrastive: Tensor
-    reconstruction: Tensor
-    retrieval: Tensor | None
-    by_modality: dict[str, Tensor]
 
 
 class PretrainingObjective(nn.Module):
@@ -129,6 +112,14 @@ class PretrainingObjective(nn.Module):
             raise ValueError(
                 "PretrainingObjective: masking='modality' needs two modalities at least, the model has one"
             )
+        reconstructs = reconstruction_weight > 0 and len(config.modalities) * config.patches > 1
+        if not reconstructs and (contrastive_weight <= 0 or len(config.modalities) == 1):
+            listed = ", ".join(m.name for m in config.modalities)
+            raise ValueError(
+                f"PretrainingObjective: of {listed} with {config.patches} patches a tile nothing is masked and nothing "
+                "compared, so nothing would be learned; give another modality or smaller patches, reconstruct, or take "
+                "objective='masked-dates', which learns from the dates of a single series"
+            )
         for scale in patch_scales:
             merged(torch.empty(config.patches, 1), config.grid, scale)  # refuses one that does not divide the grid
         if not patch_scales:
@@ -144,17 +135,16 @@ class PretrainingObjective(nn.Module):
     def forward(self, model: OmniSat, batch: TileBatch, generator: torch.Generator | None = None) -> Losses:
         """One step's losses. ``generator`` (CPU) makes the masking reproducible."""
         seen = model.encode(batch)
-        group = self._group()
+        group = world(self.training and self.share_negatives)
         zero = seen.tokens.new_zeros((), dtype=torch.float32)
         reconstruction, errors = zero, {}
         if self.reconstruction_weight > 0:
             errors = self.reconstruct(model, seen, batch, generator)  # each (R,): error, counts
             error, counted = (torch.cat(parts) for parts in zip(*errors.values(), strict=True))
-            reconstruction = masked_mean(error, counted) if group is None else _joined_mean(error, counted, group)
+            reconstruction = joined_mean(error, counted, group)
         contrastive, retrieval = self.contrast(seen) if self.contrastive_weight > 0 else (zero, None)
         total = self.contrastive_weight * contrastive + self.reconstruction_weight * reconstruction
-        if group is not None:  # gradients add up to that of the joined batch, but will be averaged
-            total = total + (dist.get_world_size(group) - 1) * (total - total.detach())
+        total = scaled_to_world(total, group)
         by_modality = {name: masked_mean(*pair).detach() for name, pair in errors.items()}
         return Losses(total, contrastive, reconstruction, retrieval, by_modality)
 
@@ -201,16 +191,10 @@ class PretrainingObjective(nn.Module):
             temperature=self.temperature,
             valid=seen.valid,
             exclude=self.exclude,
-            group=self._group(),
+            group=world(self.training and self.share_negatives),
             return_accuracy=not self.training,
         )
         return found if isinstance(found, tuple) else (found, None)
-
-    def _group(self) -> dist.ProcessGroup | None:
-        """The processes that this one is trained together with."""
-        if not (self.training and self.share_negatives and dist.is_available() and dist.is_initialized()):
-            return None
-        return dist.group.WORLD if dist.get_world_size() > 1 else None
 
     def _errors(
         self, name: str, encodings: Tensor, rows: Tensor, seen: Tokens, batch: TileBatch
@@ -236,13 +220,6 @@ class PretrainingObjective(nn.Module):
         error = (predicted.float() - target).square().mean(2)  # (R, K)
         weight = chosen.to(error.dtype)[tile]  # (R, K)
         return (error * weight).sum(1) / weight.sum(1).clamp_min(1), valid[tile]
-
-
-def _joined_mean(values: Tensor, valid: Tensor, group: dist.ProcessGroup) -> Tensor:
-    """:func:`masked_mean` over all processes."""
-    weight = valid.to(values.dtype)
-    total, count = (joined_sum(x, group) for x in ((values * weight).sum(), weight.sum()))
-    return total / count.clamp_min(1)
 
 
 def _rows(maps: Tensor, rows: Tensor) -> Tensor:

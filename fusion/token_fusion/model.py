@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..data.tiles import TileBatch
+from ..data.tiles import YEAR, TileBatch
 from ..kernels import RelativeAttention
 from ..layers import Encoding, TransformerBlock
 from ..layers.constants import Constants
@@ -169,6 +169,24 @@ class TokenFusion(Constants):
         states, seen = self._states(self.tokenize(batch))
         means, valid = self._means(states, seen.to(states.dtype))
         return Encoded(self.tokenizer.layout.names, means[:, :, None], valid)
+
+    def encode_seasons(self, batch: TileBatch, parts: int) -> tuple[tuple[str, ...], Tensor, Tensor]:
+        """What the tokens of each of ``parts`` parts of the year say in the light of all of them.
+
+        Returns:
+            names of the M modalities, mean states (M, S, B, 1, D) of the visible tokens in a part, or of the whole year
+            where there is none, and of tokens without a date the same in every part; and which tiles have which
+            modality (M, B) bool.
+        """
+        states, seen = self._states(self.tokenize(batch))
+        time = self.tokenizer.layout.time.to(states.device)  # (N,) NaN without a date
+        season = (time % YEAR * parts / YEAR).floor()
+        year, valid = self._means(states, seen.to(states.dtype))  # (M, B, D), (M, B)
+        tokens = []
+        for part in range(parts):
+            means, there = self._means(states, (seen & ((season == part) | time.isnan())).to(states.dtype))
+            tokens.append(torch.where(there[..., None], means, year))
+        return self.tokenizer.layout.names, torch.stack(tokens, 1)[:, :, :, None], valid
 
     def _states(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
         """States (B, N, D) of everything observed, and what that is (B, N)."""

@@ -12,13 +12,19 @@ from fusion.data import TileBatch
 
 from .systems import config_of
 
-__all__ = ["Pool", "joined", "tile_vectors", "token_means"]
+__all__ = ["BY_MODALITY", "PARTS", "Pool", "joined", "season_means", "tile_vectors", "token_means"]
 
-Pool = Literal["mean", "summary", "both", "tokens"]
+Pool = Literal["mean", "summary", "both", "tokens", "seasons", "months"]
+PARTS: dict[str, int] = {"seasons": 4, "months": 12}  # of the year, of pools that keep them apart
+
+BY_MODALITY = ("tokens", *PARTS)  # pools of single modalities, before they are combined
 
 
 def tile_vectors(model: nn.Module, batch: TileBatch, pool: Pool, modalities: Sequence[str]) -> Tensor:
-    """(B, D): the mean of the patches of each tile, its summary, both, or the means of each modality's tokens."""
+    """(B, D): the mean of the patches of each tile, its summary, both, or the means of each modality's tokens, of the
+    whole year or of each part of it."""
+    if pool in PARTS:
+        return season_means(model, batch, modalities, PARTS[pool])
     if pool == "tokens":
         return token_means(model, batch, modalities)
     encoded = model(batch)
@@ -32,6 +38,15 @@ def token_means(model: nn.Module, batch: TileBatch, modalities: Sequence[str]) -
     found, absent = dict(zip(seen.names, mean, strict=True)), torch.zeros_like(mean[0])
     names = [m.name for m in config_of(model).modalities if m.name in modalities]
     return torch.cat([found.get(name, absent) for name in names], dim=1)
+
+
+def season_means(model: nn.Module, batch: TileBatch, modalities: Sequence[str], parts: int) -> Tensor:
+    """(B, M*S*D): as :func:`token_means`, for each of S ``parts`` of the year."""
+    names, tokens, valid = cast(Any, model).encode_seasons(batch, parts)
+    means = tokens.mean(3).transpose(1, 2).flatten(2).masked_fill(~valid[..., None], 0)  # (M, B, S*D)
+    found, absent = dict(zip(names, means, strict=True)), torch.zeros_like(means[0])
+    known = [m.name for m in config_of(model).modalities if m.name in modalities]
+    return torch.cat([found.get(name, absent) for name in known], dim=1)
 
 
 def joined(summary: Tensor, patches: Tensor, pool: str) -> Tensor:

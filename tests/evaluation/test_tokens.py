@@ -58,3 +58,18 @@ def test_a_model_without_tokens_says_so(world):
     _, data = world
     with pytest.raises(ValueError, match="Linear has no tokens of single modalities"):
         extract(nn.Linear(1, 1), data, pool="tokens")
+
+
+def test_seasons_and_months_keep_parts_of_the_year_apart(world):
+    model, data = world
+    seasons = extract(model, data, pool="seasons", batch_size=4).x.reshape(6, 3, 4, 16)  # tile, modality, season
+    assert extract(model, data, pool="months").x.shape == (6, 3 * 12 * 16)
+    assert (seasons[2:, 2] == 0).all()  # a modality that a tile lacks
+    batch = collate([data[0], data[1]])
+    with torch.inference_mode():
+        image, year = (model.encode(batch).tokens[m].mean(1) for m in (0, 1))  # (2, D)
+        for part in range(4):
+            season = model.encode(batch.part_of_year(part, 4).select(["s2"]))
+            wanted = torch.where(season.valid[0, :, None], season.tokens[0].mean(1), year)
+            torch.testing.assert_close(torch.from_numpy(seasons[:2, 1, part]), wanted)
+            torch.testing.assert_close(torch.from_numpy(seasons[:2, 0, part]), image)
