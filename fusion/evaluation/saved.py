@@ -56,7 +56,7 @@ def make_probe(
         settings |= {"features": "patch", "label_shape": train.label_shape}
     else:
         features = extract(model, train, names, pool=pool)
-        fitted = fit_estimator(kind, features, seed=seed, groups=train.blocks())
+        fitted = fit_estimator(kind, features, seed=seed)
         settings |= {"features": "tile", "pool": pool}
     module = Probed(model, sizes=fitted.estimator.sizes(), **settings)
     cast(nn.Module, module.estimator).load_state_dict(fitted.estimator.state_dict())
