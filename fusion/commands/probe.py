@@ -24,7 +24,7 @@ def probe(
     draws: int | None = None,
     probes: list[str] | None = None,
     forest: bool = False,
-    pool: Literal["mean", "summary", "both", "tokens"] = "mean",
+    pool: Literal["auto", "mean", "summary", "both", "tokens"] = "auto",
     each: bool = False,
     pixels: int = 20_000,
     periods: int = 4,
@@ -49,7 +49,7 @@ def probe(
         probes: of linear, knn, forest; linear by default.
         forest: add a random forest on the raw bands.
         pool: what stands for a tile: the mean of its patches, its summary, both, or the tokens of each modality before
-            they are combined.
+            they are combined; auto takes what held-out blocks of the labelled tiles prefer.
         each: also probe every modality alone.
         pixels: labelled pixels of each split that are encoded at most (context-aware models).
         periods: equal parts of the year, of each of which a pixel has its mean embedding (context-aware models).
@@ -68,7 +68,7 @@ def probe(
         "probes": (probes, None),
         "fraction": (fraction, None),
     }
-    others |= {"draws": (draws, None), "forest": (forest, False), "pool": (pool, "mean"), "each": (each, False)}
+    others |= {"draws": (draws, None), "forest": (forest, False), "pool": (pool, "auto"), "each": (each, False)}
     system = check_probe(source, save, probes, fraction, draws)
     require_default(system, own if system != "context" else others)
     if system == "context":
@@ -82,7 +82,11 @@ def probe(
         "probes": probes or ["linear"],
     }
     if dense:
-        for name, given in (("--each", each), ("--pool", pool != "mean"), ("--probes knn", "knn" in options["probes"])):
+        for name, given in (
+            ("--each", each),
+            ("--pool", pool not in ("auto", "mean")),
+            ("--probes knn", "knn" in options["probes"]),
+        ):
             if given:
                 raise ValueError(f"{name}: the labels of {data} are maps, which are probed by patch; leave it out")
         probing.compare_maps(state, forest=forest, **options)

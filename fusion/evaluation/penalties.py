@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Folds", "chosen_penalty", "folds_of", "linear_model", "told_of_folds"]
+__all__ = ["Folds", "chosen_penalty", "folds_of", "held_out_score", "linear_model", "told_of_folds"]
 
 _INVERSE_STRENGTHS = np.logspace(-4, 2, 7)  # C of the logistic regression, strongest first
 _RIDGES = np.logspace(8, -2, 21)  # strongest first
@@ -59,6 +59,14 @@ def chosen_penalty(fitted: Any) -> dict[str, Any]:
         return {"C": 1.0}  # too few labels to choose by
     (name, value), *_ = fitted.best_params_.items()
     return {"ridge" if name == "alpha" else "C": float(value)}
+
+
+def held_out_score(fitted: Any) -> float:
+    """What a fitted estimator of :func:`linear_model` reached on the folds, with the penalty that it chose: the more
+    the better, comparable where labels, seed and groups are the same. NaN where labels were too few to choose by."""
+    if hasattr(fitted, "cv_results_"):
+        return float(fitted.cv_results_["mean_test_score"][fitted.best_index_])
+    return float(np.mean(fitted.best_score_)) if hasattr(fitted, "best_score_") else float("nan")
 
 
 def folds_of(task: str, y: np.ndarray, seed: int, groups: np.ndarray | None = None) -> Folds | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 from torch import nn
 
@@ -15,6 +15,7 @@ from ..evaluation import Picture, ProbeResult, Row, Section, Table, combinations
 from ..evaluation.calibration import calibrate
 from ..evaluation.estimators import Fitted, Kind
 from ..evaluation.finetune import score_module
+from ..evaluation.pools import AnyPool
 from ..evaluation.raw_patches import RawPatches
 from ..evaluation.saved import make_probe
 from ..training import Probed, load_finetuned, save_model
@@ -24,7 +25,6 @@ from .state import State
 __all__ = ["compare_maps", "save_probe"]
 
 LEVEL = 0.9  # of the interval of a quantity
-Pool = Literal["mean", "summary", "both", "tokens"]
 
 
 def compare_maps(
@@ -76,7 +76,7 @@ def save_probe(
     *,
     key: str = "saved",
     fraction: float = 1.0,
-    pool: Pool = "mean",
+    pool: AnyPool = "mean",
     model: str = "pretrained",
     labelled: str = "train",
     validation: str = "val",
@@ -88,6 +88,7 @@ def save_probe(
 
     Args:
         fraction: of the labelled tiles.
+        pool: what stands for a tile; ``"auto"`` is what held-out blocks of the labelled tiles prefer.
         validation: split that the interval of a quantity is computed from; without it there is none.
 
     Returns:

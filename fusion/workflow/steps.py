@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..evaluation import Picture, Section, Table
+from ..evaluation.pools import AnyPool
 from ..settings import renamed
 from ..training.pretrain import train
 from . import figures, scores
@@ -18,8 +19,6 @@ from .baselines import baseline, statistics
 from .comparison import against
 from .state import State
 from .tuning import Start, raw_control, tune, viewed
-
-Pool = Literal["mean", "summary", "both", "tokens"]
 
 __all__ = [
     "STEPS",
@@ -110,7 +109,7 @@ def compare(
     draws: int = 5,
     probes: Sequence[str] = ("linear",),
     forest: bool = False,
-    pool: Pool = "mean",
+    pool: AnyPool = "mean",
     names: Mapping[str, str] | None = None,
     model: str = "pretrained",
     labelled: str = "train",
@@ -126,7 +125,8 @@ def compare(
             and ``<features>_<probe>`` for every probe but the first.
         fraction, draws: of the labels: how many of them, and how often they are drawn anew.
         probes: ``linear`` (logistic or ridge regression), ``knn``, ``forest``; ``forest=True`` adds one on raw bands.
-        pool: what stands for a tile, see :func:`fusion.evaluation.extract`.
+        pool: what stands for a tile, see :func:`fusion.evaluation.extract`; ``"auto"`` is what held-out blocks of the
+            labelled tiles prefer, draw by draw, of the random encoder too.
         names: other names for rows, e.g. ``{"raw": "raw_ridge"}``.
         metric: the one to show; by default macro F1, or R2.
     """
@@ -138,7 +138,7 @@ def compare(
     rows = run(encoder, known, unseen, probes=probes, fractions=[fraction], seeds=seeds, forest=forest, pool=pool)
     named = scores.by_name(rows, first=probes[0], names=names or {})
     found = scores.intervals(named, unseen, state.seed)
-    conditions = scores.pooled(pool) + scores.conditions(state, rows, draws, labelled, test, found)
+    conditions = scores.pooled(pool, rows) + scores.conditions(state, rows, draws, labelled, test, found)
     state.metrics[key] = scores.as_metrics(named, found, unseen.classes) | {"conditions": conditions}
     items: list[Picture | Table] = [scores.table(named, conditions, found)]
     items += figures.per_class(named, unseen, conditions)
@@ -154,7 +154,7 @@ def modalities(
     fraction: float = 1.0,
     draws: int = 1,
     probes: Sequence[str] = ("linear", "knn"),
-    pool: Pool = "mean",
+    pool: AnyPool = "mean",
     model: str = "pretrained",
     labelled: str = "train",
     test: str = "test",
@@ -171,7 +171,7 @@ def modalities(
     rows = evaluate(state.model(model), *splits, probes=probes, fractions=[fraction], seeds=seeds, pool=pool)
     named = scores.by_modality(rows, first=probes[0])
     found = scores.intervals(named, splits[1], state.seed)
-    conditions = scores.pooled(pool) + scores.conditions(state, rows, draws, labelled, test, found)
+    conditions = scores.pooled(pool, rows) + scores.conditions(state, rows, draws, labelled, test, found)
     state.metrics[key] = scores.as_metrics(named, found, splits[1].classes) | {"conditions": conditions}
     metric = scores.main_metric(rows)
     items: list[Picture | Table] = [scores.table(named, conditions, found), modality_bars(rows, metric, conditions)]
