@@ -47,7 +47,8 @@ def probe(
         fraction: of the labels of the training split that the probe sees; 0.1 by default, with --save 1.
         draws: how often these labels are drawn; 5 by default, once with --save and of labels that are maps.
         probes: of linear, knn, forest; linear by default.
-        forest: add a random forest on the raw bands.
+        forest: add the strongest of ridge or logistic regression, random forest and gradient boosting on raw values,
+            chosen on held-out blocks of the labelled tiles.
         pool: what stands for a tile: the mean of its patches, its summary, both, or the tokens of each modality before
             they are combined; auto takes what held-out blocks of the labelled tiles prefer.
         each: also probe every modality alone.
@@ -89,9 +90,9 @@ def probe(
         ):
             if given:
                 raise ValueError(f"{name}: the labels of {data} are maps, which are probed by patch; leave it out")
-        probing.compare_maps(state, forest=forest, **options)
+        probing.compare_maps(state, control=forest, **options)
     else:
-        steps.compare(state, forest=forest, pool=pool, **options)
+        steps.compare(state, control=forest, pool=pool, **options)
     if each:
         steps.modalities(state, pool=pool, **options)
     if save:

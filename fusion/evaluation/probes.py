@@ -103,14 +103,14 @@ def knn_probe(train: Features, test: Features, *, k: int = 20, temperature: floa
         votes.append(np.einsum("nk,nkc->nc", weight, labels[nearest]))
     vote = np.concatenate(votes)  # (test, classes)
     prediction = {"multiclass": vote.argmax(1), "multilabel": vote > 0.5, "regression": vote}[task]
-    return _result("knn", task, train, test, prediction, {"k": k})
+    return result_of("knn", task, train, test, prediction, {"k": k})
 
 
 def fit_and_score(method: str, estimator: Any, train: Features, test: Features) -> tuple[Any, ProbeResult]:
     """Imputes and standardises, fits any scikit-learn estimator, and scores it on ``test``."""
     task = require_labels(method, train, test)
     pipeline = fitted_to(prepared(estimator), train)
-    return pipeline, _result(method, task, train, test, pipeline.predict(test.x.astype(np.float64)), {})
+    return pipeline, result_of(method, task, train, test, pipeline.predict(test.x.astype(np.float64)), {})
 
 
 def fitted_to(pipeline: Any, train: Features) -> Any:
@@ -173,7 +173,7 @@ def _labelled_classes(train: Features) -> str:
     return ", ".join(train.classes[int(k)] for k in indices) or "none"
 
 
-def _result(
+def result_of(
     method: str, task: str, train: Features, test: Features, prediction: np.ndarray, setting: dict[str, Any]
 ) -> ProbeResult:
     target = test.labels.reshape(len(test), -1) if task == "regression" else test.labels

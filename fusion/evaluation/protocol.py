@@ -20,6 +20,7 @@ from .features import Features
 from .metrics import Spread
 from .pools import Pool, chosen_pool, extract_each
 from .probes import ProbeResult, knn_probe, linear_probe
+from .raw_forest import raw_best
 
 __all__ = ["PROBES", "Row", "combinations", "compare", "evaluate", "probe", "summarise"]
 
@@ -105,11 +106,13 @@ def compare(
     fractions: Sequence[float] = (0.1,),
     seeds: Sequence[int] = (0,),
     forest: bool = True,
+    control: bool = False,
     **extraction: Any,
 ) -> list[Row]:
     """The pretrained encoder, the same with random weights (one per seed), and raw band statistics, under one protocol.
 
-    ``forest`` adds a random forest on the raw statistics. Every row uses the same draws of labels.
+    ``forest`` adds a random forest on the raw statistics, ``control`` the strongest of several simple methods on raw
+    values (method ``"best"``, :func:`fusion.evaluation.raw_forest.raw_best`). Every row uses the same draws of labels.
     """
     names = combinations(model, train)[-1]
     train, test = (split.with_modalities(names) for split in (train, test))
@@ -125,6 +128,10 @@ def compare(
     known, unknown = (raw_statistics(split) for split in (train.subset(drawn), test))
     methods = [*probes, "forest"] if forest and "forest" not in probes else list(probes)
     rows += probe(known, unknown, train, rows=drawn, probes=methods, seeds=seeds, name="raw", **shared)
+    for fraction in fractions if control else ():
+        for seed in seeds if fraction < 1 else list(seeds)[:1]:
+            drawn = np.asarray(draw_labels(train, fraction, seed))
+            rows.append(Row("raw", tuple(names), fraction, seed, raw_best(train.subset(drawn), test, seed=seed)))
     return rows
 
 
@@ -157,7 +164,7 @@ def probe(
     if unknown:
         raise ValueError(f"probe: {', '.join(unknown)} unknown; there are {', '.join(PROBES)}")
     covered = np.arange(len(labelled)) if rows is None else np.asarray(rows)
-    pools, tests = (given if isinstance(given, Mapping) else {None: given} for given in (train, test))
+    pools, tests = _by_pool(train), _by_pool(test)
     if any(len(features) != len(covered) for features in pools.values()):
         count = len(next(iter(pools.values())))
         raise ValueError(f"probe: features of {count} tiles, labels of {len(covered)}; they must be the same")
@@ -170,14 +177,18 @@ def probe(
                     f"probe: fraction {fraction}, seed {seed} draws tiles without features; extract them too"
                 )
             drawn = np.searchsorted(covered, chosen)
-            each: dict[Any, Features] = {pool: features.subset(drawn) for pool, features in pools.items()}
+            each = {pool: features.subset(drawn) for pool, features in pools.items()}
             pool = chosen_pool(each, seed)
             for method in probes:
                 result = PROBES[method](each[pool], tests[pool], seed=seed)
-                if pool is not None:
+                if isinstance(train, Mapping):
                     result = replace(result, setting=result.setting | {"pool": pool})
                 found.append(Row(name, modalities, fraction, seed, result))
     return found
+
+
+def _by_pool(given: Features | Mapping[Pool, Features]) -> Mapping[Pool, Features]:
+    return given if isinstance(given, Mapping) else {"mean": given}
 
 
 def _drawn(train: TileDataset, fractions: Sequence[float], seeds: Sequence[int]) -> np.ndarray:

@@ -16,6 +16,7 @@ from ..evaluation.calibration import calibrate
 from ..evaluation.estimators import Fitted, Kind
 from ..evaluation.finetune import score_module
 from ..evaluation.pools import AnyPool
+from ..evaluation.raw_forest import raw_best
 from ..evaluation.raw_patches import RawPatches
 from ..evaluation.saved import make_probe
 from ..training import Probed, load_finetuned, save_model
@@ -35,6 +36,7 @@ def compare_maps(
     draws: int = 1,
     probes: Sequence[Kind] = ("linear",),
     forest: bool = False,
+    control: bool = False,
     model: str = "pretrained",
     labelled: str = "train",
     test: str = "test",
@@ -47,6 +49,7 @@ def compare_maps(
     Args:
         fraction, draws: of the labelled tiles.
         probes: ``linear``, ``forest``; ``forest=True`` adds one on raw statistics.
+        control: add ``raw_best``, the strongest of several simple methods on raw values of pixels, and name it.
     """
     encoder, rows = state.model(model), []
     names = combinations(encoder, state.split(labelled))[-1]
@@ -60,6 +63,8 @@ def compare_maps(
                 probed, fitted = make_probe(kind, one, train, seed=seed)
                 result = _scored(kind, probed, fitted, unseen, len(train))
                 rows.append(Row(name, tuple(names), fraction, seed, result))
+        if control:
+            rows.append(Row("raw", tuple(names), fraction, seed, raw_best(train, unseen, seed=seed)))
     named = scores.by_name(rows, first=probes[0], names={})
     found = scores.intervals(named, unseen, state.seed)
     conditions = f"Features are of patches. {scores.conditions(state, rows, draws, labelled, test, found)}"
