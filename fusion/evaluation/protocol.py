@@ -121,13 +121,13 @@ def compare(
         model, train, test, modalities=[names], probes=probes, fractions=fractions, seeds=seeds, **extraction
     )
     for seed in seeds:
-        control, drawn = random_encoder(model, train, seed), _drawn(train, fractions, [seed])
-        known, unknown = (extract_each(control, split, **extraction) for split in (train.subset(drawn), test))
+        fresh, drawn = random_encoder(model, train, seed), _drawn(train, fractions, [seed])
+        known, unknown = (extract_each(fresh, split, **extraction) for split in (train.subset(drawn), test))
         rows += probe(known, unknown, train, rows=drawn, probes=probes, seeds=[seed], name="random", **shared)
     drawn = _drawn(train, fractions, seeds)
-    known, unknown = (raw_statistics(split) for split in (train.subset(drawn), test))
+    described, asked = (raw_statistics(split) for split in (train.subset(drawn), test))
     methods = [*probes, "forest"] if forest and "forest" not in probes else list(probes)
-    rows += probe(known, unknown, train, rows=drawn, probes=methods, seeds=seeds, name="raw", **shared)
+    rows += probe(described, asked, train, rows=drawn, probes=methods, seeds=seeds, name="raw", **shared)
     for fraction in fractions if control else ():
         for seed in seeds if fraction < 1 else list(seeds)[:1]:
             drawn = np.asarray(draw_labels(train, fraction, seed))

@@ -203,7 +203,8 @@ def _tile_dates(calendar: Calendar, dataset: TileDataset) -> list[np.ndarray]:
 def _pixel_dates(tile: Tile, dataset: TileDataset, calendar: Calendar, whole: bool = False) -> list[np.ndarray]:
     """(H W, G) of the pixels of a label map by date, and the same without gaps; ``whole`` (1, G) of the tile."""
     shape = (1, 1) if whole else tuple(int(side) for side in dataset.label_shape or ())
-    gaps, without = [], []
+    gaps: list[np.ndarray] = []
+    without: list[np.ndarray] = []
     for modality in dataset.modalities:
         name, days = modality.name, calendar.days.get(modality.name)
         if days is None:

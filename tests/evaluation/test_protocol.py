@@ -49,6 +49,18 @@ def test_controls_are_probed_with_the_same_labels(model):
     assert entries["raw", "forest", 1.0]["labelled"] == 40
 
 
+def test_the_strongest_control_learns_from_the_same_draws_where_it_is_asked_for(model):
+    train, test = Meadows(40), Meadows(18)
+    rows = compare(model, train, test, fractions=(0.5,), seeds=(0, 1), forest=False, control=True)
+    assert [(row.method, row.result.labelled) for row in rows if row.features == "raw"] == [
+        ("linear", 20),
+        ("linear", 20),
+        ("best", 20),
+        ("best", 20),
+    ]
+    assert all(" on " in row.result.setting["control"] for row in rows if row.method == "best")
+
+
 def test_fractions_of_labels_are_stratified_draws(model):
     train = Meadows(40)
     features = extract(model, train)
