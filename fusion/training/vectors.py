@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +12,20 @@ from fusion.data import TileBatch
 
 from .systems import config_of
 
-__all__ = ["BY_MODALITY", "PARTS", "Pool", "joined", "season_means", "tile_vectors", "token_means"]
+__all__ = ["BY_MODALITY", "PARTS", "Pool", "joined", "pools_of", "season_means", "tile_vectors", "token_means"]
 
 Pool = Literal["mean", "summary", "both", "tokens", "seasons", "months"]
 PARTS: dict[str, int] = {"seasons": 4, "months": 12}  # of the year, of pools that keep them apart
 
 BY_MODALITY = ("tokens", *PARTS)  # pools of single modalities, before they are combined
+
+
+def pools_of(model: nn.Module) -> tuple[Pool, ...]:
+    """What may stand for a tile of a model: parts of the year only where it has series, tokens only where it has any."""
+    series = any(m.kind == "series" for m in config_of(model).modalities) and hasattr(model, "encode_seasons")
+    every: tuple[Pool, ...] = get_args(Pool)
+    without = () if hasattr(model, "encode") else ("tokens",)
+    return tuple(pool for pool in every if pool not in without and (series or pool not in PARTS))
 
 
 def tile_vectors(model: nn.Module, batch: TileBatch, pool: Pool, modalities: Sequence[str]) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 from torch import nn
 
@@ -15,6 +15,8 @@ from ..evaluation import Picture, ProbeResult, Row, Section, Table, combinations
 from ..evaluation.calibration import calibrate
 from ..evaluation.estimators import Fitted, Kind
 from ..evaluation.finetune import score_module
+from ..evaluation.pools import AnyPool
+from ..evaluation.raw_forest import raw_best
 from ..evaluation.raw_patches import RawPatches
 from ..evaluation.saved import make_probe
 from ..training import Probed, load_finetuned, save_model
@@ -24,7 +26,6 @@ from .state import State
 __all__ = ["compare_maps", "save_probe"]
 
 LEVEL = 0.9  # of the interval of a quantity
-Pool = Literal["mean", "summary", "both", "tokens"]
 
 
 def compare_maps(
@@ -35,6 +36,7 @@ def compare_maps(
     draws: int = 1,
     probes: Sequence[Kind] = ("linear",),
     forest: bool = False,
+    control: bool = False,
     model: str = "pretrained",
     labelled: str = "train",
     test: str = "test",
@@ -47,6 +49,7 @@ def compare_maps(
     Args:
         fraction, draws: of the labelled tiles.
         probes: ``linear``, ``forest``; ``forest=True`` adds one on raw statistics.
+        control: add ``raw_best``, the strongest of several simple methods on raw values of pixels, and name it.
     """
     encoder, rows = state.model(model), []
     names = combinations(encoder, state.split(labelled))[-1]
@@ -60,6 +63,8 @@ def compare_maps(
                 probed, fitted = make_probe(kind, one, train, seed=seed)
                 result = _scored(kind, probed, fitted, unseen, len(train))
                 rows.append(Row(name, tuple(names), fraction, seed, result))
+        if control:
+            rows.append(Row("raw", tuple(names), fraction, seed, raw_best(train, unseen, seed=seed)))
     named = scores.by_name(rows, first=probes[0], names={})
     found = scores.intervals(named, unseen, state.seed)
     conditions = f"Features are of patches. {scores.conditions(state, rows, draws, labelled, test, found)}"
@@ -76,7 +81,7 @@ def save_probe(
     *,
     key: str = "saved",
     fraction: float = 1.0,
-    pool: Pool = "mean",
+    pool: AnyPool = "mean",
     model: str = "pretrained",
     labelled: str = "train",
     validation: str = "val",
@@ -88,6 +93,7 @@ def save_probe(
 
     Args:
         fraction: of the labelled tiles.
+        pool: what stands for a tile; ``"auto"`` is what held-out blocks of the labelled tiles prefer.
         validation: split that the interval of a quantity is computed from; without it there is none.
 
     Returns:
