@@ -21,6 +21,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from fusion.data import TileDataset
 from fusion.data.check import check_values
+from fusion.settings import plain
 
 from . import run_folder
 from .accumulation import Memory, check_settings, part_size, with_parts
@@ -99,7 +100,9 @@ def fit(
     check_settings(memory, memory_limit, trainer_arguments)
     check_training(trainer_arguments, fit)
     progress = progress and int(os.environ.get("LOCAL_RANK", "0")) == 0  # one of several processes speaks
-    run = Path(run)
+    run, (epochs, batch_size, seed) = Path(run), plain((epochs, batch_size, seed))
+    for name, value in dict(module.hparams).items():  # into configurations and checkpoints, which know no others
+        module.hparams[name] = plain(value)
     monitor = monitor or ("train/loss" if validation is None else "val/loss")
     identity = _identity(module, train, batch_size, seed)
     settings = {"epochs": epochs, "monitor": monitor, "mode": mode, "patience": patience, "workers": workers}
