@@ -28,6 +28,7 @@ from .accumulation import Memory, check_settings, part_size, with_parts
 from .arguments import check_training
 from .callbacks import FiniteLoss, History, KeepModels
 from .configurations import differences, with_todays_names
+from .first_steps import FirstGradients, check_trainable
 from .loading import RandomViews, evaluation_loader, training_loader
 from .state import AtomicState, Interrupted, Interruption, KeepState
 from .systems import config_of
@@ -91,7 +92,8 @@ def fit(
 
     Raises:
         ValueError: the folder holds a run of another configuration (the fields that differ are named), the data have
-            other bands, units or ranges than the model's modalities, the metric is not logged, too little memory
+            other bands, units or ranges than the model's modalities, nothing would be learned (no parameter has a
+            gradient in the first steps), the metric is not logged, too little memory
             (with the batch size that fits), or settings that contradict each other (``accumulate_grad_batches`` and
             ``memory="accumulate"``).
         RuntimeError: the loss is no number, memory ran out, or a checkpoint could not be written.
@@ -118,6 +120,7 @@ def fit(
             f"epochs={before['epochs']}, or resume=False to start over"
         )
 
+    check_trainable(module)
     check_values(train, config_of(module.get_submodule("model")).modalities)
     device = _device(trainer_arguments)
     tiles = min(batch_size, len(train))  # a step
@@ -146,7 +149,7 @@ def fit(
         trainer = Trainer(
             max_epochs=epochs,
             logger=TensorBoardLogger(str(run), name="", version="tensorboard"),
-            callbacks=[finite, *stopping, *_bar(progress)],
+            callbacks=[finite, FirstGradients(train), *stopping, *_bar(progress)],
             plugins=[AtomicState()],
             num_sanity_val_steps=0,  # would draw random numbers that a resumed run does not
             use_distributed_sampler=False,  # the training sampler shares tiles itself
