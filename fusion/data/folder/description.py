@@ -234,6 +234,7 @@ class Description:
         stride: metres from tile to tile; less than ``tile`` makes them overlap.
         georeference: epsg (number or variable) and bounds (left, bottom, right, top) or x and y (cell centres), as
             numbers or variables; ``{cf: true}`` for the CF conventions of NetCDF. GeoTIFF needs none.
+        exclude: patterns of the names of scenes that are none, e.g. ``"*_monthly_*"``.
         splits: name: what belongs to it: files (pattern of scene names), columns and rows as intervals of 0..1. Without
             any, blocks of labelled tiles are dealt to train, val and test.
         align: rasters of another CRS, origin or pixel size are warped onto the grid of the first modality when they are
@@ -250,6 +251,7 @@ class Description:
     georeference: Mapping[str, Any] = field(default_factory=dict)
     splits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     align: bool = False
+    exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.tile <= 0 or self.patch <= 0 or not _whole(self.tile / self.patch):
