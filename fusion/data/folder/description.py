@@ -81,7 +81,8 @@ class Source:
             before the first it is 0; or the name of a variable (time,).
         decibels: 10 if raw is power, 20 if it is amplitude.
         dates: variable or list: dates, months ("2020-08", "Sep") or numbers with CF units; a file of them
-            ("{scene}_dates.npy", or .txt with a date a line); left out where the names of the files have them.
+            ("{scene}_dates.npy", or .txt with a date a line); left out where the names of the files have them. Of a
+            raster whose bands are dates (axes with time, no ``{date}``) also ``descriptions``: those of its bands.
         available: variable (time,) or (time, band), False where there was no acquisition.
         max_cloud: largest share of masked or missing pixels of a usable date.
         max_dates: at most so many dates.
