@@ -12,6 +12,7 @@ from .tiles import Tile
 __all__ = ["LONGEST_GAP", "PartnerDates", "nearest_gaps"]
 
 LONGEST_GAP = 7  # days between the reference's date and another sensor's that still count as one look at the ground
+_FEW = 0.05  # share of dates without a partner that is not worth a line
 
 
 def nearest_gaps(days: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -49,7 +50,7 @@ class PartnerDates:
         for name, found in self.gaps.items():
             gaps = np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
             alone = int((gaps > LONGEST_GAP).sum())
-            if alone:
+            if alone > _FEW * len(gaps):
                 told.append(
                     f"{name}: {alone} of {len(gaps)} dates of {self.reference} have none of {name} within "
                     f"{LONGEST_GAP} days (nearest {gaps.min()}, median {int(np.median(gaps))}, largest {gaps.max()} "
