@@ -8,7 +8,9 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
-__all__ = ["accepted", "call", "former_names", "renamed", "with_new_names", "with_tuples"]
+import numpy as np
+
+__all__ = ["accepted", "call", "former_names", "plain", "renamed", "with_new_names", "with_tuples"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 R = TypeVar("R")
@@ -65,6 +67,20 @@ def with_new_names(settings: Mapping[str, Any], former: Mapping[str, str], where
 def with_tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings with tuples for lists, which YAML and JSON make of them."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+
+
+def plain(value: Any) -> Any:
+    """Settings in Python's own types, which YAML, JSON and checkpoints know: NumPy's text and numbers become text and
+    numbers, its arrays lists; mappings, lists and tuples are gone through, and everything else stays what it is."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, Mapping):
+        return {plain(key): plain(one) for key, one in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(plain(one) for one in value)
+    return value
 
 
 def call(function: Callable[..., R], settings: Mapping[str, Any], where: str, *given: Any) -> R:

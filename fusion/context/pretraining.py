@@ -9,6 +9,7 @@ from typing import Any
 
 from fusion.data import Cube, Modality
 from fusion.data.cubes import observed_statistics
+from fusion.data.partners import LONGEST_GAP
 from fusion.settings import accepted, call, with_tuples
 
 from .config import FusionConfig, SensorConfig
@@ -84,7 +85,7 @@ SIZES = {
 
 _MODEL = ("window", "sensors", "fusion")
 _OBJECTIVE = ("lr", "time", "neighbour", "space", "angle", "decay", "freeze")
-_TRAINING = ("epochs", "batch_size", "samples", "stride", "memory", "progress", "resume")
+_TRAINING = ("epochs", "batch_size", "samples", "stride", "memory", "longest_gap", "progress", "resume")
 
 
 def check_settings(
@@ -135,10 +136,12 @@ def pretrain_cubes(
             fields of :class:`FusionConfig` that differ from the size's.
         module: ``lr``, ``time``, ``neighbour``, ``space``, ``angle``, ``decay``, ``freeze`` of :class:`Recipe`.
         training: ``epochs`` (of both stages, or one number for each), ``batch_size``, ``samples``, ``stride`` (pixels
-            between samples), ``memory`` (GiB of pieces), ``progress``, ``resume``.
+            between samples), ``memory`` (GiB of pieces), ``longest_gap`` (days from a date of the reference to another
+            sensor's, 7 by default), ``progress``, ``resume``.
 
     Raises:
-        ValueError: an unknown size, sensor or setting, cubes without sensors, or too little ground.
+        ValueError: an unknown size, sensor or setting, cubes without sensors, too little ground, or a sensor without a
+            date near any of the reference.
     """
     check_settings(size, model, module, training)
     chosen, model, training = SIZES[size], dict(model or {}), dict(training or {})
@@ -164,10 +167,11 @@ def pretrain_cubes(
         for k, modality in enumerate(sensors)
     ]
     recipe = _recipe(chosen, module or {}, training)
+    gap = int(training.get("longest_gap", LONGEST_GAP))
     samples, stride = int(training.get("samples", chosen.samples)), int(training.get("stride", 3))
     interior = pieces.interior(window)
     train, validation = (
-        ContextSamples(part, configs, stride=stride, allowed=interior, limit=limit, seed=seed)
+        ContextSamples(part, configs, stride=stride, allowed=interior, limit=limit, seed=seed, longest_gap=gap)
         for part, limit in ((pieces.train, samples), (pieces.validation, held_out(samples)))
     )
     print(f"{len(train)} samples to train on, {len(validation)} for validation, {sensors[0].name} is the reference")

@@ -10,11 +10,14 @@ import torch
 
 from fusion.data import Cube, Geo, Tile, TileDataset
 from fusion.data.given import flags
+from fusion.data.partners import LONGEST_GAP
 from fusion.data.spacing import evenly_spaced
 
 from .config import SensorConfig
 
 __all__ = ["ContextSamples", "context_frames", "nearest_frames", "site_splits"]
+
+_NEVER = np.iinfo(np.int64).max
 
 
 def context_frames(
@@ -128,7 +131,7 @@ class ContextSamples(TileDataset):
         stride: int = 9,
         dates: int | None = None,
         allowed: np.ndarray | None = None,
-        longest_gap: int = 7,
+        longest_gap: int = LONGEST_GAP,
         limit: int | None = None,
         seed: int = 0,
     ) -> None:
@@ -147,6 +150,46 @@ class ContextSamples(TileDataset):
         self._origins = [_january(series) for series in self._series]
         names = [f"{self._cubes[k].name}/{t}/{r}/{c}" for k, t, r, c in self._middles]
         super().__init__(names, [s.modality for s in sensors], (1, 1))
+
+    def partnered(self, name: str) -> np.ndarray:
+        """(N,) bool: which samples of this view have the sensor, on a date near enough to theirs."""
+        return self._gaps(name) <= self.longest_gap
+
+    def check_partners(self, names: Sequence[str] | None = None) -> None:
+        """Refuses sensors (of ``names``, all by default) that no sample has.
+
+        Raises:
+            ValueError: a sensor has no date near enough to any of the reference; the message has the nearest gap.
+        """
+        reference = next(iter(self.sensors))
+        for name in self.sensors if names is None else names:
+            gaps = self._gaps(name)
+            if (gaps <= self.longest_gap).any():
+                continue
+            if gaps.min() == _NEVER:
+                raise ValueError(
+                    f"context: {name!r} was not observed on any pixel on which {reference!r}, the reference, was; "
+                    "check its nodata value, mask and place with fusion data check, or leave it out"
+                )
+            raise ValueError(
+                f"context: no date of {name!r} lies within {self.longest_gap} days of one of {reference!r}, the "
+                f"reference; the nearest is {gaps.min()} days away. Give --training.longest_gap {gaps.min()} or more "
+                f"(longest_gap=), or leave {name!r} out"
+            )
+
+    def _gaps(self, name: str) -> np.ndarray:
+        """(N,) days from each sample to the sensor's nearest date on which its pixel was observed; large for none."""
+        reference, chosen = next(iter(self.sensors)), self._middles[self._rows]
+        gaps = np.full(len(chosen), _NEVER)
+        for cube, date in np.unique(chosen[:, :2], axis=0):
+            series = self._series[cube]
+            if name not in series:
+                continue
+            own = np.flatnonzero((chosen[:, 0] == cube) & (chosen[:, 1] == date))
+            seen = series[name].valid[:, chosen[own, 2], chosen[own, 3]]  # (T, n)
+            apart = np.abs(series[name].days - series[reference].days[date])[:, None]
+            gaps[own] = np.where(seen, apart, _NEVER).min(axis=0, initial=_NEVER)
+        return gaps
 
     def _load(self, cube: Cube) -> dict[str, _Series]:
         height, width = cube.shape

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -18,6 +19,7 @@ from .config import FusionConfig, SensorConfig
 from .fuse import ContextFusion
 from .module import FusionPretraining, SensorPretraining
 from .objective import ContextObjective
+from .samples import ContextSamples
 from .sensor import SensorAutoencoder
 
 __all__ = ["Recipe", "TwoStages", "held_out", "objective", "sensor"]
@@ -79,6 +81,40 @@ def objective(config: SensorConfig, recipe: Recipe) -> ContextObjective:
     return ContextObjective(angle=recipe.angle if optical else 0.0, **decay)
 
 
+def with_sensor(samples: TileDataset, name: str) -> TileDataset:
+    """The samples that have the sensor, for its own autoencoder.
+
+    Raises:
+        ValueError: none has it.
+    """
+    if not isinstance(samples, ContextSamples):
+        return samples
+    samples.check_partners([name])
+    return samples.subset(samples.partnered(name))
+
+
+def joined(samples: TileDataset) -> TileDataset:
+    """The samples with two sensors or more, where there are several: one alone teaches their fusion nothing.
+
+    Raises:
+        ValueError: there are several sensors, and no sample has two.
+    """
+    if not isinstance(samples, ContextSamples) or len(samples.sensors) < 2:
+        return samples
+    samples.check_partners()
+    return samples.subset(np.sum([samples.partnered(name) for name in samples.sensors], axis=0) > 1)
+
+
+def _alone(samples: TileDataset, count: int) -> str:
+    if not isinstance(samples, ContextSamples):
+        return ""
+    reference, *others = samples.sensors
+    return (
+        f"fusion: {count} of {len(samples)} samples are left out: no date of {' or '.join(others)} within "
+        f"{samples.longest_gap} days of theirs of {reference}"
+    )
+
+
 @dataclass(frozen=True)
 class TwoStages:
     """What both stages learn from, where their run folders are, and how they train.
@@ -108,6 +144,9 @@ class TwoStages:
             fusion: fields of the fusion's configuration.
             folders: that of the sensors' run folders, and the run folder of the fusion, in ``run``.
         """
+        for samples in (self.train, self.validation):
+            if isinstance(samples, ContextSamples):
+                samples.check_partners()
         encoders = {config.modality.name: self.train_sensor(config, folders[0]) for config in sensors}
         torch.manual_seed(self.seed)
         model = ContextFusion(FusionConfig(tuple(sensors), **(fusion or {})), encoders)
@@ -117,11 +156,12 @@ class TwoStages:
         """Stage 1 of one sensor, in the run folder of its name."""
         torch.manual_seed(self.seed)
         name = config.modality.name
-        steps = self.recipe.steps(0, len(self.train))
+        whole, held = (with_sensor(samples, name) for samples in (self.train, self.validation))
+        steps = self.recipe.steps(0, len(whole))
         module = SensorPretraining(
             SensorAutoencoder(config), objective(config, self.recipe), lr=self.recipe.lr, warmup=_WARMUP, steps=steps
         )
-        own, held = self.train.with_modalities([name]), self.validation.with_modalities([name])
+        own, held = whole.with_modalities([name]), held.with_modalities([name])
         return cast(SensorAutoencoder, self._fit(module, own, held, f"{folder}/{name}", 0))
 
     def train_fusion(self, model: ContextFusion, name: str = "fusion") -> ContextFusion:
@@ -129,9 +169,12 @@ class TwoStages:
         objectives = {s.modality.name: objective(s, self.recipe) for s in model.config.sensors}
         if self.recipe.freeze:
             model.freeze_sensors()
-        steps = self.recipe.steps(1, len(self.train))
+        train, validation = (joined(samples) for samples in (self.train, self.validation))
+        if len(train) < len(self.train):
+            print(_alone(self.train, len(self.train) - len(train)), flush=True)
+        steps = self.recipe.steps(1, len(train))
         module = FusionPretraining(model, objectives, lr=self.recipe.lr, warmup=_WARMUP, steps=steps)
-        return cast(ContextFusion, self._fit(module, self.train, self.validation, name, 1))
+        return cast(ContextFusion, self._fit(module, train, validation, name, 1))
 
     def _fit(
         self,

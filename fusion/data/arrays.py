@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .dataset import Task, TileDataset
-from .given import numbers
+from .given import numbers, words
 from .modality import Modality
 from .series import fill_gaps
 from .tiles import Geo, Tile
@@ -77,6 +77,7 @@ class ArrayTiles(TileDataset):
     ) -> None:
         if not modalities:
             raise ValueError("ArrayTiles: no modality given")
+        classes = words(classes, "ArrayTiles: classes")
         known, days = [m.name for m in modalities], dict(days or {})
         for what, given in (("values", values), ("days", days)):
             strange = [name for name in given if name not in known]

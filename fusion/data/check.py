@@ -12,6 +12,7 @@ from .doubtful_values import doubtful_values
 from .doubts import DoubtfulDates
 from .label_check import check_labels, describe_labels
 from .modality import Modality
+from .partners import PartnerDates
 from .processing_baseline import DarkEnd
 from .series import counting_infinite
 from .spacing import evenly_spaced
@@ -142,6 +143,7 @@ def check(dataset: TileDataset, tiles: int | None = 2000) -> Report:
     """
     chosen = evenly_spaced(len(dataset), len(dataset) if tiles is None else tiles)
     tallies = {m.name: _Tally(m) for m in dataset.modalities}
+    partners = PartnerDates(dataset.modalities, dataset.grid)
     problems: dict[str, str] = {}  # by file: one spoils many tiles
     empty: list[str] = []
     unread = 0
@@ -161,6 +163,7 @@ def check(dataset: TileDataset, tiles: int | None = 2000) -> Report:
             infinite_values[name] = infinite_values.get(name, 0) + count
         for tally in tallies.values():
             tally.add(tile)
+        partners.add(tile)
         if not tile.values:
             empty.append(tile.name)
     listed = list(problems.values())
@@ -184,6 +187,7 @@ def check(dataset: TileDataset, tiles: int | None = 2000) -> Report:
             except ValueError as error:
                 listed.append(str(error))
         warnings += tally.warnings()
+    warnings += partners.warnings()
     if empty:
         warnings.append(f"{len(empty)} tiles without any observation, e.g. {empty[0]}: leave them out of training")
     if len(dataset) == 1:

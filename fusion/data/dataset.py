@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..settings import plain
 from .admission import admit
 from .augmentation import Augmentation, augment
-from .given import tile_numbers
+from .given import tile_numbers, words
 from .modality import Modality
 from .tiles import Geo, Tile
 
@@ -79,16 +80,16 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
             raise ValueError(f"{type(self).__name__}: {len(labels)} labels for {len(names)} tiles")
         self.modalities = tuple(modalities)
         self.grid = (int(grid[0]), int(grid[1]))
-        self.task = task
-        self.classes = tuple(classes)
+        self.task = plain(task)
+        self.classes = words(classes, f"{type(self).__name__}: classes")
         self.label_shape = label_shape if labels is None else tuple(labels.shape[1:])
-        self.ignore_index = ignore_index
-        self._names = list(names)
+        self.ignore_index = int(ignore_index)
+        self._names = [str(name) for name in names]
         self._labels = labels
         self.augmentation = Augmentation()
         self._kept_classes: tuple[int, ...] | None = None  # positions of ``classes`` among the reader's own
         self._splits = {
-            name: tile_numbers(members, len(names), f"{type(self).__name__}: split {name!r}")
+            str(name): tile_numbers(members, len(names), f"{type(self).__name__}: split {name!r}")
             for name, members in (splits or {}).items()
         }
         self._rows = np.arange(len(names))  # of the reader's own list; views hold some of them
@@ -245,8 +246,9 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
 
     def with_modalities(self, names: Sequence[str]) -> TileDataset:
         """The same tiles with only the modalities ``names``, in that order; others are not even read."""
-        if isinstance(names, str) or not names:
-            raise ValueError(f"with_modalities: a list of names is wanted, {names!r} given")
+        names = words(names, "with_modalities: modalities")
+        if not names:
+            raise ValueError("with_modalities: a list of names is wanted, none given")
         view = copy.copy(self)
         view.modalities = tuple(self.modality(name) for name in names)
         return view
@@ -277,9 +279,12 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
         Raises:
             ValueError: no labels, a class that does not exist, or a map of a quantity, which has one target only.
         """
+        names = words(names, "with_classes: classes")
         unknown = [name for name in names if name not in self.classes]
         if unknown or not names:
-            raise ValueError(f"with_classes: {unknown or names} not among {', '.join(self.classes) or 'no classes'}")
+            raise ValueError(
+                f"with_classes: {unknown or list(names)} not among {', '.join(self.classes) or 'no classes'}"
+            )
         if self.dense and self.task == "regression":
             raise ValueError(f"with_classes: a map of {self.classes[0]} is one target; nothing can be left out")
         columns = [self.classes.index(name) for name in names]
@@ -287,7 +292,7 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
         if self.task == "multiclass" and not self.dense:
             view = self.subset(torch.isin(self.labels(), torch.tensor(columns)).nonzero().flatten())
         view = copy.copy(view)
-        view.classes = tuple(names)
+        view.classes = names
         before = self._kept_classes or range(len(self.classes))
         view._kept_classes = tuple(before[k] for k in columns)
         if view.label_shape is not None and len(view.label_shape) == 1:

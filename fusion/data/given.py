@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-__all__ = ["calendar_dates", "flags", "numbers", "tile_numbers", "unpacked"]
+__all__ = ["calendar_dates", "flags", "numbers", "tile_numbers", "unpacked", "words"]
 
 _COMPACT = 8  # digits of 20200410
 _NAT = np.datetime64("NaT", "D")
@@ -142,6 +142,24 @@ def calendar_dates(given: Any, what: str) -> np.ndarray:
 def _iso(text: str) -> str:
     """NumPy takes eight digits for a year."""
     return f"{text[:4]}-{text[4:6]}-{text[6:]}" if len(text) == _COMPACT and text.isdigit() else text
+
+
+def words(given: Any, what: str) -> tuple[str, ...]:
+    """Names, as text of Python's own: of a list, an array of NumPy, an index or a column of pandas.
+
+    Args:
+        what: how a message begins, e.g. ``"ArrayTiles: classes"``.
+
+    Raises:
+        ValueError: one text instead of several, which would be taken letter by letter, or no text.
+    """
+    if isinstance(given, str | bytes):
+        raise ValueError(f"{what} is a list of names, not the text {given!r}; give [{given!r}]")
+    listed = list(given)
+    strange = [name for name in listed if not isinstance(name, str)]
+    if strange:
+        raise ValueError(f"{what}: names are text, {strange[0]!r} is of type {type(strange[0]).__name__}")
+    return tuple(str(name) for name in listed)
 
 
 def tile_numbers(given: Any, count: int, what: str, of: str = "tiles") -> np.ndarray:

@@ -9,12 +9,15 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from ..settings import plain
+from .given import words
+
 __all__ = ["Modality"]
 
 
 @dataclass(frozen=True)
 class Modality:
-    """One sensor of a tile.
+    """One sensor of a tile. Names and numbers may be NumPy's; they are kept as Python's own.
 
     Attributes:
         name: the key of the modality in a :class:`~fusion.data.tiles.TileBatch`, e.g. ``"s2"``.
@@ -36,6 +39,11 @@ class Modality:
     std: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        given = plain({field: getattr(self, field) for field in ("name", "kind", "resolution", "patch_size", "unit")})
+        given["bands"] = words(self.bands, f"modality {self.name!r}: bands")
+        given |= {field: tuple(plain(list(getattr(self, field)))) for field in ("mean", "std")}
+        for field, value in given.items():
+            object.__setattr__(self, field, value)  # the class is frozen
         if self.kind not in ("image", "series"):
             raise ValueError(f"modality {self.name!r}: kind is 'image' or 'series', not {self.kind!r}")
         if not self.bands or len(set(self.bands)) != len(self.bands):

@@ -153,7 +153,7 @@ def collate(tiles: Sequence[Tile], modalities: Sequence[str] | None = None) -> T
     """
     if not tiles:
         raise ValueError("collate: no tiles given")
-    names = list(modalities or dict.fromkeys(n for tile in tiles for n in tile.values))
+    names = list(modalities if modalities is not None else dict.fromkeys(n for tile in tiles for n in tile.values))
     batch = TileBatch({}, {}, {}, None, tuple(t.name for t in tiles), tuple(t.geo for t in tiles))
     batch.origin = tuple(t.origin for t in tiles)
     for name in names:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Self
 
 from ..data.modality import Modality
-from ..settings import former_names, with_new_names, with_tuples
+from ..settings import former_names, plain, with_new_names, with_tuples
 
 __all__ = ["TileModelConfig"]
 
@@ -29,6 +29,8 @@ class TileModelConfig:
 
     def __post_init__(self) -> None:
         own = type(self).__name__
+        for field in fields(self):
+            object.__setattr__(self, field.name, plain(getattr(self, field.name)))  # the class is frozen
         if not self.modalities:
             raise ValueError(f"{own}: no modality given")
         names = [m.name for m in self.modalities]

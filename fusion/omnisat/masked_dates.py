@@ -13,6 +13,7 @@ from ..data.modality import Modality
 from ..data.tiles import TileBatch
 from ..kernels import patch_info_nce
 from ..layers import masked_mean
+from .alike import compared, masked_as_one, same_in_all_patches
 from .config import OmniSatConfig
 from .image import ImageDecoder
 from .losses import Losses, joined_mean, scaled_to_world, world
@@ -101,14 +102,15 @@ class MaskedDatesObjective(nn.Module):
         }
         given, rest = split_dates(batch, hidden)
         seen = model.encode(given)
+        alike = same_in_all_patches(seen, model.config.patches)
         group = world(self.training and self.share_negatives)
         zero = seen.tokens.new_zeros((), dtype=torch.float32)
         contrastive, retrieval, reconstruction, summary = zero, None, zero, zero
         errors: Errors = {}
         if self.contrastive_weight > 0:
-            contrastive, retrieval = self.contrast(seen, model.encode(rest) if hidden else None)
+            contrastive, retrieval = self.contrast(seen, model.encode(rest) if hidden else None, alike)
         if self.reconstruction_weight > 0 or self.summary_weight > 0:
-            errors, of_summary = self.reconstruct(model, seen, batch, hidden, generator)
+            errors, of_summary = self.reconstruct(model, seen, alike, batch, hidden, generator)
             reconstruction, summary = (_mean(found, group) for found in (errors, of_summary))
         total = (
             self.contrastive_weight * contrastive
@@ -118,11 +120,12 @@ class MaskedDatesObjective(nn.Module):
         by_modality = {name: masked_mean(*pair).detach() for name, pair in errors.items()}
         return Losses(scaled_to_world(total, group), contrastive, reconstruction, retrieval, by_modality)
 
-    def contrast(self, seen: Tokens, rest: Tokens | None) -> tuple[Tensor, Tensor | None]:
+    def contrast(self, seen: Tokens, rest: Tokens | None, alike: Tensor) -> tuple[Tensor, Tensor | None]:
         """Eq. 3 of the paper, the hidden dates of each series being one more modality."""
-        tokens, valid = seen.tokens, seen.valid
+        tokens, valid = seen.tokens, compared(seen, alike)
         if rest is not None:
-            tokens, valid = torch.cat((tokens, rest.tokens)), torch.cat((valid, rest.valid))
+            same = alike[[seen.names.index(name) for name in rest.names]]
+            tokens, valid = torch.cat((tokens, rest.tokens)), torch.cat((valid, compared(rest, same)))
         if len(tokens) == 1:  # one image: nothing to compare with
             return tokens.new_zeros((), dtype=torch.float32), None
         found = patch_info_nce(
@@ -138,6 +141,7 @@ class MaskedDatesObjective(nn.Module):
         self,
         model: OmniSat,
         seen: Tokens,
+        alike: Tensor,
         batch: TileBatch,
         hidden: Mapping[str, Tensor],
         generator: torch.Generator | None,
@@ -147,7 +151,7 @@ class MaskedDatesObjective(nn.Module):
         masked = draw_masked(tiles, modalities, places, self.mask_ratio, generator)  # (M, B, P)
         dropout = self.modality_dropout if self.training else 0.0
         valid = drop_modalities(seen.valid, dropout, generator)  # (M, B)
-        at = masked.to(seen.tokens.device, non_blocking=True)
+        at = masked_as_one(masked.to(seen.tokens.device, non_blocking=True), alike)
         tokens = torch.where(at[..., None], self.mask_token.to(seen.tokens.dtype), seen.tokens)
         encoded = model.combine(tokens, valid)
         errors, of_summary = {}, {}

@@ -13,6 +13,7 @@ from ..data.modality import Modality
 from ..data.tiles import TileBatch
 from ..kernels import patch_info_nce
 from ..layers import masked_mean
+from .alike import compared, counted_once, masked_as_one, same_in_all_patches, tell
 from .combiner import merged
 from .config import OmniSatConfig
 from .image import ImageDecoder
@@ -44,6 +45,9 @@ class PretrainingObjective(nn.Module):
     Reconstruction is Eq. 5: the mean, over all masked tokens of all modalities, of the squared error per element
     of what the token stands for; of a series the quarter of the dates that got the most attention. Only masked
     patches and chosen dates are decoded.
+
+    A modality with the same values in all patches of a tile (weather) is attended to and not contrasted; it is masked
+    as one and counts once in the reconstruction, see :mod:`fusion.omnisat.alike`. One warning names it.
 
     The published code differs: it averages each modality by itself and adds these averages, averages images over
     all patches, and compares with instance-standardised values. The last is ``targets="instance"`` here (an image
@@ -129,35 +133,46 @@ class PretrainingObjective(nn.Module):
         self.exclude, self.temperature = exclude, temperature
         self.date_share, self.targets, self.share_negatives = date_share, targets, share_negatives
         self.grid, self.patch_scales = config.grid, tuple(patch_scales)
+        self._told = False  # of modalities without differences between patches
         self.mask_token = nn.Parameter(torch.empty(config.dim).normal_(0, 0.02))
         self.decoders = nn.ModuleDict({m.name: _decoder(m, config, index_bypass) for m in config.modalities})
 
     def forward(self, model: OmniSat, batch: TileBatch, generator: torch.Generator | None = None) -> Losses:
         """One step's losses. ``generator`` (CPU) makes the masking reproducible."""
         seen = model.encode(batch)
+        alike = same_in_all_patches(seen, model.config.patches)
+        if self.training and not self._told:  # waits for a GPU once
+            self._told = True
+            tell(seen, alike)
         group = world(self.training and self.share_negatives)
         zero = seen.tokens.new_zeros((), dtype=torch.float32)
         reconstruction, errors = zero, {}
         if self.reconstruction_weight > 0:
-            errors = self.reconstruct(model, seen, batch, generator)  # each (R,): error, counts
+            errors = self.reconstruct(model, seen, batch, generator, alike)  # each (R,): error, counts
             error, counted = (torch.cat(parts) for parts in zip(*errors.values(), strict=True))
             reconstruction = joined_mean(error, counted, group)
-        contrastive, retrieval = self.contrast(seen) if self.contrastive_weight > 0 else (zero, None)
+        contrastive, retrieval = self.contrast(seen, alike) if self.contrastive_weight > 0 else (zero, None)
         total = self.contrastive_weight * contrastive + self.reconstruction_weight * reconstruction
         total = scaled_to_world(total, group)
         by_modality = {name: masked_mean(*pair).detach() for name, pair in errors.items()}
         return Losses(total, contrastive, reconstruction, retrieval, by_modality)
 
     def reconstruct(
-        self, model: OmniSat, seen: Tokens, batch: TileBatch, generator: torch.Generator | None
+        self,
+        model: OmniSat,
+        seen: Tokens,
+        batch: TileBatch,
+        generator: torch.Generator | None,
+        alike: Tensor | None = None,
     ) -> dict[str, tuple[Tensor, Tensor]]:
         """Of every modality the error of each masked patch, and whether it counts: (R,), (R,) bool."""
+        alike = same_in_all_patches(seen, seen.tokens.shape[2]) if alike is None else alike
         scale = self._scale(generator)
         tokens = merged(seen.tokens, self.grid, scale)  # (M, B, P', D)
         modalities, tiles, places, _ = tokens.shape
         there = seen.valid.cpu() if self.masking == "modality" else None  # waits for a GPU
         masked = draw_masked(tiles, modalities, places, self.mask_ratio, generator, self.masking, there)
-        hidden = masked.to(tokens.device, non_blocking=True)  # (M, B, P')
+        hidden = masked_as_one(masked.to(tokens.device, non_blocking=True), alike)  # (M, B, P')
         valid = seen.valid
         if self.masked_tokens == "drop":
             valid = valid[..., None] & ~hidden
@@ -168,7 +183,8 @@ class PretrainingObjective(nn.Module):
         errors = {}
         for m, name in enumerate(seen.names):
             rows = masked[m].flatten().nonzero()[:, 0].to(encodings.device, non_blocking=True)  # (R,) in B*P
-            errors[name] = self._errors(name, encodings, rows, seen, batch)
+            error, counts = self._errors(name, encodings, rows, seen, batch)
+            errors[name] = error, counts & counted_once(alike[m], rows, encodings.shape[1])
         return errors
 
     def _scale(self, generator: torch.Generator | None) -> int:
@@ -182,14 +198,15 @@ class PretrainingObjective(nn.Module):
         coarse = masked.unflatten(2, (rows // scale, columns // scale))
         return coarse.repeat_interleave(scale, 2).repeat_interleave(scale, 3).flatten(2)
 
-    def contrast(self, seen: Tokens) -> tuple[Tensor, Tensor | None]:
+    def contrast(self, seen: Tokens, alike: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Eq. 3 (with the minus sign it lacks), cosine similarities; and the retrieval accuracy in evaluation."""
         if len(seen.names) == 1:  # nothing to compare with
             return seen.tokens.new_zeros((), dtype=torch.float32), None
+        alike = same_in_all_patches(seen, seen.tokens.shape[2]) if alike is None else alike
         found = patch_info_nce(
             seen.tokens,
             temperature=self.temperature,
-            valid=seen.valid,
+            valid=compared(seen, alike),
             exclude=self.exclude,
             group=world(self.training and self.share_negatives),
             return_accuracy=not self.training,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .probed import Probed
 
 from fusion import __version__
+from fusion.settings import plain
 
 from .configurations import differences, with_todays_names
 from .files import write_atomically
@@ -235,7 +236,7 @@ def _on_top(finetuned: nn.Module) -> dict[str, torch.Tensor]:
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings as JSON knows them; one that it does not know is an error here, not a surprise when loading."""
-    return cast("dict[str, Any]", json.loads(json.dumps(settings)))
+    return cast("dict[str, Any]", json.loads(json.dumps(plain(settings))))
 
 
 def _file(path: Path | str) -> Path:

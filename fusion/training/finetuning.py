@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchmetrics import classification, regression
 
 from fusion.data import TileBatch
+from fusion.data.given import words
 
 from ..layers.schedules import plateau
 from .conformal import ConformalInterval
@@ -87,6 +88,8 @@ class Finetuning(L.LightningModule):
         super().__init__()
         if task not in ("multilabel", "multiclass", "regression"):
             raise ValueError(f"Finetuning: task is 'multilabel', 'multiclass' or 'regression', not {task!r}")
+        classes = words(classes, "Finetuning: classes")
+        target_mean, target_std = tuple(map(float, target_mean)), tuple(map(float, target_std))
         if not classes:
             raise ValueError("Finetuning: no class or target named")
         for field, values in (("target_mean", target_mean), ("target_std", target_std)):
@@ -104,7 +107,7 @@ class Finetuning(L.LightningModule):
         weights = _weights(class_weights, task, classes)
         known = _intervals(interval_level, intervals, task, classes)
         self.save_hyperparameters(ignore="model")
-        self.model, self.task, self.classes, self.frozen = model, task, tuple(classes), freeze
+        self.model, self.task, self.classes, self.frozen = model, task, classes, freeze
         self.dense, self.ignore_index, self.intervals = dense, ignore_index, known
         self.head = _head(head, model, len(classes), label_shape)
         outputs = len(classes)

@@ -5,13 +5,19 @@ Everything larger trains with :func:`fusion.training.fit`, which resumes, logs a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["descend", "row_batches"]
+__all__ = ["FIRST", "REMEDY", "anything_moves", "descend", "row_batches"]
+
+FIRST = 3  # steps that may move nothing: a single batch may rightly have no label of weight, no date observed
+REMEDY = (
+    "Pretraining needs something to hide, compare or predict: give more modalities, dates or patches a tile; training "
+    "with labels needs tiles that have some, and class weights above 0"
+)
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -38,7 +44,7 @@ def descend(
         ``module``, still in training mode.
 
     Raises:
-        ValueError: no step, or nothing to train.
+        ValueError: no step, nothing to train, or a loss that moves no parameter in the first steps.
     """
     trained = [p for p in module.parameters() if p.requires_grad]
     if steps < 1 or not trained:
@@ -47,14 +53,27 @@ def descend(
     optimizer = torch.optim.AdamW(trained, lr=lr, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
     module.train()
+    moved = False
     for step in range(steps):
         optimizer.zero_grad()
-        loss(step).backward()
+        value = loss(step)
+        value.backward()
+        moved = moved or anything_moves(trained)
+        if not moved and step + 1 in (FIRST, steps):
+            raise ValueError(
+                f"descend: nothing would be learned: the gradient of every parameter of {type(module).__name__} was 0 "
+                f"in the first {step + 1} steps (loss {float(value.detach()):g}). {REMEDY}"
+            )
         if clip is not None:
             nn.utils.clip_grad_norm_(trained, clip)
         optimizer.step()
         schedule.step()
     return module
+
+
+def anything_moves(parameters: Iterable[Tensor]) -> bool:
+    """Whether the gradient of any parameter is there and not 0 everywhere."""
+    return any(p.grad is not None and bool(p.grad.any()) for p in parameters)
 
 
 def row_batches(rows: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:

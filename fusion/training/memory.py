@@ -201,7 +201,8 @@ def _step_bytes(module: LightningModule, batch: TileBatch, precision: str, room:
                 output = module.training_step(batch, 0)
             loss = cast(Tensor, output["loss"] if isinstance(output, dict) else output)
             del output
-            loss.backward()
+            if loss.requires_grad:  # a loss of nothing is refused in words when training begins
+                loss.backward()
     except _OutOfRoom as reached:
         raise _OutOfRoom(reached.bytes + read) from None
     finally:

@@ -21,12 +21,14 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from fusion.data import TileDataset
 from fusion.data.check import check_values
+from fusion.settings import plain
 
 from . import run_folder
 from .accumulation import Memory, check_settings, part_size, with_parts
 from .arguments import check_training
 from .callbacks import FiniteLoss, History, KeepModels
 from .configurations import differences, with_todays_names
+from .first_steps import FirstGradients, check_trainable
 from .loading import RandomViews, evaluation_loader, training_loader
 from .state import AtomicState, Interrupted, Interruption, KeepState
 from .systems import config_of
@@ -90,7 +92,8 @@ def fit(
 
     Raises:
         ValueError: the folder holds a run of another configuration (the fields that differ are named), the data have
-            other bands, units or ranges than the model's modalities, the metric is not logged, too little memory
+            other bands, units or ranges than the model's modalities, nothing would be learned (no parameter has a
+            gradient in the first steps), the metric is not logged, too little memory
             (with the batch size that fits), or settings that contradict each other (``accumulate_grad_batches`` and
             ``memory="accumulate"``).
         RuntimeError: the loss is no number, memory ran out, or a checkpoint could not be written.
@@ -99,7 +102,9 @@ def fit(
     check_settings(memory, memory_limit, trainer_arguments)
     check_training(trainer_arguments, fit)
     progress = progress and int(os.environ.get("LOCAL_RANK", "0")) == 0  # one of several processes speaks
-    run = Path(run)
+    run, (epochs, batch_size, seed) = Path(run), plain((epochs, batch_size, seed))
+    for name, value in dict(module.hparams).items():  # into configurations and checkpoints, which know no others
+        module.hparams[name] = plain(value)
     monitor = monitor or ("train/loss" if validation is None else "val/loss")
     identity = _identity(module, train, batch_size, seed)
     settings = {"epochs": epochs, "monitor": monitor, "mode": mode, "patience": patience, "workers": workers}
@@ -115,6 +120,7 @@ def fit(
             f"epochs={before['epochs']}, or resume=False to start over"
         )
 
+    check_trainable(module)
     check_values(train, config_of(module.get_submodule("model")).modalities)
     device = _device(trainer_arguments)
     tiles = min(batch_size, len(train))  # a step
@@ -143,7 +149,7 @@ def fit(
         trainer = Trainer(
             max_epochs=epochs,
             logger=TensorBoardLogger(str(run), name="", version="tensorboard"),
-            callbacks=[finite, *stopping, *_bar(progress)],
+            callbacks=[finite, FirstGradients(train), *stopping, *_bar(progress)],
             plugins=[AtomicState()],
             num_sanity_val_steps=0,  # would draw random numbers that a resumed run does not
             use_distributed_sampler=False,  # the training sampler shares tiles itself

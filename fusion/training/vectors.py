@@ -21,7 +21,7 @@ BY_MODALITY = ("tokens", *PARTS)  # pools of single modalities, before they are 
 
 
 def pools_of(model: nn.Module) -> tuple[Pool, ...]:
-    """What may stand for a tile of a model: parts of the year only where it has series, tokens only where it has any."""
+    """What may stand for a tile of a model; tokens, and parts of the year of its series, only where it has any."""
     series = any(m.kind == "series" for m in config_of(model).modalities) and hasattr(model, "encode_seasons")
     every: tuple[Pool, ...] = get_args(Pool)
     without = () if hasattr(model, "encode") else ("tokens",)

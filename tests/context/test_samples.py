@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from fusion.context.samples import ContextSamples, context_frames, nearest_frames, site_splits
+from fusion.context.two_stage import Recipe, TwoStages, with_sensor
 from fusion.data import collate
 from fusion.data.cubes import Cube, SensorCube
 
@@ -110,3 +111,48 @@ def test_cubes_of_one_site_stay_together():
     assert len(splits["train"]) > len(splits["test"]) >= 3
     with pytest.raises(ValueError, match="2 sites cannot make 3 splits"):
         site_splits(cubes[:4])
+
+
+def with_radar_at(cube: Cube, days: list[int]) -> Cube:
+    """The cube with Sentinel-1 on some days (since 1970) alone."""
+    own = cube.sensors["s1"]
+    return Cube("rare", {"s2": cube.sensors["s2"], "s1": SensorCube(S1, np.array(days), own.values[: len(days)])})
+
+
+def stages(samples: ContextSamples, run) -> TwoStages:
+    recipe = Recipe(epochs=(1, 1), batch_size=4)
+    return TwoStages(samples, samples, run, recipe)
+
+
+def test_stages_take_the_samples_whose_sensors_have_a_date_near_theirs(cube, tmp_path, capfd):
+    """Batches of four dates, only one of which has Sentinel-1 within a week: all others would be empty."""
+    near = int(cube.sensors["s2"].epoch_days[7]) + 5
+    rare = with_radar_at(cube, [near])
+    close = np.abs(cube.sensors["s2"].epoch_days - near) <= 7
+    samples = ContextSamples([rare], (small(S2, cube), small(S1, cube, bottleneck=2)), stride=6)
+    wanted = np.isin(samples._middles[:, 1], np.flatnonzero(close))
+    assert 0 < wanted.sum() < len(samples) / 4
+    assert samples.partnered("s1").tolist() == wanted.tolist()
+    assert samples.partnered("s2").all()
+    assert samples.subset([5, 2]).partnered("s1").tolist() == wanted[[5, 2]].tolist()
+    held = stages(samples, tmp_path)
+    assert with_sensor(samples, "s1").names == [name for name, near in zip(samples.names, wanted, strict=True) if near]
+    model = held.train_all([small(S2, cube), small(S1, cube, bottleneck=2)], {"embedding": 4, "dim": 8, "mlp_dim": 8})
+    assert set(model.sensors) == {"s2", "s1"}
+    told = capfd.readouterr().out
+    left = len(samples) - wanted.sum()
+    assert f"fusion: {left} of {len(samples)} samples are left out: no date of s1 within 7 days of theirs of s2" in told
+
+
+def test_a_sensor_that_no_sample_has_is_refused_before_any_training(cube, tmp_path):
+    far = with_radar_at(cube, [int(cube.sensors["s2"].epoch_days[-1]) + 12])
+    configs = (small(S2, cube), small(S1, cube, bottleneck=2))
+    samples = ContextSamples([far], configs, stride=3)
+    told = (
+        r"no date of 's1' lies within 7 days of one of 's2', the reference; the nearest is 1[2-9] days away. "
+        r"Give --training.longest_gap 1[2-9] or more"
+    )
+    with pytest.raises(ValueError, match=told):
+        stages(samples, tmp_path).train_all(configs)
+    assert not list(tmp_path.iterdir())
+    assert ContextSamples([far], configs, stride=3, longest_gap=30).partnered("s1").any()

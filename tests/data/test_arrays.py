@@ -118,3 +118,51 @@ def test_blocks_of_ground_travel_with_the_tiles_where_they_are_known():
 def test_misfits_are_named(changes, told):
     with pytest.raises(ValueError, match=told):
         pixels(**changes)
+
+
+def test_what_is_numpys_becomes_pythons_own():
+    s2 = Modality(
+        np.str_("s2"),
+        "series",
+        np.array(["B04", "B08"]),
+        np.float32(10),
+        np.int64(1),
+        mean=np.array([0.5, 0.25]),
+        std=[np.float32(1), 2],
+    )
+    assert s2 == Modality("s2", "series", ("B04", "B08"), 10.0, 1, mean=(0.5, 0.25), std=(1.0, 2.0))
+    assert [type(v) for v in (s2.name, *s2.bands)] == [str] * 3
+    assert [type(v) for v in (s2.resolution, s2.patch_size, *s2.mean, s2.std[0])] == [float, int, float, float, float]
+    tiles = pixels(
+        modalities=[s2, RELIEF],
+        days={"s2": [0, 30, 60, 90]},
+        task=np.str_("multiclass"),
+        classes=np.array(["maize", "wheat"]),
+        labels=[np.int64(k) for k in (0, 1, 1, 0, 1)],
+        names=np.array(list("abcde")),
+        splits={np.str_("train"): np.array([0, 1, 2])},
+    )
+    assert tiles.classes == ("maize", "wheat")
+    assert tiles[1].days["s2"].tolist() == [0, 30, 60, 90]
+    assert tiles.labels().tolist() == [0, 1, 1, 0, 1]
+    assert tiles.with_modalities(np.array(["relief", "s2"])).modalities == (RELIEF, s2)
+    assert tiles.with_classes(np.array(["wheat"])).names == ["b", "c", "e"]
+    batch = collate([tiles[0], tiles[1]], np.array(["relief", "s2"]))
+    assert batch.modalities == ("relief", "s2")
+    kept = [*tiles.classes, *tiles.names, *tiles.splits, tiles.task, *tiles.with_classes(np.array(["wheat"])).classes]
+    assert {type(text) for text in kept} == {str}
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: Modality("s2", "series", "B04", 10.0, 1), r"modality 's2': bands is a list of names.* give \['B04'\]"),
+        (lambda: Modality("s2", "series", (4, 8), 10.0, 1), "bands: names are text, 4 is of type int"),
+        (lambda: pixels(classes="yield"), r"classes is a list of names, not the text 'yield'; give \['yield'\]"),
+        (lambda: pixels().with_modalities("s2"), "modalities is a list of names, not the text 's2'"),
+        (lambda: pixels().with_modalities([]), "none given"),
+    ],
+)
+def test_one_text_is_not_taken_letter_by_letter(make, told):
+    with pytest.raises(ValueError, match=told):
+        make()

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fusion.data import (
+    ArrayTiles,
     FolderDataset,
     Landscape,
     LandscapeTiles,
@@ -205,3 +206,21 @@ def test_labels_that_cannot_be_learned_are_refused(data, message):
 def test_labels_that_can_be_learned_pass(tiles):
     check_labels(tiles.with_classes(["wheat", "maize"]))
     check_labels(labelled("regression", torch.arange(3.0)[:, None], ("biomass",)))
+
+
+def test_dates_without_a_near_one_of_another_sensor_are_listed():
+    s1 = Modality("s1", "series", ("VV",), 10.0, 2, "dB")
+    s2 = Modality("s2", "series", ("B04",), 10.0, 2, "reflectance")
+    weather = Modality("weather", "series", ("t",), 20.0, 1, "K")
+    values = {"s1": RNG.normal(-12, 3, (4, 2, 1, 2, 2)), "s2": RNG.uniform(0, 0.5, (4, 5, 1, 2, 2))}
+    values["weather"] = RNG.normal(285, 5, (4, 1, 1, 1, 1))
+    days = {"s1": np.array([20, 60]), "s2": np.array([0, 12, 27, 40, 75]), "weather": np.array([300])}
+    report = check(ArrayTiles([s1, s2, weather], values, days))
+    told = [line for line in report.warnings if "within" in line]
+    # Gaps of s2's dates to 20 and 60: 20, 8, 7, 20, 15; weather is one value a tile and no sensor.
+    assert told == [
+        "s1: 16 of 20 dates of s2 have none of s1 within 7 days (nearest 7, median 15, largest 20 days); the context "
+        "system leaves such pairs out, or takes them with --training.longest_gap"
+    ]
+    near = check(ArrayTiles([s1, s2, weather], values, days | {"s1": np.array([6, 33]), "s2": np.arange(5) + 30}))
+    assert not any("within" in line for line in near.warnings)

@@ -27,7 +27,7 @@ def blocks(language):
 
 def test_every_description_is_valid():
     descriptions = [load_description(yaml.safe_load(block)) for block in blocks("yaml")]
-    assert [len(d.modalities) for d in descriptions] == [3, 2, 2, 1, 1, 1, 1]
+    assert [len(d.modalities) for d in descriptions] == [3, 2, 2, 2, 1, 1, 1, 1]
 
 
 def test_the_commented_description_reads_a_folder_that_is_as_it_says(tmp_path):
@@ -65,7 +65,7 @@ def test_the_description_of_npy_files_reads_a_folder_that_is_as_it_says(tmp_path
     np.save(tmp_path / "s2/north_dates.npy", np.array([20200310 + 100 * k for k in range(6)]))
     np.save(tmp_path / "dem/north.npy", rng.random((80, 80)))
     np.save(tmp_path / "labels/north.npy", np.full((80, 80), 2))
-    (tmp_path / "fusion.yaml").write_text(blocks("yaml")[2])
+    (tmp_path / "fusion.yaml").write_text(blocks("yaml")[3])
     data = FolderDataset(tmp_path / "fusion.yaml", tmp_path)
     assert len(data) == 25
     assert data.labels().tolist() == [1] * 25

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from ..folder.layered import order_of
 from ..folder.patterns import find_files
 from .guess import Part, Question
 from .headers import Header, read_headers, sample, stored_sample
+from .layers import ASK_DATES, series_in_bands
 from .measures import ask_offset, ask_whether_labels, listed, mask_of, may_be_target, missing_number, unit_of
 from .names import in_order, is_band, is_mask, told_by_bands
 from .pattern import Pattern, find_pattern, split_bands
@@ -83,25 +85,33 @@ def _stack(folder: Path, files: Sequence[Path], pattern: Pattern, name: str, sen
             f"{odd.pixels.path}: {odd.bands} bands where others of {pattern.text} have "
             f"{counts.most_common(1)[0][0]}; put files of one kind into a folder of their own"
         )
-    bands, why, question = _band_names(headers, name or files[0].stem, bool(sensor))
-    sensor = sensor or told_by_bands(bands)
-    part = Part(name or sensor or "image", {})
+    bands, why, question = _band_names(headers, name or files[0].stem, bool(sensor), bool(pattern.dates))
+    order = None if pattern.dates else order_of(headers[0].pixels.band_names)
+    sensor = sensor or told_by_bands(bands if order is None else order.bands)
+    part = Part(name or sensor or ("image" if order is None else files[0].stem), {})
     source, comments = part.source, part.comments
     source["files"] = pattern.text
     comments["files"] = _told(files, pattern)
-    if not pattern.dates:
-        source["axes"] = ["band", "y", "x"]
-        comments["axes"] = "one image: names have no date"
-    source["bands"], comments["bands"] = bands, why
-    if question:
-        part.questions.append(question)
+    if not pattern.dates and series_in_bands(part, folder, files, headers):
+        bands = source["bands"]
+    else:
+        if not pattern.dates:
+            source["axes"] = ["band", "y", "x"]
+            comments["axes"] = "one image: names have no date"
+        source["bands"], comments["bands"] = bands, why
+        if question:
+            part.questions.append(question)
     part_of_headers(part, headers, sensor)
     masks = [band for band in bands if is_mask(band)]
     if masks:
         source["mask"], comments["mask"] = mask_of(is_mask(masks[0]), band=masks[0])
     part.scenes = pattern.scenes
     ask_offset(part, sensor, pattern.dates)
-    if len(bands) == 1 and not (pattern.dates or sensor or is_band(bands[0])) and may_be_target(part.name):
+    if (
+        len(bands) == 1
+        and not (pattern.dates or "dates" in source or sensor or is_band(bands[0]))
+        and may_be_target(part.name)
+    ):
         part.questions.append(ask_whether_labels(part, files[0].as_posix(), {"files": pattern.text}))
     return part
 
@@ -161,7 +171,9 @@ def _told(files: Sequence[Path], pattern: Pattern) -> str:
     return f"{len(files)} file{'s' if len(files) > 1 else ''}{of}{dates}"
 
 
-def _band_names(headers: Sequence[Header], alone: str, sensor: bool) -> tuple[list[str], str, Question | None]:
+def _band_names(
+    headers: Sequence[Header], alone: str, sensor: bool, dated: bool
+) -> tuple[list[str], str, Question | None]:
     """Names, why, and a question where the files do not say them."""
     named = {header.pixels.band_names for header in headers}
     count, path = headers[0].bands, headers[0].pixels.path
@@ -198,7 +210,7 @@ def _band_names(headers: Sequence[Header], alone: str, sensor: bool) -> tuple[li
         "numbered: the files do not name their bands",
         Question(
             f"the names of the {count} bands of {path.name} and its like, in the order of the file? The files do not "
-            "say them; replace B1, B2, ... in bands",
+            f"say them; replace B1, B2, ... in bands{'' if dated else ASK_DATES}",
             needed=True,
         ),
     )

@@ -34,8 +34,9 @@ def read_cubes(
 
     Args:
         sensors: for each sensor the described modalities whose bands it joins, e.g. ``{"s2": ["s2", "s2-20m"], "s1":
-            ["s1"]}``; they must have the same dates. A modality that a scene lacks is not observed there. By default
-            every series with pixels is a sensor of its own.
+            ["s1"]}``; they must have the same dates. A modality that a scene lacks is not observed there; a sensor
+            none of whose modalities any scene has is left out. By default every series with pixels is a sensor of its
+            own.
         temporal_window: acquisitions in the running mean over dates that smooths a sensor in dB; 1 leaves it.
         memory: bytes of arrays to keep in memory; what is larger is read from disk in windows.
 
@@ -44,10 +45,11 @@ def read_cubes(
             of the finest.
     """
     wanted = None if sensors is None else list(dict.fromkeys(m for members in sensors.values() for m in members))
-    dataset = FolderDataset(description, folder, wanted, labels=False, memory=memory)
+    dataset = FolderDataset(description, folder, wanted, labels=False, memory=memory, complete=sensors is None)
     sources = dataset.description.modalities
     if sensors is None:
         sensors = {name: (name,) for name, source in sources.items() if source.spatial and source.kind == "series"}
+    sensors = {name: [m for m in members if m in sources] for name, members in sensors.items()}
     finest = min(sources[m].resolution or np.inf for members in sensors.values() for m in members)
     known = {modality.name: modality for modality in dataset.modalities}
     cubes = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +22,7 @@ from .labelling import Labelled, label_tiles
 from .labels import task_of
 from .layer import Layer
 from .loading import load_description
+from .narrowing import kept_scenes, lacking, narrow, without
 from .notes import notes_of
 from .opening import Opener
 from .patterns import find_files, of_scene
@@ -49,6 +49,8 @@ class FolderDataset(TileDataset):
         max_dates: overrides the description for every series.
         seed: of the blocks that are dealt to train, val and test where labels are described and splits are not.
         memory: bytes of arrays to keep in memory.
+        complete: refuse a modality that no scene has; by default those that are named in ``modalities``. Where it is
+            False, optional ones are left out.
 
     Raises:
         ValueError: nothing matches the pattern, or scenes that are not as described.
@@ -64,14 +66,16 @@ class FolderDataset(TileDataset):
         max_dates: int | None = None,
         seed: int = 0,
         memory: int = 1 << 30,
+        complete: bool | None = None,
     ) -> None:
         self.folder = Path(folder)
         described = description if isinstance(description, Description) else load_description(description)
         self.labels_described = described.labels is not None  # also where they are not read
-        self.description = description = _narrow(described, modalities, labels)
+        self.description = description = narrow(described, modalities, labels)
         self.max_dates, self.arrays = max_dates, Arrays(memory)
         self.opener = Opener(self.folder, description, self.arrays)
-        self.scenes = self._open_scenes()
+        self.scenes = self._open_scenes(modalities is not None if complete is None else complete)
+        description = self.description
         self._side = description.tile
         self._tiles = [  # scene, top and left in metres
             (number, top, left) for number, scene in enumerate(self.scenes) for top, left in corners(scene, description)
@@ -122,7 +126,7 @@ class FolderDataset(TileDataset):
 
     # Opening.
 
-    def _open_scenes(self) -> list[Scene]:
+    def _open_scenes(self, complete: bool) -> list[Scene]:
         if not self.folder.is_dir():
             raise ValueError(f"{self.folder}: no such folder (--data)")
         patterns = {
@@ -144,7 +148,7 @@ class FolderDataset(TileDataset):
             for pattern in {*patterns.values(), *masks.values()}
         }
         own = [pattern for pattern in patterns.values() if "{scene}" in pattern[0]] or list(patterns.values())
-        names = sorted({scene for pattern in own for scene in found[pattern]})
+        names = kept_scenes(self.description, {scene for pattern in own for scene in found[pattern]})
         if not names:
             raise ValueError(f"{self.folder}: no file matches {', '.join(sorted({p for p, _ in patterns.values()}))}")
         scenes, problems = [], []
@@ -157,8 +161,13 @@ class FolderDataset(TileDataset):
                 scenes.append(open_scene(name, files, of_masks, self.opener))
             except ValueError as error:
                 problems.append(str(error))
-        absent = [m for m in self.description.modalities if scenes and not any(m in scene.layers for scene in scenes)]
-        problems += [f"modality {name!r} is in none of {len(scenes)} scenes" for name in absent]
+        absent = lacking(self.description, scenes)
+        if absent and not complete:
+            told = f"{', '.join(absent)}: in none of {len(scenes)} scenes, so left out"
+            self.opener.remarks["absent"] = told
+            self.description = self.opener.description = without(self.description, absent)
+        else:
+            problems += [f"modality {name!r} is in none of {len(scenes)} scenes; leave it out" for name in absent]
         if problems:
             raise ValueError(one_message(problems, f"{self.folder}: {len(problems)} problems in {len(names)} scenes"))
         return scenes
@@ -288,14 +297,3 @@ def _bands_of(source: Source, description: Description) -> tuple[str, ...]:
     """Which ``{band}`` in the pattern of its files stands for."""
     apart = source.of_bands(source.files or description.files)
     return source.bands if apart and isinstance(source.bands, tuple) else _NO_BANDS
-
-
-def _narrow(description: Description, modalities: Sequence[str] | None, labels: bool) -> Description:
-    if modalities is not None:
-        unknown = [name for name in modalities if name not in description.modalities]
-        if unknown or not modalities:
-            raise ValueError(
-                f"modalities {unknown or modalities} unknown; described are {', '.join(description.modalities)}"
-            )
-        description = replace(description, modalities={name: description.modalities[name] for name in modalities})
-    return description if labels else replace(description, labels=None)

@@ -81,7 +81,8 @@ class Source:
             before the first it is 0; or the name of a variable (time,).
         decibels: 10 if raw is power, 20 if it is amplitude.
         dates: variable or list: dates, months ("2020-08", "Sep") or numbers with CF units; a file of them
-            ("{scene}_dates.npy", or .txt with a date a line); left out where the names of the files have them.
+            ("{scene}_dates.npy", or .txt with a date a line); left out where the names of the files have them. Of a
+            raster whose bands are dates (axes with time, no ``{date}``) also ``descriptions``: those of its bands.
         available: variable (time,) or (time, band), False where there was no acquisition.
         max_cloud: largest share of masked or missing pixels of a usable date.
         max_dates: at most so many dates.
@@ -234,6 +235,7 @@ class Description:
         stride: metres from tile to tile; less than ``tile`` makes them overlap.
         georeference: epsg (number or variable) and bounds (left, bottom, right, top) or x and y (cell centres), as
             numbers or variables; ``{cf: true}`` for the CF conventions of NetCDF. GeoTIFF needs none.
+        exclude: patterns of the names of scenes that are none, e.g. ``"*_monthly_*"``.
         splits: name: what belongs to it: files (pattern of scene names), columns and rows as intervals of 0..1. Without
             any, blocks of labelled tiles are dealt to train, val and test.
         align: rasters of another CRS, origin or pixel size are warped onto the grid of the first modality when they are
@@ -250,6 +252,7 @@ class Description:
     georeference: Mapping[str, Any] = field(default_factory=dict)
     splits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     align: bool = False
+    exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.tile <= 0 or self.patch <= 0 or not _whole(self.tile / self.patch):

@@ -84,7 +84,7 @@ def _codes(value: Any, where: str) -> tuple[float, ...]:
     return tuple(_number(where, code) for code in (value if isinstance(value, list | tuple) else [value]))
 
 
-_NAMES = {"bands", "use", "axes", "dates", "variable"}
+_NAMES = {"exclude", "bands", "use", "axes", "dates", "variable"}
 _LISTS = {"nodata", "range", "classes", "bad_bits"}
 _NUMBERS = {
     "tile",
@@ -137,7 +137,7 @@ def _value(key: str, value: Any) -> Any:
         return tuple(_number(key, number) for number in (value if several else [value]))
     if key in _NAMES and several:
         return tuple(str(name) for name in value)
-    return (value,) if key == "use" else value
+    return (str(value),) if key in ("use", "exclude") else value
 
 
 def _number(key: str, value: Any) -> float:

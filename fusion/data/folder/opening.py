@@ -13,6 +13,7 @@ from .bands import names_in_file
 from .containers import NPY, Arrays
 from .description import Description
 from .grid import Grid, check_grid, difference, gdalwarp
+from .layered import LayeredRaster
 from .patterns import Found, find_files, of_scene
 from .pixels import Pixels, Stack, StoredPixels
 from .place import Finder, check_axes, locate
@@ -127,17 +128,16 @@ class Opener:
         """
         suffix = path.suffix.lower()
         if suffix in RASTERS:
-            if "time" in axes:
-                raise ValueError(
-                    f"{path}: {what}: a raster is one date; give the date of the file by {{date}} in its pattern"
-                )
-            raster = RasterFile(path, self.arrays, bands)
+            series = "time" in axes
+            raster = RasterFile(path, self.arrays, None if series else bands)
+            if series and raster.alpha is not None:  # a date or band like the others
+                raster = RasterFile(path, self.arrays, raster.sizes["band"] + 1)
             if raster.dtype.kind not in "iuf":
                 raise ValueError(
                     f"{path}: {what}: the raster holds {raster.dtype}, real numbers are wanted; store what is meant, "
                     "e.g. the amplitude or the power"
                 )
-            return raster
+            return LayeredRaster(raster, axes, bands or 1, what) if series else raster
         if suffix in _VECTORS:
             if what.startswith("labels"):
                 raise ValueError(

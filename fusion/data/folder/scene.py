@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 from ..files import reading
 from ..npy import open_array
 from ..tiles import Geo
+from .align import Warped
 from .apart import apart
 from .bands import check_bands
 from .calendar import parse_dates
@@ -19,9 +20,12 @@ from .containers import NPY, text
 from .conventions import Conventions
 from .description import DATE_FILES, Source
 from .layer import Layer
+from .layered import DESCRIPTIONS, LayeredRaster
 from .masks import MaskReader
 from .opening import Opener, Tiles
 from .patterns import Found
+from .pixels import Pixels
+from .raster import RASTERS
 
 __all__ = ["Scene", "open_scene"]
 
@@ -154,7 +158,7 @@ class _Reader:
             raise ValueError(f"{self.where}: no band {', '.join(unknown)}; the file has {', '.join(names)}")
         layer = Layer(source, pixels, use, [names.index(n) for n in use])
         if source.kind == "series":
-            layer.dates, layer.year_known = self._dates()
+            layer.dates, layer.year_known = self._dates(pixels, names)
             if len(layer.dates) != pixels.sizes["time"]:
                 raise ValueError(
                     f"{self.where}: {len(layer.dates)} dates for {pixels.sizes['time']} time steps of {self.what}; "
@@ -184,8 +188,16 @@ class _Reader:
 
     # Dates, and what goes by them.
 
-    def _dates(self) -> tuple[np.ndarray, bool]:
+    def _dates(self, pixels: Pixels, names: Sequence[str]) -> tuple[np.ndarray, bool]:
         given = self.source.dates
+        if given == DESCRIPTIONS and self.path.suffix.lower() in RASTERS:
+            own = pixels.source if isinstance(pixels, Warped) else pixels
+            if not isinstance(own, LayeredRaster):
+                raise ValueError(
+                    f"{self.where}: dates: {DESCRIPTIONS} is for a raster whose bands are dates; leave dates out where "
+                    "names of files have them, else list them"
+                )
+            return own.dates(names), True
         where, units, calendar = self.where, None, None
         if given is None:
             values: Any = [file.date for file in self.files]

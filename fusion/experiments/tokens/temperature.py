@@ -1,7 +1,9 @@
-"""Daily temperature of a season from the Sentinel-2 images of the place: two places, cut into tiles."""
+"""Daily temperature of a season from the Sentinel-2 images of the place: places of any number and length, in tiles."""
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ __all__ = ["generate", "open_places"]
 
 _BANDS = ("B02", "B03", "B04", "B8A")
 _CLEAR = 0  # of cloud_mask
+_MEAN = "eobs_tg"  # of meteo_vars, degC
 _METRES, _PATCH = 20.0, 4  # a pixel; pixels per patch side
 
 
@@ -31,20 +34,26 @@ def open_places(
     Every tile comes as its whole season, days counting from 1 January; and as windows of ``window`` days that begin
     ``every`` days apart, days counting from the window's first, so that the date is not given away.
 
-    Parts ``season/...`` and ``window/...``: every place by its name (``portugal``, ``romania``), and ``train``,
-    ``val``, ``test`` by blocks of ``block`` x ``block`` tiles within both places. All tiles of a place share one series
-    of temperature, for that is what E-OBS knows of two kilometres.
+    Parts ``season/...`` and ``window/...``: every place by its name (``portugal``, ``romania``), of three places or
+    more the tiles of all others as ``not NAME``, and ``train``, ``val``, ``test`` by blocks of ``block`` x ``block``
+    tiles within all places. All tiles of a place share one series of temperature, for that is what E-OBS knows of two
+    kilometres. Places may differ in size and in the number of their dates.
 
     Raises:
-        ValueError: no cube in the folder.
+        ValueError: no cube in the folder, a cube that lacks an array or is smaller than a tile, or no place as long as
+            a window.
     """
     paths = sorted(Path(source).glob("*.npz"))
     if not paths:
         raise ValueError(f"{source}: no .npz here; --data is the folder with the minicubes")
-    cubes = {_place(path): _cube(path, tile) for path in paths}
+    cubes = {place: _cube(path, tile) for place, path in _named(paths).items()}
+    longest = max(int(np.ptp(cube["temperature_days"])) + 1 for cube in cubes.values())
+    if longest < window:
+        raise ValueError(f"{source}: the longest series of temperature has {longest} days, fewer than window={window}")
     parts: dict[str, TileDataset] = {}
     for kind, cut in (("season", _season), ("window", lambda cube: _windows(cube, window, every))):
-        tiles = _tiles({place: cut(cube) for place, cube in cubes.items()}, tile // _PATCH, block)
+        pieces = {place: cut(cube) for place, cube in cubes.items()}  # a place may be too short for a window
+        tiles = _tiles({place: piece for place, piece in pieces.items() if len(piece["s2"])}, tile // _PATCH, block)
         parts |= {f"{kind}/{name}": tiles.split(name) for name in tiles.splits}
         parts[f"{kind}/all"] = tiles
     spans = ", ".join(f"{place} {cube['first']} to {cube['last']}" for place, cube in cubes.items())
@@ -65,25 +74,26 @@ def generate(
 ) -> str:
     """Temperature from images where training never was; scores go to ``<kind>_by_<split>.<method>.rmse``.
 
-    By place: learned at one place and generated at the other, both ways, scored together. By block: learned and
-    generated within both places, whose weather is thus known; only the ground is new.
+    By place: learned at all other places and generated at each one, scored together; left out where there is one place
+    alone. By block: learned and generated within all places, whose weather is thus known; only the ground is new.
 
     Args:
         recipes: for ``season`` and ``window`` the models by name, as arguments of
-            :class:`~fusion.token_fusion.in_memory.Recipe`. The first is ``model``, the others ``model_<name>``.
+            :class:`~fusion.token_fusion.in_memory.Recipe`. The first is ``model``, the others ``model_<name>``. A
+            tokenizer of a series with a ``step`` and no ``start`` or ``length`` spans the days of the data.
         how: arguments of :func:`fusion.token_fusion.generate.generate`.
         unit: of the target, for the report.
     """
-    places = [name.partition("/")[2] for name in state.data if name.startswith("season/")]
-    places = [name for name in places if name not in ("train", "val", "test", "all")]
-    splits = {
-        "place": [(a, b) for a in places for b in places if a != b],
-        "block": [("train", "test")],
-    }
     told = []
     for kind, models in recipes.items():
-        plans = {name: Recipe.of(settings) for name, settings in models.items()}
-        for split, pairs in splits.items():
+        first, last = _span(state.split(f"{kind}/all"))
+        plans = {name: Recipe.of(_spanning(settings, first, last)) for name, settings in models.items()}
+        parts = [name.partition("/")[2] for name in state.data if name.startswith(f"{kind}/")]
+        places = [name for name in parts if name not in ("train", "val", "test", "all") and name[:4] != _OTHERS]
+        splits = {"place": _pairs(places), "block": [("train", "test")]}
+        if len(places) < 2:
+            told.append(f"{kind} by place left out: one place alone, {places[0]}")
+        for split, pairs in ((split, pairs) for split, pairs in splits.items() if pairs):
             found, names = [], []
             for train, test in pairs:
                 known, unseen = state.split(f"{kind}/{train}"), state.split(f"{kind}/{test}")
@@ -99,10 +109,38 @@ def generate(
     return f"RMSE ({unit}): " + "; ".join(told)
 
 
+_OTHERS = "not "  # of the tiles of all places but one
 _SPLITS = {
-    "place": "Learned at one place and generated at the other, both ways.",
-    "block": "Easier: other ground of the same two places, whose weather training has seen.",
+    "place": "Learned at the other places and generated at each one.",
+    "block": "Easier: other ground of the same places, whose weather training has seen.",
 }
+
+
+def _pairs(places: Sequence[str]) -> list[tuple[str, str]]:
+    """Names of the parts to train and to test on, each place once to test on; none of one place alone."""
+    if len(places) < 3:
+        return [(a, b) for a in places for b in places if a != b]
+    return [(f"{_OTHERS}{place}", place) for place in places]
+
+
+def _span(tiles: TileDataset) -> tuple[int, int]:
+    """First and last valid day of any series of any tile."""
+    days = [tile.days[m][tile.valid[m]] for tile in map(tiles.__getitem__, range(len(tiles))) for m in tile.days]
+    known = [own for own in days if len(own)]
+    return min(int(own.min()) for own in known), max(int(own.max()) for own in known)
+
+
+def _spanning(settings: Mapping[str, Any], first: int, last: int) -> dict[str, Any]:
+    """The settings of a recipe whose tokenizers of series, those with a step, span the days from first to last."""
+    model = dict(settings.get("model") or {})
+    tokenizers = {}
+    for name, given in (model.get("tokenizers") or {}).items():
+        own = dict(given)
+        if "step" in own:
+            own.setdefault("start", first)
+            own.setdefault("length", max(1, math.ceil((last + 1 - own["start"]) / own["step"])))
+        tokenizers[name] = own
+    return {**settings, "model": model | {"tokenizers": tokenizers}} if tokenizers else dict(settings)
 
 
 def _one(
@@ -147,13 +185,15 @@ def _tiles(cubes: Mapping[str, Mapping[str, np.ndarray]], side: int, block: int)
     temperature = Modality("temperature", "series", ("mean",), _METRES * _PATCH, 1, "degC")
 
     def joined(key: str) -> np.ndarray:
-        return np.concatenate([cube[key] for cube in cubes.values()])
+        return _stacked([cube[key] for cube in cubes.values()])
 
     places = np.repeat(list(cubes), [len(cube["s2"]) for cube in cubes.values()])
     # Places lie far apart, so that no block spans two.
     position, number = joined("position"), np.unique(places, return_inverse=True)[1]
     splits = block_splits(position + np.stack([1000 * number, 0 * number], axis=1), block=block)
     splits |= {place: np.flatnonzero(places == place) for place in cubes}
+    if len(cubes) > 2:
+        splits |= {f"{_OTHERS}{place}": np.flatnonzero(places != place) for place in cubes}
     names = [f"{p}/{r}-{c}/{d}" for p, (r, c), d in zip(places, position, joined("begin"), strict=True)]
     return ArrayTiles(
         [s2, temperature],
@@ -163,6 +203,19 @@ def _tiles(cubes: Mapping[str, Mapping[str, np.ndarray]], side: int, block: int)
         names=names,
         splits={name: rows.tolist() for name, rows in splits.items()},
     )
+
+
+def _stacked(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Arrays (n, ...) after one another; series of fewer dates (axis 1) are filled with NaN, their days are masked."""
+    if parts[0].ndim < 2:
+        return np.concatenate(parts)
+    longest = max(part.shape[1] for part in parts)
+    out = np.ma.masked_all((sum(map(len, parts)), longest, *parts[0].shape[2:]), parts[0].dtype)
+    start = 0
+    for part in parts:
+        out[start : start + len(part), : part.shape[1]] = part
+        start += len(part)
+    return out.filled(np.nan) if out.dtype.kind == "f" else out if out.mask.any() else out.data
 
 
 def _season(cube: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -191,21 +244,35 @@ def _windows(cube: Mapping[str, Any], window: int, every: int) -> dict[str, np.n
             parts[f"{name}_days"].append(season[f"{name}_days"][:, inside] - begin)
         parts["position"].append(season["position"])
         parts["begin"].append(season["begin"] + begin)
-    return {key: np.concatenate(arrays) for key, arrays in parts.items()}
+    return {key: _stacked(arrays) if arrays else season[key][:0] for key, arrays in parts.items()}
 
 
-def _place(path: Path) -> str:
-    """Of the minicubes' names, number_MGRS_latitude_longitude; the zone says the country."""
-    zone = path.stem.split("_")[1]
-    return {"29S": "portugal", "34T": "romania"}.get(zone[:3], zone)
+def _named(paths: Sequence[Path]) -> dict[str, Path]:
+    """Files by place: by the country where a name is number_MGRS_latitude_longitude and the zone's country is known, by
+    the zone, or by the name of the file; where two files would have one name, by those of the files."""
+    zones = [
+        next(iter(re.findall(r"(?<![A-Za-z0-9])\d{2}[C-X][A-Z]{2}(?![A-Za-z0-9])", p.stem)), p.stem) for p in paths
+    ]
+    called = [{"29S": "portugal", "34T": "romania"}.get(zone[:3], zone) for zone in zones]
+    return {name if called.count(name) == 1 else path.stem: path for name, path in zip(called, paths, strict=True)}
 
 
 def _cube(path: Path, tile: int) -> dict[str, Any]:
     """``s2`` (N, L, 4, tile, tile) of all tiles, ``temperature`` (days,), their days, and where the tiles are."""
     with np.load(path) as cube:
+        lacking = [name for name in ("s2", "cloud_mask", "s2_dates", "meteo", "meteo_dates") if name not in cube]
+        if lacking:
+            raise ValueError(f"{path}: no {', '.join(lacking)}; a minicube has s2, cloud_mask, meteo and their dates")
         s2, clouds = cube["s2"].astype(np.float32), cube["cloud_mask"]
         dates, meteo_dates = (cube[name].astype("datetime64[D]") for name in ("s2_dates", "meteo_dates"))
-        temperature = cube["meteo"][:, 0].astype(np.float32)
+        variables = cube["meteo_vars"].astype(str).tolist() if "meteo_vars" in cube else [_MEAN]
+        if _MEAN not in variables:
+            raise ValueError(f"{path}: meteo_vars are {', '.join(variables)}; {_MEAN}, the daily mean, is wanted")
+        temperature = cube["meteo"][:, variables.index(_MEAN)].astype(np.float32)
+    if min(s2.shape[-2:]) < tile:
+        raise ValueError(
+            f"{path}: {s2.shape[-2]} x {s2.shape[-1]} pixels hold no tile of {tile} x {tile}; give a smaller tile"
+        )
     seen = (clouds == _CLEAR)[:, None] & (s2 > 0)
     s2 = np.where(seen, s2, np.nan)
     rows, columns = (size // tile for size in s2.shape[-2:])

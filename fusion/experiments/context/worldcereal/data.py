@@ -20,17 +20,20 @@ _COVER = {"temporary crops": (11,), "permanent crops": (12,), "grassland": (13,)
 
 
 def open_patches(source: str | Path) -> tuple[dict[str, Any], str]:
-    """The three patches and the monthly cube of ``worldcereal_patches``; ``labels`` has the patches' crop types and
-    land cover, as (class of every pixel by patch, names of the classes)."""
+    """The patches of a folder such as ``worldcereal_patches`` and its monthly cubes, where it has any; ``labels`` has
+    the patches' crop types and land cover, as (class of every pixel by patch, names of the classes)."""
     patches = read_cubes("worldcereal", source, _SENSORS)
-    monthly = read_cubes("worldcereal-monthly", source, {"s2": ["s2"], "s1": ["s1"]}, temporal_window=1)
+    monthly = []
+    if any(Path(source).glob("*_monthly_*.npz")):
+        monthly = read_cubes("worldcereal-monthly", source, {"s2": ["s2"], "s1": ["s1"]}, temporal_window=1)
     labels = _labels(source)
     sizes = ", ".join(
         f"{c.name} ({', '.join(f'{n} {len(s.dates)}' for n, s in c.sensors.items())} dates)" for c in patches
     )
     parts = {"all": patches, "monthly": monthly, "labels": labels}
     kinds = " and ".join(f"{len(classes)} classes of {kind}" for kind, (_, classes) in labels.items())
-    return parts, f"{len(patches)} patches of 64 x 64 pixels: {sizes}; {kinds}"
+    shapes = " and ".join(dict.fromkeys(f"{height} x {width}" for height, width in (c.shape for c in patches)))
+    return parts, f"{len(patches)} patches of {shapes} pixels: {sizes}; {kinds}"
 
 
 def _labels(source: str | Path) -> dict[str, tuple[dict[str, np.ndarray], tuple[str, ...]]]:

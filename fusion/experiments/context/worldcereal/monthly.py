@@ -40,6 +40,8 @@ def dense(
 ) -> str:
     """Trains briefly on the monthly cube (nine bands, no labels) and embeds all of it: ``monthly.zarr``, GeoTIFFs."""
     cubes: list[Cube] = state.data["monthly"]
+    if not cubes:
+        return "no monthly cube (*_monthly_*.npz) in the folder: nothing embedded densely"
     configs = [sensor(observed_statistics(cubes, cubes[0].sensors[n].modality), window, f) for n, f in sensors.items()]
     train, validation = (
         ContextSamples(cubes, configs, stride=5, limit=n, seed=state.seed + k, longest_gap=_MONTH)

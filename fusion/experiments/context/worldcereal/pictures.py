@@ -18,7 +18,7 @@ __all__ = ["maps"]
 
 def maps(state: State, *, patch: int = 1, dates: int = 24) -> str:
     """Colours over time, similarity to one pixel, the season of single pixels, of one patch."""
-    cube: Cube = state.data["all"][patch]
+    cube: Cube = state.data["all"][min(patch, len(state.data["all"]) - 1)]
     model = cast(ContextFusion, state.model("pretrained"))
     labels, classes = state.data["labels"]["crop type"]
     usable = np.flatnonzero(cube.sensors["s2"].observed_share() > 0.9)

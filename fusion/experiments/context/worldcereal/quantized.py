@@ -91,7 +91,7 @@ def _scalars(train: np.ndarray, levels: int) -> tuple[float, Callable[[np.ndarra
 def _on_disk(
     state: State, model: ContextFusion, quantizers: Mapping[str, EmbeddingQuantizer], dates: int, patch: int
 ) -> dict[str, int]:
-    cube: Cube = state.data["all"][patch]
+    cube: Cube = state.data["all"][min(patch, len(state.data["all"]) - 1)]
     usable = np.flatnonzero(cube.sensors["s2"].observed_share() > 0.9)[:dates]
     sizes: dict[str, int] = {}
     dtypes: tuple[Literal["float32", "int8"], ...] = ("float32", "int8")

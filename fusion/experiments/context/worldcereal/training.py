@@ -79,6 +79,8 @@ def third_sensor(state: State, *, fields: Mapping[str, Any], samples: int, recip
     the same bits as before.
     """
     patches: Sequence[Cube] = state.data["all"]
+    if not any("landsat" in patch.sensors for patch in patches):
+        return "no patch has Landsat's surface temperature: no third sensor"
     model = cast(ContextFusion, state.model("pretrained"))
     window = model.config.reference.window
     inside, _ = stripes(patches[0].shape, window // 2)
