@@ -170,6 +170,10 @@ class TokenFusion(Constants):
         means, valid = self._means(states, seen.to(states.dtype))
         return Encoded(self.tokenizer.layout.names, means[:, :, None], valid)
 
+    def every_token(self, batch: TileBatch) -> tuple[Tensor, Tensor]:
+        """States (B, N, D) of all tokens of the layout, and which were observed (B, N) bool."""
+        return self._states(self.tokenize(batch))
+
     def _states(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
         """States (B, N, D) of everything observed, and what that is (B, N)."""
         seen = tokens.observed

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 from fusion import __version__
 
-from .configurations import differences, with_todays_names
+from .configurations import differences, with_former_settings, with_todays_names
 from .files import write_atomically
 from .systems import SYSTEMS, config_of, system_of
 
@@ -204,7 +204,8 @@ def _on_top_of(model: nn.Module, header: Header) -> LightningModule | Probed:
 
     if header.finetuned.get("kind") == PROBE:
         return Probed(model, **header.finetuned)
-    module: LightningModule = SYSTEMS[header.system].load("finetuning")(model, **header.finetuned)
+    kind = SYSTEMS[header.system].load("finetuning")
+    module: LightningModule = kind(model, **with_former_settings(kind, header.finetuned))
     return module
 
 

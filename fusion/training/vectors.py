@@ -12,7 +12,7 @@ from fusion.data import TileBatch
 
 from .systems import config_of
 
-__all__ = ["Pool", "joined", "tile_vectors", "token_means"]
+__all__ = ["Pool", "every_token", "joined", "tile_vectors", "token_means"]
 
 Pool = Literal["mean", "summary", "both", "tokens"]
 
@@ -39,3 +39,15 @@ def joined(summary: Tensor, patches: Tensor, pool: str) -> Tensor:
     if pool == "summary":
         return summary
     return patches.mean(1) if pool == "mean" else torch.cat([summary, patches.mean(1)], 1)
+
+
+def every_token(model: nn.Module, batch: TileBatch) -> tuple[Tensor, Tensor]:
+    """All that a model has of a tile: tokens (B, N, D), and which of them there are (B, N) bool.
+
+    A model that keeps more than its encoding offers ``every_token(batch)``; of others it is summary and patches.
+    """
+    if hasattr(model, "every_token"):
+        return cast("tuple[Tensor, Tensor]", cast(Any, model).every_token(batch))
+    encoded = model(batch)
+    tokens = torch.cat([encoded.summary[:, None], encoded.patches], 1)
+    return tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
