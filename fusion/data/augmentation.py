@@ -13,7 +13,7 @@ from torch import Tensor
 from .modality import Modality
 from .tiles import Tile
 
-__all__ = ["Augmentation", "augment"]
+__all__ = ["Augmentation", "augment", "with_deviations"]
 
 _YES = torch.ones(1, dtype=torch.bool)
 _STILL = ((False, False, 0), (True, True, 2))  # flips and turns after which everything lies as before
@@ -126,6 +126,24 @@ def augment(
     return tile
 
 
+def with_deviations(
+    modalities: Sequence[Modality], statistics: Sequence[Modality], augmentation: Augmentation
+) -> dict[str, Modality]:
+    """By name, modalities with means and deviations of their bands: those of ``statistics``, else their own.
+
+    Raises:
+        ValueError: the augmentation changes values, and of one modality none are known.
+    """
+    known = {m.name: m for m in (*modalities, *statistics) if m.mean and m.std}
+    missing = [m.name for m in modalities if m.name not in known]
+    if augmentation.of_values and missing:
+        raise ValueError(
+            "with_augmentation: gain and offset are in units of the deviations of bands, which are not known of "
+            f"{', '.join(missing)}; give statistics=fusion.data.fit_statistics(tiles)"
+        )
+    return known
+
+
 def _streams(
     modalities: Sequence[Modality], rng: np.random.Generator
 ) -> Iterator[tuple[Modality, np.random.Generator]]:
@@ -179,11 +197,6 @@ def _without_modalities(tile: Tile, names: Sequence[str], dropped: np.ndarray, c
 
 def _with_jitter(values: Tensor, modality: Modality, augmentation: Augmentation, rng: np.random.Generator) -> Tensor:
     """Values (..., C, H, W): x + g * (x - mean) + o * std, with g and o of each band, uniform within their limits."""
-    if not modality.mean or not modality.std:
-        raise ValueError(
-            f"augment: gain and offset are in units of the deviation of a band, which is not known of {modality.name}; "
-            "give modalities with statistics, fusion.data.fit_statistics(tiles)"
-        )
     gain, offset = augmentation.gain, augmentation.offset
     g, o = rng.uniform(-gain, gain, modality.channels), rng.uniform(-offset, offset, modality.channels)
     mean, std = np.array(modality.mean), np.array(modality.std)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .admission import admit
-from .augmentation import Augmentation, augment
+from .augmentation import Augmentation, augment, with_deviations
 from .given import tile_numbers
 from .modality import Modality
 from .tiles import Geo, Tile
@@ -256,13 +256,11 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
         A tile that is flipped or turned has no place.
 
         Args:
-            statistics: modalities with mean and deviation of their bands, for gain and offset; see `known_statistics`.
+            statistics: modalities with mean and deviation of their bands, for gain and offset.
 
         Raises:
-            ValueError: rotations of a grid that is not square, no value to know the deviation of a band from.
+            ValueError: rotations of a grid that is not square, gain or offset of bands of unknown deviation.
         """
-        from .statistics import known_statistics  # which imports this module
-
         if augmentation.rotations and self.grid[0] != self.grid[1]:
             raise ValueError(
                 f"with_augmentation: rotations need a square grid, this one is {self.grid[0]} x {self.grid[1]} "
@@ -270,7 +268,7 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
             )
         view = copy.copy(self)
         view.augmentation = augmentation
-        view._statistics = known_statistics(self, statistics) if augmentation.of_values else {}
+        view._statistics = with_deviations(self.modalities, statistics, augmentation)
         return view
 
     def with_classes(self, names: Sequence[str]) -> TileDataset:

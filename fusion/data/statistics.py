@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from .dataset import TileDataset
@@ -12,7 +10,7 @@ from .spacing import evenly_spaced
 from .tiles import values_by_band
 from .units import require_no_fill
 
-__all__ = ["fit_statistics", "known_statistics"]
+__all__ = ["fit_statistics"]
 
 
 def fit_statistics(dataset: TileDataset, tiles: int = 1024) -> tuple[Modality, ...]:
@@ -54,15 +52,3 @@ def fit_statistics(dataset: TileDataset, tiles: int = 1024) -> tuple[Modality, .
         std[std <= 1e-6 * np.maximum(np.abs(offset), 1e-12)] = 1.0
         fitted.append(modality.with_statistics(tuple(offset + shift), tuple(std)))
     return tuple(fitted)
-
-
-def known_statistics(dataset: TileDataset, given: Sequence[Modality]) -> dict[str, Modality]:
-    """The data set's modalities by name, with the statistics ``given``, else their own, else those of up to 256 tiles.
-
-    Raises:
-        ValueError: as :func:`fit_statistics`.
-    """
-    known = {m.name: m for m in (*dataset.modalities, *given) if m.mean and m.std}
-    if any(m.name not in known for m in dataset.modalities):
-        known = {m.name: m for m in fit_statistics(dataset, tiles=256)} | known
-    return known

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fusion.data import Augmentation, TileDataset
+from fusion.data import Augmentation, TileDataset, fit_statistics
 from fusion.data import fraction as draw_labels
 from fusion.data.spacing import evenly_spaced
 from fusion.embed.blend import device_of
@@ -180,7 +180,10 @@ def _augmented(fitted: TileDataset, asked: Augmentation | None, module: Lightnin
         asked = Augmentation(**cast(Any, recipe.augmentation))
     if asked is None:
         return fitted
-    return fitted.with_augmentation(asked, config_of(module.get_submodule("model")).modalities)
+    known = config_of(module.get_submodule("model")).modalities
+    if asked.of_values and not all(m.mean and m.std for m in known):
+        known = fit_statistics(fitted, tiles=256)
+    return fitted.with_augmentation(asked, known)
 
 
 def _targets(labelled: TileDataset) -> torch.Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
@@ -47,9 +49,14 @@ def _blocks_of(chosen: TileDataset, blocks: np.ndarray, seed: int) -> np.ndarray
     """(N,) bool: the tiles that are held out."""
     strata = strata_of(chosen)
     presence = _presence(chosen, strata)  # (N, K)
+    if np.unique(strata, return_counts=True)[1].max() < _FOLDS:  # too few of each to be spread
+        strata = np.zeros(len(chosen), dtype=int)
     deal = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed)
     best, least = np.zeros(len(chosen), dtype=bool), (np.inf, np.inf)
-    for _, part in deal.split(strata, strata, blocks):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that a class has fewer tiles than there are parts
+        parts = [part for _, part in deal.split(strata, strata, blocks)]
+    for part in parts:
         held = np.zeros(len(chosen), dtype=bool)
         held[part] = True
         if not held.any() or held.all():

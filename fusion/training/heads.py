@@ -55,7 +55,9 @@ class MlpHead(nn.Sequential):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, K)."""
-        out: Tensor = super().forward(F.dropout(features, self.rate, self.training))
+        out = F.dropout(features, self.rate, self.training)
+        for layer in self:
+            out = layer(out)
         return out
 
 

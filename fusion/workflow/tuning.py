@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from ..data import Augmentation, TileDataset
+from ..data import Augmentation, TileDataset, fit_statistics
 from ..evaluation import Picture, Row
 from ..evaluation import finetune as run
 from ..settings import call
@@ -101,4 +101,7 @@ def viewed(
 ) -> TileDataset:
     """The tiles with only some modalities, and random views that are augmented."""
     tiles = tiles if modalities is None else tiles.with_modalities(modalities)
-    return tiles if not augmentation else tiles.with_augmentation(call(Augmentation, augmentation, "augmentation"))
+    if not augmentation:
+        return tiles
+    changes = call(Augmentation, augmentation, "augmentation")
+    return tiles.with_augmentation(changes, fit_statistics(tiles, tiles=256) if changes.of_values else ())

@@ -132,7 +132,7 @@ def test_new_changes_leave_the_dates_that_were_dropped_before_as_they_were():
     assert [dates(view, "s2") for view in before] == [dates(view, "s2") for view in after]
 
 
-def test_deviations_that_nobody_gave_are_those_of_the_tiles():
+def test_deviations_can_be_given_and_must_be_known():
     plain = tiles()
     bare = ArrayTiles(
         [Modality("s1", "series", ("v",), 10.0, 1)],
@@ -140,10 +140,8 @@ def test_deviations_that_nobody_gave_are_those_of_the_tiles():
         {"s1": DAYS},
         grid=(1, 2),
     )
-    std = float(torch.stack([plain[i].values["s1"] for i in (0, 1)]).double().std(correction=0))
-    jittered = bare.with_augmentation(Augmentation(offset=0.5))
-    shifts = [float((jittered[0, seed].values["s1"] - bare[0].values["s1"]).mean()) for seed in range(300)]
-    assert max(map(abs, shifts)) == pytest.approx(0.5 * std, rel=0.03)
+    with pytest.raises(ValueError, match=r"not known of s1; give statistics=fusion.data.fit_statistics"):
+        bare.with_augmentation(Augmentation(offset=0.5))
     given = bare.with_augmentation(Augmentation(offset=0.5), [MODALITIES[1]])
     shifts = [float((given[0, seed].values["s1"] - bare[0].values["s1"]).mean()) for seed in range(300)]
     assert max(map(abs, shifts)) == pytest.approx(0.5 * 3.0, rel=0.03)

@@ -64,6 +64,18 @@ def test_blocks_of_several_classes_and_of_quantities_are_held_out_whole(task):
     torch.testing.assert_close(mean[0], mean[1], atol=0.15, rtol=0)
 
 
+def test_blocks_of_a_tile_each_are_held_out_where_no_class_has_five():
+    labels = torch.arange(6) % 3
+    few = ArrayTiles(
+        [S2], {"s2": np.ones((6, 4, 1))}, {"s2": np.arange(4) * 30}, task="multiclass", classes=tuple("abc"),
+        labels=labels, blocks=list(range(6)),
+    )  # fmt: skip
+    fitted, held, note = hold_out(few, 0)
+    assert (len(fitted) + len(held), note) == (6, "")
+    assert 1 <= len(held) <= 2
+    assert set(fitted.labels().tolist()) == {0, 1, 2}
+
+
 def test_random_tiles_are_held_out_with_a_note_where_blocks_are_few_or_unknown():
     fitted, held, note = hold_out(fields([i // 50 for i in range(200)]), 0)
     assert (len(fitted), len(held)) == (160, 40)
