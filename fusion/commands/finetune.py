@@ -42,11 +42,14 @@ def finetune(
         fraction: of the labels of the training split.
         draws: how often these labels are drawn.
         starts: of pretrained (all weights train), frozen (the head alone), scratch; pretrained by default.
-        rates: learning rate of each start, e.g. --rates.pretrained 1e-4.
-        module: of the fine-tuning, e.g. --module.head mlp, or patch for maps, --module.class_weights balanced,
-            --module.interval_level 0.8 for quantities.
-        training: of the trainer, e.g. --training.epochs 30, batch_size, patience, precision.
-        augmentation: of what is trained on, e.g. --augmentation.flips true, rotations, date_dropout.
+        rates: learning rate of each start, e.g. --rates.pretrained 1e-4; by default the recipe's.
+        module: of the fine-tuning, e.g. --module.recipe paper (or default), optimizer, schedule, dropout,
+            label_smoothing, average; --module.head mlp or attention, or patch for maps, --module.features tokens;
+            --module.class_weights balanced, --module.interval_level 0.8 for quantities.
+        training: of the trainer, e.g. --training.epochs 30, batch_size, patience, precision; by default the recipe's
+            number of steps.
+        augmentation: of what is trained on, e.g. --augmentation.flips true, rotations, date_dropout, span_dropout,
+            modality_dropout, gain, offset, shift_days; by default the recipe's.
         control: also train simple methods on the raw values of the same labels, take the one that held-out blocks
             prefer, and say which is better.
         seed: of head, batches and draws.

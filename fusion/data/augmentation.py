@@ -1,8 +1,9 @@
-"""Random changes of a tile that leave its label what it is: turned ground, dates left out."""
+"""Random changes of a tile that leave its label what it is: turned ground, dates and modalities left out, values and
+days that are a little others."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,8 +13,9 @@ from torch import Tensor
 from .modality import Modality
 from .tiles import Tile
 
-__all__ = ["Augmentation", "augment"]
+__all__ = ["Augmentation", "augment", "with_deviations"]
 
+_YES = torch.ones(1, dtype=torch.bool)
 _STILL = ((False, False, 0), (True, True, 2))  # flips and turns after which everything lies as before
 
 
@@ -25,23 +27,50 @@ class Augmentation:
         flips: the tile is mirrored from left to right, and from top to bottom, each with probability one half.
         rotations: the tile is turned by 0, 90, 180 or 270 degrees, each as likely; its grid must be square.
         date_dropout: probability with which each valid date of each series is left out; one stays at least.
+        span_dropout: of each series a run of neighbouring dates is left out, up to this share of its dates; how many,
+            and where it begins, is drawn anew. One valid date stays at least.
+        modality_dropout: probability with which each modality is left out; one that the tile has stays at least.
+        gain: the deviation of each band from its mean is taken times a factor within 1 - gain and 1 + gain.
+        offset: each band is moved by at most so many of its standard deviations. Gain and offset of a band are the
+            same on all dates and pixels of a tile, as those of an instrument or of the ground.
+        shift_days: all series of the tile are moved by the same whole number of days, at most so many, earlier or
+            later.
 
     Raises:
-        ValueError: a probability outside 0..1 (1 excluded).
+        ValueError: a probability outside 0..1 (1 excluded), a gain that could turn a band over, or a negative offset or
+            number of days.
     """
 
     flips: bool = False
     rotations: bool = False
     date_dropout: float = 0.0
+    span_dropout: float = 0.0
+    modality_dropout: float = 0.0
+    gain: float = 0.0
+    offset: float = 0.0
+    shift_days: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.date_dropout < 1:
-            raise ValueError(f"Augmentation: date_dropout is a probability from 0 to below 1, not {self.date_dropout}")
+        for name in ("date_dropout", "span_dropout", "modality_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                kind = "share" if name == "span_dropout" else "probability"
+                raise ValueError(f"Augmentation: {name} is a {kind} from 0 to below 1, not {getattr(self, name)}")
+        if not 0 <= self.gain < 1:
+            raise ValueError(f"Augmentation: gain is from 0 to below 1, not {self.gain}")
+        if not 0 <= self.offset < float("inf"):
+            raise ValueError(f"Augmentation: offset is a number of standard deviations of 0 or more, not {self.offset}")
+        if isinstance(self.shift_days, bool) or self.shift_days != int(self.shift_days) or self.shift_days < 0:
+            raise ValueError(f"Augmentation: shift_days is a whole number of days of 0 or more, not {self.shift_days}")
 
     @property
     def nothing(self) -> bool:
         """Whether it leaves every tile as it is."""
         return self == Augmentation()
+
+    @property
+    def of_values(self) -> bool:
+        """Whether it changes values, for which means and deviations of the bands must be known."""
+        return bool(self.gain or self.offset)
 
 
 def augment(
@@ -50,7 +79,7 @@ def augment(
     """The tile changed; one and the same movement of the ground for every modality and the label map.
 
     Args:
-        modalities: those that the tile may have.
+        modalities: those that the tile may have; with statistics of their bands where values are changed.
         dense: whether the label is a map, which moves with the ground.
         rng: of the view. As many numbers are drawn from it for every tile, whatever modalities it has.
 
@@ -77,12 +106,70 @@ def augment(
         for modality, seed in zip(modalities, seeds, strict=True):
             if modality.kind == "series" and modality.name in tile.values:
                 tile = _without_dates(tile, modality.name, augmentation.date_dropout, np.random.default_rng(seed))
+    if augmentation.span_dropout:
+        for modality, own in _streams(modalities, rng):
+            if modality.kind == "series" and modality.name in tile.values:
+                tile = _without_span(tile, modality.name, augmentation.span_dropout, own)
+    if augmentation.modality_dropout:
+        dropped = rng.random(len(modalities)) < augmentation.modality_dropout
+        tile = _without_modalities(tile, [m.name for m in modalities], dropped, int(rng.integers(0, 2**31)))
+    if augmentation.shift_days:
+        most = int(augmentation.shift_days)
+        moved_by = int(rng.integers(-most, most + 1))
+        tile = replace(tile, days={name: days + moved_by for name, days in tile.days.items()})
+    if augmentation.of_values:
+        changed = dict(tile.values)
+        for modality, own in _streams(modalities, rng):
+            if modality.name in changed:
+                changed[modality.name] = _with_jitter(changed[modality.name], modality, augmentation, own)
+        tile = replace(tile, values=changed)
     return tile
+
+
+def with_deviations(
+    modalities: Sequence[Modality], statistics: Sequence[Modality], augmentation: Augmentation
+) -> dict[str, Modality]:
+    """By name, modalities with means and deviations of their bands: those of ``statistics``, else their own.
+
+    Raises:
+        ValueError: the augmentation changes values, and of one modality none are known.
+    """
+    known = {m.name: m for m in (*modalities, *statistics) if m.mean and m.std}
+    missing = [m.name for m in modalities if m.name not in known]
+    if augmentation.of_values and missing:
+        raise ValueError(
+            "with_augmentation: gain and offset are in units of the deviations of bands, which are not known of "
+            f"{', '.join(missing)}; give statistics=fusion.data.fit_statistics(tiles)"
+        )
+    return known
+
+
+def _streams(
+    modalities: Sequence[Modality], rng: np.random.Generator
+) -> Iterator[tuple[Modality, np.random.Generator]]:
+    """Each modality with random numbers of its own, the same whatever the others draw."""
+    seeds = rng.integers(0, 2**32, len(modalities))
+    for modality, seed in zip(modalities, seeds, strict=True):
+        yield modality, np.random.default_rng(seed)
 
 
 def _without_dates(tile: Tile, name: str, probability: float, rng: np.random.Generator) -> Tile:
     valid = tile.valid[name].numpy()  # (L,)
-    dropped = valid & (rng.random(len(valid)) < probability)
+    return _without(tile, name, valid & (rng.random(len(valid)) < probability), rng)
+
+
+def _without_span(tile: Tile, name: str, share: float, rng: np.random.Generator) -> Tile:
+    valid = tile.valid[name].numpy()  # (L,)
+    length = int(rng.integers(0, int(share * len(valid)) + 1))
+    first = int(rng.integers(0, len(valid) - length + 1))
+    inside = np.zeros(len(valid), dtype=bool)
+    inside[first : first + length] = True
+    return _without(tile, name, valid & inside, rng)
+
+
+def _without(tile: Tile, name: str, dropped: np.ndarray, rng: np.random.Generator) -> Tile:
+    """Without the dates ``dropped`` (L,) of a series, but for one, drawn at random, if no valid one were left."""
+    valid = tile.valid[name].numpy()
     if valid.any() and not (valid & ~dropped).any():
         dropped[rng.choice(np.flatnonzero(valid))] = False
     if not dropped.any():
@@ -93,3 +180,25 @@ def _without_dates(tile: Tile, name: str, probability: float, rng: np.random.Gen
         return {key: value[kept] if key == name else value for key, value in part.items()}
 
     return replace(tile, values=of(tile.values), days=of(tile.days), valid=of(tile.valid), observed=of(tile.observed))
+
+
+def _without_modalities(tile: Tile, names: Sequence[str], dropped: np.ndarray, choice: int) -> Tile:
+    """Without those of ``dropped`` (M,); if that were all that have a valid value, one of them stays by ``choice``."""
+    usable = [name for name in names if name in tile.values and bool(tile.valid.get(name, _YES).any())]
+    gone = {name for name, drop in zip(names, dropped, strict=True) if drop}
+    if usable and gone.issuperset(usable):
+        gone.remove(usable[choice % len(usable)])
+
+    def of(part: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value for name, value in part.items() if name not in gone}
+
+    return replace(tile, values=of(tile.values), days=of(tile.days), valid=of(tile.valid), observed=of(tile.observed))
+
+
+def _with_jitter(values: Tensor, modality: Modality, augmentation: Augmentation, rng: np.random.Generator) -> Tensor:
+    """Values (..., C, H, W): x + g * (x - mean) + o * std, with g and o of each band, uniform within their limits."""
+    gain, offset = augmentation.gain, augmentation.offset
+    g, o = rng.uniform(-gain, gain, modality.channels), rng.uniform(-offset, offset, modality.channels)
+    mean, std = np.array(modality.mean), np.array(modality.std)
+    factor, summand = (torch.from_numpy(row.astype(np.float32))[:, None, None] for row in (1 + g, o * std - g * mean))
+    return values * factor + summand

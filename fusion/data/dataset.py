@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..settings import plain
 from .admission import admit
-from .augmentation import Augmentation, augment
+from .augmentation import Augmentation, augment, with_deviations
 from .given import tile_numbers, words
 from .modality import Modality
 from .tiles import Geo, Tile
@@ -21,7 +21,7 @@ from .tiles import Geo, Tile
 __all__ = ["Task", "TileDataset"]
 
 Task = Literal["multilabel", "multiclass", "regression"]
-_AUGMENTED = 1  # of the seeds of a view: the reader's random numbers, and those of the augmentation, are two streams
+_AUGMENTED = 1  # of the seeds of a view: what the reader draws is the same with and without augmentation
 
 
 class TileDataset(torch.utils.data.Dataset[Tile]):
@@ -87,6 +87,7 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
         self._names = [str(name) for name in names]
         self._labels = labels
         self.augmentation = Augmentation()
+        self._statistics: dict[str, Modality] = {}  # whose bands' deviations the augmentation goes by
         self._kept_classes: tuple[int, ...] | None = None  # positions of ``classes`` among the reader's own
         self._splits = {
             str(name): tile_numbers(members, len(names), f"{type(self).__name__}: split {name!r}")
@@ -139,10 +140,8 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
             tile.label = self._label(row) if tile.label is None else self._narrowed(tile.label[None])[0]
         tile.geo = tile.geo or self._place(row)
         if seed is not None and not self.augmentation.nothing:
-            # Draws of their own: what the reader draws is the same with and without.
-            tile = augment(
-                tile, self.augmentation, self.modalities, self.dense, np.random.default_rng((seed, row, _AUGMENTED))
-            )
+            known, own = [self._statistics.get(m.name, m) for m in self.modalities], (seed, row, _AUGMENTED)
+            tile = augment(tile, self.augmentation, known, self.dense, np.random.default_rng(own))
         return tile
 
     @property
@@ -253,13 +252,16 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
         view.modalities = tuple(self.modality(name) for name in names)
         return view
 
-    def with_augmentation(self, augmentation: Augmentation) -> TileDataset:
-        """The same tiles, whose random views ``dataset[i, seed]`` are augmented; evaluation views are as they are.
+    def with_augmentation(self, augmentation: Augmentation, statistics: Sequence[Modality] = ()) -> TileDataset:
+        """The same tiles with augmented random views ``dataset[i, seed]``, the same ones in whatever process.
 
-        The same seed gives the same view in whatever process. A tile that is flipped or turned has no place.
+        A tile that is flipped or turned has no place.
+
+        Args:
+            statistics: modalities with mean and deviation of their bands, for gain and offset.
 
         Raises:
-            ValueError: rotations of a grid that is not square.
+            ValueError: rotations of a grid that is not square, gain or offset of bands of unknown deviation.
         """
         if augmentation.rotations and self.grid[0] != self.grid[1]:
             raise ValueError(
@@ -268,6 +270,7 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
             )
         view = copy.copy(self)
         view.augmentation = augmentation
+        view._statistics = with_deviations(self.modalities, statistics, augmentation)
         return view
 
     def with_classes(self, names: Sequence[str]) -> TileDataset:

@@ -8,7 +8,7 @@ import numpy as np
 
 from .dataset import TileDataset
 
-__all__ = ["fraction"]
+__all__ = ["fraction", "strata_of"]
 
 
 def fraction(dataset: TileDataset, share: float, seed: int = 0) -> list[int]:
@@ -24,19 +24,31 @@ def fraction(dataset: TileDataset, share: float, seed: int = 0) -> list[int]:
         raise ValueError(f"fraction: share must be in (0, 1], not {share}; 0.1 is 10 % of the labels")
     if share == 1 and dataset.task is not None:
         return list(range(len(dataset)))
-    labels = dataset.labels().numpy()
     rng = np.random.default_rng(seed)
     if dataset.task == "multilabel":
-        return _iterative(labels > 0.5, share, rng)
+        return _iterative(dataset.labels().numpy() > 0.5, share, rng)
+    return _per_stratum(strata_of(dataset, round(share * len(dataset))), share, rng)
+
+
+def strata_of(dataset: TileDataset, bins: int = 10) -> np.ndarray:
+    """(N,) what tiles are alike by: their class, the most frequent one of a map, the rarest of several, or the quantile
+    bin of the (first) target, of at most ten and ``bins``.
+
+    Raises:
+        ValueError: the data set has no labels.
+    """
+    labels = dataset.labels().numpy()
+    if dataset.task == "multilabel":
+        frequency = (labels > 0.5).sum(0)
+        rarity = np.where(labels > 0.5, 1 / np.maximum(frequency, 1), 0)  # (N, K)
+        return np.where(rarity.any(1), rarity.argmax(1), -1)
     if labels.ndim == 3:  # maps
         labels = _mean_of_maps(labels) if dataset.task == "regression" else _most_frequent(labels, dataset)
-    if dataset.task == "regression":
-        target = labels.reshape(len(labels), -1)[:, 0]
-        edges = np.quantile(target, np.linspace(0, 1, min(10, max(1, round(share * len(target)))) + 1)[1:-1])
-        strata = np.searchsorted(edges, target, side="right")
-    else:
-        strata = labels
-    return _per_stratum(strata, share, rng)
+    if dataset.task != "regression":
+        return np.asarray(labels)
+    target = labels.reshape(len(labels), -1)[:, 0]
+    edges = np.quantile(target, np.linspace(0, 1, min(10, max(1, bins)) + 1)[1:-1])
+    return np.searchsorted(edges, target, side="right")
 
 
 def _most_frequent(maps: np.ndarray, dataset: TileDataset) -> np.ndarray:

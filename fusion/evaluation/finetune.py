@@ -5,25 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 import torch
 from torch import nn
 
-from fusion.data import TileDataset
+from fusion.data import Augmentation, TileDataset, fit_statistics
 from fusion.data import fraction as draw_labels
 from fusion.data.spacing import evenly_spaced
 from fusion.embed.blend import device_of
 from fusion.settings import renamed
 from fusion.training.checkpoints import load_finetuned, load_model
 from fusion.training.loading import evaluation_loader, require_fit, unseen
-from fusion.training.systems import SYSTEMS, reinitialised, system_of
+from fusion.training.recipes import RECIPES
+from fusion.training.systems import SYSTEMS, config_of, reinitialised, system_of
 
+from .budget import enough_epochs
 from .calibration import calibrate
 from .class_weights import balanced_weights
 from .coverage import Coverage
 from .dense import score_maps
+from .held_out import hold_out
 from .metrics import confusion, per_class, score
 from .probes import ProbeResult
 from .protocol import Row
@@ -34,8 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["finetune", "predict", "score_module"]
 
 Start = Literal["pretrained", "frozen", "scratch"]
-# Learning rates of the paper's code: the whole network, and a head alone.
-RATES: dict[str, float] = {"pretrained": 2e-4, "scratch": 2e-4, "frozen": 2e-3}
+STARTS = get_args(Start)
 _MAPS = 256  # maps that mean and spread of a quantity are taken from
 
 
@@ -52,13 +54,19 @@ def finetune(
     seeds: Sequence[int] = (0, 1, 2),
     rates: dict[str, float] | None = None,
     settings: dict[str, Any] | None = None,
+    augmentation: Augmentation | None = None,
     **training: Any,
 ) -> list[Row]:
     """Trains a head, with the encoder or on top of it, once per start, fraction of labels and seed; scores on ``test``.
 
     Every run has its own folder, ``run/<start>-<fraction>-<seed>``, so an interrupted comparison goes on where it
-    stopped. Without ``validation`` a fifth of the labelled tiles, stratified, chooses the best epoch: with few
-    labels a large validation set would be a gift that nobody has.
+    stopped. Without ``validation`` a fifth of the labelled tiles chooses the best epoch, whole blocks of ground where
+    they are known (:func:`~fusion.evaluation.held_out.hold_out`): with few labels a large validation set would be a
+    gift that nobody has.
+
+    How it is trained is the recipe's, ``settings={"recipe": "paper"}`` or ``"default"``
+    (:data:`fusion.training.recipes.RECIPES`): rates, what is augmented, and, where no ``epochs`` are given, as many as
+    make enough steps.
 
     Of quantities the interval of every prediction is computed from ``validation`` once training has ended, and kept in
     the file of the best model (:func:`~fusion.evaluation.calibration.calibrate`); the scores say how often it holds on
@@ -67,10 +75,12 @@ def finetune(
     Args:
         pretrained: a model, a checkpoint or a run folder.
         starts: ``"pretrained"`` (all weights train), ``"frozen"`` (the head only), ``"scratch"`` (fresh weights).
-        rates: learning rate by start (default: the paper's).
+        rates: learning rate by start (default: the recipe's).
         settings: go to the system's fine-tuning module, e.g. ``{"head": "mlp"}``; ``{"class_weights": "balanced"}``
             takes them from the labels of each draw that are trained on, see
             :func:`~fusion.evaluation.class_weights.balanced_weights`.
+        augmentation: of what is trained on, ``Augmentation()`` for nothing; by default that of ``train``, or where it
+            has none the recipe's.
         training: goes to :func:`fusion.training.fit`: ``epochs``, ``batch_size``, ``patience``, ``precision``, ...
 
     Raises:
@@ -78,26 +88,27 @@ def finetune(
     """
     from fusion.training import fit
 
-    unknown = [start for start in starts if start not in RATES]
+    unknown = [start for start in [*starts, *(rates or {})] if start not in STARTS]
     if unknown:
-        raise ValueError(f"finetune: start {', '.join(unknown)} unknown; there are {', '.join(RATES)}")
-    rates, settings = RATES | (rates or {}), settings or {}
+        raise ValueError(f"finetune: start {', '.join(unknown)} unknown; there are {', '.join(STARTS)}")
+    settings = settings or {}
     balanced = settings.get("class_weights") == "balanced"
     rows = []
     for fraction in fractions:
         for seed in seeds:
             chosen = train.subset(draw_labels(train, fraction, seed))
-            fitted, held_out = (chosen, validation) if validation is not None else _hold_out(chosen, seed)
+            fitted, held_out, random = (chosen, validation, "") if validation is not None else hold_out(chosen, seed)
             weights, notes = balanced_weights(fitted) if balanced else (None, ())
             own = settings | ({"class_weights": weights} if balanced else {})
             for start in starts:
-                module = _module(pretrained, start, fitted, seed, rates[start], own)
+                module = _module(pretrained, start, fitted, seed, (rates or {}).get(start), own)
                 folder = Path(run) / f"{start}-{fraction:g}-{seed}"
-                best = fit(module, fitted, held_out, folder, seed=seed, **training)
+                changed = _augmented(fitted, augmentation, module)
+                best = fit(module, changed, held_out, folder, seed=seed, **enough_epochs(module, fitted, training))
                 level = module.hparams.get("interval_level")  # of a module that knows of intervals
                 missing = calibrate(best, validation, level) if level else ""
                 result = score_module(load_finetuned(best), test, len(chosen))
-                told = (*result.notes, *notes, *([missing] if missing else []))
+                told = (*result.notes, *notes, *(note for note in (missing, random) if note))
                 rows.append(Row(start, _names(train), fraction, seed, replace(result, notes=told)))
     return rows
 
@@ -132,25 +143,12 @@ def predict(
     return (output > 0).astype(int) if module.task == "multilabel" else output
 
 
-def _hold_out(chosen: TileDataset, seed: int) -> tuple[TileDataset, TileDataset]:
-    if len(chosen) < 4:
-        raise ValueError(
-            f"finetune: {len(chosen)} labelled tiles are too few to hold a fifth of them out for choosing the best "
-            "epoch; draw a larger fraction, or give validation="
-        )
-    fitted = draw_labels(chosen, 0.8, seed)
-    rest = sorted(set(range(len(chosen))) - set(fitted))
-    if not rest:  # every class had a single tile, and stratification kept them all
-        fitted, rest = fitted[:-1], fitted[-1:]
-    return chosen.subset(fitted), chosen.subset(rest)
-
-
 def _module(
     pretrained: nn.Module | Path | str,
     start: str,
     labelled: TileDataset,
     seed: int,
-    rate: float,
+    rate: float | None,
     settings: dict[str, Any],
 ) -> LightningModule:
     model = pretrained if isinstance(pretrained, nn.Module) else load_model(pretrained)
@@ -165,10 +163,27 @@ def _module(
         settings = settings | {"target_mean": targets.mean(0).tolist(), "target_std": _spread(targets).tolist()}
     if labelled.dense:
         settings = settings | {"label_shape": labelled.label_shape, "ignore_index": labelled.ignore_index}
-    module: LightningModule = system.load("finetuning")(
+    kind = system.load("finetuning")
+    recipe = settings.get("recipe", "default" if hasattr(kind, "with_former_settings") else "paper")
+    if rate is None and recipe in RECIPES:
+        rate = RECIPES[recipe].rates[start]
+    module: LightningModule = kind(
         fresh, labelled.task, labelled.classes, freeze=start == "frozen", lr=rate, **settings
     )
     return module
+
+
+def _augmented(fitted: TileDataset, asked: Augmentation | None, module: LightningModule) -> TileDataset:
+    """Tiles to train on, changed as is asked for, as they are already, or as the recipe of the module says."""
+    recipe = RECIPES.get(module.hparams.get("recipe", ""))
+    if asked is None and recipe is not None and fitted.augmentation.nothing:
+        asked = Augmentation(**cast(Any, recipe.augmentation))
+    if asked is None:
+        return fitted
+    known = config_of(module.get_submodule("model")).modalities
+    if asked.of_values and not all(m.mean and m.std for m in known):
+        known = fit_statistics(fitted, tiles=256)
+    return fitted.with_augmentation(asked, known)
 
 
 def _targets(labelled: TileDataset) -> torch.Tensor:

@@ -110,6 +110,16 @@ class OmniSat(nn.Module):
         )  # (B, 1 + P' or P, D)
         return Encoding(combined[:, 0], combined[:, 1:])
 
+    def every_token(self, batch: TileBatch) -> tuple[Tensor, Tensor]:
+        """Summary, patches, and each modality's patches before they are combined: tokens (B, 1 + P + M*P, D), and which
+        of them there are (B, 1 + P + M*P) bool."""
+        seen = self.encode(batch)
+        combined = self.combine(seen.tokens, seen.valid)
+        single = seen.tokens.transpose(0, 1).flatten(1, 2)  # (B, M*P, D)
+        valid = seen.valid.T.repeat_interleave(self.config.patches, 1)
+        there = valid.new_ones(len(valid), 1 + self.config.patches)
+        return torch.cat([combined.summary[:, None], combined.patches, single], 1), torch.cat([there, valid], 1)
+
     @property
     def pyramid_channels(self) -> tuple[int, ...]:
         """Channels of the maps of :meth:`pyramid`."""

@@ -188,6 +188,10 @@ class TokenFusion(Constants):
             tokens.append(torch.where(there[..., None], means, year))
         return self.tokenizer.layout.names, torch.stack(tokens, 1)[:, :, :, None], valid
 
+    def every_token(self, batch: TileBatch) -> tuple[Tensor, Tensor]:
+        """States (B, N, D) of all tokens of the layout, and which were observed (B, N) bool."""
+        return self._states(self.tokenize(batch))
+
     def _states(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
         """States (B, N, D) of everything observed, and what that is (B, N)."""
         seen = tokens.observed

@@ -13,6 +13,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from .averaging import averaged
 from .checkpoints import save_model
 from .files import write_atomically
 
@@ -51,9 +52,10 @@ class KeepModels(Checkpoint):
 
     def _save(self, name: str, module: LightningModule, metrics: dict[str, float]) -> None:
         finetuned = module if hasattr(module, "head") else None
-        save_model(
-            self.run / f"{name}.safetensors", module.get_submodule("model"), metrics=metrics, finetuned=finetuned
-        )
+        with averaged(module):
+            save_model(
+                self.run / f"{name}.safetensors", module.get_submodule("model"), metrics=metrics, finetuned=finetuned
+            )
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 from fusion import __version__
 from fusion.settings import plain
 
-from .configurations import differences, with_todays_names
+from .configurations import differences, with_former_settings, with_todays_names
 from .files import write_atomically
 from .systems import SYSTEMS, config_of, system_of
 
@@ -205,7 +205,8 @@ def _on_top_of(model: nn.Module, header: Header) -> LightningModule | Probed:
 
     if header.finetuned.get("kind") == PROBE:
         return Probed(model, **header.finetuned)
-    module: LightningModule = SYSTEMS[header.system].load("finetuning")(model, **header.finetuned)
+    kind = SYSTEMS[header.system].load("finetuning")
+    module: LightningModule = kind(model, **with_former_settings(kind, header.finetuned))
     return module
 
 

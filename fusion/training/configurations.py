@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, cast
 
-__all__ = ["differences", "with_todays_names"]
+__all__ = ["differences", "with_former_settings", "with_todays_names"]
 
 
 def differences(saved: Any, wanted: Any, name: str = "") -> list[str]:
@@ -48,6 +48,13 @@ def with_todays_names(config: Mapping[str, Any], kind: Any) -> dict[str, Any]:
     except (TypeError, KeyError, ValueError):
         today = config
     return cast(dict[str, Any], json.loads(json.dumps(today)))
+
+
+def with_former_settings(kind: Any, saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Saved settings of the fine-tuning module ``kind``, and of those it did not have then what it did without them,
+    where it says so by ``kind.with_former_settings(saved)``."""
+    known = getattr(kind, "with_former_settings", dict)
+    return cast(dict[str, Any], known(saved))
 
 
 def _are_modalities(value: Any) -> bool:

@@ -11,21 +11,23 @@ import torch.nn.functional as F
 import torchmetrics
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
-from torchmetrics import classification, regression
 
 from fusion.data import TileBatch
 from fusion.data.given import words
 
-from ..layers.schedules import plateau
-from .conformal import ConformalInterval
+from ..layers.schedules import plateau, warmup_cosine
+from .averaging import WeightAverage
 from .dense import DenseHead, dense_head
-from .systems import config_of
+from .heads import tile_head
+from .label_settings import LEVEL, Task, label_metrics, require_labels, saved_intervals
+from .label_settings import class_weights as weights_of
+from .recipes import RECIPES, TUNED, OptimizerName, RecipeName, ScheduleName, parameter_groups, recipe_settings
+from .vectors import Pool
 
 __all__ = ["Finetuning", "HeadName"]
 
-Task = Literal["multilabel", "multiclass", "regression"]
-HeadName = Literal["linear", "mlp", "patch", "decoder"]
-_LEVEL = 0.9  # of an interval of a quantity
+HeadName = Literal["linear", "mlp", "attention", "patch", "decoder"]
+_OF_TILES, _OF_MAPS = ("linear", "mlp", "attention"), ("patch", "decoder")
 
 
 class Finetuning(L.LightningModule):
@@ -35,6 +37,10 @@ class Finetuning(L.LightningModule):
     (``test/...``) and ``f1_weighted``, ``f1_macro``, ``f1_micro``; for maps of classes ``miou``, ``f1_macro`` and
     ``accuracy`` over labelled pixels; for regression ``r2`` and ``rmse`` (in the unit of the targets).
 
+    What is not given is the recipe's (:data:`~fusion.training.recipes.RECIPES`): ``"default"``, chosen on validation
+    pixels of real series (docs/omnisat.md), or ``"paper"``, that of OmniSat's published code. ``hparams`` hold what
+    was taken. Files and runs from before there were recipes are of ``"paper"``.
+
     Args:
         model: pretrained, or fresh to train from scratch. ``model(batch)`` has a ``summary`` (B, D) and ``patches``
             (B, P, D), and ``model.config`` their width as ``dim``; for ``"decoder"`` it has ``pyramid``.
@@ -42,10 +48,10 @@ class Finetuning(L.LightningModule):
             (squared error of standardised targets).
         classes: names of the classes or of the targets.
         freeze: train the head only (linear probe).
-        head: for labels of tiles ``"linear"``, or ``"mlp"``: layer norm, hidden layer of the model's width, GELU,
-            linear. For maps ``"patch"`` or ``"decoder"``, see :mod:`fusion.training.dense`. None: linear, or for maps
-            the decoder where the model has maps for one.
-        lr: of Adam; ``patience``, ``factor``: of ReduceLROnPlateau on ``val/loss``.
+        head: for labels of tiles ``"linear"``, ``"mlp"`` or ``"attention"``, see :mod:`fusion.training.heads`. For maps
+            ``"patch"`` or ``"decoder"``, see :mod:`fusion.training.dense`. None: linear, or for maps the decoder where
+            the model has maps for one.
+        lr: learning rate, of the one-cycle schedule the highest.
         target_mean, target_std: of the regression targets in the training data; they are kept with the weights.
         label_shape: pixels (H, W) of a label map; empty for labels of tiles.
         ignore_index: class of pixels without label; in maps of a quantity they are NaN.
@@ -58,8 +64,21 @@ class Finetuning(L.LightningModule):
             :func:`fusion.evaluation.finetune` computes it from the validation split once training has ended.
         intervals: of each quantity that interval, as :meth:`~fusion.training.conformal.ConformalInterval.to_dict` gives
             it; empty where there is none. They are kept with the weights.
+        recipe: ``"default"`` or ``"paper"``.
+        optimizer: ``"adamw"``, whose ``weight_decay`` spares biases, norms, position tables and learned tokens, or
+            ``"adam"``.
+        schedule: ``"one-cycle"``: the learning rate rises over the share ``warmup`` of all steps and falls to 0 along a
+            cosine; or ``"plateau"``: times ``factor`` whenever ``val/loss`` has not improved for ``patience`` epochs.
+        dropout: of what the head is given.
+        label_smoothing: share of a label that all classes have alike, in training only: of ``s`` the right one of K
+            exclusive classes is 1 - s + s / K and another s / K; of several classes a tile, 1 - s / 2 and s / 2.
+        average: decay of a moving average of the weights over steps, which is validated and saved as the model; 0 for
+            none. See :class:`~fusion.training.averaging.WeightAverage`.
+        features: what a linear or mlp head is given: the ``"summary"``, the ``"mean"`` of the patches, ``"both"``, or
+            the mean of each modality's ``"tokens"`` before they are combined.
 
     Attributes:
+        average: the average so far, or None.
         intervals: a :class:`~fusion.training.conformal.ConformalInterval` for each quantity, or none.
     """
 
@@ -74,49 +93,64 @@ class Finetuning(L.LightningModule):
         classes: Sequence[str],
         freeze: bool = False,
         head: HeadName | None = None,
-        lr: float = 2e-4,
-        patience: int = 10,
-        factor: float = 0.1,
+        lr: float | None = None,
+        patience: int | None = None,
+        factor: float | None = None,
         target_mean: Sequence[float] = (),
         target_std: Sequence[float] = (),
         label_shape: Sequence[int] = (),
         ignore_index: int = -1,
         class_weights: Literal["none", "balanced"] | Sequence[float] = "none",
-        interval_level: float = _LEVEL,
+        interval_level: float = LEVEL,
         intervals: Sequence[Mapping[str, Any]] = (),
+        recipe: RecipeName = "default",
+        optimizer: OptimizerName | None = None,
+        weight_decay: float | None = None,
+        schedule: ScheduleName | None = None,
+        warmup: float | None = None,
+        dropout: float | None = None,
+        label_smoothing: float | None = None,
+        average: float | None = None,
+        features: Pool | None = None,
     ) -> None:
         super().__init__()
-        if task not in ("multilabel", "multiclass", "regression"):
-            raise ValueError(f"Finetuning: task is 'multilabel', 'multiclass' or 'regression', not {task!r}")
+        given = {name: value for name, value in locals().items() if name in TUNED}
         classes = words(classes, "Finetuning: classes")
         target_mean, target_std = tuple(map(float, target_mean)), tuple(map(float, target_std))
-        if not classes:
-            raise ValueError("Finetuning: no class or target named")
-        for field, values in (("target_mean", target_mean), ("target_std", target_std)):
-            if len(values) not in (0, len(classes)):
-                raise ValueError(f"Finetuning: {len(values)} {field} for {len(classes)} targets")
         dense = bool(label_shape)
-        if dense and (task == "multilabel" or (task == "regression" and len(classes) > 1)):
-            raise ValueError(f"Finetuning: a map holds one class or one quantity a pixel, not {task} of {classes}")
+        require_labels(task, classes, dense, {"target_mean": target_mean, "target_std": target_std})
         if head is None:
             head = "linear" if not dense else "decoder" if hasattr(model, "pyramid") else "patch"
-        heads = ("patch", "decoder") if dense else ("linear", "mlp")
+        heads = _OF_MAPS if dense else _OF_TILES
         if head not in heads:
-            kind = "maps" if dense else "of tiles"
-            raise ValueError(f"Finetuning: head is '{heads[0]}' or '{heads[1]}', not {head!r}, where labels are {kind}")
-        weights = _weights(class_weights, task, classes)
-        known = _intervals(interval_level, intervals, task, classes)
+            kind, names = "maps" if dense else "of tiles", " or ".join(map(repr, heads))
+            raise ValueError(f"Finetuning: head is {names}, not {head!r}, where labels are {kind}")
+        chosen = recipe_settings(recipe, given, task, dense)
+        if head not in ("linear", "mlp"):
+            if features is not None:
+                raise ValueError(f"Finetuning: features={features!r} are of a head 'linear' or 'mlp', not of {head!r}")
+            chosen["features"] = None
+        if lr is None:
+            lr = RECIPES[recipe].rates["frozen" if freeze else "scratch"]
+        weights = weights_of(class_weights, task, classes)
+        known = saved_intervals(interval_level, intervals, task, classes)
         self.save_hyperparameters(ignore="model")
+        self.hparams.update(chosen)
         self.model, self.task, self.classes, self.frozen = model, task, classes, freeze
         self.dense, self.ignore_index, self.intervals = dense, ignore_index, known
-        self.head = _head(head, model, len(classes), label_shape)
-        outputs = len(classes)
+        outputs, rate = len(classes), chosen["dropout"]
+        self.head = (
+            dense_head(cast(Any, head), model, outputs, (label_shape[0], label_shape[1]))
+            if dense
+            else tile_head(cast(Any, head), model, outputs, chosen["features"], rate)
+        )
+        self.average = WeightAverage(chosen["average"]) if chosen["average"] else None
         self.register_buffer("target_mean", torch.tensor(target_mean or (0.0,) * outputs))
         self.register_buffer("target_std", torch.tensor(target_std or (1.0,) * outputs).clamp_min(1e-12))
         # Not among the saved tensors: checkpoints without weights stay complete, and the settings hold the numbers.
         self.register_buffer("class_weights", weights, persistent=False)
         model.requires_grad_(not freeze)
-        metrics = _metrics(task, outputs, ignore_index if dense else None)
+        metrics = label_metrics(task, outputs, ignore_index if dense else None)
         self.metrics = nn.ModuleDict(
             {"validation": metrics.clone(prefix="val/"), "test": metrics.clone(prefix="test/")}
         )
@@ -148,17 +182,54 @@ class Finetuning(L.LightningModule):
         return cast(Tensor, self(batch))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        optimizer = torch.optim.Adam((p for p in self.parameters() if p.requires_grad), lr=self.hparams["lr"])
-        schedule: Any = plateau(optimizer, self.hparams["patience"], self.hparams["factor"])
+        chosen = self.hparams
+        optimizer: torch.optim.Optimizer
+        if chosen["optimizer"] == "adam":
+            optimizer = torch.optim.Adam((p for p in self.parameters() if p.requires_grad), lr=chosen["lr"])
+        else:
+            optimizer = torch.optim.AdamW(parameter_groups(self, chosen["weight_decay"]), lr=chosen["lr"])
+        schedule: Any
+        if chosen["schedule"] == "plateau":
+            schedule = plateau(optimizer, chosen["patience"], chosen["factor"])
+        else:
+            schedule = warmup_cosine(optimizer, int(self.trainer.estimated_stepping_batches), chosen["warmup"])
         return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        if self.average is not None:
+            self.average.update(self)
+
+    def on_validation_start(self) -> None:
+        if self.average is not None:
+            self.average.swap(self)
+
+    def on_validation_end(self) -> None:
+        if self.average is not None:
+            self.average.swap(self)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.average is not None:
+            checkpoint["average"] = self.average.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.average is not None:
+            self.average.load_state_dict(checkpoint["average"])
+
+    @staticmethod
+    def with_former_settings(saved: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings of a file or a run, with what they were when there were no recipes, if they are from then."""
+        if "recipe" in saved:
+            return dict(saved)
+        pooled = saved.get("head") not in (*_OF_MAPS, "attention")
+        former = {name: getattr(RECIPES["paper"], name) for name in TUNED}
+        return former | {"recipe": "paper", "features": "summary" if pooled else None} | dict(saved)
 
     def _outputs(self, batch: TileBatch) -> Tensor:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            known: Any
-            if isinstance(self.head, DenseHead):
-                known = self.head.features(self.model, batch)
-            else:
-                known = self.model(batch).summary  # (B, D)
+            known: Any = cast(Any, self.head).features(self.model, batch)
+        if isinstance(self.head, DenseHead):
+            known = [F.dropout(level, self.hparams["dropout"], self.training) for level in known]
         return cast(Tensor, self.head(known))
 
     def _in_unit(self, out: Tensor) -> Tensor:
@@ -178,14 +249,13 @@ class Finetuning(L.LightningModule):
             if not labelled.any():  # beyond the border of what was mapped: nothing to learn, and no 0 / 0
                 return out.sum() * 0, out[:0], labels[:0]
             out, labels = out[labelled], labels[labelled]
+        smoothing = self.hparams["label_smoothing"] if self.training else 0.0
         if self.task == "multilabel":
-            loss = F.binary_cross_entropy_with_logits(out, labels.float(), pos_weight=self.class_weights)
-            return loss, out, labels
+            wanted = labels.float() * (1 - smoothing) + smoothing / 2
+            return F.binary_cross_entropy_with_logits(out, wanted, pos_weight=self.class_weights), out, labels
         if self.task == "multiclass":
-            if self.class_weights is None:
-                return F.cross_entropy(out, labels), out, labels
-            loss = F.cross_entropy(out, labels, self.class_weights, reduction="sum") / len(labels)
-            return loss, out, labels
+            loss = F.cross_entropy(out, labels, reduction="none", label_smoothing=smoothing)  # (n,)
+            return (loss if self.class_weights is None else loss * self.class_weights[labels]).mean(), out, labels
         targets = labels.float().reshape(out.shape)
         return F.mse_loss(out, (targets - self.target_mean) / self.target_std), out, labels
 
@@ -203,69 +273,3 @@ class Finetuning(L.LightningModule):
             metrics.update(out, labels)
         self.log(f"{stage}/loss", loss, batch_size=len(batch), prog_bar=stage == "val")
         self.log_dict(metrics, batch_size=len(batch), on_epoch=True)
-
-
-def _head(name: HeadName, model: nn.Module, outputs: int, label_shape: Sequence[int]) -> nn.Module:
-    width = config_of(model).dim
-    if name in ("patch", "decoder"):
-        height, columns = label_shape
-        return dense_head(cast(Any, name), model, outputs, (height, columns))
-    if name == "linear":
-        return nn.Linear(width, outputs)
-    return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, outputs))
-
-
-def _weights(given: str | Sequence[float], task: Task, classes: Sequence[str]) -> Tensor | None:
-    """(K,) the weights of the classes; None for ``"none"``."""
-    if isinstance(given, str) and given == "none":
-        return None
-    if isinstance(given, str) and given == "balanced":
-        raise ValueError(
-            "Finetuning: class_weights='balanced' needs the training labels; fine-tune with fusion.evaluation.finetune "
-            "or `fusion finetune`, or give the numbers of fusion.evaluation.class_weights.balanced_weights"
-        )
-    if task == "regression":
-        raise ValueError(f"Finetuning: class_weights {given} for a quantity, which has no classes; leave them out")
-    numbers = isinstance(given, list | tuple) and all(
-        isinstance(w, int | float) and not isinstance(w, bool) and 0 <= w < float("inf") for w in given
-    )
-    if not numbers or len(given) != len(classes) or not any(given):
-        raise ValueError(
-            f"Finetuning: class_weights are 'none', 'balanced' or {len(classes)} numbers of 0 or more, one of "
-            f"{', '.join(classes)} each and not all of them 0; not {given!r}"
-        )
-    return torch.tensor([float(weight) for weight in given])
-
-
-def _intervals(
-    level: float, saved: Sequence[Mapping[str, Any]], task: Task, classes: Sequence[str]
-) -> tuple[ConformalInterval, ...]:
-    if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level < 1:
-        raise ValueError(f"Finetuning: interval_level is between 0 and 1, e.g. 0.9, not {level!r}")
-    if task != "regression" and (saved or level != _LEVEL):
-        raise ValueError(
-            f"Finetuning: an interval (interval_level {level}) is of a quantity, {', '.join(classes)} are classes; "
-            "leave it out. How certain classes are is told by their probabilities"
-        )
-    if len(saved) not in (0, len(classes)):
-        raise ValueError(f"Finetuning: {len(saved)} intervals for {len(classes)} quantities")
-    return tuple(ConformalInterval.from_dict(one) for one in saved)
-
-
-def _metrics(task: Task, outputs: int, ignore_index: int | None = None) -> torchmetrics.MetricCollection:
-    """Of labels of tiles, or of pixels where there is an ``ignore_index``."""
-    if task == "regression":
-        return torchmetrics.MetricCollection(
-            {"r2": regression.R2Score(), "rmse": regression.MeanSquaredError(squared=False)}
-        )
-    if ignore_index is not None:
-        return torchmetrics.MetricCollection(
-            {
-                "miou": classification.MulticlassJaccardIndex(outputs),
-                "f1_macro": classification.MulticlassF1Score(outputs, average="macro"),
-                "accuracy": classification.MulticlassAccuracy(outputs, average="micro"),
-            }
-        )
-    averages: tuple[Literal["weighted", "macro", "micro"], ...] = ("weighted", "macro", "micro")
-    kind = classification.MultilabelF1Score if task == "multilabel" else classification.MulticlassF1Score
-    return torchmetrics.MetricCollection({f"f1_{average}": kind(outputs, average=average) for average in averages})

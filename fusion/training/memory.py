@@ -31,8 +31,9 @@ __all__ = ["MemoryEstimate", "available_memory", "estimate_memory"]
 class MemoryEstimate:
     """Bytes on one device; activations grow with the batch, the rest does not.
 
-    ``state`` is weights, gradients and two Adam moments. ``fixed`` and ``per_tile`` are the tiles themselves, what the
-    forward pass keeps for the backward pass, and what that needs on top at its peak.
+    ``state`` is weights, gradients and two Adam moments, and averaged weights if there are any. ``fixed`` and
+    ``per_tile`` are the tiles themselves, what the forward pass keeps for the backward pass, and what that needs on top
+    at its peak.
     """
 
     state: int
@@ -105,7 +106,8 @@ def estimate_memory(
     weights = sum(p.numel() * p.element_size() for p in module.parameters())
     trained = sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)
     fixed = max(0, low - per_tile * few - trained) if few else 0  # gradients of weights are in `state`
-    return MemoryEstimate(weights + 3 * trained, fixed, per_tile, batch_size, available)
+    copies = 3 if getattr(module, "average", None) is None else 4  # gradients, two moments, averaged weights
+    return MemoryEstimate(weights + copies * trained, fixed, per_tile, batch_size, available)
 
 
 def available_memory(device: torch.device | str = "cpu") -> int:

@@ -27,7 +27,7 @@ from . import run_folder
 from .accumulation import Memory, check_settings, part_size, with_parts
 from .arguments import check_training
 from .callbacks import FiniteLoss, History, KeepModels
-from .configurations import differences, with_todays_names
+from .configurations import differences, with_former_settings, with_todays_names
 from .first_steps import FirstGradients, check_trainable
 from .loading import RandomViews, evaluation_loader, training_loader
 from .state import AtomicState, Interrupted, Interruption, KeepState
@@ -244,8 +244,9 @@ def _earlier(state: Path, identity: dict[str, Any], module: LightningModule) -> 
         ) from error
     before, kind = left["identity"], type(config_of(module.get_submodule("model")))
     defaults = {n: p.default for n, p in inspect.signature(type(module)).parameters.items()}
-    since = {n: defaults[n] for n in identity["settings"] if n in defaults and n not in before["settings"]}
-    saved = before | {"model": with_todays_names(before["model"], kind), "settings": since | before["settings"]}
+    told = with_former_settings(type(module), before["settings"])
+    since = {n: defaults[n] for n in identity["settings"] if n in defaults and n not in told}
+    saved = before | {"model": with_todays_names(before["model"], kind), "settings": since | told}
     different = differences(_plain(saved), _plain(identity))
     if different:
         listed = "\n  ".join(line.replace("checkpoint", "folder") for line in different)

@@ -12,7 +12,17 @@ from fusion.data import TileBatch
 
 from .systems import config_of
 
-__all__ = ["BY_MODALITY", "PARTS", "Pool", "joined", "pools_of", "season_means", "tile_vectors", "token_means"]
+__all__ = [
+    "BY_MODALITY",
+    "PARTS",
+    "Pool",
+    "every_token",
+    "joined",
+    "pools_of",
+    "season_means",
+    "tile_vectors",
+    "token_means",
+]
 
 Pool = Literal["mean", "summary", "both", "tokens", "seasons", "months"]
 PARTS: dict[str, int] = {"seasons": 4, "months": 12}  # of the year, of pools that keep them apart
@@ -62,3 +72,15 @@ def joined(summary: Tensor, patches: Tensor, pool: str) -> Tensor:
     if pool == "summary":
         return summary
     return patches.mean(1) if pool == "mean" else torch.cat([summary, patches.mean(1)], 1)
+
+
+def every_token(model: nn.Module, batch: TileBatch) -> tuple[Tensor, Tensor]:
+    """All that a model has of a tile: tokens (B, N, D), and which of them there are (B, N) bool.
+
+    A model that keeps more than its encoding offers ``every_token(batch)``; of others it is summary and patches.
+    """
+    if hasattr(model, "every_token"):
+        return cast("tuple[Tensor, Tensor]", cast(Any, model).every_token(batch))
+    encoded = model(batch)
+    tokens = torch.cat([encoded.summary[:, None], encoded.patches], 1)
+    return tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)

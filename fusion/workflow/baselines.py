@@ -54,7 +54,8 @@ def baseline(
         name: of the row; the system's by default.
         lr: learning rate; by default that of fine-tuning from scratch.
         module, training: arguments of the fine-tuning module and of :func:`fusion.training.fit`.
-        validation: split that chooses the best epoch; None holds out a fifth of the labels.
+        validation: split that chooses the best epoch; None holds out a fifth of the labels, in whole
+            blocks of ground where they are known.
         augmentation, reader, alone, every_class: as in fine-tuning.
 
     Raises:
@@ -66,7 +67,7 @@ def baseline(
     state = state.reopened(reader)
     known = state.split(labelled)
     chosen = _usable(system, known, model) if modalities is None else tuple(modalities)
-    known, unseen = viewed(known, chosen, augmentation), viewed(state.split(test), chosen)
+    known, unseen = viewed(known, chosen), viewed(state.split(test), chosen)
     held_out = None if validation is None else viewed(state.split(validation), chosen)
     config = configure(system, known, size=size, model=model)
     torch.manual_seed(state.seed)
@@ -84,6 +85,7 @@ def baseline(
         rates=None if lr is None else {"scratch": lr},
         module=module,
         training=training,
+        augmentation=augmentation,
         alone=alone,
         every_class=every_class,
     )

@@ -222,11 +222,13 @@ def finetune(
 
     Args:
         starts: ``pretrained``, ``frozen`` (head only), ``scratch``.
-        module, training: arguments of the fine-tuning module and of :func:`fusion.training.fit`.
+        module: arguments of the fine-tuning module: its ``recipe`` and what differs from that.
+        training: arguments of :func:`fusion.training.fit`; without ``epochs`` as many as the recipe wants.
         modalities: only these are given to the model.
-        augmentation: of what is trained on, see :class:`fusion.data.Augmentation`.
+        augmentation: of what is trained on, see :class:`fusion.data.Augmentation`; by default the recipe's.
         reader: options with which the data are read for this step, e.g. ``{labels: map}``.
-        validation: split that chooses the best epoch; None holds out a fifth of the labels.
+        validation: split that chooses the best epoch; None holds out a fifth of the labels, in whole
+            blocks of ground where they are known.
         folder: of the runs, within the results; ``key`` by default. A run is ``<start>-<fraction>-<seed>``.
         alone: score the trained models with each modality alone, too.
         every_class: also give macro F1 over all classes (``macro_f1_all``), 0 for those that never occur.
@@ -235,7 +237,7 @@ def finetune(
     """
     state = state.reopened(reader)
     held_out = None if validation is None else viewed(state.split(validation), modalities)
-    known, unknown = viewed(state.split(labelled), modalities, augmentation), viewed(state.split(test), modalities)
+    known, unknown = viewed(state.split(labelled), modalities), viewed(state.split(test), modalities)
     rows, losses, logs = tune(
         state,
         state.model(model),
@@ -249,6 +251,7 @@ def finetune(
         rates=rates,
         module=module,
         training=training,
+        augmentation=augmentation,
         alone=alone,
         every_class=every_class,
     )

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from ..data import Augmentation, TileDataset
+from ..data import Augmentation, TileDataset, fit_statistics
 from ..evaluation import Picture, Row
 from ..evaluation import finetune as run
 from ..settings import call
@@ -34,14 +34,16 @@ def tune(
     rates: Mapping[str, float] | None,
     module: Mapping[str, Any] | None,
     training: Mapping[str, Any] | None,
+    augmentation: Mapping[str, Any] | None = None,
     alone: bool = True,
     every_class: bool = False,
 ) -> tuple[list[Row], dict[str, dict[str, float]], list[Picture]]:
     """Trains on ``known`` in the folder ``runs`` and scores on ``unseen``, with all modalities and with each alone.
 
     Args:
-        held_out: tiles that choose the best epoch; None holds out a fifth of the labels.
+        held_out: tiles that choose the best epoch; None holds out a fifth of the labels, in whole blocks of ground.
         module, training: arguments of the fine-tuning module and of :func:`fusion.training.fit`.
+        augmentation: of what is trained on, see :class:`fusion.data.Augmentation`; None leaves it to the recipe.
         alone: whether to score with each modality alone.
         every_class: adds ``macro_f1_all``, see :func:`fusion.workflow.scores.add_macro_f1_of_all`.
 
@@ -63,6 +65,7 @@ def tune(
         seeds=seeds,
         rates=dict(rates or {}),
         settings=dict(module or {}),
+        augmentation=call(Augmentation, augmentation, "augmentation") if augmentation else None,
         **settings,
     )
     for row in list(rows) if alone else ():  # of every single modality too
@@ -98,4 +101,7 @@ def viewed(
 ) -> TileDataset:
     """The tiles with only some modalities, and random views that are augmented."""
     tiles = tiles if modalities is None else tiles.with_modalities(modalities)
-    return tiles if not augmentation else tiles.with_augmentation(call(Augmentation, augmentation, "augmentation"))
+    if not augmentation:
+        return tiles
+    changes = call(Augmentation, augmentation, "augmentation")
+    return tiles.with_augmentation(changes, fit_statistics(tiles, tiles=256) if changes.of_values else ())

@@ -145,7 +145,7 @@ def test_an_interrupted_comparison_goes_on(tmp_path, model, monkeypatch):
 def test_fine_tuning_says_what_it_cannot_do(tmp_path, model):
     with pytest.raises(ValueError, match="2 labelled tiles are too few to hold a fifth of them out"):
         finetune(model, Meadows(20), Meadows(9), tmp_path, fractions=(0.1,), seeds=(0,), **QUIET)
-    with pytest.raises(ValueError, match="start warm unknown; there are pretrained, scratch, frozen"):
+    with pytest.raises(ValueError, match="start warm unknown; there are pretrained, frozen, scratch"):
         finetune(model, Meadows(20), Meadows(9), tmp_path, starts=("warm",), **QUIET)
     unlabelled = TinyModel(TinyConfig(modalities=(S2,)))
     with pytest.raises(ValueError, match="the model has s2, not vhr"):

@@ -78,7 +78,7 @@ def test_finetuning_overfits_a_few_tiles(config, batch, task, tmp_path):
     options = {}
     if task == "regression":
         options = {"target_mean": target.mean(0).tolist(), "target_std": target.std(0).tolist()}
-    module = Finetuning(OmniSat(config), task, ["a", "b", "c"], lr=1e-2, **options)
+    module = Finetuning(OmniSat(config), task, ["a", "b", "c"], lr=1e-2, dropout=0, label_smoothing=0, **options)
     fit = trainer(tmp_path, 50)
     fit.fit(module, loader(data), loader(data))
     assert fit.callback_metrics["train/loss"] < 0.1
@@ -93,7 +93,7 @@ def test_finetuning_overfits_a_few_tiles(config, batch, task, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("head", ["linear", "mlp"])
+@pytest.mark.parametrize("head", ["linear", "mlp", "attention"])
 def test_a_frozen_model_stays_as_it_is(config, batch, head, tmp_path):
     data = labelled(batch, "multiclass")
     module = Finetuning(OmniSat(config), "multiclass", ["a", "b", "c"], freeze=True, head=head, lr=1e-2)
@@ -116,7 +116,7 @@ def test_wrong_options_are_named(config, batch):
         Finetuning(model, "multiclass", [])
     with pytest.raises(ValueError, match="2 target_mean for 1 targets"):
         Finetuning(model, "regression", ["a"], target_mean=(1.0, 2.0))
-    with pytest.raises(ValueError, match="head is 'linear' or 'mlp', not 'tree'"):
+    with pytest.raises(ValueError, match="head is 'linear' or 'mlp' or 'attention', not 'tree'"):
         Finetuning(model, "multiclass", ["a"], head="tree")
     with pytest.raises(ValueError, match="tile t0 and its batch have no labels"):
         Finetuning(model, "multiclass", ["a", "b"]).training_step(batch(2), 0)
