@@ -16,6 +16,7 @@ from .admission import admit
 from .augmentation import Augmentation, augment, with_deviations
 from .given import tile_numbers, words
 from .modality import Modality
+from .months import in_months
 from .tiles import Geo, Tile
 
 __all__ = ["Task", "TileDataset"]
@@ -88,6 +89,7 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
         self._labels = labels
         self.augmentation = Augmentation()
         self._statistics: dict[str, Modality] = {}  # whose bands' deviations the augmentation goes by
+        self._months: Mapping[str, np.ndarray] = {}  # of each series those that count, (12,) bool
         self._kept_classes: tuple[int, ...] | None = None  # positions of ``classes`` among the reader's own
         self._splits = {
             str(name): tile_numbers(members, len(names), f"{type(self).__name__}: split {name!r}")
@@ -139,6 +141,7 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
         if self.task is not None:
             tile.label = self._label(row) if tile.label is None else self._narrowed(tile.label[None])[0]
         tile.geo = tile.geo or self._place(row)
+        tile = in_months(tile, self._months) if self._months else tile
         if seed is not None and not self.augmentation.nothing:
             known, own = [self._statistics.get(m.name, m) for m in self.modalities], (seed, row, _AUGMENTED)
             tile = augment(tile, self.augmentation, known, self.dense, np.random.default_rng(own))
@@ -250,6 +253,12 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
             raise ValueError("with_modalities: a list of names is wanted, none given")
         view = copy.copy(self)
         view.modalities = tuple(self.modality(name) for name in names)
+        return view
+
+    def with_months(self, months: Mapping[str, np.ndarray]) -> TileDataset:
+        """The same tiles; of the series that are named only dates in their months, (12,) bool from January, count."""
+        view = copy.copy(self)
+        view._months = dict(months)
         return view
 
     def with_augmentation(self, augmentation: Augmentation, statistics: Sequence[Modality] = ()) -> TileDataset:

@@ -15,6 +15,7 @@ from fusion.data import fraction as draw_labels
 from fusion.settings import renamed
 from fusion.training.systems import config_of
 
+from .alignment import Align, Alignment, aligned, by_place
 from .baselines import forest_probe, random_encoder, raw_statistics
 from .features import Features
 from .metrics import Spread
@@ -68,6 +69,7 @@ def evaluate(
     fractions: Sequence[float] = (1.0,),
     seeds: Sequence[int] = (0,),
     name: str = "pretrained",
+    align: Align = "none",
     **extraction: Any,
 ) -> list[Row]:
     """Probes a frozen model with every modality alone and all together, as OmniSat's tables do.
@@ -76,15 +78,16 @@ def evaluate(
         modalities: combinations to try instead.
         probes: of ``PROBES``.
         fractions, seeds: fractions of the training labels, each drawn (stratified) once per seed.
+        align: whether features of other places are made comparable, see :func:`fusion.evaluation.alignment.aligned`.
         extraction: goes to :func:`~fusion.evaluation.extract`, e.g. ``pool``, ``batch_size``, ``device``. With
             ``pool="auto"`` each draw takes the pool that held-out blocks of its own labels prefer.
 
     Raises:
         ValueError: data that do not fit the model, or labels that allow no probe; the message says why.
     """
-    rows, drawn = [], _drawn(train, fractions, seeds)
+    rows, drawn, ground = [], _drawn(train, fractions, seeds), aligned(train, test, align)
     for names in modalities or combinations(model, train):
-        known, unknown = (extract_each(model, split, names, **extraction) for split in (train.subset(drawn), test))
+        known, unknown = _extracted(model, ground, drawn, names, **extraction)
         settings: dict[str, Any] = {
             "probes": probes,
             "fractions": fractions,
@@ -107,31 +110,45 @@ def compare(
     seeds: Sequence[int] = (0,),
     forest: bool = True,
     control: bool = False,
+    align: Align = "none",
     **extraction: Any,
 ) -> list[Row]:
     """The pretrained encoder, the same with random weights (one per seed), and raw band statistics, under one protocol.
 
     ``forest`` adds a random forest on the raw statistics, ``control`` the strongest of several simple methods on raw
     values (method ``"best"``, :func:`fusion.evaluation.raw_forest.raw_best`). Every row uses the same draws of labels.
+    ``align`` as in :func:`evaluate`, of raw values as of features.
     """
     names = combinations(model, train)[-1]
     train, test = (split.with_modalities(names) for split in (train, test))
     shared: dict[str, Any] = {"fractions": fractions, "modalities": tuple(names)}
     rows = evaluate(
-        model, train, test, modalities=[names], probes=probes, fractions=fractions, seeds=seeds, **extraction
+        model,
+        train,
+        test,
+        modalities=[names],
+        probes=probes,
+        fractions=fractions,
+        seeds=seeds,
+        align=align,
+        **extraction,
     )
+    ground = aligned(train, test, align)
     for seed in seeds:
         fresh, drawn = random_encoder(model, train, seed), _drawn(train, fractions, [seed])
-        known, unknown = (extract_each(fresh, split, **extraction) for split in (train.subset(drawn), test))
+        known, unknown = _extracted(fresh, ground, drawn, names, **extraction)
         rows += probe(known, unknown, train, rows=drawn, probes=probes, seeds=[seed], name="random", **shared)
     drawn = _drawn(train, fractions, seeds)
-    described, asked = (raw_statistics(split) for split in (train.subset(drawn), test))
+    some = drawn if ground.places is None else np.arange(len(train))
+    described = by_place(raw_statistics(ground.train.subset(some)), ground.places)
+    described = described if ground.places is None else described.subset(drawn)
+    asked = by_place(raw_statistics(ground.test), ground.test_places)
     methods = [*probes, "forest"] if forest and "forest" not in probes else list(probes)
     rows += probe(described, asked, train, rows=drawn, probes=methods, seeds=seeds, name="raw", **shared)
     for fraction in fractions if control else ():
         for seed in seeds if fraction < 1 else list(seeds)[:1]:
-            drawn = np.asarray(draw_labels(train, fraction, seed))
-            rows.append(Row("raw", tuple(names), fraction, seed, raw_best(train.subset(drawn), test, seed=seed)))
+            result = raw_best(ground, seed=seed, rows=np.asarray(draw_labels(train, fraction, seed)))
+            rows.append(Row("raw", tuple(names), fraction, seed, result))
     return rows
 
 
@@ -185,6 +202,20 @@ def probe(
                     result = replace(result, setting=result.setting | {"pool": pool})
                 found.append(Row(name, modalities, fraction, seed, result))
     return found
+
+
+def _extracted(
+    model: nn.Module, ground: Alignment, drawn: np.ndarray, names: Sequence[str], **extraction: Any
+) -> tuple[dict[Pool, Features], dict[Pool, Features]]:
+    """Features by pool of the drawn training tiles and of the test tiles, standardised by place over all tiles."""
+    test = {
+        pool: by_place(features, ground.test_places)
+        for pool, features in extract_each(model, ground.test, names, **extraction).items()
+    }
+    if ground.places is None:
+        return extract_each(model, ground.train.subset(drawn), names, **extraction), test
+    every = extract_each(model, ground.train, names, **extraction)
+    return {pool: by_place(features, ground.places).subset(drawn) for pool, features in every.items()}, test
 
 
 def _by_pool(given: Features | Mapping[Pool, Features]) -> Mapping[Pool, Features]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from fusion.data import Tile, TileDataset
 
+from .alignment import Alignment, standardised_by_place
 from .baselines import forest_probe, raw_statistics
 from .controls import Described, Strongest, strongest
 from .dense import score_predictions
@@ -47,7 +48,14 @@ def raw_forest(train: TileDataset, test: TileDataset, *, seasons: int = 4, seed:
     return score_predictions(_predicted(predict, test), test, len(train), method="forest")
 
 
-def raw_best(train: TileDataset, test: TileDataset, *, seasons: int = 4, seed: int = 0) -> ProbeResult:
+def raw_best(
+    train: TileDataset | Alignment,
+    test: TileDataset | None = None,
+    *,
+    seasons: int = 4,
+    seed: int = 0,
+    rows: np.ndarray | None = None,
+) -> ProbeResult:
     """The strongest of several simple methods on raw values, which held-out blocks of ``train`` choose, scored on
     ``test`` like a fine-tuned model.
 
@@ -55,20 +63,36 @@ def raw_best(train: TileDataset, test: TileDataset, *, seasons: int = 4, seed: i
     values by date (:class:`~fusion.evaluation.raw_dates.Calendar`), see :func:`fusion.evaluation.controls.strongest`.
     The notes and ``setting["control"]`` name the winner.
 
+    Args:
+        train: tiles to learn from; or an :class:`~fusion.evaluation.alignment.Alignment` of these and ``test``, whose
+            places raw values are standardised by as features are.
+        rows: the labelled ones among the training tiles; all by default.
+
     Raises:
         ValueError: as :func:`raw_forest`.
     """
+    ground = train if isinstance(train, Alignment) else Alignment(train, cast(TileDataset, test))
+    train, test = ground.train, ground.test
+    drawn = np.arange(len(train)) if rows is None else rows
+    train = train if ground.places is not None else train.subset(drawn)
     if train.dense != test.dense:
         raise ValueError("raw_best: labels are maps in one of train and test, and of tiles in the other")
     if train.dense:
-        return _best_of_pixels(train, test, seasons, seed)
+        return _best_of_pixels(train.subset(drawn) if ground.places is not None else train, test, seasons, seed)
     known, unseen = (raw_statistics(split, seasons) for split in (train, test))
-    task = require_labels("raw_best", known, unseen)
-    calendar = Calendar.of(train)
+    task, calendar = require_labels("raw_best", known, unseen), Calendar.of(train)
     described, asked = (
-        _described(features.x, _tile_dates(calendar, split), calendar, seasons)
-        for features, split in ((known, train), (unseen, test))
+        _described(
+            standardised_by_place(features.x, places),
+            [standardised_by_place(one, places) for one in _tile_dates(calendar, split)],
+            calendar,
+            seasons,
+        )
+        for features, split, places in ((known, train, ground.places), (unseen, test, ground.test_places))
     )
+    if ground.places is not None:
+        known = known.subset(drawn)
+        described = {name: one.rows(drawn) for name, one in described.items()}
     found = strongest(described, task, known.labels, groups=known.blocks, seed=seed)
     return _named(result_of("best", task, known, unseen, found.predict(asked), {}), found)
 
