@@ -47,7 +47,8 @@ def finetune(
             --module.interval_level 0.8 for quantities.
         training: of the trainer, e.g. --training.epochs 30, batch_size, patience, precision.
         augmentation: of what is trained on, e.g. --augmentation.flips true, rotations, date_dropout.
-        control: also train a random forest on the raw values of the same labels, and say which is better.
+        control: also train simple methods on the raw values of the same labels, take the one that held-out blocks
+            prefer, and say which is better.
         seed: of head, batches and draws.
     """
     from pathlib import Path

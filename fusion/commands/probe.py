@@ -24,7 +24,7 @@ def probe(
     draws: int | None = None,
     probes: list[str] | None = None,
     forest: bool = False,
-    pool: Literal["mean", "summary", "both", "tokens"] = "mean",
+    pool: Literal["auto", "mean", "summary", "both", "tokens"] = "auto",
     each: bool = False,
     pixels: int = 20_000,
     periods: int = 4,
@@ -47,9 +47,10 @@ def probe(
         fraction: of the labels of the training split that the probe sees; 0.1 by default, with --save 1.
         draws: how often these labels are drawn; 5 by default, once with --save and of labels that are maps.
         probes: of linear, knn, forest; linear by default.
-        forest: add a random forest on the raw bands.
+        forest: add the strongest of ridge or logistic regression, random forest and gradient boosting on raw values,
+            chosen on held-out blocks of the labelled tiles.
         pool: what stands for a tile: the mean of its patches, its summary, both, or the tokens of each modality before
-            they are combined.
+            they are combined; auto takes what held-out blocks of the labelled tiles prefer.
         each: also probe every modality alone.
         pixels: labelled pixels of each split that are encoded at most (context-aware models).
         periods: equal parts of the year, of each of which a pixel has its mean embedding (context-aware models).
@@ -68,7 +69,7 @@ def probe(
         "probes": (probes, None),
         "fraction": (fraction, None),
     }
-    others |= {"draws": (draws, None), "forest": (forest, False), "pool": (pool, "mean"), "each": (each, False)}
+    others |= {"draws": (draws, None), "forest": (forest, False), "pool": (pool, "auto"), "each": (each, False)}
     system = check_probe(source, save, probes, fraction, draws)
     require_default(system, own if system != "context" else others)
     if system == "context":
@@ -82,12 +83,16 @@ def probe(
         "probes": probes or ["linear"],
     }
     if dense:
-        for name, given in (("--each", each), ("--pool", pool != "mean"), ("--probes knn", "knn" in options["probes"])):
+        for name, given in (
+            ("--each", each),
+            ("--pool", pool not in ("auto", "mean")),
+            ("--probes knn", "knn" in options["probes"]),
+        ):
             if given:
                 raise ValueError(f"{name}: the labels of {data} are maps, which are probed by patch; leave it out")
-        probing.compare_maps(state, forest=forest, **options)
+        probing.compare_maps(state, control=forest, **options)
     else:
-        steps.compare(state, forest=forest, pool=pool, **options)
+        steps.compare(state, control=forest, pool=pool, **options)
     if each:
         steps.modalities(state, pool=pool, **options)
     if save:

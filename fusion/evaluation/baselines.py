@@ -12,6 +12,7 @@ from fusion.training.loading import evaluation_loader
 from fusion.training.systems import config_of, reinitialised
 
 from .features import Features
+from .ground import ground_blocks
 from .probes import ProbeResult, fit_and_score
 
 __all__ = [
@@ -31,8 +32,8 @@ def raw_statistics(dataset: TileDataset, seasons: int = 4) -> Features:
     if seasons < 1:
         raise ValueError(f"raw_statistics: seasons must be at least 1, not {seasons}")
     x = np.stack([_describe(dataset[i], dataset, seasons) for i in range(len(dataset))])
-    labels = dataset.labels().numpy() if dataset.task else None
-    return Features(x, labels, tuple(dataset.names), dataset.task, dataset.classes)
+    labels, blocks = (dataset.labels().numpy(), ground_blocks(dataset)) if dataset.task else (None, None)
+    return Features(x, labels, tuple(dataset.names), dataset.task, dataset.classes, blocks=blocks)
 
 
 def random_encoder(model: nn.Module, dataset: TileDataset, seed: int = 0, tiles: int = 256) -> nn.Module:

@@ -11,7 +11,8 @@ import torch
 from fusion.training.estimators import Estimator, ForestEstimator, LinearEstimator
 
 from .features import Features
-from .probes import chosen_penalty, fitted_to, linear_model, never_learned, require_labels
+from .penalties import chosen_penalty, linear_model, told_of_folds
+from .probes import fitted_to, never_learned, require_labels
 from .regressors import prepared
 
 __all__ = ["Fitted", "Kind", "fit_estimator"]
@@ -43,7 +44,8 @@ def fit_estimator(
     a 4000th of the rows. Missing values take the mean of the training rows.
 
     Args:
-        groups: (N,) blocks of the rows; a fold that the penalty is chosen by takes whole ones. One block is none.
+        groups: (N,) blocks of the rows; a fold that the penalty is chosen by takes whole ones. One block is none. By
+            default ``train.blocks``.
         of: what a row is, in messages.
 
     Raises:
@@ -56,9 +58,9 @@ def fit_estimator(
     if kind == "forest":
         pipeline = fitted_to(prepared(_forest(task, len(train), seed), standardise=False), train)
         return Fitted(_forest_tensors(pipeline, train), {"trees": _TREES}, notes)
-    if groups is not None and len(np.unique(groups)) < 2:
-        groups = None
+    groups = train.blocks if groups is None else groups
     pipeline = fitted_to(prepared(linear_model(task, train.labels, seed, groups)), train)
+    notes = (*notes, *told_of_folds(groups))
     return Fitted(_linear_tensors(pipeline, train), chosen_penalty(pipeline[-1]), notes)
 
 

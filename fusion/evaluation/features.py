@@ -17,6 +17,8 @@ from fusion.training.loading import evaluation_loader, require_fit
 from fusion.training.systems import config_of
 from fusion.training.vectors import joined, token_means
 
+from .ground import ground_blocks
+
 __all__ = ["Features", "extract"]
 
 
@@ -31,6 +33,8 @@ class Features:
         names: N tile names.
         task, classes: of the labels.
         grid: patches per tile for features of patches, None for features of tiles.
+        blocks: (N,) block of ground of each row, in whole ones of which a probe chooses its penalty, see
+            :func:`fusion.evaluation.ground.ground_blocks`; None where none are known.
     """
 
     x: np.ndarray
@@ -39,6 +43,7 @@ class Features:
     task: str | None = None
     classes: tuple[str, ...] = ()
     grid: tuple[int, int] | None = None
+    blocks: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -61,7 +66,8 @@ class Features:
         """The rows ``indices``, in that order, or those of a mask of bool of all of them."""
         rows = tile_numbers(indices, len(self.x), "features", "rows")
         labels = None if self.y is None else self.y[rows]
-        return replace(self, x=self.x[rows], y=labels, names=tuple(self.names[i] for i in rows))
+        blocks = None if self.blocks is None else self.blocks[rows]
+        return replace(self, x=self.x[rows], y=labels, names=tuple(self.names[i] for i in rows), blocks=blocks)
 
     def maps(self) -> np.ndarray:
         """(tiles, rows, columns, D) of features of patches.
@@ -142,7 +148,9 @@ def extract(
     _require_finite(x, names, per_tile)
     labels = dataset.labels().numpy().repeat(per_tile, axis=0) if dataset.task and not dataset.dense else None
     of_patches = grid if level == "patch" else None
-    return Features(x, labels, tuple(np.repeat(names, per_tile)), dataset.task, dataset.classes, of_patches)
+    blocks = None if labels is None else ground_blocks(dataset)
+    blocks = None if blocks is None else blocks.repeat(per_tile)
+    return Features(x, labels, tuple(np.repeat(names, per_tile)), dataset.task, dataset.classes, of_patches, blocks)
 
 
 def _require_finite(x: np.ndarray, names: Sequence[str], per_tile: int) -> None:

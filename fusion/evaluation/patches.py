@@ -17,6 +17,7 @@ from fusion.embed.blend import device_of
 from fusion.training.loading import evaluation_loader, require_fit
 
 from .features import Features
+from .ground import ground_blocks
 
 __all__ = ["MOST", "patch_features", "stratified_sample", "vote"]
 
@@ -107,7 +108,8 @@ def patch_features(
         most: patches, sampled by class (by tenths of a quantity).
 
     Returns:
-        The features with labels (n,) or (n, 1), and (n,) the block of ground of each: that of its tile, or the tile.
+        The features with labels (n,) or (n, 1), and (n,) the block of ground of each: that of its tile, or where none
+        are known (:func:`~fusion.evaluation.ground.ground_blocks`) the tile.
 
     Raises:
         ValueError: no pixel is labelled, or the data do not fit the model.
@@ -139,7 +141,7 @@ def patch_features(
     finally:
         model.train(training)
     labels = said[chosen][:, None] if task == "regression" else said[chosen].astype(np.int64)
-    names, blocks = np.array(dataset.names), dataset.blocks()
+    names, blocks = np.array(dataset.names), ground_blocks(dataset)
     of = chosen // patches
     features = Features(np.concatenate(rows), labels, tuple(names[of]), task, dataset.classes)
     return features, (names if blocks is None else blocks)[of]

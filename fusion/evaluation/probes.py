@@ -14,13 +14,11 @@ import numpy as np
 from .coverage import Coverage
 from .features import Features
 from .metrics import confusion, per_class, score
+from .penalties import chosen_penalty, linear_model, told_of_folds
 from .regressors import prepared
 
 __all__ = ["ProbeResult", "fit_and_score", "knn_probe", "linear_probe"]
 
-_INVERSE_STRENGTHS = np.logspace(-4, 2, 7)  # C of the logistic regression, strongest first
-_RIDGES = np.logspace(-2, 6, 17)
-_SEARCHED = 5000  # tiles that the strength is searched on; more do not change it, but take hours
 _BLOCK = 1024  # test tiles whose distances to all training tiles are held at once
 
 
@@ -58,63 +56,25 @@ class ProbeResult:
 def linear_probe(train: Features, test: Features, *, seed: int = 0, groups: np.ndarray | None = None) -> ProbeResult:
     """Standardised features into a ridge or logistic regression (one against the rest for multi-label).
 
-    The strength of the penalty is chosen by cross-validation on the training tiles alone: leave-one-out for ridge,
-    five folds and macro F1 for logistic regression (of at most 5000 tiles). Missing values (raw statistics of a
-    missing modality) take the training mean.
+    The strength of the penalty is chosen on the training tiles alone, by folds of whole blocks of ground (of at most
+    5000 tiles): by macro F1, or for ridge the strongest whose error is within one standard error of the smallest, see
+    :func:`fusion.evaluation.penalties.linear_model`. Where no blocks are known single tiles are left out, and the notes
+    say so. Missing values (of a missing modality) take the training mean.
 
     Args:
-        groups: (N,) of the training tiles; a fold takes whole groups. Neighbouring pixels in different folds would
-            choose too weak a penalty: they know each other, and not the fields of the test split.
+        groups: (N,) of the training tiles; a fold takes whole groups. By default ``train.blocks``.
 
     Raises:
         ValueError: no labels, one tile, one class, features without a number, a test split that tells nothing, or
-            ``groups`` for a regression, whose leave-one-out knows none.
+            groups of another number of tiles.
     """
     task = require_labels("linear probe", train, test)
-    if groups is not None and (task == "regression" or len(groups) != len(train)):
-        raise ValueError(
-            f"linear probe: {len(groups)} groups for a {task} task of {len(train)} tiles; one a tile, for classes only"
-        )
+    groups = train.blocks if groups is None else groups
+    if groups is not None and len(groups) != len(train):
+        raise ValueError(f"linear probe: {len(groups)} groups of {len(train)} tiles; give one a tile")
     fitted, result = fit_and_score("linear", linear_model(task, train.labels, seed, groups), train, test)
-    return replace(result, setting=chosen_penalty(fitted[-1]))
-
-
-def linear_model(task: str, labels: np.ndarray, seed: int = 0, groups: np.ndarray | None = None) -> Any:
-    """The estimator of :func:`linear_probe`, to be fitted to all rows of ``labels``; it chooses its penalty itself.
-
-    Args:
-        groups: (N,) of the rows; a fold takes whole groups. A ridge regression then chooses by folds of groups instead
-            of leaving out single rows.
-    """
-    from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
-    from sklearn.model_selection import GridSearchCV
-    from sklearn.multiclass import OneVsRestClassifier
-
-    if task == "regression":
-        several = np.ndim(labels) > 1 and labels.shape[1] > 1
-        folds = None if groups is None else _folds(task, labels, seed, groups)
-        if folds is None:
-            return RidgeCV(alphas=_RIDGES, alpha_per_target=np.ndim(labels) > 1)
-        scoring = "r2" if several else "neg_mean_squared_error"  # targets of several units are not to be added
-        return GridSearchCV(Ridge(), {"alpha": _RIDGES}, scoring=scoring, cv=folds)
-    logistic = LogisticRegression(max_iter=2000)
-    prefix = ""
-    if task == "multilabel":
-        logistic, prefix = OneVsRestClassifier(logistic), "estimator__"
-    folds = _folds(task, labels, seed, groups)
-    grid = {f"{prefix}C": _INVERSE_STRENGTHS}
-    return logistic if folds is None else GridSearchCV(logistic, grid, scoring=_macro_f1, cv=folds)
-
-
-def chosen_penalty(fitted: Any) -> dict[str, Any]:
-    """What a fitted estimator of :func:`linear_model` chose, by name."""
-    if hasattr(fitted, "alpha_"):
-        found = np.unique(fitted.alpha_).tolist()
-        return {"ridge": found[0] if len(found) == 1 else found}
-    if not hasattr(fitted, "best_params_"):
-        return {"C": 1.0}  # too few labels to choose by
-    (name, value), *_ = fitted.best_params_.items()
-    return {"ridge" if name == "alpha" else "C": float(value)}
+    notes = (*result.notes, *told_of_folds(groups))
+    return replace(result, setting=chosen_penalty(fitted[-1]), notes=notes)
 
 
 def knn_probe(train: Features, test: Features, *, k: int = 20, temperature: float = 0.07) -> ProbeResult:
@@ -143,14 +103,14 @@ def knn_probe(train: Features, test: Features, *, k: int = 20, temperature: floa
         votes.append(np.einsum("nk,nkc->nc", weight, labels[nearest]))
     vote = np.concatenate(votes)  # (test, classes)
     prediction = {"multiclass": vote.argmax(1), "multilabel": vote > 0.5, "regression": vote}[task]
-    return _result("knn", task, train, test, prediction, {"k": k})
+    return result_of("knn", task, train, test, prediction, {"k": k})
 
 
 def fit_and_score(method: str, estimator: Any, train: Features, test: Features) -> tuple[Any, ProbeResult]:
     """Imputes and standardises, fits any scikit-learn estimator, and scores it on ``test``."""
     task = require_labels(method, train, test)
     pipeline = fitted_to(prepared(estimator), train)
-    return pipeline, _result(method, task, train, test, pipeline.predict(test.x.astype(np.float64)), {})
+    return pipeline, result_of(method, task, train, test, pipeline.predict(test.x.astype(np.float64)), {})
 
 
 def fitted_to(pipeline: Any, train: Features) -> Any:
@@ -213,37 +173,7 @@ def _labelled_classes(train: Features) -> str:
     return ", ".join(train.classes[int(k)] for k in indices) or "none"
 
 
-def _folds(
-    task: str, y: np.ndarray, seed: int, groups: np.ndarray | None = None
-) -> list[tuple[np.ndarray, np.ndarray]] | None:
-    """Folds for choosing the penalty, of at most ``_SEARCHED`` tiles; None where labels are too few to choose by."""
-    from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
-
-    rows = np.random.default_rng(seed).permutation(len(y))[:_SEARCHED]
-    together = None if groups is None else np.asarray(groups)[rows]
-    if together is not None:
-        splits = int(min(5, len(np.unique(together))))
-        kind = StratifiedGroupKFold if task == "multiclass" else GroupKFold
-        splitter = kind(splits) if splits >= 2 else None
-    elif task == "multiclass":
-        splits = int(min(5, np.median(np.unique(y[rows], return_counts=True)[1])))
-        splitter = StratifiedKFold(splits) if splits >= 2 else None
-    else:
-        splitter = KFold(5) if len(rows) >= 10 else None
-    if splitter is None:
-        return None
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The least populated class")
-        return [(rows[fit], rows[held_out]) for fit, held_out in splitter.split(rows, y[rows], together)]
-
-
-def _macro_f1(estimator: Any, x: np.ndarray, y: np.ndarray) -> float:
-    from sklearn.metrics import f1_score
-
-    return f1_score(y, estimator.predict(x), average="macro", zero_division=0.0)
-
-
-def _result(
+def result_of(
     method: str, task: str, train: Features, test: Features, prediction: np.ndarray, setting: dict[str, Any]
 ) -> ProbeResult:
     target = test.labels.reshape(len(test), -1) if task == "regression" else test.labels

@@ -3,8 +3,8 @@ labels and many, over several draws of the labels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,11 @@ from fusion.settings import renamed
 from fusion.training.systems import config_of
 
 from .baselines import forest_probe, random_encoder, raw_statistics
-from .features import Features, extract
+from .features import Features
 from .metrics import Spread
+from .pools import Pool, chosen_pool, extract_each
 from .probes import ProbeResult, knn_probe, linear_probe
+from .raw_forest import raw_best
 
 __all__ = ["PROBES", "Row", "combinations", "compare", "evaluate", "probe", "summarise"]
 
@@ -74,14 +76,15 @@ def evaluate(
         modalities: combinations to try instead.
         probes: of ``PROBES``.
         fractions, seeds: fractions of the training labels, each drawn (stratified) once per seed.
-        extraction: goes to :func:`~fusion.evaluation.extract`, e.g. ``pool``, ``batch_size``, ``device``.
+        extraction: goes to :func:`~fusion.evaluation.extract`, e.g. ``pool``, ``batch_size``, ``device``. With
+            ``pool="auto"`` each draw takes the pool that held-out blocks of its own labels prefer.
 
     Raises:
         ValueError: data that do not fit the model, or labels that allow no probe; the message says why.
     """
     rows, drawn = [], _drawn(train, fractions, seeds)
     for names in modalities or combinations(model, train):
-        known, unknown = (extract(model, split, names, **extraction) for split in (train.subset(drawn), test))
+        known, unknown = (extract_each(model, split, names, **extraction) for split in (train.subset(drawn), test))
         settings: dict[str, Any] = {
             "probes": probes,
             "fractions": fractions,
@@ -103,11 +106,13 @@ def compare(
     fractions: Sequence[float] = (0.1,),
     seeds: Sequence[int] = (0,),
     forest: bool = True,
+    control: bool = False,
     **extraction: Any,
 ) -> list[Row]:
     """The pretrained encoder, the same with random weights (one per seed), and raw band statistics, under one protocol.
 
-    ``forest`` adds a random forest on the raw statistics. Every row uses the same draws of labels.
+    ``forest`` adds a random forest on the raw statistics, ``control`` the strongest of several simple methods on raw
+    values (method ``"best"``, :func:`fusion.evaluation.raw_forest.raw_best`). Every row uses the same draws of labels.
     """
     names = combinations(model, train)[-1]
     train, test = (split.with_modalities(names) for split in (train, test))
@@ -116,20 +121,24 @@ def compare(
         model, train, test, modalities=[names], probes=probes, fractions=fractions, seeds=seeds, **extraction
     )
     for seed in seeds:
-        control, drawn = random_encoder(model, train, seed), _drawn(train, fractions, [seed])
-        known, unknown = (extract(control, split, **extraction) for split in (train.subset(drawn), test))
+        fresh, drawn = random_encoder(model, train, seed), _drawn(train, fractions, [seed])
+        known, unknown = (extract_each(fresh, split, **extraction) for split in (train.subset(drawn), test))
         rows += probe(known, unknown, train, rows=drawn, probes=probes, seeds=[seed], name="random", **shared)
     drawn = _drawn(train, fractions, seeds)
-    known, unknown = (raw_statistics(split) for split in (train.subset(drawn), test))
+    described, asked = (raw_statistics(split) for split in (train.subset(drawn), test))
     methods = [*probes, "forest"] if forest and "forest" not in probes else list(probes)
-    rows += probe(known, unknown, train, rows=drawn, probes=methods, seeds=seeds, name="raw", **shared)
+    rows += probe(described, asked, train, rows=drawn, probes=methods, seeds=seeds, name="raw", **shared)
+    for fraction in fractions if control else ():
+        for seed in seeds if fraction < 1 else list(seeds)[:1]:
+            drawn = np.asarray(draw_labels(train, fraction, seed))
+            rows.append(Row("raw", tuple(names), fraction, seed, raw_best(train.subset(drawn), test, seed=seed)))
     return rows
 
 
 @renamed(shares="fractions")
 def probe(
-    train: Features,
-    test: Features,
+    train: Features | Mapping[Pool, Features],
+    test: Features | Mapping[Pool, Features],
     labelled: TileDataset,
     *,
     rows: Sequence[int] | np.ndarray | None = None,
@@ -142,7 +151,9 @@ def probe(
     """Every probe with every fraction of the labels.
 
     Args:
-        train, test: features of the tiles to learn from and to score on.
+        train, test: features of the tiles to learn from and to score on; or several by pool, of which each draw of
+            labels takes the one that its own held-out blocks prefer (:func:`fusion.evaluation.pools.chosen_pool`);
+            ``setting["pool"]`` of its results names it.
         labelled: the training tiles, whose labels are drawn from.
         rows: which of them ``train`` are the features of (ascending); all by default.
 
@@ -153,8 +164,10 @@ def probe(
     if unknown:
         raise ValueError(f"probe: {', '.join(unknown)} unknown; there are {', '.join(PROBES)}")
     covered = np.arange(len(labelled)) if rows is None else np.asarray(rows)
-    if len(train) != len(covered):
-        raise ValueError(f"probe: features of {len(train)} tiles, labels of {len(covered)}; they must be the same")
+    pools, tests = _by_pool(train), _by_pool(test)
+    if any(len(features) != len(covered) for features in pools.values()):
+        count = len(next(iter(pools.values())))
+        raise ValueError(f"probe: features of {count} tiles, labels of {len(covered)}; they must be the same")
     found = []
     for fraction in fractions:
         for seed in seeds if fraction < 1 else list(seeds)[:1]:  # all labels can be drawn in one way only
@@ -163,11 +176,19 @@ def probe(
                 raise ValueError(
                     f"probe: fraction {fraction}, seed {seed} draws tiles without features; extract them too"
                 )
-            few = train.subset(np.searchsorted(covered, chosen))
+            drawn = np.searchsorted(covered, chosen)
+            each = {pool: features.subset(drawn) for pool, features in pools.items()}
+            pool = chosen_pool(each, seed)
             for method in probes:
-                result = PROBES[method](few, test, seed=seed)
+                result = PROBES[method](each[pool], tests[pool], seed=seed)
+                if isinstance(train, Mapping):
+                    result = replace(result, setting=result.setting | {"pool": pool})
                 found.append(Row(name, modalities, fraction, seed, result))
     return found
+
+
+def _by_pool(given: Features | Mapping[Pool, Features]) -> Mapping[Pool, Features]:
+    return given if isinstance(given, Mapping) else {"mean": given}
 
 
 def _drawn(train: TileDataset, fractions: Sequence[float], seeds: Sequence[int]) -> np.ndarray:

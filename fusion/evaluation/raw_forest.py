@@ -1,9 +1,10 @@
-"""The control at equal labels: a random forest on the raw values of tiles, or of pixels where labels are maps."""
+"""Controls at equal labels: what simple methods make of the raw values of tiles, or of pixels where labels are maps."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,14 @@ import numpy as np
 from fusion.data import Tile, TileDataset
 
 from .baselines import forest_probe, raw_statistics
+from .controls import Described, Strongest, strongest
 from .dense import score_predictions
-from .probes import ProbeResult
+from .ground import ground_blocks
+from .probes import ProbeResult, require_labels, result_of
+from .raw_dates import Calendar, filled
 from .regressors import prepared
 
-__all__ = ["pixel_statistics", "raw_forest"]
+__all__ = ["pixel_statistics", "raw_best", "raw_forest"]
 
 _PIXELS = 10_000  # to learn from; a forest gains little from more, and takes minutes
 _TREES = 100
@@ -35,7 +39,38 @@ def raw_forest(train: TileDataset, test: TileDataset, *, seasons: int = 4, seed:
     if not train.dense:
         return forest_probe(*(raw_statistics(split, seasons) for split in (train, test)), seed=seed)
     fitted = _fit(train, seasons, seed)
-    return score_predictions(_predicted(fitted, test, seasons), test, len(train), method="forest")
+
+    def predict(tile: Tile) -> np.ndarray:
+        given = pixel_statistics(tile, test, seasons)
+        return np.asarray(fitted.predict(given.reshape(-1, given.shape[-1])))
+
+    return score_predictions(_predicted(predict, test), test, len(train), method="forest")
+
+
+def raw_best(train: TileDataset, test: TileDataset, *, seasons: int = 4, seed: int = 0) -> ProbeResult:
+    """The strongest of several simple methods on raw values, which held-out blocks of ``train`` choose, scored on
+    ``test`` like a fine-tuned model.
+
+    They are ridge or logistic regression, a random forest and HistGradientBoosting, each on means of seasons and on
+    values by date (:class:`~fusion.evaluation.raw_dates.Calendar`), see :func:`fusion.evaluation.controls.strongest`.
+    The notes and ``setting["control"]`` name the winner.
+
+    Raises:
+        ValueError: as :func:`raw_forest`.
+    """
+    if train.dense != test.dense:
+        raise ValueError("raw_best: labels are maps in one of train and test, and of tiles in the other")
+    if train.dense:
+        return _best_of_pixels(train, test, seasons, seed)
+    known, unseen = (raw_statistics(split, seasons) for split in (train, test))
+    task = require_labels("raw_best", known, unseen)
+    calendar = Calendar.of(train)
+    described, asked = (
+        _described(features.x, _tile_dates(calendar, split), calendar, seasons)
+        for features, split in ((known, train), (unseen, test))
+    )
+    found = strongest(described, task, known.labels, groups=known.blocks, seed=seed)
+    return _named(result_of("best", task, known, unseen, found.predict(asked), {}), found)
 
 
 def pixel_statistics(tile: Tile, dataset: TileDataset, seasons: int = 4) -> np.ndarray:
@@ -87,11 +122,41 @@ def _labelled(dataset: TileDataset, label: np.ndarray) -> np.ndarray:
     return known
 
 
+def _best_of_pixels(train: TileDataset, test: TileDataset, seasons: int, seed: int) -> ProbeResult:
+    calendar = Calendar.of(train)
+    seen, dates, y, of = _sampled(train, seasons, seed, calendar)
+    blocks = ground_blocks(train)
+    groups = (np.array(train.names) if blocks is None else blocks)[of]
+    found = strongest(_described(seen, dates, calendar, seasons), str(train.task), y, groups=groups, seed=seed)
+
+    def predict(tile: Tile) -> np.ndarray:
+        given = pixel_statistics(tile, test, seasons)
+        flat = given.reshape(-1, given.shape[-1])
+        return found.predict(_described(flat, _pixel_dates(tile, test, calendar), calendar, seasons))
+
+    return _named(score_predictions(_predicted(predict, test), test, len(train), method="best"), found)
+
+
 def _fit(train: TileDataset, seasons: int, seed: int) -> Any:
     from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
+    x, _, y, _ = _sampled(train, seasons, seed)
+    kind = RandomForestRegressor if train.task == "regression" else RandomForestClassifier
+    share = 1 / 3 if train.task == "regression" else "sqrt"  # Breiman's choices
+    forest = kind(_TREES, max_features=share, min_samples_leaf=2, random_state=seed, n_jobs=-1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return prepared(forest, standardise=False).fit(x, y)
+
+
+def _sampled(
+    train: TileDataset, seasons: int, seed: int, calendar: Calendar | None = None
+) -> tuple[np.ndarray, list[np.ndarray], np.ndarray, np.ndarray]:
+    """At most 10,000 labelled pixels, as many of each tile: their statistics, values by date (with and without gaps),
+    labels, and number of their tile."""
     rng, most = np.random.default_rng(seed), max(1, _PIXELS // len(train))
-    inputs, targets = [], []
+    inputs, targets, of = [], [], []
+    dates: list[list[np.ndarray]] = [[], []]
     for i in range(len(train)):
         tile = train[i]
         label = np.asarray(tile.label)
@@ -101,23 +166,66 @@ def _fit(train: TileDataset, seasons: int, seed: int) -> Any:
         chosen = np.sort(rng.permutation(known)[:most])
         inputs.append(pixel_statistics(tile, train, seasons).reshape(label.size, -1)[chosen])
         targets.append(label.ravel()[chosen])
+        of.append(np.full(len(chosen), i))
+        if calendar is not None:
+            for part, values in zip(dates, _pixel_dates(tile, train, calendar), strict=True):
+                part.append(values[chosen])
     if not targets:
         raise ValueError(f"raw_forest: no pixel of {len(train)} tiles, e.g. {train.names[0]}, is labelled")
-    x, y = np.concatenate(inputs), np.concatenate(targets)
+    y = np.concatenate(targets)
     if train.task != "regression" and len(np.unique(y)) < 2:
         raise ValueError(f"raw_forest: all {len(y)} labelled pixels are of class {train.classes[int(y[0])]}")
-    kind = RandomForestRegressor if train.task == "regression" else RandomForestClassifier
-    share = 1 / 3 if train.task == "regression" else "sqrt"  # Breiman's choices
-    forest = kind(_TREES, max_features=share, min_samples_leaf=2, random_state=seed, n_jobs=-1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        return prepared(forest, standardise=False).fit(x, y)
+    joined = [np.concatenate(part) for part in dates if part]
+    return np.concatenate(inputs), joined, y, np.concatenate(of)
 
 
-def _predicted(fitted: Any, test: TileDataset, seasons: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _predicted(predict: Callable[[Tile], np.ndarray], test: TileDataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Predicted and true map of each tile, (1, H, W)."""
     for i in range(len(test)):
         tile = test[i]
         label = np.asarray(tile.label)
-        found = fitted.predict(pixel_statistics(tile, test, seasons).reshape(label.size, -1))
-        yield found.reshape(1, *label.shape), label[None]
+        yield predict(tile).reshape(1, *label.shape), label[None]
+
+
+def _described(seen: np.ndarray, dates: Sequence[np.ndarray], calendar: Calendar, seasons: int) -> dict[str, Described]:
+    """Raw values by what they are: seasons (N, F), and where there are series dates, with and without gaps (N, G)."""
+    if not calendar.dates:
+        return {"means and deviations": Described(seen)}
+    return {f"{seasons} seasons": Described(seen), f"{calendar.dates} dates": Described(*dates)}
+
+
+def _tile_dates(calendar: Calendar, dataset: TileDataset) -> list[np.ndarray]:
+    """(N, G) by date, and the same without gaps: means of tiles, of images with deviations."""
+    rows = [_pixel_dates(dataset[i], dataset, calendar, whole=True) for i in range(len(dataset))]
+    return [np.concatenate(part).astype(np.float32) for part in zip(*rows, strict=True)]
+
+
+def _pixel_dates(tile: Tile, dataset: TileDataset, calendar: Calendar, whole: bool = False) -> list[np.ndarray]:
+    """(H W, G) of the pixels of a label map by date, and the same without gaps; ``whole`` (1, G) of the tile."""
+    shape = (1, 1) if whole else tuple(int(side) for side in dataset.label_shape or ())
+    gaps: list[np.ndarray] = []
+    without: list[np.ndarray] = []
+    for modality in dataset.modalities:
+        name, days = modality.name, calendar.days.get(modality.name)
+        if days is None:
+            image = tile.values.get(name)
+            values = np.full((1, modality.channels, *shape), np.nan) if image is None else image.numpy()[None]
+            spread = [values.std(axis=(2, 3), keepdims=True)] if whole and image is not None else []
+            spread = [np.full((1, modality.channels, 1, 1), np.nan)] if whole and image is None else spread
+        else:
+            found = calendar.values(tile, name)
+            values = np.full((len(days), modality.channels, *shape), np.nan) if found is None else found
+            spread = [values.std(axis=(2, 3), keepdims=True)] if whole else []
+        values = values.mean(axis=(2, 3), keepdims=True) if whole else values
+        for part in (values, *spread):
+            for kept, one in ((gaps, part), (without, part if days is None else filled(part, days))):
+                kept.append(
+                    _nearest(one.reshape(-1, *one.shape[2:]), (shape[0], shape[1])).reshape(-1, shape[0] * shape[1])
+                )
+    return [np.concatenate(part).T.astype(np.float32) for part in (gaps, without)]
+
+
+def _named(result: ProbeResult, found: Strongest) -> ProbeResult:
+    told = ", ".join(f"{name} {value:.3f}" for name, value in found.held_out.items() if not np.isnan(value))
+    note = f"strongest control: {found.name}" + (f" (on held-out blocks: {told})" if told else "")
+    return replace(result, setting=result.setting | {"control": found.name}, notes=(*result.notes, note))

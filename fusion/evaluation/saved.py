@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 from torch import nn
 
 from fusion.data import TileDataset
 from fusion.training.probed import Probed
-from fusion.training.vectors import Pool
 
 from .estimators import Fitted, Kind, fit_estimator
-from .features import extract
 from .patches import MOST, patch_features
+from .pools import AnyPool, chosen_pool, extract_each
 
 __all__ = ["make_probe"]
 
@@ -22,7 +22,7 @@ def make_probe(
     model: nn.Module,
     train: TileDataset,
     *,
-    pool: Pool = "mean",
+    pool: AnyPool = "mean",
     seed: int = 0,
     most: int = MOST,
 ) -> tuple[Probed, Fitted]:
@@ -31,7 +31,8 @@ def make_probe(
     Args:
         kind: ``"linear"`` (ridge or logistic regression, its penalty chosen on folds of whole blocks of ground where
             the data know any) or ``"forest"``.
-        pool: what stands for a tile, see :func:`fusion.evaluation.extract`.
+        pool: what stands for a tile, see :func:`fusion.evaluation.extract`; ``"auto"`` is what held-out blocks of
+            ``train`` prefer.
         seed: of folds, trees, and the sample of patches.
         most: patches that are learned from.
 
@@ -47,7 +48,7 @@ def make_probe(
         "ignore_index": train.ignore_index,
     }
     if train.dense:
-        if pool != "mean":
+        if pool not in ("mean", "auto"):
             raise ValueError(
                 f"probe: pool {pool!r} is of tiles, and these labels are maps, which are learned by patch: leave it out"
             )
@@ -55,9 +56,11 @@ def make_probe(
         fitted = fit_estimator(kind, features, seed=seed, groups=groups, of="patch")
         settings |= {"features": "patch", "label_shape": train.label_shape}
     else:
-        features = extract(model, train, names, pool=pool)
-        fitted = fit_estimator(kind, features, seed=seed, groups=train.blocks())
-        settings |= {"features": "tile", "pool": pool}
+        each = extract_each(model, train, names, pool=pool)
+        chosen = chosen_pool(each, seed)
+        fitted = fit_estimator(kind, each[chosen], seed=seed)
+        fitted = replace(fitted, setting=fitted.setting | {"pool": chosen})
+        settings |= {"features": "tile", "pool": chosen}
     module = Probed(model, sizes=fitted.estimator.sizes(), **settings)
     cast(nn.Module, module.estimator).load_state_dict(fitted.estimator.state_dict())
     return module, fitted

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,17 @@ from fusion.data import TileBatch
 
 from .systems import config_of
 
-__all__ = ["Pool", "joined", "tile_vectors", "token_means"]
+__all__ = ["Pool", "joined", "pools_of", "tile_vectors", "token_means"]
 
 Pool = Literal["mean", "summary", "both", "tokens"]
+
+_OF_ENCODINGS = ("mean", "summary", "both")  # every system has these; the others are of tokens of single modalities
+
+
+def pools_of(model: nn.Module) -> tuple[Pool, ...]:
+    """What may stand for a tile of a model."""
+    every: tuple[Pool, ...] = get_args(Pool)
+    return tuple(pool for pool in every if pool in _OF_ENCODINGS or hasattr(model, "encode"))
 
 
 def tile_vectors(model: nn.Module, batch: TileBatch, pool: Pool, modalities: Sequence[str]) -> Tensor:

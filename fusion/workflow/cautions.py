@@ -35,7 +35,7 @@ def lost_pretraining(metrics: Mapping[str, Any]) -> list[str]:
 
     Args:
         metrics: of ``metrics.json``: groups of rows, where ``pretrained`` stands beside ``random`` and ``raw`` (of a
-            probe), ``scratch`` (of fine-tuning) or ``raw_forest`` (of both).
+            probe), ``scratch`` (of fine-tuning), ``raw_forest`` or ``raw_best`` (of both).
     """
     return [text for group in metrics.values() if _is(group) for text in _of_group(group)]
 
@@ -72,12 +72,14 @@ def _of_group(group: Mapping[str, Any]) -> Iterator[str]:
         "random": "the same network with random weights",
         "raw": "plain band statistics without any network",
         "raw_forest": "a random forest on raw values without any network",
+        "raw_best": "the strongest of several simple methods on raw values without any network",
         "scratch": "the same network trained on the labels alone, from random weights",
     }
     for name, told in rivals.items():
         row = group.get(name) or {}
         if not _is(row) or not isinstance(row.get(metric), int | float) or own[metric] > row[metric]:
             continue
+        told = f"{told}, {row['control']}" if "control" in row else told
         lost = own[metric] < row[metric]
         probed = name != "scratch" and "random" in group
         how = "with a simple classifier on the features of" if probed else "fine-tuned from"

@@ -18,7 +18,7 @@ def against(named: Named, found: Mapping[str, Intervals], control: str, words: s
     with it): whether it is better in the main score, and by how much beside what the test tiles leave open.
 
     Args:
-        words: what the control is, in words.
+        words: what the control is, in words; where its draws chose among methods, these are named.
     """
     told = []
     controls = {rows[0].fraction: (name, rows) for name, rows in named.items() if name.startswith(control)}
@@ -30,9 +30,12 @@ def against(named: Named, found: Mapping[str, Intervals], control: str, words: s
             continue
         metric = main_metric(rows)
         own, baseline = (Spread.of([row.result.scores[metric] for row in part]).mean for part in (rows, theirs))
+        winners = dict.fromkeys(row.result.setting.get("control") for row in theirs)
+        methods = " or ".join(name for name in winners if name)
+        who = f"{words}, {methods}" if methods else words
         apart = _apart(found[name].scores.get(metric), found[other].scores.get(metric))
         better = "better" if own > baseline else "NOT better"
-        told.append(f"{name} is {better} than {words}: {SHOWN[metric]} {own:.3f} against {baseline:.3f}{apart}.")
+        told.append(f"{name} is {better} than {who}: {SHOWN[metric]} {own:.3f} against {baseline:.3f}{apart}.")
     return told
 
 

@@ -11,9 +11,10 @@ from ..data import TileDataset
 from ..data import fraction as draw_labels
 from ..evaluation import Picture, Row, Section, Table
 from ..evaluation.curve_plots import learning_curve
+from ..evaluation.pools import AnyPool
 from . import scores
 from .kept import keep
-from .probing import Pool, probe_maps
+from .probing import probe_maps
 from .state import State
 from .tuning import Start, tune
 
@@ -30,7 +31,8 @@ def curve(
     fractions: Sequence[float] = FRACTIONS,
     draws: int = 3,
     probe: Literal["linear", "forest"] = "linear",
-    pool: Pool = "mean",
+    pool: AnyPool = "mean",
+    control: bool = True,
     starts: Sequence[Start] = (),
     rates: Mapping[str, float] | None = None,
     module: Mapping[str, Any] | None = None,
@@ -42,14 +44,15 @@ def curve(
 ) -> str:
     """A learning curve: scores with 1, 5, 10, 25 and 100 % of the labels.
 
-    Rows are probes of the frozen model (``pretrained``), of the same with random weights (``random``) and of raw values
-    (``raw``), all with the same labels, draw by draw. Scores go to ``<key>.<row>_<percent>.<metric>``.
+    Rows are probes of the frozen model (``pretrained``), of the same with random weights (``random``), of band
+    statistics (``raw``), and the strongest control on raw values (``raw_best``), all with the same labels, draw by
+    draw. Scores go to ``<key>.<row>_<percent>.<metric>``.
 
     Args:
         fractions: of the labels. One that holds fewer than two tiles takes two; of several that come to the same number
             of tiles only the first is run. Every class keeps at least one tile, or every tenth of a quantity.
         draws: how often labels are drawn; all of them can be drawn in one way only.
-        probe, pool: as in :func:`fusion.workflow.steps.compare`.
+        probe, pool, control: as in :func:`fusion.workflow.steps.compare`.
         starts: also fine-tune the whole model from these, ``pretrained`` (row ``finetuned``) or ``scratch``; it takes a
             training for each fraction and draw.
         rates, module, training, validation: of fine-tuning.
@@ -61,7 +64,7 @@ def curve(
     chosen = distinct_fractions(known, fractions, state.seed)
     shares = list(chosen.values())
     percent = {share: f"{100 * asked:g}" for asked, share in chosen.items()}
-    rows = _probed(state, known, unseen, shares, draws, probe, pool, model)
+    rows = _probed(state, known, unseen, shares, draws, probe, pool, model, control)
     if starts:
         held_out = None if validation is None else state.split(validation)
         tuned, _, _ = tune(
@@ -71,18 +74,18 @@ def curve(
         rows += [replace(row, features="finetuned") if row.features == "pretrained" else row for row in tuned]
     named: scores.Named = {}
     for row in rows:
-        named.setdefault(f"{row.features}_{percent[row.fraction]}", []).append(row)
+        named.setdefault(f"{_line(row)}_{percent[row.fraction]}", []).append(row)
     found = scores.intervals(named, unseen, state.seed)
     keep(state, key, named, unseen)
     left_out = [f"{100 * f:g} %" for f in sorted(fractions) if f not in chosen]
     more = [f"Not run, for want of tiles to tell it from the share before: {', '.join(left_out)}."] if left_out else []
-    conditions = scores.pooled(pool) if not known.dense else "Features are of patches. "
+    conditions = scores.pooled(pool, rows) if not known.dense else "Features are of patches. "
     conditions += scores.conditions(state, rows, draws, labelled, test, found, more)
     state.metrics[key] = scores.as_metrics(named, found, unseen.classes) | {"conditions": conditions}
     metric = scores.main_metric(rows)
     points: Points = {}
     for row in rows:
-        own = points.setdefault(row.features, {}).setdefault(float(percent[row.fraction]), [])
+        own = points.setdefault(_line(row), {}).setdefault(float(percent[row.fraction]), [])
         own.append(row.result.scores[metric])
     picture = learning_curve(points, metric, "draws of the labels", conditions)
     items: list[Picture | Table] = [picture, scores.table(named, conditions, found)]
@@ -143,18 +146,24 @@ def _probed(
     shares: Sequence[float],
     draws: int,
     probe: Literal["linear", "forest"],
-    pool: Pool,
+    pool: AnyPool,
     model: str,
+    control: bool,
 ) -> list[Row]:
     from ..evaluation import compare
 
     seeds = [state.seed + k for k in range(draws)]
     if not known.dense:
-        how: dict[str, Any] = {"probes": [probe], "forest": False, "pool": pool}
+        how: dict[str, Any] = {"probes": [probe], "forest": False, "control": control, "pool": pool}
         return compare(state.model(model), known, unseen, fractions=shares, seeds=seeds, **how)
     return [
         row
         for share in shares
         for seed in (seeds if share < 1 else seeds[:1])
-        for row in probe_maps(state.model(model), known, unseen, share, seed, probes=[probe])
+        for row in probe_maps(state.model(model), known, unseen, share, seed, probes=[probe], control=control)
     ]
+
+
+def _line(row: Row) -> str:
+    """The name of a row without the share of the labels."""
+    return f"{row.features}_best" if row.method == "best" else row.features

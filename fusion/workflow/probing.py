@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 from torch import nn
 
@@ -15,6 +15,8 @@ from ..evaluation import Picture, ProbeResult, Row, Section, Table, combinations
 from ..evaluation.calibration import calibrate
 from ..evaluation.estimators import Fitted, Kind
 from ..evaluation.finetune import score_module
+from ..evaluation.pools import AnyPool
+from ..evaluation.raw_forest import raw_best
 from ..evaluation.raw_patches import RawPatches
 from ..evaluation.saved import make_probe
 from ..training import Probed, load_finetuned, save_model
@@ -22,10 +24,9 @@ from . import figures, scores
 from .kept import keep
 from .state import State
 
-__all__ = ["Pool", "compare_maps", "probe_maps", "save_probe"]
+__all__ = ["compare_maps", "probe_maps", "save_probe"]
 
 LEVEL = 0.9  # of the interval of a quantity
-Pool = Literal["mean", "summary", "both", "tokens"]
 
 
 def compare_maps(
@@ -36,6 +37,7 @@ def compare_maps(
     draws: int = 1,
     probes: Sequence[Kind] = ("linear",),
     forest: bool = False,
+    control: bool = False,
     model: str = "pretrained",
     labelled: str = "train",
     test: str = "test",
@@ -48,16 +50,14 @@ def compare_maps(
     Args:
         fraction, draws: of the labelled tiles.
         probes: ``linear``, ``forest``; ``forest=True`` adds one on raw statistics.
+        control: add ``raw_best``, the strongest of several simple methods on raw values of pixels, and name it.
     """
     encoder = state.model(model)
     names = combinations(encoder, state.split(labelled))[-1]
     known, unseen = (state.split(name).with_modalities(names) for name in (labelled, test))
-    seeds = [state.seed + k for k in range(draws)]
-    rows = [
-        row
-        for seed in seeds
-        for row in probe_maps(encoder, known, unseen, fraction, seed, probes=probes, forest=forest)
-    ]
+    seeds, rows = [state.seed + k for k in range(draws)], []
+    for seed in seeds:
+        rows += probe_maps(encoder, known, unseen, fraction, seed, probes=probes, forest=forest, control=control)
     named = scores.by_name(rows, first=probes[0], names={})
     found = scores.intervals(named, unseen, state.seed)
     keep(state, key, named, unseen)
@@ -78,6 +78,7 @@ def probe_maps(
     *,
     probes: Sequence[Kind],
     forest: bool = False,
+    control: bool = False,
 ) -> list[Row]:
     """The rows of :func:`compare_maps` for one draw of labels."""
     names, rows = combinations(encoder, known)[-1], []
@@ -89,6 +90,8 @@ def probe_maps(
             probed, fitted = make_probe(kind, one, train, seed=seed)
             result = _scored(kind, probed, fitted, unseen, len(train))
             rows.append(Row(name, tuple(names), fraction, seed, result))
+    if control:
+        rows.append(Row("raw", tuple(names), fraction, seed, raw_best(train, unseen, seed=seed)))
     return rows
 
 
@@ -98,7 +101,7 @@ def save_probe(
     *,
     key: str = "saved",
     fraction: float = 1.0,
-    pool: Pool = "mean",
+    pool: AnyPool = "mean",
     model: str = "pretrained",
     labelled: str = "train",
     validation: str = "val",
@@ -110,6 +113,7 @@ def save_probe(
 
     Args:
         fraction: of the labelled tiles.
+        pool: what stands for a tile; ``"auto"`` is what held-out blocks of the labelled tiles prefer.
         validation: split that the interval of a quantity is computed from; without it there is none.
 
     Returns:

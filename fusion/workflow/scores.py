@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,8 +189,15 @@ def as_metrics(
                 entry[f"{metric}_sd"] = spread.sd
         if found is not None:
             entry["intervals"] = {m: _ends(found[name].scores[m]) for m in values if m in found[name].scores}
+        entry |= _chosen(rows)
         table[name] = entry | ({"draws": values} if len(rows) > 1 else {}) | _confusion(rows, classes)
     return table
+
+
+def _chosen(rows: Sequence[Row]) -> dict[str, str]:
+    """The pools and the simple methods that the draws of a row chose."""
+    found = {key: [r.result.setting[key] for r in rows if key in r.result.setting] for key in ("pool", "control")}
+    return {key: ", ".join(dict.fromkeys(values)) for key, values in found.items() if values}
 
 
 def _ends(interval: Interval) -> list[float] | None:
@@ -291,8 +299,19 @@ def conditions(
     return " ".join(sentences)
 
 
-def pooled(pool: str) -> str:
-    """What stands for a tile, as a sentence."""
+def pooled(pool: str, rows: Sequence[Row]) -> str:
+    """What stands for a tile, as a sentence; with ``"auto"`` what each encoder's draws chose."""
+    if pool == "auto":
+        chosen: dict[str, Counter[str]] = {}
+        for row in rows:
+            if "pool" in row.result.setting:
+                one = row.features if len(set(r.modalities for r in rows)) == 1 else "+".join(row.modalities)
+                chosen.setdefault(one, Counter())[row.result.setting["pool"]] += 1
+        told = (
+            f"{name} {', '.join(p if len(n) == 1 else f'{p} ({n[p]} of {n.total()})' for p in n)}"
+            for name, n in chosen.items()
+        )
+        return f"What stands for a tile was chosen on held-out blocks of the labelled tiles: {'; '.join(told)}. "
     return f"An encoder's features of a tile are {_POOLED[pool]}. "
 
 

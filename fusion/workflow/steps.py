@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..evaluation import Picture, Section, Table
+from ..evaluation.pools import AnyPool
 from ..settings import renamed
 from ..training.pretrain import train
 from . import figures, scores
@@ -20,8 +21,6 @@ from .curve import curve
 from .kept import keep
 from .state import State
 from .tuning import Start, raw_control, tune, viewed
-
-Pool = Literal["mean", "summary", "both", "tokens"]
 
 __all__ = [
     "STEPS",
@@ -113,7 +112,8 @@ def compare(
     draws: int = 5,
     probes: Sequence[str] = ("linear",),
     forest: bool = False,
-    pool: Pool = "mean",
+    control: bool = False,
+    pool: AnyPool = "mean",
     names: Mapping[str, str] | None = None,
     model: str = "pretrained",
     labelled: str = "train",
@@ -129,7 +129,9 @@ def compare(
             and ``<features>_<probe>`` for every probe but the first.
         fraction, draws: of the labels: how many of them, and how often they are drawn anew.
         probes: ``linear`` (logistic or ridge regression), ``knn``, ``forest``; ``forest=True`` adds one on raw bands.
-        pool: what stands for a tile, see :func:`fusion.evaluation.extract`.
+        pool: what stands for a tile, see :func:`fusion.evaluation.extract`; ``"auto"`` is what held-out blocks of the
+            labelled tiles prefer, draw by draw, of the random encoder too.
+        control: add ``raw_best``, the strongest of several simple methods on raw values, and name it.
         names: other names for rows, e.g. ``{"raw": "raw_ridge"}``.
         metric: the one to show; by default macro F1, or R2.
     """
@@ -138,11 +140,21 @@ def compare(
     known, unseen = state.split(labelled), state.split(test)
     seeds = [state.seed + k for k in range(draws)]
     encoder = state.model(model)
-    rows = run(encoder, known, unseen, probes=probes, fractions=[fraction], seeds=seeds, forest=forest, pool=pool)
+    rows = run(
+        encoder,
+        known,
+        unseen,
+        probes=probes,
+        fractions=[fraction],
+        seeds=seeds,
+        forest=forest,
+        control=control,
+        pool=pool,
+    )
     named = scores.by_name(rows, first=probes[0], names=names or {})
     found = scores.intervals(named, unseen, state.seed)
     keep(state, key, named, unseen)
-    conditions = scores.pooled(pool) + scores.conditions(state, rows, draws, labelled, test, found)
+    conditions = scores.pooled(pool, rows) + scores.conditions(state, rows, draws, labelled, test, found)
     state.metrics[key] = scores.as_metrics(named, found, unseen.classes) | {"conditions": conditions}
     items: list[Picture | Table] = [scores.table(named, conditions, found)]
     items += figures.per_class(named, unseen, conditions)
@@ -158,7 +170,7 @@ def modalities(
     fraction: float = 1.0,
     draws: int = 1,
     probes: Sequence[str] = ("linear", "knn"),
-    pool: Pool = "mean",
+    pool: AnyPool = "mean",
     model: str = "pretrained",
     labelled: str = "train",
     test: str = "test",
@@ -176,7 +188,7 @@ def modalities(
     named = scores.by_modality(rows, first=probes[0])
     found = scores.intervals(named, splits[1], state.seed)
     keep(state, key, named, splits[1])
-    conditions = scores.pooled(pool) + scores.conditions(state, rows, draws, labelled, test, found)
+    conditions = scores.pooled(pool, rows) + scores.conditions(state, rows, draws, labelled, test, found)
     state.metrics[key] = scores.as_metrics(named, found, splits[1].classes) | {"conditions": conditions}
     metric = scores.main_metric(rows)
     items: list[Picture | Table] = [scores.table(named, conditions, found), modality_bars(rows, metric, conditions)]
@@ -223,8 +235,8 @@ def finetune(
         folder: of the runs, within the results; ``key`` by default. A run is ``<start>-<fraction>-<seed>``.
         alone: score the trained models with each modality alone, too.
         every_class: also give macro F1 over all classes (``macro_f1_all``), 0 for those that never occur.
-        control: add ``raw_forest``, a random forest on raw values that learns from the same labels, and say which is
-            better.
+        control: add ``raw_best``, the strongest of several simple methods on raw values that learn from the same
+            labels (:func:`fusion.evaluation.raw_forest.raw_best`), name it, and say which is better.
     """
     state = state.reopened(reader)
     held_out = None if validation is None else viewed(state.split(validation), modalities)
@@ -253,7 +265,7 @@ def finetune(
     held = scores.coverage(named, found)
     conditions = scores.conditions(state, rows, draws, labelled, test, found, [held] if held else [])
     if control:
-        conditions += " " + " ".join(against(named, found, "raw_forest", "the random forest on raw values"))
+        conditions += " " + " ".join(against(named, found, "raw_best", "the strongest control on raw values"))
     state.metrics[key] = scores.as_metrics(named, found, unseen.classes) | {"conditions": conditions}
     state.metrics[f"{key}_loss"] = losses
     items: list[Picture | Table] = [scores.table(named, conditions, found)]

@@ -81,14 +81,14 @@ def tune(
 
 
 def raw_control(known: TileDataset, unseen: TileDataset, rows: Sequence[Row]) -> list[Row]:
-    """A random forest on raw values for every draw of labels that ``rows`` learned from."""
+    """The strongest simple method on raw values for every draw of labels that ``rows`` learned from."""
     from ..data import fraction as draw_labels
-    from ..evaluation.raw_forest import raw_forest
+    from ..evaluation.raw_forest import raw_best
 
     everything = max((row.modalities for row in rows), key=len)
     draws = dict.fromkeys((row.fraction, row.seed) for row in rows)
     return [
-        Row("raw", everything, part, seed, raw_forest(known.subset(draw_labels(known, part, seed)), unseen, seed=seed))
+        Row("raw", everything, part, seed, raw_best(known.subset(draw_labels(known, part, seed)), unseen, seed=seed))
         for part, seed in draws
     ]
 

@@ -18,6 +18,7 @@ _ROWS = {
     "random": "an encoder with random weights",
     "raw": "plain band statistics without a network",
     "raw_forest": "a random forest on raw values",
+    "raw_best": "the strongest of several simple methods on raw values",
     "all": "all modalities together",
 }
 _COMPARED = {">": "is above", ">=": "is at least", "<": "is below", "<=": "is at most"}

@@ -8,7 +8,7 @@ import torch
 
 from fusion.evaluation import Features
 from fusion.evaluation.estimators import fit_estimator
-from fusion.evaluation.probes import linear_model
+from fusion.evaluation.penalties import linear_model
 from fusion.evaluation.regressors import prepared
 
 CLASSES = {"multiclass": ("a", "b", "c", "never"), "multilabel": ("x", "y", "z", "always"), "regression": ("h", "w")}
@@ -70,7 +70,7 @@ def test_two_classes_of_three_are_told_apart_by_one_score():
     fitted = fit_estimator("linear", two)
     told = fitted.estimator(torch.from_numpy(train.x)).softmax(1).numpy()
     assert told[:, [1, 3]].max() == 0
-    assert fitted.notes == ("no labelled tile of b, never: never predicted, F1 0 where it occurs",)
+    assert fitted.notes[0] == "no labelled tile of b, never: never predicted, F1 0 where it occurs"
 
 
 def test_a_threshold_that_float32_cannot_hold_sends_every_value_where_it_belongs():

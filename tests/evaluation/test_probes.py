@@ -1,9 +1,11 @@
 """Probes find what is in features, do not find what is not, and say why they cannot."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from fusion.evaluation import Features, forest_probe, knn_probe, linear_probe, probes
+from fusion.evaluation import Features, forest_probe, knn_probe, linear_probe, penalties, probes
 
 RNG = np.random.default_rng(1)
 
@@ -65,8 +67,48 @@ def test_folds_of_whole_groups_choose_a_penalty_for_other_groups():
     (train, field), (test, _) = fields(0), fields(1)
     alone, grouped = linear_probe(train, test), linear_probe(train, test, groups=field)
     assert grouped.setting["C"] < alone.setting["C"]
-    with pytest.raises(ValueError, match="3 groups for a multiclass task of 200 tiles"):
+    assert linear_probe(replace(train, blocks=field), test).scores == grouped.scores
+    with pytest.raises(ValueError, match="3 groups of 200 tiles; give one a tile"):
         linear_probe(train, test, groups=field[:3])
+
+
+def stands(seed: int) -> Features:
+    """30 stands of 10 tiles: a quantity of the stand that 20 features tell weakly everywhere, and 20 others that only
+    tell one stand from another."""
+    rng = np.random.default_rng(seed)
+    stand, level = np.repeat(np.arange(30), 10), rng.normal(size=30)
+    told = np.column_stack([level[:, None] + 1.5 * rng.normal(size=(30, 20)), rng.normal(size=(30, 20))])
+    x = told[stand] + 0.05 * rng.normal(size=(300, 40))
+    y = level[stand] + 0.05 * rng.normal(size=300)
+    names = tuple(map(str, range(300)))
+    return Features(x.astype(np.float32), y[:, None], names, "regression", ("biomass",), blocks=stand.astype(str))
+
+
+def test_single_tiles_left_out_choose_too_weak_a_ridge_and_whole_blocks_do_not():
+    train, test = stands(0), stands(1)
+    blocks, single = linear_probe(train, test), linear_probe(replace(train, blocks=None), test)
+    assert single.setting["ridge"] < 0.1 * blocks.setting["ridge"]
+    assert blocks.scores["r2"] > single.scores["r2"] + 0.15
+    assert blocks.notes == ()
+    assert single.notes[0].startswith("no blocks of ground are known: penalties are chosen by leaving out single tiles")
+
+
+def test_the_strongest_penalty_within_one_standard_error_is_taken():
+    folds = np.array([[1.0, 3.0, 4.0], [2.0, 3.0, 3.0]])  # mean 1.5, 3, 3.5; standard error of the best 0.5
+    results = {"mean_test_score": None} | {f"split{k}_test_score": row for k, row in enumerate(folds)}
+    assert penalties._strongest(results) == 1
+
+
+def test_folds_never_share_a_block_and_do_not_depend_on_features():
+    y, groups = np.arange(60) % 3, np.arange(60) // 6
+    first, second = (penalties.folds_of("multiclass", y, 0, groups) for _ in range(2))
+    assert len(first) == 5
+    for (fit, held_out), (same, other) in zip(first, second, strict=True):
+        assert not set(groups[fit]) & set(groups[held_out])
+        assert np.array_equal(fit, same)
+        assert np.array_equal(held_out, other)
+    classes = np.repeat([0, 1], 30)  # a block a class: nothing is learned from one, so single tiles are left out
+    assert len(penalties.folds_of("multiclass", classes, 0, classes)) == 5
 
 
 def test_the_same_seed_gives_the_same_result():
@@ -78,7 +120,7 @@ def test_the_same_seed_gives_the_same_result():
 def test_large_sets_are_searched_on_a_part_and_voted_on_in_blocks(monkeypatch):
     train, test = features(90, "multiclass", noise=2), features(45, "multiclass", noise=2)
     whole = [probe(train, test) for probe in (linear_probe, knn_probe)]
-    monkeypatch.setattr(probes, "_SEARCHED", 60)
+    monkeypatch.setattr(penalties, "_SEARCHED", 60)
     monkeypatch.setattr(probes, "_BLOCK", 7)
     parts = [probe(train, test) for probe in (linear_probe, knn_probe)]
     assert parts[1].scores == whole[1].scores
@@ -100,7 +142,7 @@ def test_a_class_without_labels_is_named_and_does_not_stop_the_probe(probe, task
     train, test = features(60, task), features(45, task)
     train = train.subset(np.flatnonzero(np.arange(60) % 3 != 2))
     result = probe(train, test)
-    assert result.notes == ("no labelled tile of c: never predicted, F1 0 where it occurs",)
+    assert result.notes[0] == "no labelled tile of c: never predicted, F1 0 where it occurs"
     assert result.per_class["c"]["f1"] == 0
     assert result.per_class["a"]["recall"] == 1
 

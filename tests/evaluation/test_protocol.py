@@ -6,8 +6,9 @@ import torch
 from tiny_system import S2, VHR, Meadows, TinyConfig, TinyModel, TinyTraining
 
 from fusion.data import fraction
-from fusion.evaluation import combinations, compare, evaluate, extract, finetune, predict, probe, summarise
+from fusion.evaluation import Features, combinations, compare, evaluate, extract, finetune, predict, probe, summarise
 from fusion.training import fit, load_finetuned, load_model, save_model
+from fusion.training.vectors import pools_of
 
 QUIET = {"progress": False, "memory": "ignore"}
 
@@ -46,6 +47,18 @@ def test_controls_are_probed_with_the_same_labels(model):
     assert entries["pretrained", "linear", 1.0]["scores"]["macro_f1"].runs == 1  # all labels can be drawn one way only
     assert entries["random", "linear", 1.0]["scores"]["macro_f1"].runs == 2  # but there are many random encoders
     assert entries["raw", "forest", 1.0]["labelled"] == 40
+
+
+def test_the_strongest_control_learns_from_the_same_draws_where_it_is_asked_for(model):
+    train, test = Meadows(40), Meadows(18)
+    rows = compare(model, train, test, fractions=(0.5,), seeds=(0, 1), forest=False, control=True)
+    assert [(row.method, row.result.labelled) for row in rows if row.features == "raw"] == [
+        ("linear", 20),
+        ("linear", 20),
+        ("best", 20),
+        ("best", 20),
+    ]
+    assert all(" on " in row.result.setting["control"] for row in rows if row.method == "best")
 
 
 def test_fractions_of_labels_are_stratified_draws(model):
@@ -137,3 +150,30 @@ def test_fine_tuning_says_what_it_cannot_do(tmp_path, model):
     unlabelled = TinyModel(TinyConfig(modalities=(S2,)))
     with pytest.raises(ValueError, match="the model has s2, not vhr"):
         finetune(unlabelled, Meadows(20), Meadows(9), tmp_path, fractions=(1.0,), seeds=(0,), **QUIET)
+
+
+def test_the_pool_is_the_one_that_holds_the_signal_and_the_test_tiles_have_no_say():
+    rng = np.random.default_rng(0)
+    data = Meadows(40)
+    labels, names = data.labels().numpy(), tuple(data.names)
+
+    def of(x: np.ndarray) -> Features:
+        return Features(x.astype(np.float32), labels, names, "multiclass", data.classes, blocks=np.arange(40) // 4)
+
+    signal = of(labels[:, None] + 0.1 * rng.normal(size=(40, 3)))
+    noise = of(rng.normal(size=(40, 3)))
+    for pools in ({"mean": noise, "tokens": signal}, {"mean": signal, "tokens": noise}):
+        holds = next(pool for pool, features in pools.items() if features is signal)
+        swapped = {"mean": pools["tokens"], "tokens": pools["mean"]}  # on the test tiles the other pool tells more
+        for test in (pools, swapped):
+            rows = probe(pools, test, data, fractions=(0.5,), seeds=(0, 1))
+            assert [row.result.setting["pool"] for row in rows] == [holds, holds]
+
+
+def test_every_encoder_chooses_among_all_that_it_offers(model):
+    assert pools_of(model) == ("mean", "summary", "both")
+    rows = compare(model, Meadows(40), Meadows(18), fractions=(0.5,), forest=False, pool="auto")
+    chosen = {row.features: row.result.setting.get("pool") for row in rows}
+    assert chosen["pretrained"] in pools_of(model)
+    assert chosen["random"] in pools_of(model)
+    assert chosen["raw"] is None

@@ -7,7 +7,11 @@ import pytest
 import torch
 
 from fusion.data import ArrayTiles, Modality
-from fusion.evaluation.raw_forest import pixel_statistics, raw_forest
+from fusion.evaluation import Row
+from fusion.evaluation.raw_dates import Calendar, filled
+from fusion.evaluation.raw_forest import pixel_statistics, raw_best, raw_forest
+from fusion.workflow.comparison import against
+from fusion.workflow.scores import intervals
 
 S2 = Modality("s2", "series", ("B04", "B08"), 20.0, 2, "reflectance x 10000")
 AERIAL = Modality("aerial", "image", ("R",), 10.0, 4)
@@ -77,3 +81,78 @@ def test_one_class_alone_is_refused():
     data._labels = torch.where(data._labels == 9, 9, 1)
     with pytest.raises(ValueError, match="labelled pixels are of class wheat"):
         raw_forest(data, data)
+
+
+def pixels(count: int, seed: int, only: str) -> ArrayTiles:
+    """Single pixels of 12 dates in blocks of 10: two classes, or a quantity, that only one date or all dates tell."""
+    rng = np.random.default_rng(seed)
+    kinds = rng.integers(0, 2, count)
+    values = rng.normal(0, 1, (count, 12, 2))
+    if only == "a date":  # high or low on the fifth date, which the mean of its season hides behind the others
+        values[:, 4, 0] = np.where(kinds, 1.0, rng.choice([-0.5, 2.5], count)) + 0.1 * rng.normal(size=count)
+    quantity = values.mean(axis=(1, 2))[:, None] * 100
+    classes = only == "a date"
+    return ArrayTiles(
+        [Modality("s2", "series", ("B04", "B08"), 10.0, 1)],
+        {"s2": values.astype(np.float32)},
+        days={"s2": np.arange(12) * 30},
+        task="multiclass" if classes else "regression",
+        classes=("maize", "wheat") if classes else ("biomass",),
+        labels=torch.from_numpy(kinds) if classes else torch.from_numpy(quantity).float(),
+        blocks=np.arange(count) // 10,
+    )
+
+
+def test_the_strongest_control_is_found_and_named():
+    train, test = (pixels(300, seed, "a date") for seed in (0, 1))
+    result = raw_best(train, test)
+    assert result.setting["control"] in ("HistGradientBoosting on 12 dates", "random forest on 12 dates")
+    assert result.notes[0].startswith(f"strongest control: {result.setting['control']} (on held-out blocks: logistic")
+    assert result.scores["macro_f1"] > 0.85 > raw_forest(train, test).scores["macro_f1"] + 0.1
+    linear = raw_best(pixels(200, 0, "all"), pixels(100, 1, "all"))
+    assert linear.setting["control"].startswith("ridge regression on ")
+    assert linear.scores["r2"] > 0.95
+    assert linear.method == "best"
+
+
+def test_the_strongest_control_of_maps_is_scored_on_every_labelled_pixel():
+    train, test = tiles(6), tiles(4, seed=1)
+    result = raw_best(train, test)
+    assert result.scores["miou"] > 0.99
+    assert result.confusion.sum() == (test.labels() != 9).sum()
+    assert result.setting["control"].endswith((" on 4 seasons", " on 8 dates"))
+
+
+def test_dates_are_brought_to_a_calendar_and_gaps_are_nan_or_interpolated():
+    data = tiles(2)
+    calendar = Calendar.of(data)
+    assert calendar.days["s2"].tolist() == [45.0 * k for k in range(8)]
+    tile = data[0]
+    tile.valid["s2"] = torch.tensor([True, True, False, True, True, True, True, False])
+    values = calendar.values(tile, "s2")
+    assert np.isnan(values[[2, 7]]).all()
+    np.testing.assert_allclose(values[3], tile.values["s2"][3], rtol=1e-6)
+    whole = filled(values, calendar.days["s2"])
+    np.testing.assert_allclose(whole[2], (values[1] + values[3]) / 2, rtol=1e-6)
+    np.testing.assert_allclose(whole[7], values[6])
+
+
+def test_many_dates_are_brought_to_months():
+    values = np.arange(80, dtype=np.float32)[None, :, None].repeat(2, axis=2)
+    s2 = Modality("s2", "series", ("B04", "B08"), 10.0, 1)
+    data = ArrayTiles([s2], {"s2": values}, days={"s2": np.arange(80) * 5})
+    calendar = Calendar.of(data)
+    assert calendar.dates == 13
+    assert calendar.values(data[0], "s2")[0, 0, 0, 0] == 3.0  # days 0 to 30
+
+
+def test_the_verdict_names_the_winner():
+    train, test = (pixels(200, seed, "all") for seed in (0, 1))
+    control = Row("raw", ("s2",), 1.0, 0, raw_best(train, test))
+    ours = Row("pretrained", ("s2",), 1.0, 0, raw_forest(train, test))
+    named = {"pretrained": [ours], "raw_best": [control]}
+    told = against(named, intervals(named, test, 0), "raw_best", "the strongest control on raw values")
+    winner, r2 = control.result.setting["control"], ours.result.scores["r2"]
+    assert told[0].startswith(
+        f"pretrained is NOT better than the strongest control on raw values, {winner}: R² {r2:.3f}"
+    )

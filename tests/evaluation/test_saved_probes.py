@@ -41,3 +41,14 @@ def test_what_is_no_estimator_and_what_is_no_tile_is_refused():
     cubes = Probed(model, task="multiclass", classes=["a", "b"], estimator="linear", sizes=sizes, features="periods")
     with pytest.raises(ValueError, match="of pixels of cubes, not of tiles; map them with `fusion predict"):
         cubes(next(iter(evaluation_loader(Meadows(2), 2))))
+
+
+def test_a_pool_that_was_chosen_is_what_the_file_holds(tmp_path):
+    torch.manual_seed(0)
+    model, tiles = TinyModel(TinyConfig()).eval(), Meadows(24)
+    module, fitted = make_probe("linear", model, tiles, pool="auto")
+    again = load_finetuned(save_model(tmp_path / "best.safetensors", model, finetuned=module))
+    assert fitted.setting["pool"] == again.pool
+    features = torch.from_numpy(extract(model, tiles, pool=again.pool).x)
+    batch = next(iter(evaluation_loader(tiles, 24)))
+    assert torch.allclose(again(batch), fitted.estimator(features), atol=1e-5)

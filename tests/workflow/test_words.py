@@ -31,6 +31,7 @@ def test_the_lead_names_encoders_and_chance_and_no_code():
         ("random", "with a simple classifier on the features of", "the same network with random weights"),
         ("raw", "with a simple classifier on the features of", "plain band statistics without any network"),
         ("raw_forest", "fine-tuned from", "a random forest on raw values without any network"),
+        ("raw_best", "fine-tuned from", "the strongest of several simple methods on raw values without any network"),
         ("scratch", "fine-tuned from", "the same network trained on the labels alone, from random weights"),
     ],
 )
@@ -41,6 +42,14 @@ def test_pretraining_that_lost_is_said(rival, how, told):
     assert warning == (
         f"Pretraining did not help here: {how} the pretrained encoder, macro F1 is 0.600 on the test tiles, less than "
         f"the 0.700 of {told}."
+    )
+
+
+def test_the_winner_among_simple_methods_is_named():
+    rival = row(0.7, 0.65, 0.75) | {"control": "HistGradientBoosting on 18 dates"}
+    (warning,) = lost_pretraining({"some": {"pretrained": row(0.6, 0.55, 0.62), "raw_best": rival}})
+    assert warning.endswith(
+        "several simple methods on raw values without any network, HistGradientBoosting on 18 dates."
     )
 
 

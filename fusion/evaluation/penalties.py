@@ -1,0 +1,130 @@
+"""Linear models that choose the strength of their penalty by ground that they were not fitted to."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Folds", "chosen_penalty", "folds_of", "held_out_score", "linear_model", "told_of_folds"]
+
+_INVERSE_STRENGTHS = np.logspace(-4, 2, 7)  # C of the logistic regression, strongest first
+_RIDGES = np.logspace(8, -2, 21)  # strongest first
+_SEARCHED = 5000  # rows that the strength is searched on; more do not change it, but take hours
+_FOLDS = 5
+
+Folds = list[tuple[np.ndarray, np.ndarray]]  # rows to fit and rows to score
+
+
+def linear_model(task: str, labels: np.ndarray, seed: int = 0, groups: np.ndarray | None = None) -> Any:
+    """The estimator of :func:`~fusion.evaluation.linear_probe`, to be fitted to all rows of ``labels``; it chooses its
+    penalty itself.
+
+    With ``groups`` a ridge regression takes the strongest penalty whose error is within one standard error of the
+    smallest (Breiman et al. 1984, "Classification and Regression Trees", 3.4.3): parts of one place are more alike than
+    places, so what is best on them is too weak elsewhere.
+
+    Args:
+        groups: (N,) block of ground of each row; a fold takes whole blocks. None: a ridge regression leaves out single
+            rows, a logistic regression folds of single rows.
+    """
+    from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.multiclass import OneVsRestClassifier
+
+    if task == "regression":
+        several = np.ndim(labels) > 1 and labels.shape[1] > 1
+        folds = None if groups is None else folds_of(task, labels, seed, groups)
+        if folds is None:
+            return RidgeCV(alphas=_RIDGES[::-1], alpha_per_target=np.ndim(labels) > 1)
+        scoring = "r2" if several else "neg_mean_squared_error"  # targets of several units are not to be added
+        return GridSearchCV(Ridge(), {"alpha": _RIDGES}, scoring=scoring, cv=folds, refit=_strongest)
+    logistic = LogisticRegression(max_iter=2000)
+    prefix = ""
+    if task == "multilabel":
+        logistic, prefix = OneVsRestClassifier(logistic), "estimator__"
+    folds = folds_of(task, labels, seed, groups)
+    grid = {f"{prefix}C": _INVERSE_STRENGTHS}
+    return logistic if folds is None else GridSearchCV(logistic, grid, scoring=_macro_f1, cv=folds)
+
+
+def chosen_penalty(fitted: Any) -> dict[str, Any]:
+    """What a fitted estimator of :func:`linear_model` chose, by name."""
+    if hasattr(fitted, "alpha_"):
+        found = np.unique(fitted.alpha_).tolist()
+        return {"ridge": found[0] if len(found) == 1 else found}
+    if not hasattr(fitted, "best_params_"):
+        return {"C": 1.0}  # too few labels to choose by
+    (name, value), *_ = fitted.best_params_.items()
+    return {"ridge" if name == "alpha" else "C": float(value)}
+
+
+def held_out_score(fitted: Any) -> float:
+    """What a fitted estimator of :func:`linear_model` reached on the folds, with the penalty that it chose: the more
+    the better, comparable where labels, seed and groups are the same. NaN where labels were too few to choose by."""
+    if hasattr(fitted, "cv_results_"):
+        return float(fitted.cv_results_["mean_test_score"][fitted.best_index_])
+    return float(np.mean(fitted.best_score_)) if hasattr(fitted, "best_score_") else float("nan")
+
+
+def folds_of(task: str, y: np.ndarray, seed: int, groups: np.ndarray | None = None) -> Folds | None:
+    """Folds for choosing, of at most 5000 rows: of whole groups where these make two, else of single rows; None where
+    labels are too few to choose by.
+
+    The same labels, seed and groups give the same folds, whatever the features.
+    """
+    from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
+
+    rows = np.random.default_rng(seed).permutation(len(y))[:_SEARCHED]
+    if groups is not None:
+        together = np.asarray(groups)[rows]
+        splits = min(_FOLDS, len(np.unique(together)))
+        if splits >= 2:
+            kind = StratifiedGroupKFold if task == "multiclass" else GroupKFold
+            found = _taken(kind(splits), rows, y, together)
+            if task != "regression":  # of a part with one class nothing is learned
+                found = [(fit, held_out) for fit, held_out in found if _varies(y[fit])]
+            if len(found) > 1:
+                return found
+    if task == "multiclass":
+        splits = int(min(_FOLDS, np.median(np.unique(y[rows], return_counts=True)[1])))
+        return _taken(StratifiedKFold(splits), rows, y) if splits >= 2 else None
+    return _taken(KFold(_FOLDS), rows, y) if len(rows) >= 2 * _FOLDS else None
+
+
+def told_of_folds(groups: np.ndarray | None) -> list[str]:
+    """A note where single rows choose the penalty, since no blocks of ground are known."""
+    if groups is not None and len(np.unique(groups)) > 1:
+        return []
+    return [
+        "no blocks of ground are known: penalties are chosen by leaving out single tiles, too weak where neighbours "
+        "are alike"
+    ]
+
+
+def _taken(splitter: Any, rows: np.ndarray, y: np.ndarray, together: np.ndarray | None = None) -> Folds:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class")
+        return [(rows[fit], rows[held_out]) for fit, held_out in splitter.split(rows, y[rows], together)]
+
+
+def _varies(labels: np.ndarray) -> bool:
+    return bool((labels != labels[0]).any())
+
+
+def _strongest(results: Mapping[str, Any]) -> int:
+    """Which of the candidates, strongest penalty first, is the first within one standard error of the best."""
+    names = [name for name in results if name.startswith("split") and name.endswith("test_score")]
+    scores = np.stack([results[name] for name in names])  # (folds, candidates)
+    mean = scores.mean(axis=0)
+    best = int(mean.argmax())
+    error = scores[:, best].std(ddof=1) / np.sqrt(len(scores))
+    return int(np.flatnonzero(mean >= mean[best] - error)[0])
+
+
+def _macro_f1(estimator: Any, x: np.ndarray, y: np.ndarray) -> float:
+    from sklearn.metrics import f1_score
+
+    return f1_score(y, estimator.predict(x), average="macro", zero_division=0.0)

@@ -1,0 +1,57 @@
+"""What stands for a tile: each pool that a model offers, and the one that labelled ground prefers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from torch import nn
+
+from fusion.data import TileDataset
+from fusion.training.vectors import Pool, pools_of
+
+from .features import Features, extract
+from .penalties import held_out_score, linear_model
+from .probes import fitted_to, require_labels
+from .regressors import prepared
+
+__all__ = ["AnyPool", "chosen_pool", "extract_each"]
+
+AnyPool = Pool | Literal["auto"]
+
+
+def extract_each(
+    model: nn.Module,
+    dataset: TileDataset,
+    modalities: Sequence[str] | None = None,
+    *,
+    pool: AnyPool = "mean",
+    **extraction: Any,
+) -> dict[Pool, Features]:
+    """Features by pool: of the one that is named, or with ``"auto"`` of all that the model offers.
+
+    Args:
+        extraction: goes to :func:`~fusion.evaluation.extract`.
+    """
+    pools = pools_of(model) if pool == "auto" else (pool,)
+    return {one: extract(model, dataset, modalities, pool=one, **extraction) for one in pools}
+
+
+def chosen_pool(features: Mapping[Pool, Features], seed: int = 0) -> Pool:
+    """The pool from which a linear probe learns best, by folds of whole blocks of the labelled tiles; the folds are the
+    same for all. The first where labels are too few to choose by.
+
+    Args:
+        features: of the same labelled tiles, by pool. No other tile is looked at.
+        seed: of the folds.
+    """
+    if len(features) == 1:
+        return next(iter(features))
+    found: dict[Pool, float] = {}
+    for pool, train in features.items():
+        task = require_labels("choice of a pool", train, train)
+        fitted = fitted_to(prepared(linear_model(task, train.labels, seed, train.blocks)), train)
+        found[pool] = held_out_score(fitted[-1])
+    known = {pool: score for pool, score in found.items() if not np.isnan(score)}
+    return max(known, key=lambda pool: known[pool]) if known else next(iter(features))
