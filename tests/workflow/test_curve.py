@@ -6,6 +6,7 @@ import pytest
 from fusion.data import ArrayTiles, Modality
 from fusion.data import fraction as draw_labels
 from fusion.evaluation.curve_plots import learning_curve
+from fusion.evaluation.penalties import folds_of
 from fusion.workflow.curve import distinct_fractions
 
 S2 = Modality("s2", "image", ("a",), 10.0, 1, "1")
@@ -33,6 +34,11 @@ def test_every_class_keeps_a_tile_and_equal_shares_are_run_once():
     found = distinct_fractions(classed, (0.01, 0.05, 0.1, 1.0), 0)
     assert list(found) == [0.01, 0.1, 1.0]  # 1 and 5 % are one tile a class
     assert len(draw_labels(classed, found[0.01], 0)) == 3
+
+
+def test_one_label_a_class_is_too_few_to_choose_a_penalty_by():
+    """As the least share of a curve has it, in two blocks of ground."""
+    assert folds_of("multiclass", np.array([0, 1]), 0, np.array(["a", "b"])) is None
 
 
 def test_what_is_no_share_is_refused():
