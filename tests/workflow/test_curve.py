@@ -5,6 +5,7 @@ import pytest
 
 from fusion.data import ArrayTiles, Modality
 from fusion.data import fraction as draw_labels
+from fusion.evaluation.controls import _fit
 from fusion.evaluation.curve_plots import learning_curve
 from fusion.evaluation.penalties import folds_of
 from fusion.workflow.curve import distinct_fractions
@@ -39,6 +40,12 @@ def test_every_class_keeps_a_tile_and_equal_shares_are_run_once():
 def test_one_label_a_class_is_too_few_to_choose_a_penalty_by():
     """As the least share of a curve has it, in two blocks of ground."""
     assert folds_of("multiclass", np.array([0, 1]), 0, np.array(["a", "b"])) is None
+
+
+def test_boosting_learns_where_a_sensor_is_absent_from_the_few_labels():
+    x, y = np.array([[0.0, np.nan], [1.0, np.nan]] * 20), np.array([0, 1] * 20)
+    fitted = _fit("HistGradientBoosting", x, "multiclass", y, None, 0)
+    assert fitted.predict(np.array([[0.0, 5.0], [1.0, -5.0]])).tolist() == [0, 1]
 
 
 def test_what_is_no_share_is_refused():
