@@ -15,6 +15,7 @@ def experiment(
     data: str | None = None,
     out: str | None = None,
     seed: int | None = None,
+    seeds: int | None = None,
     fresh: bool = False,
     progress: bool | None = None,
     reader: dict[str, Any] | None = None,
@@ -29,7 +30,8 @@ def experiment(
         name: one that ships with the package, or a YAML file.
         data: folder of the data, or `landscape`.
         out: folder of results, runs/NAME by default.
-        seed: instead of the experiment's own.
+        seed: instead of the experiment's own, the first of them.
+        seeds: how many, each with a training of its own; 3 unless the experiment says otherwise.
         fresh: train again what an earlier run left in the folder, rather than going on with it.
         progress: show every epoch; by default on a terminal.
         reader: options of the data's reader beside the experiment's own, e.g. --reader.test_fold 1.
@@ -43,7 +45,7 @@ def experiment(
 
     shown = sys.stdout.isatty() if progress is None else progress
     chosen = with_settings(load_experiment(name), size=size, training=training, reader=reader)
-    outcome = run_experiment(chosen, data=data, out=out, seed=seed, fresh=fresh, progress=shown)
+    outcome = run_experiment(chosen, data=data, out=out, seed=seed, seeds=seeds, fresh=fresh, progress=shown)
     print_table(outcome.metrics)
     for told, met in outcome.verdict.items():
         print(f"{'met    ' if met else 'NOT MET'}  {told}")

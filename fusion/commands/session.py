@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 from fusion.data import TileDataset, open_data, open_unlabelled, partition
 from fusion.training.files import write_atomically
+from fusion.workflow.combined import derived
+from fusion.workflow.controls import about_seeds, compared
 from fusion.workflow.scores import MAIN
 from fusion.workflow.state import State
 
@@ -169,7 +171,7 @@ def print_table(metrics: Mapping[str, Any]) -> None:
         columns = list(dict.fromkeys(name for row in rows.values() for name in _numbers(row)))
         hidden = "micro_f1" if "accuracy" in columns else ""  # of exclusive classes both are the same
         numbers = [name for name in columns if name != hidden]
-        names = [m for m in numbers if not m.endswith("_sd")]
+        names = [m for m in numbers if not any(derived(m, row) for row in rows.values())]
         width = max(map(len, [*rows, f"{key}:"]))
         # The main score has its interval beside it; those of the others are in metrics.json.
         main = next((n for n in MAIN if n in names), None)
@@ -181,9 +183,12 @@ def print_table(metrics: Mapping[str, Any]) -> None:
         print(f"\n{key + ':':{width}}" + "".join(f"{n.replace('_', ' '):>{wide[n]}}" for n in names))
         for k, name in enumerate(rows):
             print(f"{name:{width}}" + "".join(f"{cells[n][k]:>{wide[n]}}" for n in names))
-        if "conditions" in group:
-            print(group["conditions"])
+        for told in (group.get("conditions"), compared(group)):
+            if told:
+                print(told)
     print()
+    for told in about_seeds(metrics):
+        print(f"{told}\n")
 
 
 def _numbers(row: Any) -> list[str]:

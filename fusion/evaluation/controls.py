@@ -141,6 +141,7 @@ def _fit(
     y = labels.ravel() if labels.ndim == 2 and labels.shape[1] == 1 and task == "regression" else labels
     y = y if task == "regression" else y.astype(int)
     if method == _BOOSTING:
+        x = np.where(np.isnan(x).all(axis=0), 0.0, x)  # a column without any value cannot be binned; nothing splits a 0
         pipeline = _boosting(task, y, seed, _ROUNDS[final])
         if len(y) > _LEARNED:
             rows = np.random.default_rng(seed).permutation(len(y))[:_LEARNED]

@@ -16,7 +16,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Interval", "Intervals", "bootstrap", "sample_sums", "score_intervals", "scores_of_sums"]
+__all__ = [
+    "FEWEST",
+    "Interval",
+    "Intervals",
+    "bootstrap",
+    "percentiles",
+    "sample_sums",
+    "score_intervals",
+    "scores_of_sums",
+    "times_drawn",
+]
 
 FEWEST = 5  # blocks: of fewer the draws are too much alike
 _HELD = 1 << 22  # numbers of draws that are held at once
@@ -147,10 +157,10 @@ def score_intervals(
     together = [_by_block(one, number, count) for one in several]
     parts = [
         _mean(task, [(times @ one.reshape(count, -1)).reshape(-1, *one.shape[1:]) for one in together])
-        for times in _times_drawn(count, draws, seed)
+        for times in times_drawn(count, draws, seed)
     ]
     found = {name: np.concatenate([part[name] for part in parts]) for name in values}
-    intervals = {name: _percentiles(value, found[name], level) for name, value in values.items()}
+    intervals = {name: percentiles(value, found[name], level) for name, value in values.items()}
     return Intervals(intervals, count, known, draws, level, note)
 
 
@@ -181,10 +191,10 @@ def bootstrap(
     members = np.split(np.argsort(number, kind="stable"), np.cumsum(np.bincount(number))[:-1])
     found = [
         float(statistic(np.concatenate([members[b] for b in np.repeat(np.arange(count), drawn)])))
-        for times in _times_drawn(count, draws, seed)
+        for times in times_drawn(count, draws, seed)
         for drawn in times.astype(int)
     ]
-    return _percentiles(value, np.asarray(found), level)
+    return percentiles(value, np.asarray(found), level)
 
 
 def _numbered(
@@ -211,7 +221,7 @@ def _by_block(sums: np.ndarray, number: np.ndarray, count: int) -> np.ndarray:
     return total
 
 
-def _times_drawn(count: int, draws: int, seed: int) -> Iterator[np.ndarray]:
+def times_drawn(count: int, draws: int, seed: int | Sequence[int]) -> Iterator[np.ndarray]:
     """How often each block was drawn, (r, blocks), in parts of all draws."""
     rng = np.random.default_rng(seed)
     step = max(1, _HELD // count)
@@ -227,7 +237,8 @@ def _mean(task: str, sums: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
     return {name: np.mean([one[name] for one in found], axis=0) for name in found[0]}
 
 
-def _percentiles(value: float, found: np.ndarray, level: float) -> Interval:
+def percentiles(value: float, found: np.ndarray, level: float) -> Interval:
+    """The interval of a score between the percentiles of its draws; NaN where most draws leave it undefined."""
     defined = found[~np.isnan(found)]
     if 2 * len(defined) < len(found):  # a rest that happens to have a score stands for nothing
         return Interval(value, float("nan"), float("nan"))

@@ -81,6 +81,8 @@ def folds_of(task: str, y: np.ndarray, seed: int, groups: np.ndarray | None = No
     if groups is not None:
         together = np.asarray(groups)[rows]
         splits = min(_FOLDS, len(np.unique(together)))
+        if task == "multiclass":  # more folds than the largest class has rows cannot be stratified
+            splits = min(splits, int(np.unique(y[rows], return_counts=True)[1].max()))
         if splits >= 2:
             kind = StratifiedGroupKFold if task == "multiclass" else GroupKFold
             found = _taken(kind(splits), rows, y, together)

@@ -13,6 +13,7 @@ from ..evaluation import Section, Table, probe, raw_statistics
 from ..training.pretrain import configure
 from ..training.systems import SYSTEMS
 from . import scores
+from .kept import keep
 from .state import State
 from .tuning import tune, viewed
 
@@ -92,6 +93,7 @@ def baseline(
     rows = [replace(row, features=name) for row in rows]
     named = scores.by_modality(rows, first="finetune", prefix=True)
     found = scores.intervals(named, unseen, state.seed)
+    keep(state, key, named, unseen)
     conditions = scores.conditions(state, rows, draws, labelled, test, found)
     parameters = sum(p.numel() for p in fresh.parameters())
     state.metrics.setdefault(f"{key}_loss", {})[name] = losses["scratch"]
@@ -140,6 +142,7 @@ def statistics(
         scores.add_macro_f1_of_all(rows)
     named = scores.by_modality(rows, first=probes[0], prefix=True)
     found = scores.intervals(named, unseen, state.seed)
+    keep(state, key, named, unseen)
     conditions = scores.conditions(state, rows, draws, labelled, test, found)
     state.metrics[key] = scores.as_metrics(named, found, unseen.classes) | {"conditions": conditions}
     state.sections.append(Section("Band statistics", "", [scores.table(named, conditions, found)]))

@@ -13,6 +13,7 @@ from .expectations import Expectation
 
 __all__ = ["Experiment", "experiments", "load_experiment", "merged", "with_settings"]
 
+_DATA = ("source", "reader", "splits", "open", "transfer")
 _FOLDER = Path(__file__).parent.parent / "presets" / "experiments"
 
 
@@ -24,13 +25,16 @@ class Experiment:
         title: of the report.
         data: ``source`` (may be left to ``--data``), ``reader`` (its options), ``splits`` (by role). Data that is no
             tiles has its own opener as ``open: module:function``; it takes the source and the reader's options, and
-            returns parts by role and a sentence about them.
+            returns parts by role and a sentence about them. ``transfer: scene`` in place of splits, or a mapping of
+            settings of :func:`fusion.data.transfer.transfers`, repeats all steps for each scene that is left out.
         steps: one-key mappings from a step of :mod:`fusion.workflow.steps`, or ``module:function`` of another one,
             to its settings, in order.
         question: what it asks, in a sentence or two, for the report.
         seed: of weights, batches and draws of labels.
+        seeds: how many: all steps are run for ``seed``, ``seed + 1`` and so on, and metrics are means over them.
         expect: comparisons of two metrics, or of a metric and a number, that must hold, e.g.
-            ``probe.pretrained.macro_f1 > probe.raw.macro_f1``.
+            ``probe.pretrained.macro_f1 > probe.raw.macro_f1``; one of ``each.probe.pretrained.macro_f1`` must hold in
+            every repetition.
         notes: what a reader of the results must know, in the report's conditions.
         row: where its scores belong in a table of results, see :mod:`fusion.workflow.table`.
         repeats: options of the reader by name of a repetition, e.g. ``{fold-1: {test_fold: 1}}``; all steps are run for
@@ -47,6 +51,7 @@ class Experiment:
     steps: tuple[Mapping[str, Any], ...]
     question: str = ""
     seed: int = 0
+    seeds: int = 3
     expect: tuple[str, ...] = ()
     notes: str = ""
     row: Mapping[str, Any] = field(default_factory=dict)
@@ -76,6 +81,11 @@ def load_experiment(name: str | Path) -> Experiment:
     )
     for expectation in experiment.expect:
         Expectation.parse(expectation)
+    if isinstance(experiment.seeds, bool) or not isinstance(experiment.seeds, int) or experiment.seeds < 1:
+        raise ValueError(f"{path}: seeds {experiment.seeds!r}; a number of seeds is wanted, 1 or more")
+    strange = [key for key in experiment.data if key not in _DATA]
+    if strange:
+        raise ValueError(f"{path}: data has {', '.join(strange)}; it may have {', '.join(_DATA)}")
     return experiment
 
 

@@ -21,9 +21,10 @@ from ..evaluation.raw_patches import RawPatches
 from ..evaluation.saved import make_probe
 from ..training import Probed, load_finetuned, save_model
 from . import figures, scores
+from .kept import keep
 from .state import State
 
-__all__ = ["compare_maps", "save_probe"]
+__all__ = ["compare_maps", "probe_maps", "save_probe"]
 
 LEVEL = 0.9  # of the interval of a quantity
 
@@ -51,28 +52,47 @@ def compare_maps(
         probes: ``linear``, ``forest``; ``forest=True`` adds one on raw statistics.
         control: add ``raw_best``, the strongest of several simple methods on raw values of pixels, and name it.
     """
-    encoder, rows = state.model(model), []
+    encoder = state.model(model)
     names = combinations(encoder, state.split(labelled))[-1]
     known, unseen = (state.split(name).with_modalities(names) for name in (labelled, test))
-    for seed in (state.seed + k for k in range(draws)):
-        train = known.subset(draw_labels(known, fraction, seed))
-        controls = {"random": random_encoder(encoder, known, seed), "raw": RawPatches(encoder, known.modalities)}
-        for name, one in ({"pretrained": encoder} | controls).items():
-            extra: tuple[Kind, ...] = ("forest",) if name == "raw" and forest and "forest" not in probes else ()
-            for kind in (*probes, *extra):
-                probed, fitted = make_probe(kind, one, train, seed=seed)
-                result = _scored(kind, probed, fitted, unseen, len(train))
-                rows.append(Row(name, tuple(names), fraction, seed, result))
-        if control:
-            rows.append(Row("raw", tuple(names), fraction, seed, raw_best(train, unseen, seed=seed)))
+    seeds, rows = [state.seed + k for k in range(draws)], []
+    for seed in seeds:
+        rows += probe_maps(encoder, known, unseen, fraction, seed, probes=probes, forest=forest, control=control)
     named = scores.by_name(rows, first=probes[0], names={})
     found = scores.intervals(named, unseen, state.seed)
+    keep(state, key, named, unseen)
     conditions = f"Features are of patches. {scores.conditions(state, rows, draws, labelled, test, found)}"
     state.metrics[key] = scores.as_metrics(named, found, unseen.classes) | {"conditions": conditions}
     items: list[Picture | Table] = [scores.table(named, conditions, found)]
     items += figures.per_class(named, unseen, conditions)
     state.sections.append(Section(f"What {fraction:.0%} of the labels tell", "", items))
     return scores.summary(named, scores.main_metric(rows), found)
+
+
+def probe_maps(
+    encoder: nn.Module,
+    known: TileDataset,
+    unseen: TileDataset,
+    fraction: float,
+    seed: int,
+    *,
+    probes: Sequence[Kind],
+    forest: bool = False,
+    control: bool = False,
+) -> list[Row]:
+    """The rows of :func:`compare_maps` for one draw of labels."""
+    names, rows = combinations(encoder, known)[-1], []
+    train = known.subset(draw_labels(known, fraction, seed))
+    controls = {"random": random_encoder(encoder, known, seed), "raw": RawPatches(encoder, known.modalities)}
+    for name, one in ({"pretrained": encoder} | controls).items():
+        extra: tuple[Kind, ...] = ("forest",) if name == "raw" and forest and "forest" not in probes else ()
+        for kind in (*probes, *extra):
+            probed, fitted = make_probe(kind, one, train, seed=seed)
+            result = _scored(kind, probed, fitted, unseen, len(train))
+            rows.append(Row(name, tuple(names), fraction, seed, result))
+    if control:
+        rows.append(Row("raw", tuple(names), fraction, seed, raw_best(train, unseen, seed=seed)))
+    return rows
 
 
 def save_probe(
@@ -114,6 +134,7 @@ def save_probe(
     save_model(path, encoder, metrics=result.scores, finetuned=probed)
     named = {str(kind): [row]}
     found = scores.intervals(named, unseen, state.seed)
+    keep(state, key, named, unseen)
     chosen = ", ".join(f"{name} {value}" for name, value in fitted.setting.items())
     held = scores.coverage(named, found)
     told = scores.conditions(state, [row], 1, labelled, test, found, [held] if held else [])

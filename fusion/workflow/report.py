@@ -8,71 +8,43 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..evaluation import Section, Spread, Table, write_report
+from ..evaluation import Section, Table, write_report
 from ..training import read_header
 from ..training.run_folder import environment
 from .cautions import lost_pretraining
+from .controls import about_seeds, against_controls
 from .expectations import Expectation
 from .experiment import Experiment
 from .scores import column
 from .state import State
 from .words import expected_in_words
 
-__all__ = ["conditions", "write", "write_repeats", "write_run"]
+__all__ = ["conditions", "described", "machine", "told", "write", "write_run"]
 
 
 def write(experiment: Experiment, state: State, source: str) -> Path:
     """Writes ``report.html`` of an experiment: the answer, the sections of its steps, the conditions of it all."""
-    known = {"Experiment": experiment.name, "Data": source} | conditions(state)
-    if experiment.notes:
-        known["Note"] = experiment.notes
-    summary = f"{experiment.question} {_in_words(experiment, state.metrics)}".strip()
-    sections, warnings = [*state.sections, *state.appendix], lost_pretraining(state.metrics)
-    out = state.out / "report.html"
-    return write_report(out, experiment.title, sections, summary=summary, warnings=warnings, conditions=known)
-
-
-def write_repeats(
-    experiment: Experiment,
-    out: Path,
-    parts: Mapping[str, Mapping[str, Any]],
-    metrics: Mapping[str, Any],
-    source: str,
-) -> Path:
-    """Writes ``report.html`` of an experiment with repetitions: every group of scores, one by one and on average."""
-    sections = []
-    for key, group in metrics.items():
-        rows = {n: r for n, r in group.items() if isinstance(r, Mapping)} if isinstance(group, Mapping) else {}
-        names = list(dict.fromkeys(n for row in rows.values() for n in row if f"{n}_sd" in row))
-        if not names:
-            continue
-        cells: list[list[Any]] = []
-        for row, means in rows.items():
-            spreads = [Spread(means[n], means[f"{n}_sd"], len(parts)) if n in means else "–" for n in names]
-            cells.append([row, "mean", *spreads])
-            cells += [[row, part, *(found[key][row].get(n, "–") for n in names)] for part, found in parts.items()]
-        heads = [name.replace("_", " ") for name in names]
-        told = f"Means and standard deviations over {', '.join(parts)}; the pages of each are in its folder."
-        sections.append(Section(key, "", [Table(["row", "repetition", *heads], cells, told)]))
-    known = {"Experiment": experiment.name, "Data": source, "Repetitions": ", ".join(parts)} | _machine(
-        environment(), None
-    )
-    if experiment.notes:
-        known["Note"] = experiment.notes
-    summary = f"{experiment.question} {_in_words(experiment, metrics)}".strip()
+    known = described(experiment, source) | conditions(state)
+    sections = [*state.sections, *against_controls(state.metrics), *state.appendix]
     return write_report(
-        out / "report.html",
+        state.out / "report.html",
         experiment.title,
         sections,
-        summary=summary,
-        warnings=lost_pretraining(metrics),
+        summary=f"{experiment.question} {told(experiment, state.metrics)}".strip(),
+        warnings=[*about_seeds(state.metrics), *lost_pretraining(state.metrics)],
         conditions=known,
     )
 
 
+def described(experiment: Experiment, source: str) -> dict[str, Any]:
+    """What was run, and what a reader must know of it."""
+    note = {"Note": experiment.notes} if experiment.notes else {}
+    return {"Experiment": experiment.name, "Data": source} | note
+
+
 def conditions(state: State) -> dict[str, Any]:
     """Seed, machine, software, commit and command: what somebody needs who gets other numbers."""
-    return {"Seed": str(state.seed)} | _machine(environment(), state.metrics.get("seconds"))
+    return {"Seed": str(state.seed)} | machine(environment(), state.metrics.get("seconds"))
 
 
 def write_run(run: Path, out: Path) -> Path:
@@ -104,7 +76,7 @@ def write_run(run: Path, out: Path) -> Path:
     ]
     known: dict[str, Any] = {}
     if (run / "environment.json").is_file():
-        known = _machine(json.loads((run / "environment.json").read_text()), None)
+        known = machine(json.loads((run / "environment.json").read_text()), None)
         known.pop("Command")
     if (run / "commands.txt").is_file():
         known["Commands"] = (run / "commands.txt").read_text().strip().replace("\n", "; ")
@@ -121,22 +93,28 @@ def _course(run: Path) -> str:
     return ""
 
 
-def _machine(machine: dict[str, Any], seconds: float | None) -> dict[str, Any]:
-    devices = [f"{machine['cpu']['name']}, {machine['cpu']['threads']} threads", *machine["gpu"]]
-    software = {"eo-fusion": machine["eo-fusion"], "Python": machine["python"], **machine["packages"]}
+def machine(of: dict[str, Any], seconds: float | None) -> dict[str, Any]:
+    """Machine, software, commit and command of a run.
+
+    Args:
+        of: see :func:`fusion.training.run_folder.environment`.
+    """
+    devices = [f"{of['cpu']['name']}, {of['cpu']['threads']} threads", *of["gpu"]]
+    software = {"eo-fusion": of["eo-fusion"], "Python": of["python"], **of["packages"]}
     return {
         **({} if seconds is None else {"Time": f"{seconds:.0f} s"}),
         "Machine": ", ".join(devices),
         "Software": ", ".join(f"{name} {version}" for name, version in software.items()),
-        "Commit": machine["commit"] or "installed package",
+        "Commit": of["commit"] or "installed package",
         "Command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
 
 
-def _in_words(experiment: Experiment, metrics: Mapping[str, Any]) -> str:
-    expected = [Expectation.parse(text) for text in experiment.expect]
-    told = [expected_in_words(one, metrics) for one in expected]
-    broken = [text for text, one in zip(told, expected, strict=True) if not one.holds(metrics)]
+def told(experiment: Experiment, metrics: Mapping[str, Any]) -> str:
+    """Which expectations hold, in words."""
+    expected = [one for text in experiment.expect for one in Expectation.parse(text).of_each(metrics)]
+    sentences = [expected_in_words(one, metrics) for one in expected]
+    broken = [text for text, one in zip(sentences, expected, strict=True) if not one.holds(metrics)]
     if broken:
         return f"NOT as expected; this does not hold: {'; '.join(broken)}."
-    return f"As expected: {'; '.join(told)}." if told else ""
+    return f"As expected: {'; '.join(sentences)}." if sentences else ""

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
+import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.metrics import Spread
 from ..training.files import write_atomically
+from .combined import ONE_SEED, Run, add_intervals, combined
 from .expectations import Expectation
 from .experiment import Experiment, with_settings
+from .kept import read_kept, write_kept
+from .opening import Opener, imported, transfer_names
 
-__all__ = ["Outcome", "mean_metrics", "run_experiment"]
+__all__ = ["Outcome", "run_experiment"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ def run_experiment(
     data: str | Path | None = None,
     out: str | Path | None = None,
     seed: int | None = None,
+    seeds: int | None = None,
     fresh: bool = False,
     progress: bool = False,
     say: Callable[[str], None] = print,
@@ -44,120 +48,165 @@ def run_experiment(
     """Runs all steps in order and writes ``metrics.json`` and ``report.html`` into ``out`` (``runs/<name>``).
 
     A run that was interrupted goes on with the training it was in; steps that take seconds are done again. With
-    ``repeats`` each repetition has a folder of its own in ``out``, and the metrics in ``out`` are means over them.
+    several seeds each has a folder ``seed-<k>`` in ``out``; with ``repeats``, or with ``transfer`` in its data, each
+    repetition has a folder of its own, with its seeds in it. The metrics in ``out`` are then means, see
+    :func:`fusion.workflow.combined.combined`, and those of each repetition are in ``repetitions``; a seed that an
+    earlier call finished with the same settings is taken as it is.
 
     Args:
-        data, seed: instead of those of the experiment.
+        data, seed, seeds: instead of those of the experiment; seeds are ``seed``, ``seed + 1``, ...
         fresh: train again rather than going on with what an earlier run left in ``out``.
         progress: show what training prints.
         say: gets a line at the end of each step, and the table at the end.
 
     Raises:
-        ValueError: no data given, an unknown step or setting, or what a step refuses.
+        ValueError: no data given, fewer than one seed, an unknown step or setting, or what a step refuses.
     """
-    from .report import write_repeats
-
-    out, chosen = Path(out or Path("runs") / experiment.name), experiment.seed if seed is None else seed
+    out = Path(out or Path("runs") / experiment.name)
+    first = experiment.seed if seed is None else seed
+    number = experiment.seeds if seeds is None else seeds
     source = data or experiment.data.get("source")
     if source is None:
         raise ValueError(f"experiment {experiment.name} needs data: --data DIR")
-    how: dict[str, Any] = {"fresh": fresh, "progress": progress, "say": say}
-    if not experiment.repeats:
-        return _run(experiment, source, out, chosen, **how)
-    parts = {}
-    for name, reader in experiment.repeats.items():
-        say(f"{experiment.title}: {name}")
-        one = replace(with_settings(experiment, reader=reader), expect=())
-        parts[name] = _run(one, source, out / name, chosen, **how).metrics
-    metrics = mean_metrics(list(parts.values())) | {"repeats": list(parts), "row": dict(experiment.row)}
-    verdict = _verdict(experiment, metrics)
-    write_repeats(experiment, out, parts, metrics, str(source))
-    write_atomically(out / "metrics.json", (json.dumps(metrics, indent=2) + "\n").encode())
-    return Outcome(out, metrics, verdict)
+    if number < 1:
+        raise ValueError(f"experiment {experiment.name}: seeds {number}; give 1 or more")
+    run = _Runner(experiment, source, out, fresh=fresh, progress=progress, say=say)
+    repetitions = _repetitions(experiment, source)
+    if len(repetitions) == 1 and number == 1 and "" in repetitions:
+        return run.alone(repetitions[""], first)
+    chosen, began = [first + k for k in range(number)], time.perf_counter()
+    runs = {}
+    for name, opener in repetitions.items():
+        runs[name] = [run.part(opener, Path(name) / (f"seed-{k}" if number > 1 else ""), k) for k in chosen]
+    return run.together(runs, chosen, time.perf_counter() - began)
 
 
-def _run(
-    experiment: Experiment,
-    source: str | Path,
-    out: Path,
-    seed: int,
-    *,
-    fresh: bool,
-    progress: bool,
-    say: Callable[[str], None],
-) -> Outcome:
-    """All steps on the data read in one way."""
-    from ..data import open_data, partition
-    from ..settings import call
-    from .report import write
-    from .state import State
-    from .steps import STEPS
+def _repetitions(experiment: Experiment, source: str | Path) -> dict[str, Opener]:
+    """The data of each repetition by its name, which is empty where there is only one."""
+    if "transfer" in experiment.data:
+        return {name: Opener(experiment, source, name) for name in transfer_names(experiment, source)}
+    if experiment.repeats:
+        return {n: Opener(with_settings(experiment, reader=r), source) for n, r in experiment.repeats.items()}
+    return {"": Opener(experiment, source)}
 
-    steps = [_one(step, STEPS) for step in experiment.steps]
-    out.mkdir(parents=True, exist_ok=True)
-    began = time.perf_counter()
-    say(f"{experiment.title}")
-    clock = _Clock(len(steps) + 2, say)
-    reader = dict(experiment.data.get("reader", {}))
-    state = State(out, seed, {}, fresh=fresh, progress=progress)
-    if "open" in experiment.data:
-        state.data, described = call(_imported(experiment.data["open"]), reader, "reader", source)
-    else:
-        if str(source) == "landscape":  # another seed means another landscape, too
-            reader.setdefault("seed", seed)
 
-        def opened(more: Mapping[str, Any]) -> dict[str, Any]:
-            return partition(open_data(source, **(reader | dict(more))), experiment.data.get("splits"))
+class _Runner:
+    """Runs the steps of one experiment, for one seed of one repetition at a time."""
 
-        state.data, state.opener = opened({}), opened
-        described = _describe(state.data["all"], state.data)
-    clock.done("data", described)
-    for name, settings in steps:
-        step = _imported(name) if ":" in name else STEPS[name]
-        clock.done(name.partition(":")[2] or name, call(step, settings, f"step {name}", state))
-    verdict = _verdict(experiment, state.metrics)
-    state.metrics |= {
-        "experiment": experiment.name,
-        "seed": seed,
-        "seconds": round(time.perf_counter() - began, 1),
-    }
-    if experiment.row:
-        state.metrics["row"] = dict(experiment.row)
-    report = write(experiment, state, str(source))
-    write_atomically(out / "metrics.json", (json.dumps(state.metrics, indent=2) + "\n").encode())
-    clock.done("report", f"{report}, {out / 'metrics.json'}")
-    return Outcome(out, state.metrics, verdict)
+    def __init__(
+        self,
+        experiment: Experiment,
+        source: str | Path,
+        out: Path,
+        *,
+        fresh: bool,
+        progress: bool,
+        say: Callable[[str], None],
+    ) -> None:
+        from .steps import STEPS
+
+        self.experiment, self.source, self.out = experiment, source, out
+        self.fresh, self.progress, self.say = fresh, progress, say
+        self.steps = [_one(step, STEPS) for step in experiment.steps]
+        self.known = STEPS
+
+    def alone(self, opener: Opener, seed: int) -> Outcome:
+        """The whole experiment in one run."""
+        self.say(self.experiment.title)
+        return self._run(self.experiment, opener, Path(), seed)
+
+    def part(self, opener: Opener, part: Path, seed: int) -> Run:
+        """One seed of one repetition, in its folder; what an earlier call finished there is read."""
+        digest, folder = self._digest(opener, seed), self.out / part
+        before = folder / "metrics.json"
+        if not self.fresh and before.is_file():
+            metrics = json.loads(before.read_text())
+            if metrics.get("settings") == digest:
+                self.say(f"{self.experiment.title}: {part}, finished before (--fresh runs it again)")
+                return Run(metrics, read_kept(folder))
+        self.say(f"{self.experiment.title}: {part}")
+        metrics = self._run(replace(self.experiment, expect=()), opener, part, seed, digest).metrics
+        return Run(metrics, read_kept(folder))
+
+    def together(self, runs: Mapping[str, list[Run]], seeds: list[int], seconds: float) -> Outcome:
+        """All seeds and repetitions as one, with the page about them."""
+        from .together import write_together
+
+        experiment = self.experiment
+        metrics = combined(runs, seeds[0])
+        if len(runs) > 1 or "" not in runs:
+            metrics["repetitions"] = {name: combined({name: own}, seeds[0]) for name, own in runs.items()}
+        parts = [str(Path(name) / f"seed-{k}") if len(seeds) > 1 else name for name in runs for k in seeds]
+        metrics |= {"repeats": parts, "seeds": seeds, "seconds": round(seconds, 1), "row": dict(experiment.row)}
+        metrics = {name: value for name, value in metrics.items() if name not in ("seed", "settings", "about_seeds")}
+        metrics |= _about_seeds(experiment, len(seeds))
+        verdict = _verdict(experiment, metrics)
+        write_together(experiment, self.out, runs, seeds, metrics, str(self.source))
+        write_atomically(self.out / "metrics.json", (json.dumps(metrics, indent=2) + "\n").encode())
+        return Outcome(self.out, metrics, verdict)
+
+    def _run(self, experiment: Experiment, opener: Opener, part: Path, seed: int, digest: str = "") -> Outcome:
+        """All steps on the data read in one way."""
+        from ..settings import call
+        from .report import write
+        from .state import State
+
+        out = self.out / part
+        out.mkdir(parents=True, exist_ok=True)
+        began = time.perf_counter()
+        clock = _Clock(len(self.steps) + 2, self.say)
+        opened = opener.open(seed)
+        state = State(out, seed, opened.parts, fresh=self.fresh, progress=self.progress, part=part)
+        state.opener = opened.reopen
+        clock.done("data", opened.described)
+        for name, settings in self.steps:
+            step = imported(name) if ":" in name else self.known[name]
+            clock.done(name.partition(":")[2] or name, call(step, settings, f"step {name}", state))
+        add_intervals(state.metrics, {"": [Run(state.metrics, state.kept)]}, seed)
+        state.metrics |= _about_seeds(experiment, 1)
+        verdict = _verdict(experiment, state.metrics)
+        state.metrics |= {
+            "experiment": experiment.name,
+            "seed": seed,
+            "seconds": round(time.perf_counter() - began, 1),
+        }
+        if digest:
+            state.metrics["settings"] = digest
+        if experiment.row:
+            state.metrics["row"] = dict(experiment.row)
+        report = write(experiment, state, str(self.source))
+        write_kept(state.kept, out)
+        write_atomically(out / "metrics.json", (json.dumps(state.metrics, indent=2) + "\n").encode())
+        clock.done("report", f"{report}, {out / 'metrics.json'}")
+        return Outcome(out, state.metrics, verdict)
+
+    def _digest(self, opener: Opener, seed: int) -> str:
+        """Of all that a run's numbers follow from: with another one, it is run again."""
+        told = {
+            "steps": self.steps,
+            "data": opener.data,
+            "transfer": opener.transfer,
+            "source": str(self.source if str(self.source) == "landscape" else Path(self.source).resolve()),
+            "seed": seed,
+            "version": version("eo-fusion"),
+        }
+        return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _about_seeds(experiment: Experiment, seeds: int) -> dict[str, str]:
+    """A note for the metrics that there was one seed, unless steps train nothing or repeat their training."""
+    steps = [(step, {}) if isinstance(step, str) else next(iter(step.items())) for step in experiment.steps]
+    trains = any(":" in name or name in ("pretrain", "finetune", "baseline") for name, _ in steps)
+    within = any((settings or {}).get("repeats", 1) > 1 for _, settings in steps)
+    return {"about_seeds": ONE_SEED} if seeds == 1 and trains and not within else {}
 
 
 def _verdict(experiment: Experiment, metrics: dict[str, Any]) -> dict[str, bool]:
     """Whether each expectation holds, in words; it is noted in the metrics, too."""
-    expected = [Expectation.parse(text) for text in experiment.expect]
+    expected = [e for text in experiment.expect for e in Expectation.parse(text).of_each(metrics)]
     verdict = {e.told(metrics): e.holds(metrics) for e in expected}
     metrics["expectations"] = {str(e): e.holds(metrics) for e in expected}
     return verdict
-
-
-def mean_metrics(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Numbers that all parts have become ``<name>``, their mean, and ``<name>_sd``; all else is that of the first.
-
-    The spread is over parts: that of the draws within a part is left to it.
-    """
-    out: dict[str, Any] = {}
-    for name, first in parts[0].items():
-        values = [part[name] for part in parts if name in part]
-        if len(values) < len(parts) or name == "draws" or name.endswith("_sd"):
-            continue
-        if isinstance(first, Mapping):
-            out[name] = mean_metrics(values)
-        elif isinstance(first, int | float) and not isinstance(first, bool) and name not in _CONSTANT:
-            spread = Spread.of([float(value) for value in values])
-            out |= {name: spread.mean, f"{name}_sd": spread.sd}
-        else:
-            out[name] = first
-    return out
-
-
-_CONSTANT = ("seed", "parameters", "epochs", "seconds")
 
 
 class _Clock:
@@ -179,25 +228,3 @@ def _one(step: Any, known: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     if (name not in known and ":" not in name) or (not isinstance(step, str) and len(step) != 1):
         raise ValueError(f"{step!r} is no step; one of {', '.join(known)}, or module:function, with its settings")
     return name, settings or {}
-
-
-def _imported(place: str) -> Callable[..., Any]:
-    """The function ``module:name``.
-
-    Raises:
-        ValueError: there is no such module or function.
-    """
-    module, _, name = place.partition(":")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"no function {place!r}: {error}") from None
-
-
-def _describe(dataset: Any, parts: Mapping[str, Any]) -> str:
-    sizes = ", ".join(f"{len(part)} {role}" for role, part in parts.items() if role != "all")
-    metres = dataset.modalities[0].patch_metres
-    ground = f"{dataset.grid[0] * metres:g} x {dataset.grid[1] * metres:g} m"
-    labels = f"; {len(dataset.classes)} {dataset.task} classes" if dataset.task not in (None, "regression") else ""
-    labels = f"; target {', '.join(dataset.classes)}" if dataset.task == "regression" else labels
-    return f"{len(dataset)} tiles of {ground} ({sizes}); {', '.join(m.name for m in dataset.modalities)}{labels}"

@@ -13,11 +13,12 @@ import numpy as np
 from torch import nn
 
 from ..data import TileDataset
+from ..data.transfer import squares
 from ..evaluation import Row, Spread, Table
 from ..evaluation.chance import Chance, chance_scores
 from ..evaluation.coverage import Coverage
 from ..evaluation.finetune import score_module
-from ..evaluation.intervals import Interval, Intervals, sample_sums, score_intervals
+from ..evaluation.intervals import FEWEST, Interval, Intervals, sample_sums, score_intervals
 from ..training.systems import config_of
 from .state import State
 
@@ -33,11 +34,13 @@ __all__ = [
     "column",
     "conditions",
     "coverage",
+    "interval_blocks",
     "intervals",
     "main_metric",
     "of_module",
     "pooled",
     "summary",
+    "sums_of",
     "table",
 ]
 
@@ -124,16 +127,28 @@ def add_macro_f1_of_all(rows: Sequence[Row]) -> None:
             row.result.scores["macro_f1_all"] = float(np.nan_to_num(f1).mean())
 
 
+def interval_blocks(tiles: TileDataset) -> np.ndarray | None:
+    """(N,) block of ground of each tile: the data's own; where these are fewer than a bootstrap can draw from, squares
+    into which the scenes are cut. They tell of other ground in these scenes, not of other scenes."""
+    blocks = tiles.blocks()
+    if blocks is not None and len(np.unique(blocks)) >= FEWEST:
+        return blocks
+    cut = squares(tiles)
+    return blocks if cut is None or len(np.unique(cut)) < FEWEST else cut
+
+
+def sums_of(row: Row, task: str, classes: int) -> np.ndarray:
+    """(N, K, 3) or (N, T, 5) of the N test tiles, see :func:`fusion.evaluation.intervals.sample_sums`."""
+    result = row.result
+    return sample_sums(task, result.target, result.prediction, classes) if result.sums is None else result.sums
+
+
 def intervals(named: Named, tiles: TileDataset, seed: int) -> dict[str, Intervals]:
     """Of each row the bootstrap intervals of its scores (the mean over its draws) by blocks of the tiles."""
-    task, classes, blocks = str(tiles.task), len(tiles.classes), tiles.blocks()
-
-    def sums(row: Row) -> np.ndarray:
-        result = row.result
-        return sample_sums(task, result.target, result.prediction, classes) if result.sums is None else result.sums
-
+    task, classes, blocks = str(tiles.task), len(tiles.classes), interval_blocks(tiles)
     found = {
-        name: score_intervals(task, [sums(row) for row in rows], blocks, seed=seed) for name, rows in named.items()
+        name: score_intervals(task, [sums_of(row, task, classes) for row in rows], blocks, seed=seed)
+        for name, rows in named.items()
     }
     for name, rows in named.items():
         held = [row.result.coverage for row in rows if row.result.coverage is not None]

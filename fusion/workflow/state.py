@@ -30,6 +30,8 @@ class State:
         fresh: train anew rather than going on with what is in ``out``.
         progress: show what training prints.
         opener: opens the same data with other options of their reader.
+        kept: by key of a group of scores, what several runs are judged by together, see :mod:`fusion.workflow.kept`.
+        part: of an experiment with repetitions or several seeds, where ``out`` lies in its results, ``seed-1``.
     """
 
     out: Path
@@ -42,6 +44,19 @@ class State:
     fresh: bool = False
     progress: bool = False
     opener: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
+    kept: dict[str, Any] = field(default_factory=dict)
+    part: Path = field(default_factory=Path)
+
+    def run_folder(self, folder: str) -> Path:
+        """Where a training run of this name is; ``../NAME/RUN`` is that of another experiment, of the same repetition
+        and seed, so that no two seeds share a model."""
+        path = Path(folder)
+        if path.parts[:1] != ("..",) or self.part == Path():
+            return self.out / path
+        results = self.out
+        for _ in self.part.parts:
+            results = results.parent
+        return results.joinpath(*path.parts[:2], self.part, *path.parts[2:])
 
     def reopened(self, reader: Mapping[str, Any] | None) -> State:
         """The same state on the same data, read with other options, e.g. ``{"labels": "map"}``.

@@ -17,6 +17,8 @@ from ..training.pretrain import train
 from . import figures, scores
 from .baselines import baseline, statistics
 from .comparison import against
+from .curve import curve
+from .kept import keep
 from .state import State
 from .tuning import Start, raw_control, tune, viewed
 
@@ -24,6 +26,7 @@ __all__ = [
     "STEPS",
     "baseline",
     "compare",
+    "curve",
     "embed",
     "evaluate",
     "finetune",
@@ -86,7 +89,7 @@ def pretrain(
     state = state.reopened(reader)
     unlabelled = viewed(state.split(tiles), modalities, augmentation)
     held_out = viewed(state.split(validation), modalities) if validation in state.data else None
-    run = state.out / folder
+    run = state.run_folder(folder)
     settings = {"progress": state.progress, "resume": not state.fresh} | dict(training or {})
     best = train(system, unlabelled, held_out, run, size, model, module, settings, state.seed)
     state.models["pretrained"] = trained = load_model(best.with_name(f"{choose}.safetensors"))
@@ -150,6 +153,7 @@ def compare(
     )
     named = scores.by_name(rows, first=probes[0], names=names or {})
     found = scores.intervals(named, unseen, state.seed)
+    keep(state, key, named, unseen)
     conditions = scores.pooled(pool, rows) + scores.conditions(state, rows, draws, labelled, test, found)
     state.metrics[key] = scores.as_metrics(named, found, unseen.classes) | {"conditions": conditions}
     items: list[Picture | Table] = [scores.table(named, conditions, found)]
@@ -183,6 +187,7 @@ def modalities(
     rows = evaluate(state.model(model), *splits, probes=probes, fractions=[fraction], seeds=seeds, pool=pool)
     named = scores.by_modality(rows, first=probes[0])
     found = scores.intervals(named, splits[1], state.seed)
+    keep(state, key, named, splits[1])
     conditions = scores.pooled(pool, rows) + scores.conditions(state, rows, draws, labelled, test, found)
     state.metrics[key] = scores.as_metrics(named, found, splits[1].classes) | {"conditions": conditions}
     metric = scores.main_metric(rows)
@@ -244,7 +249,7 @@ def finetune(
         known,
         unknown,
         held_out,
-        state.out / (folder or key),
+        state.run_folder(folder or key),
         starts=starts,
         fractions=fractions,
         draws=draws,
@@ -259,6 +264,7 @@ def finetune(
         rows += raw_control(known, unknown, rows)
     named, unseen = scores.by_modality(rows, first="finetune", prefix=True), state.split(test)
     found = scores.intervals(named, unseen, state.seed)
+    keep(state, key, named, unseen)
     held = scores.coverage(named, found)
     conditions = scores.conditions(state, rows, draws, labelled, test, found, [held] if held else [])
     if control:
@@ -284,6 +290,7 @@ def evaluate(state: State, *, checkpoint: str | Path, key: str = "evaluate", tes
     rows = scores.of_module(module, unseen, state.seed)
     named = scores.by_modality(rows, first="finetune")
     found = scores.intervals(named, unseen, state.seed)
+    keep(state, key, named, unseen)
     notes = dict.fromkeys(one.note for one in found.values())
     scored = f"{checkpoint}, scored on the {len(unseen)} tiles of split {test!r}."
     conditions = " ".join(part for part in (scored, scores.coverage(named, found), *notes) if part)
@@ -317,5 +324,5 @@ def embed(
     return str(maps[0]).replace("\n ", ";") + (f" and {len(maps) - 1} more" if len(maps) > 1 else "")
 
 
-_ALL = (self_test, pretrain, compare, modalities, finetune, baseline, statistics, evaluate, embed)
+_ALL = (self_test, pretrain, compare, modalities, finetune, curve, baseline, statistics, evaluate, embed)
 STEPS: dict[str, Callable[..., str]] = {step.__name__: step for step in _ALL}

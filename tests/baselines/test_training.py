@@ -68,7 +68,7 @@ def outcome(tmp_path_factory):
     steps.append({"baseline": {"system": "timm-image", **composites, **same, "lr": 1e-3}})
     data = {"source": "landscape", "reader": {"size": 64, "block": 2, "fine": 4, "max_dates": 4}}
     expect = ["baselines.utae.macro_f1 >= 0", "baselines.pse-ltae.parameters > 1000"]
-    experiment = {"title": "Baselines", "data": data, "steps": steps, "expect": expect}
+    experiment = {"title": "Baselines", "data": data, "steps": steps, "expect": expect, "seeds": 1}
     (out / "tiny.yaml").write_text(yaml.safe_dump(experiment))
     lines = []
     found = run_experiment(load_experiment(out / "tiny.yaml"), out=out / "out", say=lines.append)

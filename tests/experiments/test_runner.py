@@ -8,13 +8,14 @@ from fusion.cli import main
 from fusion.embed import read_embeddings
 from fusion.settings import call
 from fusion.workflow import experiments, load_experiment, run_experiment
-from fusion.workflow.runner import _imported
+from fusion.workflow.opening import imported
 from fusion.workflow.state import State
 from fusion.workflow.steps import STEPS
 
 TINY = {
     "title": "A tiny demo",
     "question": "Does anything run?",
+    "seeds": 1,
     "data": {"source": "landscape", "reader": {"size": 64, "block": 2, "fine": 4, "max_dates": 4}},
     "steps": [
         "self_test",
@@ -125,7 +126,7 @@ def test_shipped_experiments_name_steps_and_settings_that_exist(name):
     experiment = load_experiment(name)
     for step in experiment.steps:
         called, settings = (step, {}) if isinstance(step, str) else next(iter(step.items()))
-        function = _imported(called) if ":" in called else STEPS[called]
+        function = imported(called) if ":" in called else STEPS[called]
         inspect.signature(function).bind(None, **(settings or {}))
 
 

@@ -14,6 +14,7 @@ from fusion.workflow import load_experiment, run_experiment
 IMAGES = ["aerial", "terrain", "location"]
 STEPS = "fusion.experiments.tokens"
 TINY = {
+    "seeds": 1,
     "title": "Tiny",
     "data": {
         "source": "landscape",

@@ -150,6 +150,7 @@ def test_an_experiment_runs_in_miniature(data_dir, tmp_path):
         experiment.title,
         experiment.data | {"reader": {"tile": 64, "block": 1, "every": 90}},
         ({name: settings | {"recipes": recipes, "samples": 2}},),
+        seeds=1,
     )
     outcome = run_experiment(small, data=data_dir("minicubes_daily_climate"), out=tmp_path, say=lambda line: None)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
