@@ -25,6 +25,7 @@ def probe(
     probes: list[str] | None = None,
     forest: bool = False,
     pool: Literal["auto", "mean", "summary", "both", "tokens", "seasons", "months"] = "auto",
+    align: Literal["auto", "places", "none"] = "auto",
     each: bool = False,
     pixels: int = 20_000,
     periods: int = 4,
@@ -51,6 +52,8 @@ def probe(
             chosen on held-out blocks of the labelled tiles.
         pool: what stands for a tile: the mean of its patches, its summary, both, or the tokens of each modality before
             they are combined; auto takes what held-out blocks of the labelled tiles prefer.
+        align: standardise features by scene and keep the months that both splits have: auto where no scene is in both,
+            places always, none never.
         each: also probe every modality alone.
         pixels: labelled pixels of each split that are encoded at most (context-aware models).
         periods: equal parts of the year, of each of which a pixel has its mean embedding (context-aware models).
@@ -69,7 +72,13 @@ def probe(
         "probes": (probes, None),
         "fraction": (fraction, None),
     }
-    others |= {"draws": (draws, None), "forest": (forest, False), "pool": (pool, "auto"), "each": (each, False)}
+    others |= {
+        "draws": (draws, None),
+        "forest": (forest, False),
+        "pool": (pool, "auto"),
+        "align": (align, "auto"),
+        "each": (each, False),
+    }
     system = check_probe(source, save, probes, fraction, draws)
     require_default(system, own if system != "context" else others)
     if system == "context":
@@ -92,9 +101,9 @@ def probe(
                 raise ValueError(f"{name}: the labels of {data} are maps, which are probed by patch; leave it out")
         probing.compare_maps(state, control=forest, **options)
     else:
-        steps.compare(state, control=forest, pool=pool, **options)
+        steps.compare(state, control=forest, pool=pool, align=align, **options)
     if each:
-        steps.modalities(state, pool=pool, **options)
+        steps.modalities(state, pool=pool, align=align, **options)
     if save:
         probing.save_probe(state, save, fraction=fraction, pool=pool)
     finish(state, f"Probe of {run} on {data}")

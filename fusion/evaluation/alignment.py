@@ -47,10 +47,10 @@ class Alignment:
         if self.places is None:
             return ""
         kept = "; ".join(f"{name} {', '.join(months)}" for name, months in self.months)
-        told = f" Only months that both grounds were observed in count ({kept})." if kept else ""
+        told = f"; only months that both grounds were observed in count ({kept})" if kept else ""
         return (
-            "Features are standardised by place, over its tiles with and without labels, which assumes that places are "
-            f"alike in the mean of what is sought.{told}"
+            "features are standardised by place, over its tiles with and without labels, which assumes that places are "
+            f"alike in the mean of what is sought{told}"
         )
 
 

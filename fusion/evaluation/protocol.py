@@ -96,7 +96,7 @@ def evaluate(
             "modalities": tuple(names),
         }
         rows += probe(known, unknown, train, rows=drawn, **settings)
-    return rows
+    return _noted(rows, ground)
 
 
 @renamed(shares="fractions")
@@ -149,7 +149,7 @@ def compare(
         for seed in seeds if fraction < 1 else list(seeds)[:1]:
             result = raw_best(ground, seed=seed, rows=np.asarray(draw_labels(train, fraction, seed)))
             rows.append(Row("raw", tuple(names), fraction, seed, result))
-    return rows
+    return _noted(rows, ground)
 
 
 @renamed(shares="fractions")
@@ -216,6 +216,17 @@ def _extracted(
         return extract_each(model, ground.train.subset(drawn), names, **extraction), test
     every = extract_each(model, ground.train, names, **extraction)
     return {pool: by_place(features, ground.places).subset(drawn) for pool, features in every.items()}, test
+
+
+def _noted(rows: Sequence[Row], ground: Alignment) -> list[Row]:
+    """The rows with a note of what was done to make places comparable."""
+    told = str(ground)
+    if not told:
+        return list(rows)
+    return [
+        row if told in row.result.notes else replace(row, result=replace(row.result, notes=(*row.result.notes, told)))
+        for row in rows
+    ]
 
 
 def _by_pool(given: Features | Mapping[Pool, Features]) -> Mapping[Pool, Features]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from ..data import TileDataset
 from ..data import fraction as draw_labels
 from ..evaluation import Picture, Row, Section, Table
+from ..evaluation.alignment import Align
 from ..evaluation.curve_plots import learning_curve
 from ..evaluation.pools import AnyPool
 from . import scores
@@ -41,6 +42,7 @@ def curve(
     labelled: str = "train",
     test: str = "test",
     validation: str | None = None,
+    align: Align = "auto",
 ) -> str:
     """A learning curve: scores with 1, 5, 10, 25 and 100 % of the labels.
 
@@ -52,7 +54,7 @@ def curve(
         fractions: of the labels. One that holds fewer than two tiles takes two; of several that come to the same number
             of tiles only the first is run. Every class keeps at least one tile, or every tenth of a quantity.
         draws: how often labels are drawn; all of them can be drawn in one way only.
-        probe, pool, control: as in :func:`fusion.workflow.steps.compare`.
+        probe, pool, control, align: as in :func:`fusion.workflow.steps.compare`.
         starts: also fine-tune the whole model from these, ``pretrained`` (row ``finetuned``) or ``scratch``; it takes a
             training for each fraction and draw.
         rates, module, training, validation: of fine-tuning.
@@ -64,7 +66,7 @@ def curve(
     chosen = distinct_fractions(known, fractions, state.seed)
     shares = list(chosen.values())
     percent = {share: f"{100 * asked:g}" for asked, share in chosen.items()}
-    rows = _probed(state, known, unseen, shares, draws, probe, pool, model, control)
+    rows = _probed(state, known, unseen, shares, draws, probe, pool, model, control, align)
     if starts:
         held_out = None if validation is None else state.split(validation)
         tuned, _, _ = tune(
@@ -149,12 +151,14 @@ def _probed(
     pool: AnyPool,
     model: str,
     control: bool,
+    align: Align,
 ) -> list[Row]:
     from ..evaluation import compare
 
     seeds = [state.seed + k for k in range(draws)]
     if not known.dense:
         how: dict[str, Any] = {"probes": [probe], "forest": False, "control": control, "pool": pool}
+        how["align"] = align
         return compare(state.model(model), known, unseen, fractions=shares, seeds=seeds, **how)
     return [
         row

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..evaluation import Picture, Section, Table
+from ..evaluation.alignment import Align
 from ..evaluation.pools import AnyPool
 from ..settings import renamed
 from ..training.pretrain import train
@@ -119,6 +120,7 @@ def compare(
     labelled: str = "train",
     test: str = "test",
     metric: str | None = None,
+    align: Align = "auto",
 ) -> str:
     """Probes the frozen model, the same architecture with random weights, and raw band statistics, with few labels.
 
@@ -134,6 +136,8 @@ def compare(
         control: add ``raw_best``, the strongest of several simple methods on raw values, and name it.
         names: other names for rows, e.g. ``{"raw": "raw_ridge"}``.
         metric: the one to show; by default macro F1, or R2.
+        align: whether features of other scenes are made comparable, see
+            :func:`fusion.evaluation.alignment.aligned`; ``"auto"`` where no scene is in both splits.
     """
     from ..evaluation import compare as run
 
@@ -150,6 +154,7 @@ def compare(
         forest=forest,
         control=control,
         pool=pool,
+        align=align,
     )
     named = scores.by_name(rows, first=probes[0], names=names or {})
     found = scores.intervals(named, unseen, state.seed)
@@ -174,6 +179,7 @@ def modalities(
     model: str = "pretrained",
     labelled: str = "train",
     test: str = "test",
+    align: Align = "auto",
 ) -> str:
     """Probes the frozen model with every modality alone and with all together.
 
@@ -184,7 +190,8 @@ def modalities(
 
     seeds = [state.seed + k for k in range(draws)]
     splits = state.split(labelled), state.split(test)
-    rows = evaluate(state.model(model), *splits, probes=probes, fractions=[fraction], seeds=seeds, pool=pool)
+    how: dict[str, Any] = {"probes": probes, "fractions": [fraction], "seeds": seeds, "pool": pool, "align": align}
+    rows = evaluate(state.model(model), *splits, **how)
     named = scores.by_modality(rows, first=probes[0])
     found = scores.intervals(named, splits[1], state.seed)
     keep(state, key, named, splits[1])
