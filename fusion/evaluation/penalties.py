@@ -10,7 +10,7 @@ import numpy as np
 
 __all__ = ["Folds", "chosen_penalty", "folds_of", "held_out_score", "linear_model", "told_of_folds"]
 
-_INVERSE_STRENGTHS = np.logspace(-4, 2, 7)  # C of the logistic regression, strongest first
+_INVERSE_STRENGTHS = np.logspace(-4, 1, 6)  # C of the logistic regression, strongest first
 _RIDGES = np.logspace(8, -2, 21)  # strongest first
 _SEARCHED = 5000  # rows that the strength is searched on; more do not change it, but take hours
 _FOLDS = 5
@@ -30,7 +30,7 @@ def linear_model(task: str, labels: np.ndarray, seed: int = 0, groups: np.ndarra
         groups: (N,) block of ground of each row; a fold takes whole blocks. None: a ridge regression leaves out single
             rows, a logistic regression folds of single rows.
     """
-    from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
+    from sklearn.linear_model import Ridge, RidgeCV
     from sklearn.model_selection import GridSearchCV
     from sklearn.multiclass import OneVsRestClassifier
 
@@ -41,7 +41,9 @@ def linear_model(task: str, labels: np.ndarray, seed: int = 0, groups: np.ndarra
             return RidgeCV(alphas=_RIDGES[::-1], alpha_per_target=np.ndim(labels) > 1)
         scoring = "r2" if several else "neg_mean_squared_error"  # targets of several units are not to be added
         return GridSearchCV(Ridge(), {"alpha": _RIDGES}, scoring=scoring, cv=folds, refit=_strongest)
-    logistic = LogisticRegression(max_iter=2000)
+    from .logistic import PrincipalLogistic
+
+    logistic: Any = PrincipalLogistic(max_iter=500, tol=1e-3)
     prefix = ""
     if task == "multilabel":
         logistic, prefix = OneVsRestClassifier(logistic), "estimator__"
