@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Geo", "Tile", "TileBatch", "collate", "values_by_band"]
+__all__ = ["YEAR", "Geo", "Tile", "TileBatch", "collate", "values_by_band"]
+
+YEAR = 365.25  # days
 
 
 @dataclass(frozen=True)
