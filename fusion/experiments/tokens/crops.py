@@ -204,12 +204,12 @@ def classify(
     state.metrics[key], items = {}, []
     for fraction in fractions:
         named = _rows([row for row in rows if row.fraction == fraction])
-        found = scores.intervals(named, unseen, state.seed)
-        conditions = scores.conditions(state, named["joint"], draws, "labelled_train", "labelled_test", found)
-        entry = scores.as_metrics(named, found) | {"conditions": conditions}
+        ends = scores.intervals(named, unseen, state.seed)
+        conditions = scores.conditions(state, named["joint"], draws, "labelled_train", "labelled_test", ends)
+        entry = scores.as_metrics(named, ends) | {"conditions": conditions}
         state.metrics[key][f"labels_{fraction:.0%}".rstrip("%")] = entry
         items += [
-            scores.table(named, conditions, found),
+            scores.table(named, conditions, ends),
             *figures.per_class({"joint": named["joint"]}, unseen, conditions),
         ]
     state.sections.append(Section("Crop types with few and with all labels", "", items))
@@ -233,7 +233,7 @@ def _rows(rows: Sequence[Row]) -> scores.Named:
     return {name: named[name] for name in sorted(named, key=list(names.values()).index)}
 
 
-class _Discriminant(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class _Discriminant(ClassifierMixin, BaseEstimator):
     """The discriminant analysis as an estimator; scikit-learn's takes a minute for thousands of features."""
 
     def fit(self, x: np.ndarray, labels: np.ndarray) -> _Discriminant:
