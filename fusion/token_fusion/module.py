@@ -85,7 +85,8 @@ class TokenFusionPretraining(Pretraining[TokenFusion, MaskedPrediction | MaskedV
         self.log("val/loss", losses.total, batch_size=len(batch))
         for name, count in losses.counts.items():
             self.log(f"val/{name}/loss", losses.by_modality[name], batch_size=count)
-            self.log(f"val/{name}/accuracy", losses.accuracy[name], batch_size=count)
+            if name in losses.accuracy:  # without a weight of codes there is none
+                self.log(f"val/{name}/accuracy", losses.accuracy[name], batch_size=count)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         decaying = {id(m.weight) for m in self.modules() if isinstance(m, nn.Linear)}

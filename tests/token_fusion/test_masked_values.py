@@ -9,6 +9,7 @@ from fusion.kernels import patch_info_nce
 from fusion.token_fusion import MaskedPrediction, MaskedValues, TokenFusion, TokenFusionConfig, TokenFusionPretraining
 from fusion.token_fusion.in_memory import Recipe, learn, tokenize
 from fusion.token_fusion.views import draw_views
+from fusion.training import fit
 
 
 def generator(seed=0):
@@ -151,3 +152,14 @@ def test_settings_of_another_objective_are_refused_by_name(config):
     assert TokenFusionPretraining(config).objective == MaskedPrediction()
     with pytest.raises(ValueError, match="weights must not be negative"):
         TokenFusionPretraining(config, objective="masked-values", code_weight=-1.0)
+
+
+def test_a_run_without_codes_validates(tmp_path):
+    tiles = series_tiles(8)
+    config = TokenFusionConfig.preset("tiny", tiles.modalities, (1, 1), **SENSOR)
+    module = TokenFusionPretraining(config, objective="masked-values", code_weight=0.0)
+    module.model.tokenizer.fit(tiles)
+    fit(module, tiles, tiles, tmp_path, epochs=1, batch_size=8, progress=False, memory="ignore")
+    last = (tmp_path / "metrics.csv").read_text()
+    assert "val/sensor/loss" in last
+    assert "accuracy" not in last
