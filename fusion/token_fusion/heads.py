@@ -1,117 +1,228 @@
-"""Token fusion fine-tuned in memory: a linear head on the summary of a tile, for a quantity or for classes."""
+"""Token fusion fine-tuned in memory: a linear head on the states of a tile's tokens, for a quantity or for classes."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Literal, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..training.in_memory import descend, row_batches
+from .closed_form import discriminant, ridge_line
 from .in_memory import BATCH
 from .model import TokenFusion
+from .pooling import Pooled, TokenFeatures
 from .tokens import Tokens
 
 __all__ = ["Classifier", "Regressor", "Tuning", "classify", "regress", "representation"]
 
-Head = TypeVar("Head", bound="_Head")
-
-
-class _Head(nn.Module):
-    """A model and a linear head on its summary of a tile."""
-
-    def __init__(self, model: TokenFusion, outputs: int) -> None:
-        super().__init__()
-        self.model, self.head = model, nn.Linear(model.config.dim, outputs)
-
-    def scores(self, tokens: Tokens) -> Tensor:
-        """(B, outputs), from what is observed."""
-        return self.head(_summary(self.model, tokens))
-
-
-class Regressor(_Head):
-    """For one standardised target."""
-
-    def __init__(self, model: TokenFusion, target: np.ndarray) -> None:
-        super().__init__(model, 1)
-        self.mean, self.std = float(target.mean()), float(target.std()) or 1.0
-
-    def forward(self, tokens: Tokens) -> Tensor:
-        """(B,) standardised, from what is observed."""
-        return self.scores(tokens)[:, 0]
-
-    @torch.no_grad()
-    def predict(self, tokens: Tokens) -> np.ndarray:
-        """(B,) in the unit of the target."""
-        return self.eval()(tokens).numpy() * self.std + self.mean
-
-
-class Classifier(_Head):
-    """For classes that exclude each other."""
-
-    def forward(self, tokens: Tokens) -> Tensor:
-        """(B, K) scores, from what is observed."""
-        return self.scores(tokens)
-
-    @torch.no_grad()
-    def predict(self, tokens: Tokens) -> np.ndarray:
-        """(N,) class indices."""
-        return torch.cat([self.eval()(some).argmax(1) for some in _parts(tokens)]).numpy()
-
 
 @dataclass(frozen=True)
 class Tuning:
-    """How a head and the model below it are trained.
+    """How a head and the model below it are trained, by AdamW with one cycle of the learning rate.
 
     Attributes:
+        steps: None: as many as go through the tiles ``_EPOCHS`` times, between 200 and 1500.
         lr: of AdamW.
         hide: of each tile, in every step a random share of its tokens, so much on average, is masked: the same few
             tiles never look the same twice.
         seed: of the head, the batches and what is hidden.
+        pooled, values: what the head sees, see :class:`~fusion.token_fusion.pooling.TokenFeatures`.
+        start: of the head: ``"random"``, or ``"closed-form"``: linear discriminant analysis or ridge regression on the
+            features before fine-tuning (Kumar et al. 2022: a head that is random at first pulls the states away from
+            what they know of tiles unlike the labelled ones).
+        label_smoothing: of classes.
+        weight_decay: of AdamW.
+        members: so many are fine-tuned from seeds ``seed``, ``seed + 1``, ...; the mean of their answers is given.
     """
 
-    steps: int = 200
+    steps: int | None = 200
     batch_size: int = 64
     lr: float = 1e-3
     hide: float = 0.0
     seed: int = 0
+    pooled: Pooled = "summary"
+    values: bool = False
+    start: Literal["random", "closed-form"] = "random"
+    label_smoothing: float = 0.0
+    weight_decay: float = 0.05
+    members: int = 1
+
+    def __post_init__(self) -> None:
+        if self.start not in ("random", "closed-form"):
+            raise ValueError(f"Tuning: start is 'random' or 'closed-form', not {self.start!r}")
+        if self.members < 1 or not 0 <= self.label_smoothing < 1 or not 0 <= self.hide <= 0.5:
+            raise ValueError(
+                f"Tuning: members >= 1, label_smoothing in [0, 1) and hide in [0, 0.5], got {self.members}, "
+                f"{self.label_smoothing}, {self.hide}"
+            )
+
+    def steps_for(self, tiles: int) -> int:
+        """How many steps are taken for so many labelled tiles."""
+        wanted = round(_EPOCHS * tiles / min(self.batch_size, tiles))
+        return self.steps or min(max(wanted, 200), 1500)
+
+
+_EPOCHS = 20
+_NARROW = 64
+
+
+class Member(nn.Module):
+    """A model and a linear head on its features of a tile, standardised as they were before fine-tuning."""
+
+    mean: Tensor  # (F,)
+    std: Tensor  # (F,)
+
+    def __init__(self, model: TokenFusion, tuning: Tuning, outputs: int) -> None:
+        super().__init__()
+        self.model, self.features = model, TokenFeatures(model, tuning.pooled, tuning.values)
+        self.head = nn.Linear(self.features.width, outputs)
+        self.register_buffer("mean", torch.zeros(self.features.width))
+        self.register_buffer("std", torch.ones(self.features.width))
+
+    def forward(self, tokens: Tokens) -> Tensor:
+        """(B, outputs), from what is observed."""
+        return cast(Tensor, self.head(self.standardised(self.features(self.model, tokens))))
+
+    def standardised(self, features: Tensor) -> Tensor:
+        """(B, F), 0 where missing. Of many features each is smaller, so that a step of Adam, which moves all weights
+        of the head alike, moves the answer no further than it would that of ``_NARROW`` features."""
+        return ((features - self.mean) / self.std).nan_to_num(0.0) * min(1.0, _NARROW / self.features.width)
+
+    def begin(self, tokens: Tokens, solve: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None) -> None:
+        """Standardises by the labelled tiles; ``solve`` makes weight and bias of the head of their features (N, F)."""
+        features = _features(self.model, self.features, tokens)
+        mean, centred = features.nanmean(0), features - features.nanmean(0)
+        std = centred.square().nanmean(0).sqrt()
+        self.mean.copy_(mean.nan_to_num(0.0))
+        self.std.copy_(torch.where(std > 1e-6, std, 1.0))
+        if solve is not None:
+            weight, bias = solve(self.standardised(features).numpy())
+            with torch.no_grad():
+                self.head.weight.copy_(torch.from_numpy(weight))
+                self.head.bias.copy_(torch.from_numpy(bias))
+
+
+class _Tuned(nn.Module):
+    """Members whose answers are averaged."""
+
+    def __init__(self, members: list[Member]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    @property
+    def model(self) -> TokenFusion:
+        """Of the first member."""
+        return cast(Member, self.members[0]).model
+
+    def answer(self, hidden: Tensor, visible: Tensor) -> Tensor:
+        """(B, outputs) that the first member makes of states (B, N, D) and which tokens are visible (B, N); values,
+        which are no states, stand at their mean."""
+        member = cast(Member, self.members[0])
+        slots = torch.arange(hidden.shape[1], device=hidden.device)
+        if member.features.pooled == "none":
+            raise ValueError("the head sees no states, so its answer hangs on none of them; fine-tune one that does")
+        states = member.features.of_states(member.model, hidden, visible, slots)  # (B, F) without values
+        rest = states.new_full((len(states), member.features.width - states.shape[1]), torch.nan)
+        return cast(Tensor, member.head(member.standardised(torch.cat([states, rest], 1))))
+
+    @torch.no_grad()
+    def _answers(self, tokens: Tokens) -> list[Tensor]:
+        """(N, outputs) of each member."""
+        return [torch.cat([m.eval()(some) for some in _parts(tokens)]) for m in self.members]
+
+
+class Regressor(_Tuned):
+    """For one standardised target."""
+
+    def __init__(self, members: list[Member], mean: float, std: float) -> None:
+        super().__init__(members)
+        self.mean, self.std = mean, std
+
+    def forward(self, tokens: Tokens) -> Tensor:
+        """(B,) standardised, from what is observed."""
+        return torch.stack([member(tokens)[:, 0] for member in self.members]).mean(0)
+
+    def predict(self, tokens: Tokens) -> np.ndarray:
+        """(N,) in the unit of the target."""
+        return torch.stack(self._answers(tokens)).mean(0)[:, 0].numpy() * self.std + self.mean
+
+
+class Classifier(_Tuned):
+    """For classes that exclude each other."""
+
+    def forward(self, tokens: Tokens) -> Tensor:
+        """(B, K) log probabilities, from what is observed."""
+        return torch.stack([member(tokens).softmax(1) for member in self.members]).mean(0).log()
+
+    def probabilities(self, tokens: Tokens) -> np.ndarray:
+        """(N, K)"""
+        return torch.stack([one.softmax(1) for one in self._answers(tokens)]).mean(0).numpy()
+
+    def predict(self, tokens: Tokens) -> np.ndarray:
+        """(N,) class indices."""
+        return self.probabilities(tokens).argmax(1)
 
 
 def regress(model: TokenFusion, tokens: Tokens, target: np.ndarray, tuning: Tuning) -> Regressor:
-    """Fine-tunes a copy of ``model`` with a head to the ``target`` (N,) of the ``tokens`` of N tiles."""
-    torch.manual_seed(tuning.seed)
-    regressor = Regressor(copy.deepcopy(model), target)
-    wanted = torch.from_numpy((target - regressor.mean) / regressor.std).float()
+    """Fine-tunes copies of ``model`` with a head to the ``target`` (N,) of the ``tokens`` of N tiles."""
+    mean, std = float(target.mean()), float(target.std()) or 1.0
+    wanted = torch.from_numpy((target - mean) / std).float()
 
-    def loss(visible: Tokens, rows: Tensor) -> Tensor:
-        return nn.functional.smooth_l1_loss(regressor(visible), wanted[rows])
+    def train(member: Member, tuning: Tuning) -> Member:
+        member.begin(tokens, (lambda x: ridge_line(x, wanted.numpy())) if tuning.start == "closed-form" else None)
 
-    return _tune(regressor, loss, tokens, tuning)
+        def loss(visible: Tokens, rows: Tensor) -> Tensor:
+            return nn.functional.smooth_l1_loss(member(visible)[:, 0], wanted[rows])
+
+        return _tune(member, loss, tokens, tuning)
+
+    return Regressor(_members(model, tuning, 1, train), mean, std)
 
 
 def classify(model: TokenFusion, tokens: Tokens, target: np.ndarray, classes: int, tuning: Tuning) -> Classifier:
     """As :func:`regress`, to the class indices ``target`` (N,) of ``classes`` classes."""
-    torch.manual_seed(tuning.seed)
-    classifier = Classifier(copy.deepcopy(model), classes)
     wanted = torch.from_numpy(target)
 
-    def loss(visible: Tokens, rows: Tensor) -> Tensor:
-        return nn.functional.cross_entropy(classifier(visible), wanted[rows])
+    def train(member: Member, tuning: Tuning) -> Member:
+        closed = tuning.start == "closed-form"
+        member.begin(tokens, (lambda x: discriminant(x, target, classes)) if closed else None)
 
-    return _tune(classifier, loss, tokens, tuning)
+        def loss(visible: Tokens, rows: Tensor) -> Tensor:
+            smoothing = tuning.label_smoothing
+            return nn.functional.cross_entropy(member(visible), wanted[rows], label_smoothing=smoothing)
+
+        return _tune(member, loss, tokens, tuning)
+
+    return Classifier(_members(model, tuning, classes, train))
 
 
 @torch.no_grad()
-def representation(model: TokenFusion, tokens: Tokens) -> np.ndarray:
-    """(N, D) summaries of what is observed of N tiles."""
-    return torch.cat([_summary(model, some) for some in _parts(tokens)]).numpy()
+def representation(model: TokenFusion, tokens: Tokens, pooled: Pooled = "summary", values: bool = False) -> np.ndarray:
+    """(N, F) features of what is observed of N tiles, NaN where missing; by default their summaries.
+
+    Args:
+        pooled, values: see :class:`~fusion.token_fusion.pooling.TokenFeatures`.
+    """
+    return _features(model, TokenFeatures(model, pooled, values), tokens).numpy()
 
 
-def _tune(module: Head, loss: Callable[[Tokens, Tensor], Tensor], tokens: Tokens, tuning: Tuning) -> Head:
+def _members(
+    model: TokenFusion, tuning: Tuning, outputs: int, train: Callable[[Member, Tuning], Member]
+) -> list[Member]:
+    trained = []
+    for seed in range(tuning.seed, tuning.seed + tuning.members):
+        torch.manual_seed(seed)
+        own = replace(tuning, seed=seed)
+        trained.append(train(Member(copy.deepcopy(model).eval(), own, outputs), own))
+    return trained
+
+
+def _tune(module: Member, loss: Callable[[Tokens, Tensor], Tensor], tokens: Tokens, tuning: Tuning) -> Member:
     """Trains on tokens of which a share is masked anew in every step, and leaves the module in evaluation mode."""
     generator = torch.Generator().manual_seed(tuning.seed)
     batches = row_batches(len(tokens), min(tuning.batch_size, len(tokens)), generator)
@@ -125,18 +236,16 @@ def _tune(module: Head, loss: Callable[[Tokens, Tensor], Tensor], tokens: Tokens
             visible = replace(visible, codes=visible.codes.masked_fill(masked, -1))
         return loss(visible, rows)
 
-    return descend(module, partly, steps=tuning.steps, lr=tuning.lr, weight_decay=0.05).eval()
+    steps = tuning.steps_for(len(tokens))
+    return descend(module, partly, steps=steps, lr=tuning.lr, weight_decay=tuning.weight_decay).eval()
+
+
+@torch.no_grad()
+def _features(model: TokenFusion, features: TokenFeatures, tokens: Tokens) -> Tensor:
+    """(N, F), NaN where missing."""
+    return torch.cat([features(model, some) for some in _parts(tokens)])
 
 
 def _parts(tokens: Tokens) -> list[Tokens]:
     """Of so many tiles as go through a model at once."""
     return [tokens.rows(rows) for rows in torch.arange(len(tokens)).split(BATCH)]
-
-
-def _summary(model: TokenFusion, tokens: Tokens) -> Tensor:
-    """(B, D) of what is observed; slots that no tile has are left out of the computation, and their states 0."""
-    seen = tokens.observed
-    slots = seen.any(0).nonzero()[:, 0]
-    states = model.hidden(tokens, seen, slots)
-    every = states.new_zeros(*seen.shape, states.shape[-1]).index_copy(1, slots, states)
-    return model.summarise(every, seen).summary

@@ -16,7 +16,6 @@ from ..training.in_memory import descend, row_batches
 from ..training.loading import evaluation_loader
 from ..training.pretrain import configure
 from .model import TokenFusion
-from .objective import draw_masks
 from .tokens import Tokens
 
 __all__ = ["BATCH", "Recipe", "learn", "model_batches", "tokenize"]
@@ -30,7 +29,7 @@ class Recipe:
 
     Attributes:
         model: fields of its configuration that differ from ``size``, ``tokenizers`` among them.
-        module: arguments of :class:`~fusion.token_fusion.TokenFusionPretraining`, such as the budgets of masking.
+        module: arguments of :class:`~fusion.token_fusion.TokenFusionPretraining`, such as the ``objective``.
         steps, batch_size, lr: of AdamW with one cycle of the learning rate.
         modalities: those it has, in order; all of the data by default.
     """
@@ -56,7 +55,8 @@ class Recipe:
 def learn(
     tiles: TileDataset, recipe: Recipe, seed: int, *, start: TokenFusion | None = None, steps: int | None = None
 ) -> TokenFusion:
-    """A model trained by masked prediction on ``tiles``, without labels, in evaluation mode.
+    """A model trained on ``tiles`` without labels, by the objective that the recipe's ``module`` names, in evaluation
+    mode.
 
     Args:
         start: a model to go on from, whose tokenizers are kept; it stays as it is.
@@ -73,17 +73,15 @@ def learn(
         module.model.tokenizer.fit(tiles, seed=seed)
     else:
         module.model = copy.deepcopy(start)
-    model = module.model
-    tokens, how = tokenize(model, tiles), module.objective
+    tokens = tokenize(module.model, tiles)
     generator = torch.Generator().manual_seed(seed)
     batches = row_batches(len(tiles), min(recipe.batch_size, len(tiles)), generator)
 
     def loss(_: int) -> Tensor:
-        some = tokens.rows(next(batches))
-        masks = draw_masks(some, some.layout, how.inputs, how.targets, how.alphas, how.whole, generator=generator)
-        return how.score(model, some, *masks).total
+        return module.objective.of_tokens(module.model, tokens.rows(next(batches)), generator).total
 
-    return descend(model, loss, steps=steps or recipe.steps, lr=recipe.lr, weight_decay=0.05).eval()
+    descend(module, loss, steps=steps or recipe.steps, lr=recipe.lr, weight_decay=0.05)
+    return module.model.eval()
 
 
 def model_batches(model: TokenFusion, dataset: TileDataset, size: int = BATCH) -> Iterator[TileBatch]:

@@ -164,6 +164,15 @@ class TokenFusion(Constants):
         share = (valid / valid.sum(0).clamp_min(1)).to(states.dtype)  # (M, B)
         return Encoding(torch.einsum("mbd,mb->bd", means, share), torch.einsum("mbpd,mb->bpd", patches, share))
 
+    def pooled(self, states: Tensor, visible: Tensor, slots: Tensor) -> Tensor:
+        """Summaries (..., D) of states (..., S, D) of the tokens ``slots`` (S,), some of them visible (..., S)."""
+        modality = self.tokenizer.layout.modality.to(states.device)[slots]
+        onto = nn.functional.one_hot(modality, len(self.config.modalities)).to(states.dtype)  # (S, M)
+        weight = visible.to(states.dtype)
+        count = weight @ onto  # (..., M)
+        means = torch.einsum("...sd,...s,sm->...md", states, weight, onto) / count.clamp_min(1)[..., None]
+        return means.sum(-2) / (count > 0).sum(-1, keepdim=True).clamp_min(1)
+
     def encode(self, batch: TileBatch) -> Encoded:
         """Every modality of B tiles as one vector."""
         states, seen = self._states(self.tokenize(batch))

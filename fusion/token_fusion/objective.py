@@ -181,7 +181,12 @@ class MaskedPrediction:
         accuracy: bool = False,
     ) -> Losses:
         """Draws masks (from ``generator``, default: torch's own) and scores what the model says of the targets."""
-        tokens = model.tokenize(batch)
+        return self.of_tokens(model, model.tokenize(batch), generator, accuracy=accuracy)
+
+    def of_tokens(
+        self, model: TokenFusion, tokens: Tokens, generator: torch.Generator | None = None, *, accuracy: bool = False
+    ) -> Losses:
+        """As a call, for tokens that are at hand."""
         masks = draw_masks(
             tokens, tokens.layout, self.inputs, self.targets, self.alphas, self.whole, generator=generator
         )

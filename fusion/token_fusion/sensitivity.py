@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -93,8 +93,12 @@ def sensitivity(
 
 
 def head(module: nn.Module) -> Answer:
-    """The output of a fine-tuned module as an answer for :func:`sensitivity`, to be used with its ``.model``."""
+    """The output of a fine-tuned module as an answer for :func:`sensitivity`, to be used with its ``.model``.
 
+    A module of :mod:`fusion.token_fusion.heads` answers itself: as its first member, values as they were on average.
+    """
+    if hasattr(module, "answer"):
+        return cast(Answer, module.answer)
     model, output = require_token_fusion(module.get_submodule("model")), module.get_submodule("head")
 
     def answer(hidden: Tensor, visible: Tensor) -> Tensor:

@@ -73,6 +73,15 @@ class ModalityTokenizer(nn.Module, ABC):
         """(C,) how many of the K codes each channel has."""
         return torch.full((len(self.ordinal),), self.codebook_size)
 
+    def code_values(self) -> Tensor:
+        """(C, K) float32, what a code of an ordinal channel stands for, with a deviation of about 1.
+
+        Here codes stand at equal distances; a tokenizer that knows the values of its codes says so.
+        """
+        size = self.sizes[:, None].float()  # (C, 1)
+        code = torch.arange(self.codebook_size, device=size.device).minimum(size - 1)  # (C, K)
+        return (code - (size - 1) / 2) * (math.sqrt(12) / size)
+
     @abstractmethod
     def values(self, batch: TileBatch) -> Tensor:
         """The physical values that tokens stand for, (B, ...) float32, NaN where missing."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from ..data.modality import Modality
 from ..data.tiles import TileBatch
 from ..kernels.quantize.tokenizers import ValueTokenizer
+from ..layers.statistics import band_statistics
 from .base import ModalityTokenizer, Places, grid_places, series_places
 from .calendar import Calendar, tile_series
 from .image_patches import observed_image
@@ -31,6 +32,11 @@ class BinTokenizer(ModalityTokenizer):
     @property
     def sizes(self) -> Tensor:
         return self.quantizer.sizes
+
+    def code_values(self) -> Tensor:
+        """(C, K) float32, the centres of the bins less the mean of the band, in deviations of it."""
+        mean, std = (statistic[..., 0].to(self.fitted.device) for statistic in band_statistics(self.modality))
+        return ((self.quantizer.code_values() - mean) / std).float()
 
     def encode(self, values: Tensor) -> Tensor:
         return self.quantizer.encode(self._flat(values)).flatten(1)

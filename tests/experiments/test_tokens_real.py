@@ -9,8 +9,9 @@ import pytest
 
 from fusion.experiments.tokens.crops import open_series
 from fusion.experiments.tokens.gpp import open_flux_sites
-from fusion.experiments.tokens.stations import open_stations
+from fusion.experiments.tokens.stations import _of_pairs, _unseen_by, open_stations
 from fusion.experiments.tokens.temperature import open_places
+from fusion.token_fusion.in_memory import Recipe, learn
 from fusion.workflow import load_experiment, run_experiment
 
 TINY = {"dim": 16, "depth": 1, "heads": 2, "mlp_dim": 16}
@@ -99,6 +100,40 @@ def test_stations_have_their_terrain_and_terrain_has_no_station(data_dir):
     for i in range(10):  # the window's middle lies where its location says
         tile = parts["terrain"][i]
         assert tile.values["terrain"][0, 4, 4] == tile.values["location"][2, 0, 0]
+
+
+def test_what_corrects_a_station_comes_from_models_that_have_not_seen_it():
+    group = np.array([0, 0, 1, 2])
+    told = {pair: np.full((4, 1, 1), value) for pair, value in (((0, 1), 1.0), ((0, 2), 2.0), ((1, 2), 4.0))}
+    # Station 0 left out: models without group 0; of those, for station 2 the one without group 1 too.
+    assert _unseen_by(told, group, 0)[:, 0, 0].tolist() == [1.5, 1.5, 1.0, 2.0]
+    assert _unseen_by(told, group, 3)[:, 0, 0].tolist() == [2.0, 2.0, 4.0, 3.0]
+
+
+def test_a_model_of_a_pair_of_groups_hangs_on_no_station_of_them(data_dir):
+    everything = open_stations(data_dir("daily_temperature_stations"), places=4)[0]
+    stations = everything["stations"].subset(range(12))
+    tokenizers = {
+        "terrain": {"kind": "bins", "bins": 4},
+        "location": {"kind": "scalar", "bins": 4},
+        "temperature": {"kind": "bins", "start": 0, "step": 60, "length": 6, "bins": 8},
+    }
+    plan = Recipe(model=TINY | {"tokenizers": tokenizers}, steps=1, batch_size=4)
+    base = learn(everything["all"], plan, 0)
+    group = np.arange(12) % 3
+    told = _of_pairs(everything["all"], stations, group, plan, base, 1, 0)
+    assert set(told) == {(0, 1), (0, 2), (1, 2)}
+    without = everything["all"].subset(
+        [
+            i
+            for i in range(len(everything["all"]))
+            if everything["all"].names[i] not in np.array(stations.names)[group != 2]
+        ]
+    )
+    alone = learn(without, plan, 0, start=base, steps=1)
+    from fusion.evaluation.model_profiles import expected_profiles
+
+    np.testing.assert_array_equal(told[0, 1], expected_profiles(alone, stations, "temperature", ["location"]))
 
 
 def test_flux_sites_have_the_weather_of_their_own_past(data_dir):

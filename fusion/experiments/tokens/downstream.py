@@ -28,6 +28,7 @@ from ...settings import renamed
 from ...token_fusion.generate import require_token_fusion
 from ...token_fusion.heads import Tuning, regress, representation
 from ...token_fusion.in_memory import tokenize
+from ...token_fusion.pooling import Pooled
 from ...training.systems import reinitialised
 from ...workflow import scores
 from ...workflow.state import State
@@ -44,6 +45,7 @@ def downstream(
     modalities: Sequence[str] | None = None,
     fraction: float = 0.1,
     draws: int = 5,
+    pooled: Pooled = "summary",
     tuning: Mapping[str, Any] | None = None,
     scratch: Mapping[str, Any] | None = None,
     labelled: str = "train",
@@ -59,6 +61,7 @@ def downstream(
 
     Args:
         modalities: those used; all that the model has by default.
+        pooled: what ``probe`` sees of the frozen model, see :class:`~fusion.token_fusion.pooling.TokenFeatures`.
         tuning: fields of :class:`~fusion.token_fusion.heads.Tuning`; ``scratch`` what differs for the
             models trained from scratch, which may want longer.
     """
@@ -66,7 +69,9 @@ def downstream(
     names = list(modalities or [m.name for m in fused.config.modalities])
     known, unseen = (state.split(split).with_modalities(names) for split in (labelled, test))
     seen, hidden = tokenize(fused, known), tokenize(fused, unseen)
-    frozen = [_features(representation(fused, tokens), part) for tokens, part in ((seen, known), (hidden, unseen))]
+    frozen = [
+        _features(representation(fused, tokens, pooled), part) for tokens, part in ((seen, known), (hidden, unseen))
+    ]
     raw = [raw_statistics(part, seasons=12) for part in (known, unseen)]
     target, truth = known.labels().numpy(), unseen.labels().numpy()
     recipe = dict(tuning or {})

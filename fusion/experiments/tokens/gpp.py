@@ -18,9 +18,10 @@ from ...data import ArrayTiles, Modality
 from ...data import fraction as draw_labels
 from ...data.flux_sites import FluxSites, read_flux_sites
 from ...evaluation import Picture, Section, Spread, Table, score
+from ...evaluation.intervals import sample_sums, score_intervals
 from ...evaluation.model_profiles import inputs
 from ...evaluation.plots import observed_predicted
-from ...evaluation.regressors import forest, ridge
+from ...evaluation.regressors import forest, gaussian_process, ridge
 from ...settings import renamed
 from ...token_fusion.generate import require_token_fusion
 from ...token_fusion.heads import Tuning, regress, representation
@@ -98,7 +99,9 @@ def cross_validate(
     Tokenizers and models are learned without the held-out sites (or years). Rows: ``joint``, pretrained on bands and
     weather without GPP, then fine-tuned; ``scratch``, the same network and tokens without pretraining;
     ``hls`` and ``weather``, the pretrained network fine-tuned on one of them; ``probe``, a ridge regression on the
-    pretrained representation; ``ridge`` and ``forest`` on all values before tokenization; ``mean`` of the labels.
+    pretrained representation; ``ridge``, ``forest`` and ``gaussian_process`` on all values before tokenization;
+    ``joint_and_process``, the mean of ``joint`` and ``gaussian_process``; ``mean`` of the labels. ``r2_low`` and
+    ``r2_high`` are the 95 % interval over sites (or the sites of years), drawn with replacement.
 
     Args:
         recipe: of the models, as fields of :class:`~fusion.token_fusion.in_memory.Recipe`.
@@ -132,7 +135,7 @@ def cross_validate(
         draws = [guessed[split, repeat] for repeat in range(repeats)]
         for fraction in plan.fractions:
             named = {row: [(target, draw[of, row]) for draw in draws] for of, row in draws[0] if of == fraction}
-            scored, shown = _report(named, split[3:], fraction, len(target), repeats)
+            scored, shown = _report(named, split[3:], fraction, sites.site, repeats)
             state.metrics[split][f"labels_{fraction:.0%}".rstrip("%")] = scored
             items += shown
             told.append(f"{split} {fraction:.0%} " + ", ".join(f"{r} {scored[r]['r2']:.2f}" for r in _TOLD))
@@ -141,7 +144,7 @@ def cross_validate(
     return "R2 " + "; ".join(told)
 
 
-_TOLD = ("joint", "scratch", "hls", "weather", "ridge", "forest")
+_TOLD = ("joint", "scratch", "hls", "weather", "ridge", "forest", "gaussian_process", "joint_and_process")
 _ROWS = {
     "joint": "pretrained on both, fine-tuned",
     "scratch": "the same without pretraining",
@@ -150,6 +153,8 @@ _ROWS = {
     "probe": "ridge regression on the pretrained representation",
     "ridge": "on all values",
     "forest": "random forest on all values",
+    "gaussian_process": "on all values: a plane and a smooth surface",
+    "joint_and_process": "mean of joint and gaussian_process",
     "mean": "of the labels",
 }
 
@@ -181,29 +186,40 @@ def _fold(
             ("probe", ridge(), codes),
             ("ridge", ridge(), raw),
             ("forest", forest(seed), raw),
+            ("gaussian_process", gaussian_process(), raw),
         ):
             found[fraction, name] = made.fit(x[few], gpp).predict(new)
+        both = (found[fraction, "joint"], found[fraction, "gaussian_process"])
+        found[fraction, "joint_and_process"] = np.mean(both, axis=0)
         found[fraction, "mean"] = np.full(len(test), gpp.mean())
     return found
 
 
 def _report(
-    named: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]], group: str, fraction: float, count: int, repeats: int
+    named: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]],
+    group: str,
+    fraction: float,
+    site: np.ndarray,
+    repeats: int,
 ) -> tuple[dict[str, Any], list[Table | Picture]]:
     """Metrics, table and scatter of pairs of targets and predictions by row, one a repeat."""
+    count = len(site)
     scored: dict[str, Any] = {}
-    spreads = {}
+    spreads, ends = {}, {}
     for row, pairs in named.items():
         draws = [score("regression", *pair) for pair in pairs]
         spreads[row] = {m: Spread.of([draw[m] for draw in draws]) for m in draws[0]}
         scored[row] = {m: s.mean for m, s in spreads[row].items()} | {f"{m}_sd": s.sd for m, s in spreads[row].items()}
+        r2 = score_intervals("regression", [sample_sums("regression", *pair, 1) for pair in pairs], site).scores["r2"]
+        scored[row] |= {"r2_low": r2.low, "r2_high": r2.high}
+        ends[row] = r2
     what = (
         f"Each of {count} images once, predicted without its {group}, from {fraction:.0%} of the labels of the other "
-        f"{group}s; mean and standard deviation over {repeats} seeds."
+        f"{group}s; mean and standard deviation over {repeats} seeds; beside it the 95 % interval over sites."
     )
-    rows = [[name, _ROWS[name], s["r2"], s["rmse"], s["mae"]] for name, s in spreads.items()]
-    columns = ["", "", "R²", "RMSE (g C m⁻² d⁻¹)", "MAE"]
-    table = Table(columns, rows, what, best=["R²"], lowest=columns[3:])
+    rows = [[name, _ROWS[name], s["r2"], str(ends[name]), s["rmse"], s["mae"]] for name, s in spreads.items()]
+    columns = ["", "", "R²", "R² (95 %)", "RMSE (g C m⁻² d⁻¹)", "MAE"]
+    table = Table(columns, rows, what, best=["R²"], lowest=columns[4:])
     target, guess = named["joint"][0]
     shown = observed_predicted(target, guess, "GPP", "g C m⁻² d⁻¹", f"joint, first seed. {what}")
     return scored | {"conditions": what}, [table, shown]

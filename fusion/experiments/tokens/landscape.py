@@ -22,7 +22,6 @@ from ...token_fusion.counterfactual import calendar
 from ...token_fusion.generate import require_token_fusion
 from ...token_fusion.in_memory import Recipe, learn, tokenize
 from ...token_fusion.module import TokenFusionPretraining
-from ...token_fusion.objective import draw_masks
 from ...training import save_model
 from ...workflow import examine
 from ...workflow.state import State
@@ -158,14 +157,5 @@ def _losses(model: TokenFusion, tiles: TileDataset, plan: Recipe, most: int = 51
     """By modality, and ``all``, of at most so many tiles."""
     tokens = tokenize(model, tiles.subset(evenly_spaced(len(tiles), most)))
     objective = TokenFusionPretraining(model.config, **plan.module).objective
-    masks = draw_masks(
-        tokens,
-        tokens.layout,
-        objective.inputs,
-        objective.targets,
-        objective.alphas,
-        objective.whole,
-        generator=torch.Generator().manual_seed(0),
-    )
-    losses = objective.score(model, tokens, *masks)
+    losses = objective.of_tokens(model, tokens, torch.Generator().manual_seed(0))
     return {name: float(loss) for name, loss in losses.by_modality.items()} | {"all": float(losses.total)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from ...data import ArrayTiles, Modality, TileDataset
 from ...evaluation import Picture, Section, Table
 from ...evaluation.generation import Generated, pictures
 from ...evaluation.model_profiles import expected_profiles, profiles, sampled_profiles, tile_statistics
-from ...evaluation.profile_baselines import forest_profiles, mean_profile, ridge_profiles
+from ...evaluation.profile_baselines import forest_profiles, kriging_profiles, mean_profile, ridge_profiles
 from ...evaluation.profile_scores import score_table
 from ...settings import renamed
+from ...token_fusion import TokenFusion
 from ...token_fusion.counterfactual import calendar
 from ...token_fusion.in_memory import Recipe, learn
 from ...workflow.state import State
@@ -113,6 +115,8 @@ def leave_one_out(
     *,
     recipes: Mapping[str, Mapping[str, Any]],
     own_steps: int = 60,
+    corrected: str | None = None,
+    groups: int = 5,
     conditioning: Mapping[str, Sequence[str]] | None = None,
     samples: int = 8,
     how: Mapping[str, Any] | None = None,
@@ -123,12 +127,18 @@ def leave_one_out(
     A model is first trained on what no station leaves out, those off the raster and the windows of terrain, and then
     for every station on all others as well. Scores go to ``<key>.<method>.rmse`` and so on. ``<recipe>_<inputs>`` is
     the expectation of a model, e.g. ``bins_terrain``; ``samples_...`` the median of what the first one generates;
-    ``ridge`` and ``forest`` see latitude, longitude and elevation of the station; ``nearest`` is the profile of the
-    nearest other station, ``nearest_lapse`` the same moved to the station's elevation by -6.5 K/km.
+    ``ridge``, ``forest`` and ``kriging`` see latitude, longitude and elevation of the station; ``nearest`` is the
+    profile of the nearest other station, ``nearest_lapse`` the same moved to the station's elevation by -6.5 K/km.
+    ``<recipe>_corrected`` is the expectation of models given the location, plus what they miss at the other stations,
+    kriged to the station by latitude, longitude and elevation. What they miss is that of models which have seen
+    neither the other station nor the one to be predicted: stations are put into groups, and a model is trained for
+    each pair of groups without both.
 
     Args:
         recipes: of the models by name, as arguments of :class:`~fusion.token_fusion.in_memory.Recipe`.
         own_steps: of training for each station.
+        corrected: the recipe whose expectation is corrected; None: of none.
+        groups: of stations for it; it trains groups * (groups - 1) / 2 further models.
         conditioning: inputs by name; by default the terrain, the location, and both.
         how: arguments of :func:`fusion.token_fusion.generate.generate`.
     """
@@ -142,6 +152,12 @@ def leave_one_out(
     profile = profiles(next(iter(bases.values())), stations, _TARGET)  # (N, 1, T)
     place = tile_statistics(stations, ["location"])  # (N, 3)
     at = [stations.names.index(name) for name in inside.names]
+    apart = np.random.default_rng(state.seed).permutation(len(stations)) % groups  # group of each station
+    told = (
+        {}
+        if corrected is None
+        else _of_pairs(everything, stations, apart, plans[corrected], bases[corrected], own_steps, state.seed)
+    )
     guesses: dict[str, list[np.ndarray]] = {}
     drawn = []
     for number, (row, own) in enumerate(zip(rows, at, strict=True)):
@@ -158,9 +174,14 @@ def leave_one_out(
         found = {
             "mean_profile": mean_profile(profile[known], 1),
             "ridge": ridge_profiles(*simple),
+            "kriging": kriging_profiles(*simple),
             "forest": forest_profiles(*simple, seed=state.seed),
             **_nearest(*simple),
         }
+        if corrected is not None:
+            expected = _unseen_by(told, apart, own)  # (N, 1, T)
+            missed = profile[known] - expected[known]
+            found[f"{corrected}_corrected"] = expected[own : own + 1] + kriging_profiles(simple[0], missed, simple[2])
         for name, values in found.items():
             guesses.setdefault(name, []).append(values)
     methods = {name: np.concatenate(values) for name, values in guesses.items()}
@@ -179,6 +200,35 @@ def leave_one_out(
     ]
     state.sections.append(Section("The year's temperature where no station is", "", items))
     return "RMSE " + ", ".join(f"{name} {row['rmse']:.2f}" for name, row in scored.items())
+
+
+Pairs = dict[tuple[int, int], np.ndarray]  # by two groups: profiles (N, 1, T) of all stations
+
+
+def _of_pairs(
+    everything: TileDataset,
+    stations: TileDataset,
+    group: np.ndarray,
+    plan: Recipe,
+    base: TokenFusion,
+    steps: int,
+    seed: int,
+) -> Pairs:
+    """What models say of all stations, given their location, that have seen none of two groups of them."""
+    number = np.array(_rows(everything, stations))
+    found: Pairs = {}
+    for pair in combinations(range(int(group.max()) + 1), 2):
+        hidden = set(number[np.isin(group, pair)].tolist())
+        known = everything.subset([i for i in range(len(everything)) if i not in hidden])
+        model = learn(known, plan, seed, start=base, steps=steps)
+        found[pair] = expected_profiles(model, stations, _TARGET, ["location"])
+    return found
+
+
+def _unseen_by(told: Pairs, group: np.ndarray, own: int) -> np.ndarray:
+    """(N, 1, T): of each station the mean over the models that have seen neither it nor the station ``own``."""
+    pairs = [(pair, values) for pair, values in told.items() if group[own] in pair]
+    return np.stack([np.mean([v[k] for pair, v in pairs if group[k] in pair], axis=0) for k in range(len(group))])
 
 
 def _rows(everything: TileDataset, part: TileDataset) -> list[int]:
