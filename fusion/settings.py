@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
-
-import numpy as np
 
 __all__ = ["accepted", "call", "former_names", "plain", "renamed", "with_new_names", "with_tuples"]
 
@@ -72,9 +71,10 @@ def with_tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
 def plain(value: Any) -> Any:
     """Settings in Python's own types, which YAML, JSON and checkpoints know: NumPy's text and numbers become text and
     numbers, its arrays lists; mappings, lists and tuples are gone through, and everything else stays what it is."""
-    if isinstance(value, np.generic):
+    numpy: Any = sys.modules.get("numpy")  # whoever has not imported it has none of its values, and --help is fast
+    if numpy is not None and isinstance(value, numpy.generic):
         return value.item()
-    if isinstance(value, np.ndarray):
+    if numpy is not None and isinstance(value, numpy.ndarray):
         return plain(value.tolist())
     if isinstance(value, Mapping):
         return {plain(key): plain(one) for key, one in value.items()}
