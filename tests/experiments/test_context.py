@@ -54,7 +54,7 @@ def test_the_context_of_a_row_is_of_its_own_site(data_dir):
 
 
 def test_experiments_load():
-    for name in ("context-worldcereal", "context-gpp", "context-landscape", "context-quantized"):
+    for name in ("context-worldcereal", "context-gpp", "context-landscape", "context-quantized", "context-crops"):
         assert name in experiments()
         assert load_experiment(name).expect
 
