@@ -13,16 +13,19 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import torch
 
 from fusion.data import TileDataset
-from fusion.data.months import common_months
+from fusion.data.months import MONTHS, months_of
+from fusion.data.spacing import evenly_spaced
 
 from .features import Features
 
-__all__ = ["Align", "Alignment", "aligned", "by_place", "standardised_by_place"]
+__all__ = ["Align", "Alignment", "aligned", "by_place", "common_months", "standardised_by_place"]
 
 Align = Literal["auto", "places", "none"]
 _LEAST = 16  # tiles of a place: of fewer, mean and spread say nothing
+_LOOKED_AT = 256  # tiles of a ground; months are those of its acquisitions, which its tiles share
 _SHORT = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
@@ -104,6 +107,30 @@ def by_place(features: Features, places: np.ndarray | None) -> Features:
     if places is None:
         return features
     return replace(features, x=standardised_by_place(features.x, np.repeat(places, len(features) // len(places))))
+
+
+def _observed_months(dataset: TileDataset) -> dict[str, np.ndarray]:
+    """Of every series (12,) bool: the months with a valid date in at least half of the tiles that are looked at."""
+    series = [m.name for m in dataset.modalities if m.kind == "series"]
+    counts = {name: np.zeros(MONTHS) for name in series}
+    some = evenly_spaced(len(dataset), _LOOKED_AT)
+    for i in some:
+        tile = dataset[int(i)]
+        for name in series:
+            if name in tile.days:
+                valid = tile.valid.get(name, torch.ones(len(tile.days[name]), dtype=torch.bool))
+                counts[name][np.unique(months_of(tile.days[name])[valid].numpy())] += 1
+    return {name: 2 * count >= len(some) for name, count in counts.items()}
+
+
+def common_months(first: TileDataset, second: TileDataset) -> dict[str, np.ndarray]:
+    """Of every series that both data sets have (12,) bool: the months that both were observed in.
+
+    A series without a common month is left as it is: nothing of it could be compared.
+    """
+    ours, theirs = _observed_months(first), _observed_months(second)
+    found = {name: ours[name] & theirs[name] for name in ours if name in theirs}
+    return {name: months for name, months in found.items() if months.any() and not months.all()}
 
 
 def _scenes(dataset: TileDataset) -> np.ndarray | None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from .gaussian import on_some_rows
+from .intervals import sample_sums, score_intervals
 from .plots import COLOURS, panels, picture
-from .regressors import forest, on_rows, ridge, temporal_transformer
+from .regressors import Regressor, forest, on_rows, ridge, temporal_transformer
 from .report import Picture, Table
 from .rows import Rows
 
@@ -24,7 +26,10 @@ _METHODS = {
     "ridge": "ridge on the bands of the date",
     "forest_all": "random forest on the bands and all else known of the date",
     "ridge_all": "ridge on the same",
+    "embedding_process": "Gaussian process on the embedding of the date and raw values",
+    "process_all": "Gaussian process on the latter alone",
 }
+_FOLDS = 3  # of the places that are learned from, to choose among regressors
 
 
 def predict(
@@ -36,6 +41,7 @@ def predict(
     *,
     repeats: int = 2,
     seed: int = 0,
+    beside: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """The target of the rows ``test`` by every method, trained on the rows ``train``.
 
@@ -43,8 +49,13 @@ def predict(
     mean of the three: none of them is best everywhere, and choosing one would take sites that are needed for training.
     ``forest`` and ``ridge`` see the bands of the date, with ``_all`` what else is known of it as well.
 
+    With ``beside`` a Gaussian process sees it next to the embedding (``embedding_process``), and another one sees it
+    alone (``process_all``). ``model`` is then the mean of the three, or ``embedding_process``, or the mean of the
+    transformer and ``process_all``: whichever predicts places best that were left out of the training rows.
+
     Args:
         settings: of :func:`fusion.evaluation.temporal.fit_regressor`; ``repeats`` seeds of it are averaged.
+        beside: (N, F) raw values and what follows from them.
     """
     on = partial(on_rows, target=rows.target)
     tree = partial(forest, seed)
@@ -61,8 +72,40 @@ def predict(
         "forest_all": on(tree, both),
         "ridge_all": on(ridge, both),
     }
-    found = {name: regress(train, test) for name, regress in (regressors | baselines).items()}
-    return {"model": np.mean([found[name] for name in regressors], axis=0)} | found
+    if beside is None:
+        found = {name: regress(train, test) for name, regress in (regressors | baselines).items()}
+        return {"model": np.mean([found[name] for name in regressors], axis=0)} | found
+    processes = {
+        "embedding_process": on_some_rows(np.hstack([embedding, beside]), rows.target, seed),
+        "process_all": on_some_rows(beside, rows.target, seed),
+    }
+    found = {name: regress(train, test) for name, regress in (regressors | baselines | processes).items()}
+    short = temporal_transformer(embedding, rows.context, rows.day, rows.target, settings, 1, seed)
+    candidates = regressors | processes | {"embedding_transformer": short}
+    choices = (tuple(regressors), ("embedding_process",), ("embedding_transformer", "process_all"))
+    parts = _preferred(choices, candidates, rows, train)
+    return {"model": np.mean([found[name] for name in parts], axis=0)} | found
+
+
+def _preferred(
+    choices: Sequence[tuple[str, ...]], regressors: Mapping[str, Regressor], rows: Rows, train: np.ndarray
+) -> tuple[str, ...]:
+    """Of the ``choices`` the regressors whose mean predicts held-out places of the rows ``train`` best; the first where
+    there are too few places to hold any out."""
+    from sklearn.model_selection import GroupKFold
+
+    if len(np.unique(rows.place[train])) < _FOLDS:
+        return choices[0]
+    found: dict[str, list[np.ndarray]] = {name: [] for name in regressors}
+    wanted = []
+    for fit, held_out in GroupKFold(_FOLDS).split(train, groups=rows.place[train]):
+        wanted.append(rows.target[train[held_out]])
+        for name, regress in regressors.items():
+            found[name].append(regress(train[fit], train[held_out]))
+    target = np.concatenate(wanted)
+    guessed = {name: np.concatenate(parts) for name, parts in found.items()}
+    errors = [np.square(np.mean([guessed[name] for name in one], axis=0) - target).mean() for one in choices]
+    return choices[int(np.argmin(errors))]
 
 
 def scores(target: np.ndarray, guessed: np.ndarray) -> dict[str, float]:
@@ -87,9 +130,17 @@ def report(
         quantity, unit: of the target.
     """
     found: dict[str, Any] = {name: scores(rows.target, values) for name, values in guessed.items()}
-    columns = ["", "", "R²", f"RMSE ({unit})", "NRMSE"]
-    lines = [[name, _METHODS[name], v["r2"], v["rmse"], v["nrmse"]] for name, v in found.items()]
-    table = Table(columns, lines, what, best=["R²"], lowest=columns[3:])
+    for name, values in guessed.items():
+        sums = sample_sums("regression", rows.target[:, None], values[:, None], 1)
+        r2 = score_intervals("regression", sums, rows.place).scores["r2"]
+        found[name] |= {"r2_low": r2.low, "r2_high": r2.high}
+    columns = ["", "", "R²", "95 % interval", f"RMSE ({unit})", "NRMSE"]
+    lines = [
+        [name, _METHODS[name], v["r2"], f"{v['r2_low']:.3f} to {v['r2_high']:.3f}", v["rmse"], v["nrmse"]]
+        for name, v in found.items()
+    ]
+    told = f"{what} Intervals: bootstrap of whole places."
+    table = Table(columns, lines, told, best=["R²"], lowest=columns[4:])
     label = f"{quantity} ({unit})"
     shown = [_scatter(rows.target, guessed, label, what), _courses(rows, guessed, label, what)]
     return found | {"conditions": what}, [table, *shown]

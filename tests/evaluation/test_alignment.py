@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from fusion.data import ArrayTiles, Modality
-from fusion.data.months import common_months, in_months, months_of
-from fusion.evaluation.alignment import aligned, standardised_by_place
+from fusion.data.months import in_months, months_of
+from fusion.evaluation.alignment import aligned, common_months, standardised_by_place
 
 
 def series(tiles, months, name="s2"):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from fusion.data.flux_sites import read_flux_sites
 from fusion.evaluation.rows import Rows
-from fusion.experiments.context.gpp import open_sites
+from fusion.experiments.context.gpp import beside, open_sites
 from fusion.experiments.context.worldcereal.data import stripes
 from fusion.workflow import experiments, load_experiment
 
@@ -53,6 +54,17 @@ def test_the_context_of_a_row_is_of_its_own_site(data_dir):
 
 
 def test_experiments_load():
-    for name in ("context-worldcereal", "context-gpp", "context-landscape", "context-quantized"):
+    for name in ("context-worldcereal", "context-gpp", "context-landscape", "context-quantized", "context-crops"):
         assert name in experiments()
         assert load_experiment(name).expect
+
+
+def test_what_the_process_sees_beside_the_embedding_has_vegetation_times_radiation(data_dir):
+    sites = read_flux_sites(data_dir("gpp_flux"))
+    found = beside(sites)
+    assert found.shape == (975, 20)
+    np.testing.assert_array_equal(found[:, :16], np.hstack([sites.bands, sites.weather]))
+    red, near_infrared, short_wave = sites.bands[7, 2], sites.bands[7, 3], sites.weather[7, 7]
+    nirv = (near_infrared - red) / (near_infrared + red) * near_infrared
+    assert found[7, 16] == pytest.approx(nirv * short_wave, rel=1e-5)
+    assert np.corrcoef(found[:, 16], sites.gpp)[0, 1] > 0.6

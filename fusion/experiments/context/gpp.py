@@ -28,7 +28,7 @@ from ...evaluation.rows import Rows
 from ...training.in_memory import descend
 from ...workflow.state import State
 
-__all__ = ["cross_validate", "open_sites"]
+__all__ = ["beside", "cross_validate", "open_sites"]
 
 Stage = TypeVar("Stage", SensorPretraining, FusionPretraining)
 
@@ -49,6 +49,8 @@ def cross_validate(
     recipe: Mapping[str, Any] | None = None,
     folds: int = 6,
     repeats: int = 2,
+    years: bool = True,
+    gaussian: bool = False,
 ) -> str:
     """Everything, the representation included, is trained without the held-out sites (or years), fold by fold.
 
@@ -59,13 +61,20 @@ def cross_validate(
         steps: of stage 1 and stage 2.
         regressor: settings of :func:`fusion.evaluation.temporal.fit_regressor`; ``repeats`` seeds of it are averaged.
         folds: of sites; years are left out one at a time.
+        years: whether they are.
+        gaussian: adds a Gaussian process on the embedding and :func:`beside`, and one on the latter alone, the
+            strongest control that was found.
     """
     from sklearn.model_selection import GroupKFold
 
     sites: FluxSites = state.data["all"]
     rows = Rows(sites.bands, sites.weather, sites.site, sites.day, sites.gpp)
-    splits = {"by_site": (sites.site, folds), "by_year": (sites.year, len(np.unique(sites.year)))}
-    plan = Plan(sensors, fusion, (steps[0], steps[1]), Recipe.of(recipe or {}), regressor, repeats, state.seed)
+    splits = {"by_site": (sites.site, folds)}
+    if years:
+        splits["by_year"] = (sites.year, len(np.unique(sites.year)))
+    plan = Plan(
+        sensors, fusion, (steps[0], steps[1]), Recipe.of(recipe or {}), regressor, repeats, state.seed, gaussian
+    )
     items: list[Any] = []
     for key, (groups, parts) in splits.items():
         held_out = list(GroupKFold(parts).split(sites.bands, groups=groups))
@@ -97,6 +106,29 @@ class Plan:
     regressor: Mapping[str, Any]
     repeats: int
     seed: int
+    gaussian: bool
+
+
+def beside(sites: FluxSites) -> np.ndarray:
+    """(N, 20) bands, weather, and the near-infrared reflectance of vegetation (NIRv, Badgley et al. 2017) times
+    short-wave radiation, diffuse radiation for photosynthesis, mean temperature and soil moisture.
+
+    Production is near proportional to NIRv times radiation (Dechant et al. 2022, "NIRVP"), which a method on bands
+    and weather has to find out from products of them.
+    """
+    band = {
+        name: sites.bands[:, k].astype(np.float64)
+        for k, name in enumerate(sites.cubes[0].sensors["hls"].modality.bands)
+    }
+    weather = {
+        name: sites.weather[:, k].astype(np.float64)
+        for k, name in enumerate(sites.cubes[0].sensors["weather"].modality.bands)
+    }
+    red, near_infrared = band["red"], band["nir"]
+    total = near_infrared + red
+    nirv = (near_infrared - red) / np.where(total > 0, total, 1.0) * near_infrared
+    products = [nirv * weather[name] for name in ("SWLAND", "PARDFLAND", "T2MEAN", "GWETROOT")]
+    return np.hstack([sites.bands, sites.weather, np.stack(products, axis=1)])
 
 
 def _fold(
@@ -112,7 +144,8 @@ def _fold(
     with torch.no_grad():
         embedding = model(collate(tiles)).embedding.numpy()
     kept = explained_variance(model, collate([tiles[i] for i in test]))
-    found = predict(rows, embedding, train, test, plan.regressor, repeats=plan.repeats, seed=plan.seed)
+    known = beside(sites) if plan.gaussian else None
+    found = predict(rows, embedding, train, test, plan.regressor, repeats=plan.repeats, seed=plan.seed, beside=known)
     return found, kept
 
 
