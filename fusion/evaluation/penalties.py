@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Folds", "chosen_penalty", "folds_of", "held_out_score", "linear_model", "told_of_folds"]
+__all__ = ["Folds", "chosen_penalty", "folds_of", "held_out_error", "held_out_score", "linear_model", "told_of_folds"]
 
 _INVERSE_STRENGTHS = np.logspace(-4, 1, 6)  # C of the logistic regression, strongest first
 _RIDGES = np.logspace(8, -2, 21)  # strongest first
@@ -69,6 +69,15 @@ def held_out_score(fitted: Any) -> float:
     if hasattr(fitted, "cv_results_"):
         return float(fitted.cv_results_["mean_test_score"][fitted.best_index_])
     return float(np.mean(fitted.best_score_)) if hasattr(fitted, "best_score_") else float("nan")
+
+
+def held_out_error(fitted: Any) -> float:
+    """The standard error over folds of :func:`held_out_score`; 0 where single rows were left out or nothing chosen."""
+    if not hasattr(fitted, "cv_results_"):
+        return 0.0
+    folds = [key for key in fitted.cv_results_ if key.startswith("split") and key.endswith("test_score")]
+    scores = np.array([fitted.cv_results_[key][fitted.best_index_] for key in folds])
+    return float(scores.std(ddof=1) / np.sqrt(len(scores))) if len(scores) > 1 else 0.0
 
 
 def folds_of(task: str, y: np.ndarray, seed: int, groups: np.ndarray | None = None) -> Folds | None:

@@ -12,7 +12,7 @@ from fusion.data import TileDataset
 from fusion.training.vectors import Pool, pools_of
 
 from .features import Features, extract
-from .penalties import held_out_score, linear_model
+from .penalties import held_out_error, held_out_score, linear_model
 from .probes import fitted_to, require_labels
 from .regressors import prepared
 
@@ -41,8 +41,11 @@ def extract_each(
 
 
 def chosen_pool(features: Mapping[Pool, Features], seed: int = 0) -> Pool:
-    """The pool from which a linear probe learns best, by folds of whole blocks of the labelled tiles; the folds are the
-    same for all. The first where labels are too few to choose by.
+    """The pool of fewest features from which a linear probe learns as well as from the best, within one standard error,
+    by folds of whole blocks of the labelled tiles; the folds are the same for all. The first where labels are too few
+    to choose by.
+
+    Parts of one place are more alike than places: with many features a probe learns what holds in the first alone.
 
     Args:
         features: of the same labelled tiles, by pool. No other tile is looked at.
@@ -50,7 +53,7 @@ def chosen_pool(features: Mapping[Pool, Features], seed: int = 0) -> Pool:
     """
     if len(features) == 1:
         return next(iter(features))
-    found: dict[Pool, float] = {}
+    found, errors = dict[Pool, float](), dict[Pool, float]()
     for pool, every in features.items():
         train = every.subset(np.sort(np.random.default_rng(seed).permutation(len(every))[:_CHOSEN_ON]))
         task = require_labels("choice of a pool", train, train)
@@ -58,6 +61,11 @@ def chosen_pool(features: Mapping[Pool, Features], seed: int = 0) -> Pool:
         if task != "regression" and hasattr(linear, "param_grid"):  # a coarse search is enough to choose by
             linear.cv = linear.cv[:3]
             linear.param_grid = {name: strengths[1:6:2] for name, strengths in linear.param_grid.items()}
-        found[pool] = held_out_score(fitted_to(prepared(linear), train)[-1])
-    known = {pool: score for pool, score in found.items() if not np.isnan(score)}
-    return max(known, key=lambda pool: known[pool]) if known else next(iter(features))
+        fitted = fitted_to(prepared(linear), train)[-1]
+        found[pool], errors[pool] = held_out_score(fitted), held_out_error(fitted)
+    known = [pool for pool in features if not np.isnan(found[pool])]
+    if not known:
+        return next(iter(features))
+    best = max(known, key=lambda pool: found[pool])
+    enough = [pool for pool in known if found[pool] >= found[best] - errors[best]]
+    return min(enough, key=lambda pool: features[pool].x.shape[1])
