@@ -376,10 +376,12 @@ def test_retrieval_accuracy_has_a_ceiling(reference):
 
 
 def test_f1(reference):
-    from fusion.training.finetuning import _metrics
+    from fusion.training.label_settings import label_metrics
 
     expected = reference["metric_f1"]
-    scores = _metrics("multilabel", 3)(torch.tensor(expected["logits"]).sigmoid(), torch.tensor(expected["labels"]))
+    scores = label_metrics("multilabel", 3)(
+        torch.tensor(expected["logits"]).sigmoid(), torch.tensor(expected["labels"])
+    )
     for average in ("macro", "micro", "weighted"):
         assert scores[f"f1_{average}"].item() == pytest.approx(expected[f"F1_Score_{average}"], abs=1e-6)
 
