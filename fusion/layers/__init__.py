@@ -3,6 +3,7 @@ normalisations, dropout, the transformer block."""
 
 from .dropout import Dropout, relu_dropout
 from .encoding import Encoding
+from .hidden_dates import draw_hidden_dates
 from .inputs import Standardisation
 from .masked import MaskedBatchNorm, MaskedGroupNorm, masked_mean, masked_softmax, standardise
 from .positions import encode_days
@@ -20,6 +21,7 @@ __all__ = [
     "Standardisation",
     "TemporalAttention",
     "TransformerBlock",
+    "draw_hidden_dates",
     "encode_days",
     "masked_mean",
     "masked_softmax",

@@ -12,17 +12,18 @@ from torch import Tensor, nn
 from ..data.modality import Modality
 from ..data.tiles import TileBatch
 from ..kernels import patch_info_nce
-from ..layers import masked_mean
-from .alike import compared, masked_as_one, same_in_all_patches
+from ..layers import draw_hidden_dates, masked_mean
+from .alike import compared, counted_once, masked_as_one, same_in_all_patches
 from .config import OmniSatConfig
 from .image import ImageDecoder
 from .losses import Losses, joined_mean, scaled_to_world, world
 from .masking import draw_masked, drop_modalities
 from .model import OmniSat
+from .pooling import some_maps
 from .season_decoder import SeasonDecoder
 from .series import patchify_series
 from .tokens import Tokens
-from .views import draw_hidden_dates, split_dates
+from .views import split_dates
 
 __all__ = ["MaskedDatesObjective"]
 
@@ -35,7 +36,7 @@ class MaskedDatesObjective(nn.Module):
     Where the paper's :class:`~fusion.omnisat.objectives.PretrainingObjective` hides patches and gives the encoders all
     dates, this one
 
-    * hides dates of every series, a span of them or any (:func:`~fusion.omnisat.views.draw_hidden_dates`), and
+    * hides dates of every series, a span of them or any (:func:`~fusion.layers.draw_hidden_dates`), and
       reconstructs them in every patch; of masked patches of images all pixels, as in the paper;
     * decodes series with products of token and day (:class:`~fusion.omnisat.season_decoder.SeasonDecoder`);
     * contrasts modality with modality, and the given dates of a series with its hidden ones: it learns from a single
@@ -161,10 +162,13 @@ class MaskedDatesObjective(nn.Module):
                 inputs = patchify_series(model.standardisation(batch, name), model.config.modality(name).patch_size)
                 pair = self._series(name, encoded.summary, encoded.patches, inputs, batch, hidden[name])
                 errors[name], of_summary[name] = pair
+                rows = torch.arange(tiles * places, device=tokens.device)
             else:
                 rows = masked[m].flatten().nonzero()[:, 0].to(tokens.device, non_blocking=True)  # (R,) in B*P
                 errors[name] = self._image(name, encoded.patches, rows, seen, there)
                 of_summary[name] = self._image_mean(name, encoded.summary, seen.patches[name], there)
+            error, counts = errors[name]
+            errors[name] = error, counts & counted_once(alike[m], rows, places)
         return errors, of_summary
 
     def _series(
@@ -194,9 +198,8 @@ class MaskedDatesObjective(nn.Module):
 
     def _image(self, name: str, encodings: Tensor, rows: Tensor, seen: Tokens, there: Tensor) -> tuple[Tensor, Tensor]:
         """Error of each masked patch (R,), and whether it counts."""
-        inputs = seen.patches[name].permute(0, 2, 3, 1)  # (B*P, s, s, C), how channels-last lies in memory
-        target = inputs[rows].permute(0, 3, 1, 2)  # (R, C, s, s)
-        indices = [index.permute(0, 2, 3, 1)[rows].permute(0, 3, 1, 2) for index in seen.indices[name]]
+        target = some_maps(seen.patches[name], rows)  # (R, C, s, s)
+        indices = [some_maps(index, rows) for index in seen.indices[name]]
         predicted = self.decoders[name](encodings.flatten(0, 1)[rows], indices)
         return (predicted.float() - target).square().mean((1, 2, 3)), there[rows // encodings.shape[1]]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -11,7 +10,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 
 from ..data.tiles import TileBatch
 from ..layers.schedules import plateau, warmup_cosine
-from ..training.pretraining import Pretraining
+from ..training.pretraining import Pretraining, objective_settings
 from .config import OmniSatConfig
 from .masked_dates import MaskedDatesObjective
 from .masking import MaskedTokens, Masking
@@ -21,6 +20,7 @@ from .objectives import Exclude, PretrainingObjective, Targets
 __all__ = ["OBJECTIVES", "OmniSatPretraining"]
 
 OBJECTIVES: dict[str, Any] = {"paper": PretrainingObjective, "masked-dates": MaskedDatesObjective}
+_WARMUP = 0.05  # share of all steps in which the learning rate of "masked-dates" rises
 
 
 class OmniSatPretraining(Pretraining[OmniSat, PretrainingObjective | MaskedDatesObjective]):
@@ -72,11 +72,14 @@ class OmniSatPretraining(Pretraining[OmniSat, PretrainingObjective | MaskedDates
         modality_dropout: float = 0.2,
         weight_decay: float = 0.01,
     ) -> None:
-        settings = {name: value for name, value in locals().items() if name not in _NOT_OF_OBJECTIVES}
+        settings = dict(locals())
         if isinstance(config, dict):
             config = OmniSatConfig.from_dict(config)
         super().__init__(OmniSat(config))
-        self.objective = _objective(objective, config, settings)
+        settings.pop("config")
+        own = objective_settings(OmniSatPretraining, OBJECTIVES, objective, settings)
+        self.objective = OBJECTIVES[objective](config, **own)
+        self.hparams["mask_ratio"] = self.objective.mask_ratio  # what None became, as runs before had it
 
     def validation_step(self, batch: TileBatch, index: int) -> None:
         generator = torch.Generator().manual_seed(index)
@@ -98,29 +101,3 @@ class OmniSatPretraining(Pretraining[OmniSat, PretrainingObjective | MaskedDates
         adamw = torch.optim.AdamW(self.parameters(), lr=lr, weight_decay=self.hparams["weight_decay"])
         steps = int(self.trainer.estimated_stepping_batches)
         return {"optimizer": adamw, "lr_scheduler": warmup_cosine(adamw, steps, _WARMUP)}
-
-
-_WARMUP = 0.05
-_NOT_OF_OBJECTIVES = ("self", "__class__", "config", "objective", "lr", "patience", "factor", "weight_decay")
-
-
-def _objective(
-    name: str, config: OmniSatConfig, settings: dict[str, Any]
-) -> PretrainingObjective | MaskedDatesObjective:
-    """The objective with those of the settings that it has; of the others none may differ from its default."""
-    if name not in OBJECTIVES:
-        raise ValueError(f"OmniSatPretraining: objective is {' or '.join(map(repr, OBJECTIVES))}, not {name!r}")
-    known = inspect.signature(OBJECTIVES[name].__init__).parameters
-    defaults = inspect.signature(OmniSatPretraining.__init__).parameters
-    given = {key: value for key, value in settings.items() if value is not None}
-    strange = [key for key, value in given.items() if key not in known and value != defaults[key].default]
-    if strange:
-        others = [other for other in OBJECTIVES if other != name]
-        raise ValueError(
-            f"OmniSatPretraining: objective {name!r} has no {', '.join(strange)}; leave it out, or take objective "
-            f"{' or '.join(map(repr, others))}"
-        )
-    built: PretrainingObjective | MaskedDatesObjective = OBJECTIVES[name](
-        config, **{key: value for key, value in given.items() if key in known}
-    )
-    return built

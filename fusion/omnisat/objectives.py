@@ -20,6 +20,7 @@ from .image import ImageDecoder
 from .losses import Losses, joined_mean, scaled_to_world, world
 from .masking import MaskedTokens, Masking, draw_masked
 from .model import OmniSat
+from .pooling import some_maps
 from .series import SeriesDecoder, select_dates
 from .tokens import Tokens
 
@@ -222,10 +223,10 @@ class PretrainingObjective(nn.Module):
         tokens = encodings.flatten(0, 1)[rows]  # (R, D)
         valid = seen.valid[seen.names.index(name)]  # (B,)
         if isinstance(decoder, ImageDecoder):
-            target = _rows(inputs, rows)  # (R, C, s, s)
+            target = some_maps(inputs, rows)  # (R, C, s, s)
             if self.targets == "instance":
                 target = patch_standardised(target, (1, 2, 3))
-            predicted = decoder(tokens, [_rows(index, rows) for index in seen.indices[name]])
+            predicted = decoder(tokens, [some_maps(index, rows) for index in seen.indices[name]])
             return (predicted.float() - target).square().mean((1, 2, 3)), valid[tile]
         dates, chosen = select_dates(seen.attention[name], batch.valid[name], self.date_share)  # (B, K)
         predicted = decoder(tokens, batch.days[name].gather(1, dates), tile)  # (R, K, C)
@@ -237,11 +238,6 @@ class PretrainingObjective(nn.Module):
         error = (predicted.float() - target).square().mean(2)  # (R, K)
         weight = chosen.to(error.dtype)[tile]  # (R, K)
         return (error * weight).sum(1) / weight.sum(1).clamp_min(1), valid[tile]
-
-
-def _rows(maps: Tensor, rows: Tensor) -> Tensor:
-    """Some of the N maps (N, C, H, W), channels-last before and after."""
-    return maps.permute(0, 2, 3, 1)[rows].permute(0, 3, 1, 2)
 
 
 def _decoder(modality: Modality, config: OmniSatConfig, index_bypass: bool) -> nn.Module:

@@ -25,6 +25,7 @@ __all__ = [
     "patch_slices",
     "pick",
     "pool",
+    "some_maps",
     "to_channels_last",
     "unpool",
 ]
@@ -81,6 +82,11 @@ def pick(maps: Tensor, index: Tensor) -> Tensor:
     values = maps.permute(0, 2, 3, 1).flatten(1, 2)  # (N, H*W, C), which is how channels-last lies in memory
     at = index.permute(0, 2, 3, 1)
     return values.gather(1, at.flatten(1, 2).to(torch.int64)).view(at.shape).permute(0, 3, 1, 2)
+
+
+def some_maps(maps: Tensor, rows: Tensor) -> Tensor:
+    """Some of the N maps (N, C, H, W), by number (R,), channels-last before and after."""
+    return maps.permute(0, 2, 3, 1)[rows].permute(0, 3, 1, 2)
 
 
 class _MaxPool(torch.autograd.Function):

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import nn
 
 from ..data.tiles import TileBatch
 from ..layers.schedules import warmup_cosine
 from ..settings import with_tuples
-from ..training.pretraining import Pretraining
+from ..training.pretraining import Pretraining, objective_settings
+from ..training.recipes import parameter_groups
 from .config import TokenFusionConfig
 from .masked_values import MaskedValues
 from .model import TokenFusion
@@ -69,15 +68,16 @@ class TokenFusionPretraining(Pretraining[TokenFusion, MaskedPrediction | MaskedV
         contrastive_weight: float = 1.0,
         temperature: float = 0.1,
     ) -> None:
-        settings = {name: value for name, value in locals().items() if name not in _NOT_OF_OBJECTIVES}
+        settings = dict(locals())
         if isinstance(config, dict):
             config = TokenFusionConfig.from_dict(config)
         super().__init__(TokenFusion(config))
-        known = _known(objective, settings)
+        known = objective_settings(TokenFusionPretraining, OBJECTIVES, objective, settings)
         if objective == "masked-values":
             self.objective = MaskedValues(self.model.tokenizer.layout, config.dim, **known)
         else:
             self.objective = MaskedPrediction(**with_tuples(known))
+        self.hparams["whole"] = self.objective.whole  # what None became, as runs before had it
 
     def validation_step(self, batch: TileBatch, index: int) -> None:
         generator = torch.Generator().manual_seed(index)
@@ -89,30 +89,7 @@ class TokenFusionPretraining(Pretraining[TokenFusion, MaskedPrediction | MaskedV
                 self.log(f"val/{name}/accuracy", losses.accuracy[name], batch_size=count)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        decaying = {id(m.weight) for m in self.modules() if isinstance(m, nn.Linear)}
-        trained = [p for p in self.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in trained if id(p) in decaying], "weight_decay": self.hparams["weight_decay"]},
-            {"params": [p for p in trained if id(p) not in decaying], "weight_decay": 0.0},
-        ]
+        groups = parameter_groups(self, self.hparams["weight_decay"])
         optimizer = torch.optim.AdamW(groups, lr=self.hparams["lr"], betas=tuple(self.hparams["betas"]))
         steps = int(self.trainer.estimated_stepping_batches)
         return {"optimizer": optimizer, "lr_scheduler": warmup_cosine(optimizer, steps, self.hparams["warmup"])}
-
-
-_NOT_OF_OBJECTIVES = ("self", "__class__", "config", "objective", "lr", "weight_decay", "betas", "warmup")
-
-
-def _known(name: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Those of the settings that the objective has; of the others none may differ from its default."""
-    if name not in OBJECTIVES:
-        raise ValueError(f"TokenFusionPretraining: objective is {' or '.join(map(repr, OBJECTIVES))}, not {name!r}")
-    known = inspect.signature(OBJECTIVES[name]).parameters
-    defaults = inspect.signature(TokenFusionPretraining.__init__).parameters
-    given = {key: value for key, value in settings.items() if value is not None}
-    if strange := [key for key, value in given.items() if key not in known and value != defaults[key].default]:
-        raise ValueError(
-            f"TokenFusionPretraining: objective {name!r} has no {', '.join(strange)}; leave it out, or take objective "
-            f"{' or '.join(repr(other) for other in OBJECTIVES if other != name)}"
-        )
-    return {key: value for key, value in given.items() if key in known}

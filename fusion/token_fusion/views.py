@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..layers import draw_hidden_dates
 from .tokens import Layout, Tokens
 
 __all__ = ["draw_views"]
@@ -48,12 +49,7 @@ def _by_date(seen: Tensor, layout: Layout, share: Tensor, generator: torch.Gener
     dated = layout.time.isfinite()
     day, date = layout.time.nan_to_num(-1e9).unique(return_inverse=True)  # (L,) in order of time, (N,)
     there = (seen & dated).float() @ torch.nn.functional.one_hot(date, len(day)).float() > 0  # (B, L)
-    count = there.sum(1, keepdim=True)  # (B, 1)
-    start = (_random(len(seen), 1, generator) * count).long()
-    span = (there.cumsum(1) - 1 - start) % count.clamp_min(1)  # one that passes the end goes on at the start
-    order = torch.where(_random(len(seen), 1, generator) < 0.5, span, _rank(there, generator))
-    most = (share * count).round().long().clamp_min(1).minimum((count - 1).clamp_min(1))
-    return (order < most)[:, date]
+    return draw_hidden_dates(there, share, generator)[:, date]
 
 
 def _by_modality(seen: Tensor, layout: Layout, generator: torch.Generator | None) -> Tensor:

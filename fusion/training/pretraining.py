@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 import lightning as L
@@ -12,10 +13,39 @@ from fusion.data import TileBatch
 
 from .systems import config_of
 
-__all__ = ["Pretraining"]
+__all__ = ["Pretraining", "objective_settings"]
 
 Model = TypeVar("Model", bound=nn.Module)
 Objective = TypeVar("Objective", bound=Callable[..., Any])
+
+
+def objective_settings(
+    module: type, objectives: Mapping[str, Any], name: str, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Those of a module's settings that the objective ``name`` has; None leaves one to the objective.
+
+    Args:
+        module: the LightningModule, whose arguments have the defaults.
+        objectives: classes by name.
+        settings: arguments of ``module`` by name; those that no objective has are left out of account.
+
+    Raises:
+        ValueError: an unknown objective, or a setting of another one that is not at its default.
+    """
+    if name not in objectives:
+        raise ValueError(f"{module.__name__}: objective is {' or '.join(map(repr, objectives))}, not {name!r}")
+    own = inspect.signature(objectives[name]).parameters
+    of_any = {key for one in objectives.values() for key in inspect.signature(one).parameters}
+    defaults = inspect.signature(module).parameters
+    given = {key: value for key, value in settings.items() if key in of_any and value is not None}
+    strange = [key for key, value in given.items() if key not in own and value != defaults[key].default]
+    if strange:
+        others = " or ".join(repr(other) for other in objectives if other != name)
+        raise ValueError(
+            f"{module.__name__}: objective {name!r} has no {', '.join(strange)}; leave it out, or take objective "
+            f"{others}"
+        )
+    return {key: value for key, value in given.items() if key in own}
 
 
 class Pretraining(L.LightningModule, Generic[Model, Objective]):

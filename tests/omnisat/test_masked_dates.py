@@ -6,12 +6,12 @@ import torch.nn.functional as F
 
 from fusion.data import Modality, TileBatch
 from fusion.kernels import patch_info_nce
-from fusion.layers import encode_days
+from fusion.layers import draw_hidden_dates, encode_days
 from fusion.omnisat import MaskedDatesObjective, OmniSat, OmniSatConfig, OmniSatPretraining, PretrainingObjective
 from fusion.omnisat.masking import drop_modalities
 from fusion.omnisat.season_decoder import SeasonDecoder
 from fusion.omnisat.series import SeriesDecoder, patchify_series
-from fusion.omnisat.views import draw_hidden_dates, split_dates
+from fusion.omnisat.views import split_dates
 
 
 def drawn(seed=0):
@@ -188,3 +188,32 @@ def test_tokens_of_a_season_see_its_dates_alone(config, batch):
     torch.testing.assert_close(tokens[1, 1], model.encode(spring).tokens[0])
     data.valid["s2"][0, 1] = False
     torch.testing.assert_close(model.encode_seasons(data, 4)[1][1, 1, 0], model.encode(data).tokens[1, 0])
+
+
+@torch.no_grad()
+def test_weather_is_reconstructed_once_a_tile_and_not_contrasted_by_patch(config, batch):
+    model, objective, data = OmniSat(config).eval(), MaskedDatesObjective(config).eval(), batch(2)
+    data.values["s2"][0] = data.values["s2"][0, :, :, :1, :1]  # the same in all patches of the first tile
+    errors = []
+
+    def counted(name, summary, encodings, inputs, *more):
+        found = MaskedDatesObjective._series(objective, name, summary, encodings, inputs, *more)
+        errors.append(found[0][0].view(2, 6))
+        return found
+
+    objective._series = counted
+    losses = objective(model, data, drawn())
+    (error,) = errors
+    torch.testing.assert_close(losses.by_modality["s2"], (error[0, 0] + error[1].sum()) / 7)
+    hidden = draw_hidden_dates(data.valid["s2"], 0.5, drawn())
+    seen, rest = (model.encode(part) for part in split_dates(data, {"s2": hidden}))
+    valid = torch.cat((seen.valid, rest.valid))
+    valid[[1, 3], 0] = False
+    torch.testing.assert_close(
+        losses.contrastive, patch_info_nce(torch.cat((seen.tokens, rest.tokens)), temperature=0.1, valid=valid)
+    )
+
+
+def test_settings_hold_the_share_that_is_masked(config):
+    assert OmniSatPretraining(config).hparams["mask_ratio"] == 0.75  # as runs before had it, which so go on
+    assert OmniSatPretraining(config, objective="masked-dates").hparams["mask_ratio"] == 0.5
