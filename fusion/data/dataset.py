@@ -208,6 +208,11 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
         names = [self._block(int(row)) for row in self._rows]
         return None if None in names else np.array(names)
 
+    def ground(self) -> list[tuple[str, float, float]] | None:
+        """Of each tile the scene, and the metres from the scene's northern and western border to the tile's; None where
+        no scenes are known."""
+        return None
+
     def modality(self, name: str) -> Modality:
         """The modality called ``name``.
 

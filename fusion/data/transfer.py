@@ -23,10 +23,8 @@ def scenes_of(dataset: TileDataset) -> list[str]:
     Raises:
         ValueError: the data do not say which tiles belong together.
     """
-    from .folder import FolderDataset
-
-    if isinstance(dataset, FolderDataset):
-        return [name for name, _, _ in dataset.ground()]
+    if (ground := dataset.ground()) is not None:
+        return [name for name, _, _ in ground]
     blocks = dataset.blocks()
     if blocks is None:
         raise ValueError(
@@ -39,13 +37,11 @@ def scenes_of(dataset: TileDataset) -> list[str]:
 def squares(dataset: TileDataset, sides: int = _SIDES) -> np.ndarray | None:
     """(N,) name of the square of ground that each tile lies in: every scene of a described folder is cut into
     ``sides`` x ``sides`` parts, or fewer where it has fewer tiles. None where the place of tiles is not known."""
-    from .folder import FolderDataset
-
-    if not isinstance(dataset, FolderDataset):
+    if (ground := dataset.ground()) is None:
         return None
     found = np.empty(len(dataset), dtype=object)
-    scene = np.array([name for name, _, _ in dataset.ground()])
-    corner = np.array([(top, left) for _, top, left in dataset.ground()], dtype=np.float64)  # (N, 2) metres
+    scene = np.array([name for name, _, _ in ground])
+    corner = np.array([(top, left) for _, top, left in ground], dtype=np.float64)  # (N, 2) metres
     for name in np.unique(scene):
         members = np.flatnonzero(scene == name)
         own = corner[members] - corner[members].min(0)

@@ -76,10 +76,7 @@ def _halves(positions: np.ndarray, members: np.ndarray) -> list[np.ndarray]:
 
 def _positions(dataset: TileDataset) -> tuple[list[str], np.ndarray] | None:
     """Of each tile what it lies on and (N, 2) where, or None where this is not known of all."""
-    from fusion.data.folder import FolderDataset
-
-    if isinstance(dataset, FolderDataset):
-        ground = dataset.ground()
+    if (ground := dataset.ground()) is not None:
         return [name for name, _, _ in ground], np.array([[top, left] for _, top, left in ground], dtype=np.float64)
     places = dataset.places()
     known = [place for place in places if place is not None]
