@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from .tiles import YEAR, Tile
+from .tiles import Tile
+from .year import part_of_year
 
 __all__ = ["MONTHS", "in_months", "months_of"]
 
@@ -17,7 +18,7 @@ MONTHS = 12
 
 def months_of(days: torch.Tensor) -> torch.Tensor:
     """Twelfth of the year, 0 to 11, of days since a 1 January, in whatever year."""
-    return (days % YEAR * MONTHS / YEAR).long().clamp_max(MONTHS - 1)
+    return part_of_year(days, MONTHS).long()
 
 
 def in_months(tile: Tile, months: Mapping[str, np.ndarray]) -> Tile:

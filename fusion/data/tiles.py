@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["YEAR", "Geo", "Tile", "TileBatch", "collate", "values_by_band"]
+from .year import part_of_year
 
-YEAR = 365.25  # days
+__all__ = ["Geo", "Tile", "TileBatch", "collate", "values_by_band"]
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class TileBatch:
     def part_of_year(self, part: int, parts: int) -> TileBatch:
         """The same tiles with only the dates in one of ``parts`` equal parts of the year, part 0 from 1 January, in
         whatever year; images stay."""
-        inside = {n: (days % YEAR * parts / YEAR).long().clamp_max(parts - 1) == part for n, days in self.days.items()}
+        inside = {n: part_of_year(days, parts) == part for n, days in self.days.items()}
         return replace(self, valid={n: v & inside[n] if n in inside else v for n, v in self.valid.items()})
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TileBatch:

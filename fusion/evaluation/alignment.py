@@ -135,8 +135,5 @@ def common_months(first: TileDataset, second: TileDataset) -> dict[str, np.ndarr
 
 def _scenes(dataset: TileDataset) -> np.ndarray | None:
     """(N,) name of the scene of each tile, or None where it is not known."""
-    from fusion.data.folder import FolderDataset
-
-    if not isinstance(dataset, FolderDataset):
-        return None
-    return np.array([name for name, _, _ in dataset.ground()])
+    ground = dataset.ground()
+    return None if ground is None else np.array([name for name, _, _ in ground])

@@ -8,12 +8,14 @@ from torch import nn
 
 from fusion.data import Tile, TileDataset
 from fusion.data.spacing import evenly_spaced
+from fusion.data.year import part_of_year
 from fusion.training.loading import evaluation_loader
 from fusion.training.systems import config_of, reinitialised
 
 from .features import Features
 from .ground import ground_blocks
 from .probes import ProbeResult, fit_and_score
+from .regressors import random_forest
 
 __all__ = [
     "forest_probe",
@@ -69,12 +71,7 @@ def forest_probe(train: Features, test: Features, *, trees: int = 300, seed: int
     Raises:
         ValueError: as :func:`fusion.evaluation.linear_probe`.
     """
-    from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
-
-    kind = RandomForestRegressor if train.task == "regression" else RandomForestClassifier
-    share = 1 / 3 if train.task == "regression" else "sqrt"  # Breiman's choices
-    forest = kind(trees, max_features=share, min_samples_leaf=1, random_state=seed, n_jobs=-1)
-    return fit_and_score("forest", forest, train, test)[1]
+    return fit_and_score("forest", random_forest(str(train.task), trees, 1, seed), train, test)[1]
 
 
 def _describe(tile: Tile, dataset: TileDataset, seasons: int) -> np.ndarray:
@@ -104,6 +101,6 @@ def _seasonal(tile: Tile, name: str, seasons: int) -> np.ndarray:
         return np.full((2 + seasons) * tile.values[name].shape[1], np.nan)
     overall = _moments(values)
     by_date = values.astype(np.float64).mean(axis=(2, 3))  # (L, C)
-    season = (days % 365.25 * seasons / 365.25).astype(int).clip(0, seasons - 1)
+    season = part_of_year(days, seasons)
     means = [by_date[season == s].mean(0) if (season == s).any() else by_date.mean(0) for s in range(seasons)]
     return np.concatenate([overall, *means])

@@ -15,7 +15,7 @@ import numpy as np
 
 from .metrics import score
 from .penalties import folds_of, linear_model
-from .regressors import prepared
+from .regressors import prepared, random_forest
 
 __all__ = ["Described", "Strongest", "strongest"]
 
@@ -147,7 +147,7 @@ def _fit(
             rows = np.random.default_rng(seed).permutation(len(y))[:_LEARNED]
             x, y = x[rows], y[rows]
     elif method == _FOREST:
-        pipeline = prepared(_forest(task, len(y), seed, _TREES[final]), standardise=False)
+        pipeline = prepared(random_forest(task, _TREES[final], 1 if len(y) < 5000 else 2, seed), standardise=False)
     else:
         linear = linear_model(task, labels, seed, groups)
         if (
@@ -159,15 +159,6 @@ def _fit(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # classes with few labels, columns without a value: a control does what it can
         return pipeline.fit(x, y)
-
-
-def _forest(task: str, rows: int, seed: int, trees: int) -> Any:
-    from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
-
-    kind = RandomForestRegressor if task == "regression" else RandomForestClassifier
-    share = 1 / 3 if task == "regression" else "sqrt"  # Breiman's choices
-    least = 1 if rows < 5000 else 2
-    return kind(trees, max_features=share, min_samples_leaf=least, random_state=seed, n_jobs=-1)
 
 
 def _boosting(task: str, y: np.ndarray, seed: int, rounds: int) -> Any:

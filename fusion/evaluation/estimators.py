@@ -13,7 +13,7 @@ from fusion.training.estimators import Estimator, ForestEstimator, LinearEstimat
 from .features import Features
 from .penalties import chosen_penalty, linear_model, told_of_folds
 from .probes import fitted_to, never_learned, require_labels
-from .regressors import prepared
+from .regressors import prepared, random_forest
 
 __all__ = ["Fitted", "Kind", "fit_estimator"]
 
@@ -56,20 +56,14 @@ def fit_estimator(
     task = require_labels(kind, train, train)
     notes = tuple(never_learned(train, of))
     if kind == "forest":
-        pipeline = fitted_to(prepared(_forest(task, len(train), seed), standardise=False), train)
+        pipeline = fitted_to(
+            prepared(random_forest(task, _TREES, -(-len(train) // _LEAVES), seed), standardise=False), train
+        )
         return Fitted(_forest_tensors(pipeline, train), {"trees": _TREES}, notes)
     groups = train.blocks if groups is None else groups
     pipeline = fitted_to(prepared(linear_model(task, train.labels, seed, groups)), train)
     notes = (*notes, *told_of_folds(groups))
     return Fitted(_linear_tensors(pipeline, train), chosen_penalty(pipeline[-1]), notes)
-
-
-def _forest(task: str, rows: int, seed: int) -> Any:
-    from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
-
-    kind = RandomForestRegressor if task == "regression" else RandomForestClassifier
-    share = 1 / 3 if task == "regression" else "sqrt"  # Breiman's choices
-    return kind(_TREES, max_features=share, min_samples_leaf=-(-rows // _LEAVES), random_state=seed, n_jobs=-1)
 
 
 def _linear_tensors(pipeline: Any, train: Features) -> LinearEstimator:

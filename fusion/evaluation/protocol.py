@@ -21,7 +21,7 @@ from .features import Features
 from .metrics import Spread
 from .pools import Pool, chosen_pool, extract_each
 from .probes import ProbeResult, knn_probe, linear_probe
-from .raw_forest import raw_best
+from .raw_forest import RawTiles
 
 __all__ = ["PROBES", "Row", "combinations", "compare", "evaluate", "probe", "summarise"]
 
@@ -85,17 +85,11 @@ def evaluate(
     Raises:
         ValueError: data that do not fit the model, or labels that allow no probe; the message says why.
     """
-    rows, drawn, ground = [], _drawn(train, fractions, seeds), aligned(train, test, align)
+    ground = aligned(train, test, align)
+    settings: dict[str, Any] = {"probes": probes, "fractions": fractions, "seeds": seeds, "name": name}
+    rows = []
     for names in modalities or combinations(model, train):
-        known, unknown = _extracted(model, ground, drawn, names, **extraction)
-        settings: dict[str, Any] = {
-            "probes": probes,
-            "fractions": fractions,
-            "seeds": seeds,
-            "name": name,
-            "modalities": tuple(names),
-        }
-        rows += probe(known, unknown, train, rows=drawn, **settings)
+        rows += _of_encoder(model, ground, names, settings, **extraction)
     return _noted(rows, ground)
 
 
@@ -120,35 +114,28 @@ def compare(
     ``align`` as in :func:`evaluate`, of raw values as of features.
     """
     names = combinations(model, train)[-1]
-    train, test = (split.with_modalities(names) for split in (train, test))
-    shared: dict[str, Any] = {"fractions": fractions, "modalities": tuple(names)}
-    rows = evaluate(
-        model,
-        train,
-        test,
-        modalities=[names],
-        probes=probes,
-        fractions=fractions,
-        seeds=seeds,
-        align=align,
-        **extraction,
-    )
-    ground = aligned(train, test, align)
+    every, test = (split.with_modalities(names) for split in (train, test))
+    ground = aligned(every, test, align)
+    train = ground.train
+    shared: dict[str, Any] = {"probes": probes, "fractions": fractions, "seeds": seeds}
+    rows = _of_encoder(model, ground, names, shared | {"name": "pretrained"}, **extraction)
     for seed in seeds:
-        fresh, drawn = random_encoder(model, train, seed), _drawn(train, fractions, [seed])
-        known, unknown = _extracted(fresh, ground, drawn, names, **extraction)
-        rows += probe(known, unknown, train, rows=drawn, probes=probes, seeds=[seed], name="random", **shared)
+        fresh = random_encoder(model, every, seed)
+        rows += _of_encoder(fresh, ground, names, shared | {"seeds": [seed], "name": "random"}, **extraction)
     drawn = _drawn(train, fractions, seeds)
-    some = drawn if ground.places is None else np.arange(len(train))
-    described = by_place(raw_statistics(ground.train.subset(some)), ground.places)
-    described = described if ground.places is None else described.subset(drawn)
-    asked = by_place(raw_statistics(ground.test), ground.test_places)
+    some = drawn if ground.places is None else np.arange(len(train))  # a place is standardised over all of its tiles
+    read = replace(ground, train=train.subset(some))
+    values = RawTiles.of(read) if control else None
+    known, unseen = (values.known, values.unseen) if values else _raw_features(read)
     methods = [*probes, "forest"] if forest and "forest" not in probes else list(probes)
-    rows += probe(described, asked, train, rows=drawn, probes=methods, seeds=seeds, name="raw", **shared)
-    for fraction in fractions if control else ():
+    own = shared | {"probes": methods, "name": "raw", "modalities": tuple(names)}
+    rows += probe(known.subset(np.searchsorted(some, drawn)), unseen, train, rows=drawn, **own)
+    for fraction in fractions:
         for seed in seeds if fraction < 1 else list(seeds)[:1]:
-            result = raw_best(ground, seed=seed, rows=np.asarray(draw_labels(train, fraction, seed)))
-            rows.append(Row("raw", tuple(names), fraction, seed, result))
+            if values is None:
+                continue
+            labelled = np.searchsorted(some, np.asarray(draw_labels(train, fraction, seed)))
+            rows.append(Row("raw", tuple(names), fraction, seed, values.best(labelled, seed=seed)))
     return _noted(rows, ground)
 
 
@@ -204,18 +191,25 @@ def probe(
     return found
 
 
-def _extracted(
-    model: nn.Module, ground: Alignment, drawn: np.ndarray, names: Sequence[str], **extraction: Any
-) -> tuple[dict[Pool, Features], dict[Pool, Features]]:
-    """Features by pool of the drawn training tiles and of the test tiles, standardised by place over all tiles."""
-    test = {
-        pool: by_place(features, ground.test_places)
-        for pool, features in extract_each(model, ground.test, names, **extraction).items()
-    }
-    if ground.places is None:
-        return extract_each(model, ground.train.subset(drawn), names, **extraction), test
-    every = extract_each(model, ground.train, names, **extraction)
-    return {pool: by_place(features, ground.places).subset(drawn) for pool, features in every.items()}, test
+def _of_encoder(
+    model: nn.Module, ground: Alignment, names: Sequence[str], settings: Mapping[str, Any], **extraction: Any
+) -> list[Row]:
+    """Probes of a model's features, standardised by place over all tiles; without places only tiles that a draw of
+    labels contains are encoded."""
+    drawn = _drawn(ground.train, settings["fractions"], settings["seeds"])
+    some = drawn if ground.places is None else np.arange(len(ground.train))
+    known, unseen = (
+        {pool: by_place(features, places) for pool, features in extract_each(model, tiles, names, **extraction).items()}
+        for tiles, places in ((ground.train.subset(some), ground.places), (ground.test, ground.test_places))
+    )
+    rows = np.searchsorted(some, drawn)
+    train = {pool: features.subset(rows) for pool, features in known.items()}
+    return probe(train, unseen, ground.train, rows=drawn, modalities=tuple(names), **settings)
+
+
+def _raw_features(ground: Alignment) -> tuple[Features, Features]:
+    known = by_place(raw_statistics(ground.train), ground.places)
+    return known, by_place(raw_statistics(ground.test), ground.test_places)
 
 
 def _noted(rows: Sequence[Row], ground: Alignment) -> list[Row]:

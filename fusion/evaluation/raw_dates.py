@@ -9,11 +9,12 @@ import numpy as np
 
 from fusion.data import Tile, TileDataset
 from fusion.data.spacing import evenly_spaced
+from fusion.data.year import YEAR
 
 __all__ = ["Calendar", "filled"]
 
 _DATES = 40  # distinct days that are a column each; of more there is one a month
-_MONTH = 365.25 / 12  # days
+_MONTH = YEAR / 12  # days
 _MOST = 36  # columns of a band
 _LOOKED_AT = 500  # tiles whose dates are looked at
 

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from typing import Any, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from fusion.data import Tile, TileDataset
+from fusion.data.year import part_of_year
 
-from .alignment import Alignment, standardised_by_place
+from .alignment import Alignment, by_place, standardised_by_place
 from .baselines import forest_probe, raw_statistics
 from .controls import Described, Strongest, strongest
 from .dense import score_predictions
+from .features import Features
 from .ground import ground_blocks
 from .probes import ProbeResult, require_labels, result_of
 from .raw_dates import Calendar, filled
-from .regressors import prepared
+from .regressors import prepared, random_forest
 
-__all__ = ["pixel_statistics", "raw_best", "raw_forest"]
+__all__ = ["RawTiles", "pixel_statistics", "raw_best", "raw_forest"]
 
 _PIXELS = 10_000  # to learn from; a forest gains little from more, and takes minutes
 _TREES = 100
@@ -48,14 +50,7 @@ def raw_forest(train: TileDataset, test: TileDataset, *, seasons: int = 4, seed:
     return score_predictions(_predicted(predict, test), test, len(train), method="forest")
 
 
-def raw_best(
-    train: TileDataset | Alignment,
-    test: TileDataset | None = None,
-    *,
-    seasons: int = 4,
-    seed: int = 0,
-    rows: np.ndarray | None = None,
-) -> ProbeResult:
+def raw_best(train: TileDataset, test: TileDataset, *, seasons: int = 4, seed: int = 0) -> ProbeResult:
     """The strongest of several simple methods on raw values, which held-out blocks of ``train`` choose, scored on
     ``test`` like a fine-tuned model.
 
@@ -63,38 +58,50 @@ def raw_best(
     values by date (:class:`~fusion.evaluation.raw_dates.Calendar`), see :func:`fusion.evaluation.controls.strongest`.
     The notes and ``setting["control"]`` name the winner.
 
-    Args:
-        train: tiles to learn from; or an :class:`~fusion.evaluation.alignment.Alignment` of these and ``test``, whose
-            places raw values are standardised by as features are.
-        rows: the labelled ones among the training tiles; all by default.
-
     Raises:
         ValueError: as :func:`raw_forest`.
     """
-    ground = train if isinstance(train, Alignment) else Alignment(train, cast(TileDataset, test))
-    train, test = ground.train, ground.test
-    drawn = np.arange(len(train)) if rows is None else rows
-    train = train if ground.places is not None else train.subset(drawn)
     if train.dense != test.dense:
         raise ValueError("raw_best: labels are maps in one of train and test, and of tiles in the other")
     if train.dense:
-        return _best_of_pixels(train.subset(drawn) if ground.places is not None else train, test, seasons, seed)
-    known, unseen = (raw_statistics(split, seasons) for split in (train, test))
-    task, calendar = require_labels("raw_best", known, unseen), Calendar.of(train)
-    described, asked = (
-        _described(
-            standardised_by_place(features.x, places),
-            [standardised_by_place(one, places) for one in _tile_dates(calendar, split)],
-            calendar,
-            seasons,
-        )
-        for features, split, places in ((known, train, ground.places), (unseen, test, ground.test_places))
-    )
-    if ground.places is not None:
-        known = known.subset(drawn)
-        described = {name: one.rows(drawn) for name, one in described.items()}
-    found = strongest(described, task, known.labels, groups=known.blocks, seed=seed)
-    return _named(result_of("best", task, known, unseen, found.predict(asked), {}), found)
+        return _best_of_pixels(train, test, seasons, seed)
+    return RawTiles.of(Alignment(train, test), seasons).best(seed=seed)
+
+
+@dataclass(frozen=True)
+class RawTiles:
+    """Raw values of training and test tiles, read once for any draws of labels; standardised by place where these are.
+
+    Attributes:
+        known, unseen: :func:`~fusion.evaluation.raw_statistics` of the training and the test tiles.
+        described, asked: what the methods of :func:`raw_best` are given of them.
+    """
+
+    known: Features
+    unseen: Features
+    described: Mapping[str, Described]
+    asked: Mapping[str, Described]
+
+    @classmethod
+    def of(cls, ground: Alignment, seasons: int = 4) -> RawTiles:
+        """Reads all tiles of ``ground``."""
+        calendar = Calendar.of(ground.train)
+        found: list[Any] = []
+        for tiles, places in ((ground.train, ground.places), (ground.test, ground.test_places)):
+            features = by_place(raw_statistics(tiles, seasons), places)
+            dates = [standardised_by_place(one, places) for one in _tile_dates(calendar, tiles)]
+            found.append((features, _described(features.x, dates, calendar, seasons)))
+        (known, described), (unseen, asked) = found
+        return cls(known, unseen, described, asked)
+
+    def best(self, rows: np.ndarray | None = None, *, seed: int = 0) -> ProbeResult:
+        """As :func:`raw_best`, learned from the training tiles ``rows``; from all by default."""
+        known, described = self.known, self.described
+        if rows is not None:
+            known, described = known.subset(rows), {name: one.rows(rows) for name, one in described.items()}
+        task = require_labels("raw_best", known, self.unseen)
+        found = strongest(described, task, known.labels, groups=known.blocks, seed=seed)
+        return _named(result_of("best", task, known, self.unseen, found.predict(self.asked), {}), found)
 
 
 def pixel_statistics(tile: Tile, dataset: TileDataset, seasons: int = 4) -> np.ndarray:
@@ -128,7 +135,7 @@ def _of_series(tile: Tile, name: str, seasons: int) -> np.ndarray:
     if not len(values):
         return np.full(((2 + seasons) * tile.values[name].shape[1], *tile.values[name].shape[2:]), np.nan)
     mean = values.mean(axis=0)
-    season = (days % 365.25 * seasons / 365.25).astype(int).clip(0, seasons - 1)
+    season = part_of_year(days, seasons)
     means = [values[season == s].mean(axis=0) if (season == s).any() else mean for s in range(seasons)]
     return np.concatenate([mean, values.std(axis=0), *means])
 
@@ -162,12 +169,8 @@ def _best_of_pixels(train: TileDataset, test: TileDataset, seasons: int, seed: i
 
 
 def _fit(train: TileDataset, seasons: int, seed: int) -> Any:
-    from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
-
     x, _, y, _ = _sampled(train, seasons, seed)
-    kind = RandomForestRegressor if train.task == "regression" else RandomForestClassifier
-    share = 1 / 3 if train.task == "regression" else "sqrt"  # Breiman's choices
-    forest = kind(_TREES, max_features=share, min_samples_leaf=2, random_state=seed, n_jobs=-1)
+    forest = random_forest(str(train.task), _TREES, 2, seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         return prepared(forest, standardise=False).fit(x, y)

@@ -6,12 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from fusion.data import Modality, TileBatch
+from fusion.data.year import part_of_year
 from fusion.layers.encoding import Encoding
 from fusion.training.systems import config_of
 
 __all__ = ["RawPatches"]
-
-_YEAR = 365.25
 
 
 class RawPatches(nn.Module):
@@ -52,7 +51,7 @@ class RawPatches(nn.Module):
         if not series:
             told = torch.cat([mean, (square - mean**2).clamp_min(0).sqrt()], -1)
             return torch.where(valid[:, None, None], told, absent)
-        season = (batch.days[modality.name] % _YEAR * self.seasons / _YEAR).long()  # (B, L)
+        season = part_of_year(batch.days[modality.name], self.seasons)  # (B, L)
         overall, spread = (_over_dates(part, valid) for part in (mean, square))
         columns = [overall, (spread - overall**2).clamp_min(0).sqrt()]
         columns += [_over_dates(mean, valid & (season == s)) for s in range(self.seasons)]

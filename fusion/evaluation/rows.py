@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from fusion.context.samples import context_frames
+from fusion.data.year import YEAR
 
 __all__ = ["Rows", "season"]
 
@@ -58,5 +59,5 @@ class Rows:
 def season(day: np.ndarray) -> np.ndarray:
     """(N, 2) sine and cosine of the day of the year of days since 1970-01-01."""
     date = day.astype("datetime64[D]")
-    angle = 2 * np.pi * (date - date.astype("datetime64[Y]")).astype(np.float64) / 365.25
+    angle = 2 * np.pi * (date - date.astype("datetime64[Y]")).astype(np.float64) / YEAR
     return np.stack([np.sin(angle), np.cos(angle)], axis=1)

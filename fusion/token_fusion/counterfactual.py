@@ -11,6 +11,7 @@ import torch
 
 from ..data.given import numbers
 from ..data.tiles import TileBatch
+from ..data.year import YEAR
 from ..settings import renamed
 from .edits import Edit, add, assign, edit_from, exchange, hide, hide_tokens, paste, shift_days, take
 from .generate import expect, generate, require_token_fusion
@@ -36,7 +37,6 @@ __all__ = [
     "take",
 ]
 
-YEAR = 365.25
 SPREAD = 0.015  # smallest eigenvalue of the fit's mean square matrix; days evenly over a third of a period have 0.016
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..data.tiles import YEAR, TileBatch
+from ..data.tiles import TileBatch
+from ..data.year import part_of_year
 from ..kernels import RelativeAttention
 from ..layers import Encoding, TransformerBlock
 from ..layers.constants import Constants
@@ -189,7 +190,7 @@ class TokenFusion(Constants):
         """
         states, seen = self._states(self.tokenize(batch))
         time = self.tokenizer.layout.time.to(states.device)  # (N,) NaN without a date
-        season = (time % YEAR * parts / YEAR).floor()
+        season = part_of_year(time, parts)
         year, valid = self._means(states, seen.to(states.dtype))  # (M, B, D), (M, B)
         tokens = []
         for part in range(parts):

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from ..data.tiles import YEAR
+from ..data.year import part_of_year
 from .model import TokenFusion
 from .tokens import Layout, Tokens
 
@@ -25,8 +25,7 @@ def token_groups(layout: Layout, pooled: Pooled) -> Tensor:
     if pooled == "dates":
         part = layout.time.nan_to_num(-1.0)
     else:
-        parts = _PARTS[pooled]
-        part = (layout.time % YEAR * parts / YEAR).floor().nan_to_num(-1.0)
+        part = part_of_year(layout.time, _PARTS[pooled]).nan_to_num(-1.0)
     return torch.stack([layout.modality.float(), part]).unique(dim=1, return_inverse=True)[1]
 
 
