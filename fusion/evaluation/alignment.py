@@ -88,7 +88,7 @@ def standardised_by_place(x: np.ndarray, places: Sequence[str] | np.ndarray | No
     that does not vary in a place is 0 there. As it is without places."""
     if places is None:
         return x
-    out, of = np.array(x, dtype=np.float32), np.asarray(places)
+    out, of = np.array(x, dtype=np.result_type(x, np.float32)), np.asarray(places)
     for place in np.unique(of):
         rows = of == place
         own = out[rows]

@@ -13,6 +13,7 @@ from ....data import Cube
 from ....embed.dense import BlockEncoder
 from ....embed.periods import mean_by_part, part_of_year, raw_periods
 from ....evaluation import Section, Table
+from ....evaluation.alignment import standardised_by_place
 from ....evaluation.controls import Described, strongest
 from ....evaluation.intervals import sample_sums, score_intervals
 from ....evaluation.penalties import linear_model
@@ -20,7 +21,7 @@ from ....evaluation.regressors import prepared
 from ....workflow.state import State
 from .data import STRIPES, stripes
 
-__all__ = ["Ground", "Split", "probes", "seasons", "split_by_patch", "split_by_stripe", "standardised"]
+__all__ = ["Ground", "Split", "probes", "seasons", "split_by_patch", "split_by_stripe"]
 
 _BLOCKS = 4  # along a side of a patch: squares of 160 m
 
@@ -82,20 +83,6 @@ def split_by_patch(ground: Ground, most: int, seed: int) -> Iterator[Split]:
         test, train = (part & np.isin(ground.y, common) for part in (test, train))
         own = [rng.permutation(np.flatnonzero(train & (ground.patch == p)))[:most] for p in names if p != held_out]
         yield Split(str(held_out), np.sort(np.concatenate(own)), np.flatnonzero(test))
-
-
-def standardised(x: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """(N, D) less the mean of each place, over its spread, NaN as 0: what differs between acquisitions goes, and with
-    it how much more of a crop one place has. No label is used."""
-    found = np.zeros(x.shape)
-    for one in np.unique(place):
-        own = x[place == one].astype(np.float64)
-        seen = np.isfinite(own)
-        count = np.maximum(seen.sum(axis=0), 1)
-        centred = np.where(seen, own - np.where(seen, own, 0).sum(axis=0) / count, 0)
-        spread = np.sqrt((centred**2).sum(axis=0) / count)
-        found[place == one] = centred / np.where(spread > 0, spread, 1.0)
-    return found
 
 
 def seasons(
@@ -171,7 +158,7 @@ def _rows(ground: Ground, split: Split, classes: int, seed: int) -> dict[str, di
         x = ground.x[kind].astype(np.float64)
         for name, probe in probes(ground, split, kind, seed).items():
             guessed[name] = probe(x)
-            guessed[f"{name}_place"] = probe(standardised(x, ground.patch))
+            guessed[f"{name}_place"] = probe(np.nan_to_num(standardised_by_place(x, ground.patch)))
     for name in list(guessed):
         guessed[f"{name}_parcels"] = _voted(guessed[name], ground.parcel[split.test])
     found = {}
