@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from itertools import product
-from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import Tensor
 
 from fusion.compat.lightly import NTXentLoss
 from fusion.compat.open_clip import ClipLoss
+
+from ..ranks import results_of_ranks
 
 WORLD, ROWS, SCALE = 2, 4, 3.0
 MODES = list(product((False, True), repeat=2))  # local_loss, gather_with_grad
@@ -24,9 +23,7 @@ def _joined() -> list[Tensor]:
     return [F.normalize(torch.randn(WORLD * ROWS, 8, dtype=torch.float64), dim=1) for _ in range(2)]
 
 
-def _rank(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD)
+def _rank(rank: int) -> list:
     mine = slice(rank * ROWS, (rank + 1) * ROWS)
     results = []
     for local, with_grad in MODES:
@@ -44,15 +41,12 @@ def _rank(rank: int, folder: str) -> None:
     bank = NTXentLoss(0.3, (WORLD * ROWS, 8), gather_distributed=True).double()
     bank(*views)
     results.append(bank.memory_bank.bank)
-    torch.save(results, Path(folder) / f"{rank}.pt")
-    dist.destroy_process_group()
+    return results
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[list]:
-    folder = tmp_path_factory.mktemp("ranks")
-    mp.spawn(_rank, (str(folder),), nprocs=WORLD)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(WORLD)]
+    return results_of_ranks(_rank, tmp_path_factory.mktemp("ranks"), WORLD)
 
 
 @pytest.mark.parametrize(("mode", "local", "with_grad"), [(i, *mode) for i, mode in enumerate(MODES)])

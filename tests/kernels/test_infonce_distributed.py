@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from fusion.kernels import patch_info_nce, patch_info_nce_ragged
+
+from ..ranks import results_of_ranks
 
 BATCHES = {2: (3, 1), 3: (2, 4, 1)}  # tiles of each rank
 OPTIONS = [
@@ -40,9 +41,7 @@ def _run(tokens: torch.Tensor, valid: torch.Tensor | None, options: dict, group:
     return [loss.detach(), accuracy, tokens.grad, temperature.grad]
 
 
-def _rank(rank: int, world: int, store: str, out: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
+def _rank(rank: int, world: int) -> list:
     tokens, valid = _joined(world)
     first = sum(BATCHES[world][:rank])
     mine = slice(first, first + BATCHES[world][rank])
@@ -59,15 +58,13 @@ def _rank(rank: int, world: int, store: str, out: str) -> None:
         loss = patch_info_nce_ragged(rows, labels[0], tile, labels[1], exclude=exclude, group=dist.group.WORLD)
         loss.backward()
         results.append([loss.detach(), rows.grad])
-    torch.save(results, Path(out) / f"{rank}.pt")
-    dist.destroy_process_group()
+    return results
 
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_ranks_share_negatives_and_get_the_joined_gradient(world: int, tmp_path: Path) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    mp.spawn(_rank, (world, str(tmp_path / "store"), str(tmp_path)), nprocs=world)
-    ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(world)]
+    ranks = results_of_ranks(_rank, tmp_path, world, world)
     tokens, valid = _joined(world)
     first_rank_masked = valid.clone()
     first_rank_masked[:, BATCHES[world][0] :] = True
@@ -89,8 +86,7 @@ def test_ranks_share_negatives_and_get_the_joined_gradient(world: int, tmp_path:
 
 @pytest.mark.parametrize("world", [2])
 def test_ragged_ranks_may_see_the_same_tile(world: int, tmp_path: Path) -> None:
-    mp.spawn(_rank, (world, str(tmp_path / "store"), str(tmp_path)), nprocs=world)
-    ranks = [torch.load(tmp_path / f"{rank}.pt")[-len(SHARED) :] for rank in range(world)]
+    ranks = [results[-len(SHARED) :] for results in results_of_ranks(_rank, tmp_path, world, world)]
     tokens, _ = _joined(world)
     rows = torch.cat([tokens[:, 0].reshape(12, 5), tokens[:, BATCHES[world][0]].reshape(12, 5)]).requires_grad_()
     modality, patch = torch.arange(3)[:, None].expand(3, 4).flatten().repeat(2), torch.arange(4).repeat(6)

@@ -6,8 +6,6 @@ import math
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from fusion.kernels.quantize import (
     FiniteScalarQuantizer,
@@ -18,6 +16,8 @@ from fusion.kernels.quantize import (
     kmeans,
     nearest_code,
 )
+
+from ..ranks import results_of_ranks
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -289,20 +289,16 @@ def test_bad_arguments_are_named(make, says):
 ROWS = {0: slice(0, 150), 1: slice(150, 180), 2: slice(180, 180)}  # uneven, and a rank with nothing
 
 
-def _train_on_a_rank(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=len(ROWS))
-    torch.set_num_threads(1)
+def _train_on_a_rank(rank: int) -> dict:
     quantizer = VectorQuantizer(8, 12, decay=0.5, restart_below=4.0).train()
     for step in range(5):
         x = clusters(180, seed=step)
         quantizer(x[ROWS[rank]])
-    torch.save(quantizer.state_dict(), f"{folder}/rank{rank}.pt")
-    dist.destroy_process_group()
+    return quantizer.state_dict()
 
 
 def test_every_rank_learns_the_codebook_of_the_joined_batch(tmp_path):
-    mp.spawn(_train_on_a_rank, (str(tmp_path),), nprocs=len(ROWS))
-    states = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in ROWS]
+    states = results_of_ranks(_train_on_a_rank, tmp_path, len(ROWS))
     alone = VectorQuantizer(8, 12, decay=0.5, restart_below=4.0).train()
     for step in range(5):
         alone(clusters(180, seed=step))

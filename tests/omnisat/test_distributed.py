@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fusion.data import TileBatch
 from fusion.omnisat import OmniSatConfig, OmniSatPretraining, objectives
+
+from ..ranks import results_of_ranks
 
 SHARES = (slice(0, 1), slice(1, 4))  # tiles of each process: unequal
 
@@ -44,9 +44,7 @@ def _part(batch: TileBatch, tiles: slice) -> TileBatch:
     return TileBatch(values, days, valid, names=batch.names[tiles])
 
 
-def _rank(rank: int, store: str, out: str, config: OmniSatConfig, batch: TileBatch) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=len(SHARES))
+def _rank(rank: int, config: OmniSatConfig, batch: TileBatch) -> dict:
     results = {}
     for share_negatives in (True, False):
         step = _Step(config, share_negatives=share_negatives)
@@ -54,15 +52,13 @@ def _rank(rank: int, store: str, out: str, config: OmniSatConfig, batch: TileBat
         losses = parallel(_part(batch, SHARES[rank]), _masked(4)[:, SHARES[rank]])
         losses[0].backward()
         results[share_negatives] = [x.detach() for x in losses], [p.grad for p in step.parameters()]
-    torch.save(results, Path(out) / f"{rank}.pt")
-    dist.destroy_process_group()
+    return results
 
 
 def test_two_processes_train_on_their_joined_batch(config, batch, tmp_path: Path) -> None:
     data = batch(4)
     data.valid["dem"][1] = data.valid["dem"][3] = False  # so that masked tokens are not spread evenly
-    mp.spawn(_rank, (str(tmp_path / "store"), str(tmp_path), config, data), nprocs=2)
-    ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    ranks = results_of_ranks(_rank, tmp_path, len(SHARES), config, data)
     alone = _Step(config)
     losses = alone(data, _masked(4))
     losses[0].backward()
