@@ -44,11 +44,11 @@ def probe(
         reader: options of the data's reader.
         splits: which split of the data is train and test, e.g. --splits.test chip-b.
         modalities: use only these, e.g. --modalities '[s2,s1]'.
-        save: linear (ridge regression of quantities, logistic regression of classes) or forest, to make maps with.
+        save: linear (ridge regression of quantities, a linear classifier) or forest, to make maps with.
         fraction: of the labels of the training split that the probe sees; 0.1 by default, with --save 1.
         draws: how often these labels are drawn; 5 by default, once with --save and of labels that are maps.
         probes: of linear, knn, forest; linear by default.
-        forest: add the strongest of ridge or logistic regression, random forest and gradient boosting on raw values,
+        forest: add the strongest of a linear model, random forest and gradient boosting on raw values,
             chosen on held-out blocks of the labelled tiles.
         pool: what stands for a tile: the mean of its patches, its summary, both, or the tokens of each modality before
             they are combined; auto takes what held-out blocks of the labelled tiles prefer.

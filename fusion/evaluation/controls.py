@@ -77,8 +77,8 @@ def strongest(
     groups: np.ndarray | None = None,
     seed: int = 0,
 ) -> Strongest:
-    """Tries ridge or logistic regression, a random forest and HistGradientBoosting on each kind of raw values, and fits
-    the one that predicts held-out blocks best to all rows.
+    """Tries a linear model (:func:`fusion.evaluation.penalties.linear_model`), a random forest and
+    HistGradientBoosting on each kind of raw values, and fits the one that predicts held-out blocks best to all rows.
 
     The choice is made on at most 1500 rows, gradient boosting learns from at most 10,000.
 
@@ -90,7 +90,7 @@ def strongest(
     rng = np.random.default_rng(seed)
     few = np.sort(rng.permutation(len(labels))[:_CHOSEN_ON])
     folds = folds_of(task, labels[few], seed, None if groups is None else np.asarray(groups)[few])
-    methods = ("ridge regression" if task == "regression" else "logistic regression", _FOREST, _BOOSTING)
+    methods = ("ridge regression" if task == "regression" else "linear classifier", _FOREST, _BOOSTING)
     tried = {f"{method} on {values}": (method, values) for values in described for method in methods}
     found = dict.fromkeys(tried, float("nan"))
     if folds is not None:
@@ -149,13 +149,7 @@ def _fit(
     elif method == _FOREST:
         pipeline = prepared(random_forest(task, _TREES[final], 1 if len(y) < 5000 else 2, seed), standardise=False)
     else:
-        linear = linear_model(task, labels, seed, groups)
-        if (
-            task != "regression" and hasattr(linear, "param_grid") and not final
-        ):  # a coarse search is enough to choose by
-            linear.cv = linear.cv[:3]
-            linear.param_grid = {name: strengths[1:6:2] for name, strengths in linear.param_grid.items()}
-        pipeline = prepared(linear)
+        pipeline = prepared(linear_model(task, labels, seed, groups, coarse=not final))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # classes with few labels, columns without a value: a control does what it can
         return pipeline.fit(x, y)

@@ -11,7 +11,7 @@ import torch
 from fusion.training.estimators import Estimator, ForestEstimator, LinearEstimator
 
 from .features import Features
-from .penalties import chosen_penalty, linear_model, told_of_folds
+from .penalties import chosen_model, chosen_penalty, linear_model, told_of_folds
 from .probes import fitted_to, never_learned, require_labels
 from .regressors import prepared, random_forest
 
@@ -39,9 +39,9 @@ def fit_estimator(
 ) -> Fitted:
     """Learns the labels of ``train`` and turns what was learned into tensors.
 
-    ``"linear"`` is ridge or logistic regression on standardised features, its penalty chosen as
-    :func:`~fusion.evaluation.linear_probe` does; ``"forest"`` a random forest of 200 trees whose leaves have at least
-    a 4000th of the rows. Missing values take the mean of the training rows.
+    ``"linear"`` is what :func:`~fusion.evaluation.linear_probe` fits, its penalty chosen in the same way;
+    ``"forest"`` a random forest of 200 trees whose leaves have at least a 4000th of the rows. Missing values take the
+    mean of the training rows.
 
     Args:
         groups: (N,) blocks of the rows; a fold that the penalty is chosen by takes whole ones. One block is none. By
@@ -68,7 +68,7 @@ def fit_estimator(
 
 def _linear_tensors(pipeline: Any, train: Features) -> LinearEstimator:
     imputer, scaler, last = (step for _, step in pipeline.steps)
-    last = getattr(last, "best_estimator_", last)
+    last = chosen_model(last)
     outputs, inputs = len(train.classes), train.x.shape[1]
     weight, bias = np.zeros((outputs, inputs)), np.full(outputs, _NEVER if train.task != "regression" else 0.0)
     if train.task == "regression":

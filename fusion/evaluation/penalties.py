@@ -8,9 +8,13 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Folds", "chosen_penalty", "folds_of", "held_out_error", "held_out_score", "linear_model", "told_of_folds"]
+__all__ = [
+    "Folds", "chosen_model", "chosen_penalty", "folds_of", "held_out_error", "held_out_score", "linear_model",
+    "told_of_folds",
+]  # fmt: skip
 
 _INVERSE_STRENGTHS = np.logspace(-4, 1, 6)  # C of the logistic regression, strongest first
+_SHRINKAGES = np.array([0.9, 0.6, 0.3, 0.1, 0.01])  # of the discriminant analysis, strongest first
 _RIDGES = np.logspace(8, -2, 21)  # strongest first
 _SEARCHED = 5000  # rows that the strength is searched on; more do not change it, but take hours
 _FOLDS = 5
@@ -18,9 +22,14 @@ _FOLDS = 5
 Folds = list[tuple[np.ndarray, np.ndarray]]  # rows to fit and rows to score
 
 
-def linear_model(task: str, labels: np.ndarray, seed: int = 0, groups: np.ndarray | None = None) -> Any:
+def linear_model(
+    task: str, labels: np.ndarray, seed: int = 0, groups: np.ndarray | None = None, *, coarse: bool = False
+) -> Any:
     """The estimator of :func:`~fusion.evaluation.linear_probe`, to be fitted to all rows of ``labels``; it chooses its
     penalty itself.
+
+    Of classes it is a logistic regression or a linear discriminant analysis with a shrunk covariance, whichever has the
+    larger macro F1 on the folds: the first needs labels, the second makes do with few of them and many features.
 
     With ``groups`` a ridge regression takes the strongest penalty whose error is within one standard error of the
     smallest (Breiman et al. 1984, "Classification and Regression Trees", 3.4.3): parts of one place are more alike than
@@ -28,39 +37,52 @@ def linear_model(task: str, labels: np.ndarray, seed: int = 0, groups: np.ndarra
 
     Args:
         groups: (N,) block of ground of each row; a fold takes whole blocks. None: a ridge regression leaves out single
-            rows, a logistic regression folds of single rows.
+            rows, the others folds of single rows.
+        coarse: a short search, of three strengths and folds, where only its :func:`held_out_score` is asked for.
     """
     from sklearn.linear_model import Ridge, RidgeCV
     from sklearn.model_selection import GridSearchCV
     from sklearn.multiclass import OneVsRestClassifier
+    from sklearn.pipeline import Pipeline
 
+    from .linear_classifiers import PrincipalLogistic, ShrunkDiscriminant
+
+    folds = folds_of(task, labels, seed, groups)
     if task == "regression":
         several = np.ndim(labels) > 1 and labels.shape[1] > 1
-        folds = None if groups is None else folds_of(task, labels, seed, groups)
-        if folds is None:
+        if groups is None or folds is None:
             return RidgeCV(alphas=_RIDGES[::-1], alpha_per_target=np.ndim(labels) > 1)
         scoring = "r2" if several else "neg_mean_squared_error"  # targets of several units are not to be added
         return GridSearchCV(Ridge(), {"alpha": _RIDGES}, scoring=scoring, cv=folds, refit=_strongest)
-    from .logistic import PrincipalLogistic
-
-    logistic: Any = PrincipalLogistic(max_iter=500, tol=1e-3)
-    prefix = ""
+    some = slice(1, None, 2) if coarse else slice(None)
+    logistic = PrincipalLogistic(max_iter=500, tol=1e-3)
+    by_logistic: dict[str, Any] = {"model": [logistic], "model__C": _INVERSE_STRENGTHS[some]}
+    by_discriminant = {"model": [ShrunkDiscriminant()], "model__shrinkage": _SHRINKAGES[some]}
+    grids = [by_discriminant] if coarse else [by_logistic, by_discriminant]
     if task == "multilabel":
-        logistic, prefix = OneVsRestClassifier(logistic), "estimator__"
-    folds = folds_of(task, labels, seed, groups)
-    grid = {f"{prefix}C": _INVERSE_STRENGTHS}
-    return logistic if folds is None else GridSearchCV(logistic, grid, scoring=_macro_f1, cv=folds)
+        each = OneVsRestClassifier(logistic)
+        grids = [{"model": [each], "model__estimator__C": _INVERSE_STRENGTHS[some]}]
+    model = Pipeline([("model", next(iter(grids[0]["model"])))])
+    if folds is None:
+        return model
+    return GridSearchCV(model, grids, scoring=_macro_f1, cv=folds[:3] if coarse else folds)
+
+
+def chosen_model(fitted: Any) -> Any:
+    """The linear model itself, with ``coef_`` and ``intercept_``, of a fitted estimator of :func:`linear_model`."""
+    best = getattr(fitted, "best_estimator_", fitted)
+    return best[-1] if hasattr(best, "steps") else best
 
 
 def chosen_penalty(fitted: Any) -> dict[str, Any]:
-    """What a fitted estimator of :func:`linear_model` chose, by name."""
+    """What a fitted estimator of :func:`linear_model` chose, by name: ``ridge``, ``C`` or ``shrinkage``."""
     if hasattr(fitted, "alpha_"):
         found = np.unique(fitted.alpha_).tolist()
         return {"ridge": found[0] if len(found) == 1 else found}
     if not hasattr(fitted, "best_params_"):
         return {"C": 1.0}  # too few labels to choose by
-    (name, value), *_ = fitted.best_params_.items()
-    return {"ridge" if name == "alpha" else "C": float(value)}
+    ((name, value),) = ((name, value) for name, value in fitted.best_params_.items() if name != "model")
+    return {"ridge" if name == "alpha" else name.split("__")[-1]: float(value)}
 
 
 def held_out_score(fitted: Any) -> float:

@@ -57,10 +57,7 @@ def chosen_pool(features: Mapping[Pool, Features], seed: int = 0) -> Pool:
     for pool, every in features.items():
         train = every.subset(np.sort(np.random.default_rng(seed).permutation(len(every))[:_CHOSEN_ON]))
         task = require_labels("choice of a pool", train, train)
-        linear = linear_model(task, train.labels, seed, train.blocks)
-        if task != "regression" and hasattr(linear, "param_grid"):  # a coarse search is enough to choose by
-            linear.cv = linear.cv[:3]
-            linear.param_grid = {name: strengths[1:6:2] for name, strengths in linear.param_grid.items()}
+        linear = linear_model(task, train.labels, seed, train.blocks, coarse=True)
         fitted = fitted_to(prepared(linear), train)[-1]
         found[pool], errors[pool] = held_out_score(fitted), held_out_error(fitted)
     known = [pool for pool in features if not np.isnan(found[pool])]

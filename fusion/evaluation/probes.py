@@ -54,12 +54,13 @@ class ProbeResult:
 
 
 def linear_probe(train: Features, test: Features, *, seed: int = 0, groups: np.ndarray | None = None) -> ProbeResult:
-    """Standardised features into a ridge or logistic regression (one against the rest for multi-label).
+    """Standardised features into a linear model: ridge regression of quantities, logistic regression or discriminant
+    analysis of classes, logistic regressions of one class against the rest for multi-label.
 
-    The strength of the penalty is chosen on the training tiles alone, by folds of whole blocks of ground (of at most
-    5000 tiles): by macro F1, or for ridge the strongest whose error is within one standard error of the smallest, see
-    :func:`fusion.evaluation.penalties.linear_model`. Where no blocks are known single tiles are left out, and the notes
-    say so. Missing values (of a missing modality) take the training mean.
+    Which of them, and the strength of its penalty, is chosen on the training tiles alone, by folds of whole blocks of
+    ground (of at most 5000 tiles): by macro F1, or for ridge the strongest whose error is within one standard error of
+    the smallest, see :func:`fusion.evaluation.penalties.linear_model`. Where no blocks are known single tiles are
+    left out, and the notes say so. Missing values (of a missing modality) take the training mean.
 
     Args:
         groups: (N,) of the training tiles; a fold takes whole groups. By default ``train.blocks``.

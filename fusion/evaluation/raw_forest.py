@@ -54,7 +54,7 @@ def raw_best(train: TileDataset, test: TileDataset, *, seasons: int = 4, seed: i
     """The strongest of several simple methods on raw values, which held-out blocks of ``train`` choose, scored on
     ``test`` like a fine-tuned model.
 
-    They are ridge or logistic regression, a random forest and HistGradientBoosting, each on means of seasons and on
+    They are a linear model, a random forest and HistGradientBoosting, each on means of seasons and on
     values by date (:class:`~fusion.evaluation.raw_dates.Calendar`), see :func:`fusion.evaluation.controls.strongest`.
     The notes and ``setting["control"]`` name the winner.
 

@@ -29,8 +29,8 @@ def make_probe(
     """Fits an estimator to the labels of ``train``: of its tiles, or where labels are maps of patches.
 
     Args:
-        kind: ``"linear"`` (ridge or logistic regression, its penalty chosen on folds of whole blocks of ground where
-            the data know any) or ``"forest"``.
+        kind: ``"linear"`` (as :func:`fusion.evaluation.linear_probe`, its penalty chosen on folds of whole blocks of
+            ground where the data know any) or ``"forest"``.
         pool: what stands for a tile, see :func:`fusion.evaluation.extract`; ``"auto"`` is what held-out blocks of
             ``train`` prefer.
         seed: of folds, trees, and the sample of patches.

@@ -5,8 +5,8 @@ docs/token_fusion.md. Read in this order: ``tokens.py`` says what a token is, ``
 tokens (by the tokenizers of :mod:`fusion.tokenizers`), ``embedding.py`` and ``model.py`` are the transformer,
 ``objective.py`` (with ``cross_entropy.py``) says what is learned, ``masked_values.py`` (with ``views.py``) what else
 can be, ``module.py`` how. ``generate.py`` (with ``decoding.py``) draws what is hidden, ``counterfactual.py`` (with
-``edits.py``) asks what would be if, ``sensitivity.py`` what an answer hangs on. ``heads.py`` (with ``pooling.py`` and
-``closed_form.py``) fine-tunes.
+``edits.py``) asks what would be if, ``sensitivity.py`` what an answer hangs on. ``heads.py`` (with ``pooling.py``)
+fine-tunes.
 """
 
 from ..lazy import lazily

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..training.closed_form import discriminant, ridge_line
 from ..training.in_memory import descend, row_batches
-from .closed_form import discriminant, ridge_line
 from .in_memory import BATCH
 from .model import TokenFusion
 from .pooling import Pooled, TokenFeatures

@@ -34,7 +34,7 @@ class Estimator(nn.Module):
 
 
 class LinearEstimator(Estimator):
-    """Standardised features times coefficients: ridge and logistic regression.
+    """Standardised features times coefficients: ridge and logistic regression, discriminant analysis.
 
     Args:
         inputs: D.

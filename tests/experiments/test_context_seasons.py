@@ -61,7 +61,7 @@ def test_standardising_by_place_takes_each_place_mean_and_spread_away(ground):
 
 def test_a_patch_with_an_offset_of_its_own_is_told_only_where_the_offset_is_taken_away(ground):
     split = next(iter(seasons.split_by_patch(ground, 200, 0)))
-    probe = seasons.probes(ground, split, "fused", 0)["fused_lda"]
+    probe = seasons.probes(ground, split, "fused", 0)["fused"]
     x = ground.x["fused"]
     right = [(probe(values) == ground.y[split.test]).mean() for values in (x, standardised_by_place(x, ground.patch))]
     assert right[0] < 0.7
@@ -70,8 +70,8 @@ def test_a_patch_with_an_offset_of_its_own_is_told_only_where_the_offset_is_take
 
 def test_controls_see_the_bands_under_the_same_probes_and_the_strongest(ground):
     split = seasons.split_by_stripe(ground, 1, 30, 0)
-    assert list(seasons.probes(ground, split, "fused", 0)) == ["fused_lda", "fused_logistic"]
-    assert list(seasons.probes(ground, split, "raw", 0)) == ["raw_lda", "raw_logistic", "raw_best"]
+    assert list(seasons.probes(ground, split, "fused", 0)) == ["fused"]
+    assert list(seasons.probes(ground, split, "raw", 0)) == ["raw", "raw_best"]
 
 
 def test_parcels_are_touching_pixels_of_one_class_and_vote():
@@ -88,6 +88,6 @@ def test_the_steps_run_on_the_patches_in_a_short_form(data_dir, tmp_path: Path):
     (settings,) = load_experiment("context-crops").steps[0].values()
     training.pretrain(state, **{**settings, "samples": 256, "recipe": {**settings["recipe"], "epochs": [1, 1]}})
     seasons.seasons(state, dates=1, pixels=200, labelled=60, elsewhere_of=60)
-    assert {"fused_lda", "raw_best", "fused_lda_place_parcels"} < set(state.metrics["season"])
+    assert {"fused", "raw_best", "fused_place_parcels"} < set(state.metrics["season"])
     assert list(state.metrics["elsewhere"]["raw_best"]) == ["macro_f1", *sorted(state.data["labels"]["crop type"][0])]
     assert all(0.1 < one["macro_f1"] <= 1 for key in ("season", "elsewhere") for one in state.metrics[key].values())

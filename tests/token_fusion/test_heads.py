@@ -5,11 +5,11 @@ import pytest
 import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from fusion.token_fusion.closed_form import discriminant
 from fusion.token_fusion.heads import Tuning, classify, regress, representation
 from fusion.token_fusion.in_memory import tokenize
 from fusion.token_fusion.pooling import TokenFeatures
 from fusion.token_fusion.sensitivity import head, sensitivity
+from fusion.training.closed_form import discriminant
 
 DIM = 16
 

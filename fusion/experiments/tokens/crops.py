@@ -9,17 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin
 
 from ...data import ArrayTiles, Modality, TileDataset
 from ...data import fraction as draw_labels
 from ...evaluation import Features, Picture, ProbeResult, Row, Section, Table, per_class, probe, score
 from ...evaluation.generation import compare, pictures
 from ...evaluation.model_profiles import inputs
-from ...evaluation.probes import fit_and_score
 from ...evaluation.profile_scores import score_table
 from ...settings import renamed
-from ...token_fusion.closed_form import discriminant
 from ...token_fusion.generate import require_token_fusion
 from ...token_fusion.heads import Tuning, representation
 from ...token_fusion.heads import classify as tune
@@ -162,10 +159,10 @@ def classify(
     """Crop types of the test pixels, with few and with all labels.
 
     Scores go to ``<key>.labels_<percent>.<row>.macro_f1``. Rows: ``joint``, the pretrained model fine-tuned, and
-    ``scratch``, the same without pretraining; ``joint_probe``, linear discriminant analysis with a shrunk covariance on
-    the frozen pretrained model, and ``random_probe``, on one with random weights; ``raw``, ``raw_forest`` and
-    ``raw_discriminant``, logistic regression, random forest and the same discriminant analysis on every value of every
-    month. The last one is the strongest of these on the validation cells. Intervals are over cells of the test pixels.
+    ``scratch``, the same without pretraining; ``joint_probe``, a linear classifier
+    (:func:`fusion.evaluation.linear_probe`) on the frozen pretrained model, and ``random_probe``, on one with random
+    weights; ``raw`` and ``raw_forest``, a linear classifier and a random forest on every value of every month.
+    Intervals are over cells of the test pixels.
 
     Args:
         pooled: what probes see of the frozen model, see :class:`~fusion.token_fusion.pooling.TokenFeatures`.
@@ -186,9 +183,8 @@ def classify(
         seen, new = (
             _features(representation(network, t, pooled), p) for t, p in zip(tokens, (known, unseen), strict=True)
         )
-        rows += _discriminants(seen, new, known, name, **shared)
+        rows += probe(seen, new, known, name=name, **shared)
     seen, new = (_features(inputs(trained, part, names), part) for part in (known, unseen))
-    rows += _discriminants(seen, new, known, "raw", **shared)
     rows += probe(seen, new, known, probes=["linear", "forest"], name="raw", **shared)
     labels, wanted = known.labels().numpy(), unseen.labels().numpy()
     for fraction in fractions:
@@ -221,48 +217,15 @@ def _rows(rows: Sequence[Row]) -> scores.Named:
     names = {
         ("pretrained", "finetune"): "joint",
         ("scratch", "finetune"): "scratch",
-        ("joint", "discriminant"): "joint_probe",
-        ("random", "discriminant"): "random_probe",
+        ("joint", "linear"): "joint_probe",
+        ("random", "linear"): "random_probe",
         ("raw", "linear"): "raw",
         ("raw", "forest"): "raw_forest",
-        ("raw", "discriminant"): "raw_discriminant",
     }
     named: scores.Named = {}
     for row in rows:
         named.setdefault(names[row.features, row.method], []).append(row)
     return {name: named[name] for name in sorted(named, key=list(names.values()).index)}
-
-
-class _Discriminant(ClassifierMixin, BaseEstimator):
-    """The discriminant analysis as an estimator; scikit-learn's takes a minute for thousands of features."""
-
-    def fit(self, x: np.ndarray, labels: np.ndarray) -> _Discriminant:
-        self.classes_ = np.arange(int(labels.max()) + 1)
-        self.weight_, self.bias_ = discriminant(x, labels, len(self.classes_))
-        return self
-
-    def predict(self, x: np.ndarray) -> np.ndarray:
-        return np.asarray((x @ self.weight_.T + self.bias_).argmax(1))
-
-
-def _discriminants(
-    seen: Features,
-    new: Features,
-    known: TileDataset,
-    name: str,
-    *,
-    fractions: Sequence[float],
-    seeds: Sequence[int],
-    modalities: tuple[str, ...],
-) -> list[Row]:
-    """One row a fraction and draw, as :func:`~fusion.evaluation.probe` has them."""
-    rows = []
-    for fraction in fractions:
-        for seed in seeds if fraction < 1 else seeds[:1]:
-            few = draw_labels(known, fraction, seed)
-            _, result = fit_and_score("discriminant", _Discriminant(), seen.subset(few), new)
-            rows.append(Row(name, modalities, fraction, seed, result))
-    return rows
 
 
 def _features(x: np.ndarray, part: TileDataset) -> Features:

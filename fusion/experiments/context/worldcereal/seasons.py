@@ -91,10 +91,10 @@ def seasons(
     """Probes on the mean embedding of a pixel in each part of the year: ``season`` on the test stripes, ``elsewhere``
     on each patch in turn, learned from the two others.
 
-    Rows are the fused embedding under a linear discriminant with a shrunk covariance (``lda``, Ledoit & Wolf 2004) and
-    under logistic regression, the same on the mean bands, and ``raw_best``, the strongest of the simple methods on
-    these. ``_place`` has features standardised patch by patch, ``_parcels`` the most frequent class of a parcel, for
-    which the label map must know the parcels.
+    Rows are a linear classifier (:func:`fusion.evaluation.linear_probe`) on the fused embedding (``fused``) and on the
+    mean bands (``raw``), and ``raw_best``, the strongest of several simple methods on these. ``_place`` has features
+    standardised patch by patch, ``_parcels`` the most frequent class of a parcel, for which the label map must know the
+    parcels.
 
     Args:
         periods: equal parts of the calendar year.
@@ -118,7 +118,7 @@ def seasons(
             f"Mean embeddings (of {dates} dates) and bands (of all) in {periods} parts of the year; one seed of "
             "pretraining, without labels, on stripes of all patches. In parentheses 95 % intervals by blocks of 160 m."
         )
-        table = Table(["features and probe", "macro F1", *parts], rows, note, best=["macro F1"])
+        table = Table(["features", "macro F1", *parts], rows, note, best=["macro F1"])
         title = "Crops from the season" if key == "season" else "Crops on a patch without labels"
         state.sections.append(Section(title, "", [table]))
         words.append(f"{key}: " + ", ".join(f"{n} {v:.3f}" for n, v in mean.items()))
@@ -127,18 +127,13 @@ def seasons(
 
 def probes(ground: Ground, split: Split, kind: str, seed: int) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     """By probe, what gives the classes of the test rows from features (N, D) of all rows."""
-    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-
     y, groups = ground.y[split.train], ground.block[split.train]
-    made = {
-        "lda": lambda: prepared(LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")),
-        "logistic": lambda: prepared(linear_model("multiclass", y, seed, groups)),
-    }
 
-    def learned(make: Callable[[], Any]) -> Callable[[np.ndarray], np.ndarray]:
-        return lambda x: np.asarray(make().fit(x[split.train], y).predict(x[split.test]))
+    def linear(x: np.ndarray) -> np.ndarray:
+        model = prepared(linear_model("multiclass", y, seed, groups))
+        return np.asarray(model.fit(x[split.train], y).predict(x[split.test]))
 
-    found = {f"{kind}_{name}": learned(make) for name, make in made.items()}
+    found: dict[str, Callable[[np.ndarray], np.ndarray]] = {kind: linear}
     if kind == "raw":
 
         def best(x: np.ndarray) -> np.ndarray:
