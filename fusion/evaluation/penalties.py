@@ -57,12 +57,12 @@ def linear_model(
     some = slice(1, None, 2) if coarse else slice(None)
     logistic = PrincipalLogistic(max_iter=500, tol=1e-3)
     by_logistic: dict[str, Any] = {"model": [logistic], "model__C": _INVERSE_STRENGTHS[some]}
-    by_discriminant = {"model": [ShrunkDiscriminant()], "model__shrinkage": _SHRINKAGES[some]}
+    by_discriminant: dict[str, Any] = {"model": [ShrunkDiscriminant()], "model__shrinkage": _SHRINKAGES[some]}
     grids = [by_discriminant] if coarse else [by_logistic, by_discriminant]
     if task == "multilabel":
         each = OneVsRestClassifier(logistic)
         grids = [{"model": [each], "model__estimator__C": _INVERSE_STRENGTHS[some]}]
-    model = Pipeline([("model", next(iter(grids[0]["model"])))])
+    model = Pipeline([("model", grids[0]["model"][0])])
     if folds is None:
         return model
     return GridSearchCV(model, grids, scoring=_macro_f1, cv=folds[:3] if coarse else folds)
