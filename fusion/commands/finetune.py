@@ -25,6 +25,7 @@ def finetune(
     module: dict[str, Any] | None = None,
     training: dict[str, Any] | None = None,
     augmentation: dict[str, Any] | None = None,
+    members: int = 1,
     control: bool = True,
     seed: int = 0,
 ) -> int:
@@ -50,6 +51,8 @@ def finetune(
             number of steps.
         augmentation: of what is trained on, e.g. --augmentation.flips true, rotations, date_dropout, span_dropout,
             modality_dropout, gain, offset, shift_days; by default the recipe's.
+        members: models to train, with other seeds and other tiles held out, whose mean is the answer; at as many times
+            the cost, of maps too.
         control: also train simple methods on the raw values of the same labels, take the one that held-out blocks
             prefer, and say which is better.
         seed: of head, batches and draws.
@@ -74,6 +77,7 @@ def finetune(
         module=module,
         training=training,
         augmentation=augmentation,
+        members=members,
         validation="val" if "val" in state.data else None,
         folder=".",
         control=control,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
@@ -16,7 +16,8 @@ from fusion.data import fraction as draw_labels
 from fusion.data.spacing import evenly_spaced
 from fusion.embed.blend import device_of
 from fusion.settings import renamed
-from fusion.training.checkpoints import load_finetuned, load_model
+from fusion.training.checkpoints import BEST, load_finetuned, load_model, read_header, save_model
+from fusion.training.ensemble import Ensemble
 from fusion.training.loading import evaluation_loader, require_fit, unseen
 from fusion.training.recipes import RECIPES
 from fusion.training.systems import SYSTEMS, config_of, reinitialised, system_of
@@ -38,6 +39,7 @@ __all__ = ["finetune", "predict", "score_module"]
 
 Start = Literal["pretrained", "frozen", "scratch"]
 STARTS = get_args(Start)
+_APART = 1000  # from a member's seed to the next, so that they are not those of other draws
 _MAPS = 256  # maps that mean and spread of a quantity are taken from
 
 
@@ -55,6 +57,7 @@ def finetune(
     rates: dict[str, float] | None = None,
     settings: dict[str, Any] | None = None,
     augmentation: Augmentation | None = None,
+    members: int = 1,
     **training: Any,
 ) -> list[Row]:
     """Trains a head, with the encoder or on top of it, once per start, fraction of labels and seed; scores on ``test``.
@@ -81,36 +84,90 @@ def finetune(
             :func:`~fusion.evaluation.class_weights.balanced_weights`.
         augmentation: of what is trained on, ``Augmentation()`` for nothing; by default that of ``train``, or where it
             has none the recipe's.
+        members: models that are trained of each start, fraction and seed, with seeds of their own and, without
+            ``validation``, other tiles held out; they answer together
+            (:class:`~fusion.training.ensemble.Ensemble`). Each has a folder ``member-<m>`` in that of the run.
         training: goes to :func:`fusion.training.fit`: ``epochs``, ``batch_size``, ``patience``, ``precision``, ...
 
     Raises:
-        ValueError: data that do not fit the model, no labels, too few tiles to hold some out, an unknown start.
+        ValueError: data that do not fit the model, no labels, too few tiles to hold some out, an unknown start, no
+            member, or a folder of a run with another number of members.
     """
-    from fusion.training import fit
-
     unknown = [start for start in [*starts, *(rates or {})] if start not in STARTS]
     if unknown:
         raise ValueError(f"finetune: start {', '.join(unknown)} unknown; there are {', '.join(STARTS)}")
-    settings = settings or {}
-    balanced = settings.get("class_weights") == "balanced"
+    if members < 1:
+        raise ValueError(f"finetune: members={members}; give 1 for a single model, or more for an ensemble")
     rows = []
     for fraction in fractions:
         for seed in seeds:
             chosen = train.subset(draw_labels(train, fraction, seed))
-            fitted, held_out, random = (chosen, validation, "") if validation is not None else hold_out(chosen, seed)
-            weights, notes = balanced_weights(fitted) if balanced else (None, ())
-            own = settings | ({"class_weights": weights} if balanced else {})
             for start in starts:
-                module = _module(pretrained, start, fitted, seed, (rates or {}).get(start), own)
                 folder = Path(run) / f"{start}-{fraction:g}-{seed}"
-                changed = _augmented(fitted, augmentation, module)
-                best = fit(module, changed, held_out, folder, seed=seed, **enough_epochs(module, fitted, training))
-                level = module.hparams.get("interval_level")  # of a module that knows of intervals
+                _require_own(folder, members)
+                how = _How(pretrained, start, (rates or {}).get(start), settings or {}, augmentation, training)
+                if members == 1:
+                    best, notes = how.train(chosen, validation, folder, seed)
+                else:
+                    best, notes = how.ensemble(chosen, validation, folder, seed, members)
+                kept = read_header(best).finetuned.get("interval_level")  # of a module that knows of intervals
+                level = how.settings.get("interval_level", kept)  # the run may be one of another level
                 missing = calibrate(best, validation, level) if level else ""
                 result = score_module(load_finetuned(best), test, len(chosen))
-                told = (*result.notes, *notes, *(note for note in (missing, random) if note))
+                told = (*result.notes, *notes, *([missing] if missing else []))
                 rows.append(Row(start, _names(train), fraction, seed, replace(result, notes=told)))
     return rows
+
+
+@dataclass(frozen=True)
+class _How:
+    """How models of one start are trained; see :func:`finetune`."""
+
+    pretrained: nn.Module | Path | str
+    start: Start
+    rate: float | None
+    settings: dict[str, Any]
+    augmentation: Augmentation | None
+    training: dict[str, Any]
+
+    def train(
+        self, chosen: TileDataset, validation: TileDataset | None, folder: Path, seed: int
+    ) -> tuple[Path, tuple[str, ...]]:
+        """The file of the best epoch, and what a reader must know."""
+        from fusion.training import fit
+
+        fitted, held_out, random = (chosen, validation, "") if validation is not None else hold_out(chosen, seed)
+        settings = self.settings
+        notes: tuple[str, ...] = ()
+        if settings.get("class_weights") == "balanced":
+            weights, notes = balanced_weights(fitted)
+            settings = settings | {"class_weights": weights}
+        module = _module(self.pretrained, self.start, fitted, seed, self.rate, settings)
+        changed = _augmented(fitted, self.augmentation, module)
+        best = fit(module, changed, held_out, folder, seed=seed, **enough_epochs(module, fitted, self.training))
+        return best, (*notes, *([random] if random else []))
+
+    def ensemble(
+        self, chosen: TileDataset, validation: TileDataset | None, folder: Path, seed: int, members: int
+    ) -> tuple[Path, tuple[str, ...]]:
+        """The same of several models in one file."""
+        found = [self.train(chosen, validation, folder / f"member-{m}", seed + m * _APART) for m in range(members)]
+        together = Ensemble([load_finetuned(best) for best, _ in found])
+        scores = [read_header(best).metrics for best, _ in found]
+        metrics = {name: float(np.mean([one[name] for one in scores])) for name in scores[0]}
+        file = save_model(folder / BEST, together.model, metrics=metrics, finetuned=together)
+        return file, tuple(dict.fromkeys(note for _, notes in found for note in notes))
+
+
+def _require_own(folder: Path, members: int) -> None:
+    """Refuses to mix runs of one model and of several."""
+    single, several = (folder / "last.ckpt").is_file(), (folder / "member-0").is_dir()
+    if (members > 1 and single) or (members == 1 and several):
+        kinds = ["a single model", "an ensemble"]
+        raise ValueError(
+            f"finetune: {folder} is the run of {kinds[several]}, and members={members} asks for {kinds[members > 1]}; "
+            "give another folder, or delete it"
+        )
 
 
 def predict(

@@ -11,6 +11,7 @@ from ..lazy import lazily
 
 if TYPE_CHECKING:
     from .checkpoints import Header, load_finetuned, load_model, read_header, save_model
+    from .ensemble import Ensemble
     from .finetuning import Finetuning
     from .memory import MemoryEstimate, estimate_memory
     from .probed import Probed
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "checkpoints": ("Header", "load_finetuned", "load_model", "read_header", "save_model"),
+    "ensemble": ("Ensemble",),
     "finetuning": ("Finetuning",),
     "memory": ("MemoryEstimate", "estimate_memory"),
     "probed": ("Probed",),
@@ -28,6 +30,7 @@ _MODULES = {
 
 __all__ = [
     "SYSTEMS",
+    "Ensemble",
     "Finetuning",
     "Header",
     "MemoryEstimate",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,6 +20,7 @@ from torch import nn
 if TYPE_CHECKING:
     from lightning import LightningModule
 
+    from .ensemble import Ensemble
     from .probed import Probed
 
 from fusion import __version__
@@ -75,15 +77,16 @@ def save_model(
     model: nn.Module,
     *,
     metrics: Mapping[str, float] | None = None,
-    finetuned: LightningModule | Probed | None = None,
+    finetuned: LightningModule | Probed | Ensemble | None = None,
 ) -> Path:
     """Writes ``model``, and what was fine-tuned on top of it, as one safetensors file; atomically.
 
     Args:
         model: of a registered system, with ``.config``.
         metrics: numbers to remember, e.g. the validation loss.
-        finetuned: the fine-tuning LightningModule around ``model``, or the :class:`Probed`; its own tensors (head,
-            target statistics, what an estimator learned) and its ``hparams`` are stored too.
+        finetuned: the fine-tuning LightningModule around ``model``, the :class:`Probed` or the :class:`Ensemble`; its
+            own tensors (head, target statistics, what an estimator learned, other members) and its ``hparams`` are
+            stored too.
 
     Raises:
         TypeError: the model's class belongs to no registered system.
@@ -180,8 +183,8 @@ def load_model(path: Path | str, *, system: str | None = None, config: Any = Non
     return model.eval()
 
 
-def load_finetuned(path: Path | str) -> LightningModule | Probed:
-    """The fine-tuning LightningModule or the probe saved at ``path``, ready to predict (evaluation mode, on the CPU).
+def load_finetuned(path: Path | str) -> LightningModule | Probed | Ensemble:
+    """The fine-tuning LightningModule, the probe or the ensemble saved at ``path``, in evaluation mode, on the CPU.
 
     Raises:
         FileNotFoundError, ValueError: as :func:`load_model`; or the checkpoint is a bare encoder.
@@ -195,16 +198,20 @@ def load_finetuned(path: Path | str) -> LightningModule | Probed:
         raise ValueError(f"{path} is an encoder without a head{near}")
     module = _on_top_of(load_model(path), header)
     own = {k.removeprefix(_ON_TOP): v for k, v in _tensors(path).items() if k.startswith(_ON_TOP)}
-    _load(path, header, module, own | {f"model.{k}": v for k, v in cast(nn.Module, module.model).state_dict().items()})
+    known = module.state_dict()
+    _load(path, header, module, own | {name: known[name] for name in _of_the_model(module) & set(known)})
     return module.eval()
 
 
-def _on_top_of(model: nn.Module, header: Header) -> LightningModule | Probed:
+def _on_top_of(model: nn.Module, header: Header) -> LightningModule | Probed | Ensemble:
     """The model with fresh tensors on top of it, of the shapes that the header says."""
+    from .ensemble import ENSEMBLE, Ensemble
     from .probed import PROBE, Probed
 
     if header.finetuned.get("kind") == PROBE:
         return Probed(model, **header.finetuned)
+    if header.finetuned.get("kind") == ENSEMBLE:
+        return Ensemble.fresh(model, header.finetuned)
     kind = SYSTEMS[header.system].load("finetuning")
     module: LightningModule = kind(model, **with_former_settings(kind, header.finetuned))
     return module
@@ -232,7 +239,16 @@ def _tensors(path: Path | str) -> dict[str, torch.Tensor]:
 
 
 def _on_top(finetuned: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor for name, tensor in finetuned.state_dict().items() if not name.startswith("model.")}
+    of_the_model = _of_the_model(finetuned)
+    return {name: tensor for name, tensor in finetuned.state_dict().items() if name not in of_the_model}
+
+
+def _of_the_model(finetuned: nn.Module) -> set[str]:
+    """Names of the tensors that are the model's, by whatever way they are reached."""
+    model = cast(nn.Module, finetuned.model)
+    own = {id(tensor) for tensor in chain(model.parameters(), model.buffers())}
+    parameters = finetuned.named_parameters(remove_duplicate=False)
+    return {n for n, tensor in chain(parameters, finetuned.named_buffers(remove_duplicate=False)) if id(tensor) in own}
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from fusion.data import TileBatch
 
 from ..layers import masked_softmax
 from .systems import config_of
-from .vectors import Pool, every_token, tile_vectors
+from .vectors import BY_MODALITY, PARTS, Pool, every_token, pools_of, tile_vectors
 
 __all__ = ["AttentionHead", "LinearHead", "MlpHead", "tile_head"]
 
@@ -111,13 +111,16 @@ def tile_head(
 
 
 def _width(model: nn.Module, pool: Pool) -> int:
-    config = config_of(model)
-    if pool == "tokens" and not hasattr(model, "encode"):
+    config, offered = config_of(model), pools_of(model)
+    if pool not in offered:
         raise ValueError(
-            f"Finetuning: features='tokens' are those of each modality, which {type(model).__name__} does not keep "
-            "apart; use 'summary', 'mean' or 'both'"
+            f"Finetuning: features={pool!r} are of each modality, or of parts of the year of a series, which "
+            f"{type(model).__name__} of {', '.join(m.name for m in config.modalities)} does not keep apart; use "
+            f"{', '.join(map(repr, offered))}"
         )
-    return config.dim * {"summary": 1, "mean": 1, "both": 2, "tokens": len(config.modalities)}[pool]
+    if pool in BY_MODALITY:
+        return config.dim * len(config.modalities) * PARTS.get(pool, 1)
+    return config.dim * (2 if pool == "both" else 1)
 
 
 def _vectors(model: Any, batch: TileBatch, pool: Pool) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -89,7 +89,7 @@ _OF_SCHEDULE = {"warmup": "one-cycle", "patience": "plateau", "factor": "plateau
 _CHOICES: dict[str, tuple[str, ...]] = {
     "optimizer": ("adamw", "adam"),
     "schedule": ("one-cycle", "plateau"),
-    "features": ("summary", "mean", "both", "tokens"),
+    "features": get_args(Pool),
 }
 _SHARES = ("warmup", "dropout", "label_smoothing", "average")  # in [0, 1)
 

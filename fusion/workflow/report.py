@@ -57,6 +57,8 @@ def write_run(run: Path, out: Path) -> Path:
 
     from ..evaluation.plots import loss_curves
 
+    if (run / "member-0").is_dir():
+        raise ValueError(f"{run} is an ensemble; give the folder of one of its members, e.g. {run / 'member-0'}")
     if not (run / "metrics.csv").is_file():
         raise ValueError(f"{run} is no run folder: it has no metrics.csv; give the folder of a pretrain or finetune")
     header = read_header(run)

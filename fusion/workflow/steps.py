@@ -218,6 +218,7 @@ def finetune(
     modalities: Sequence[str] | None = None,
     augmentation: Mapping[str, Any] | None = None,
     reader: Mapping[str, Any] | None = None,
+    members: int = 1,
     labelled: str = "train",
     validation: str | None = None,
     test: str = "test",
@@ -239,6 +240,7 @@ def finetune(
         modalities: only these are given to the model.
         augmentation: of what is trained on, see :class:`fusion.data.Augmentation`; by default the recipe's.
         reader: options with which the data are read for this step, e.g. ``{labels: map}``.
+        members: models that are trained of each start, fraction and draw, and answer together.
         validation: split that chooses the best epoch; None holds out a fifth of the labels, in whole
             blocks of ground where they are known.
         folder: of the runs, within the results; ``key`` by default. A run is ``<start>-<fraction>-<seed>``.
@@ -264,6 +266,7 @@ def finetune(
         module=module,
         training=training,
         augmentation=augmentation,
+        members=members,
         alone=alone,
         every_class=every_class,
     )

@@ -35,6 +35,7 @@ def tune(
     module: Mapping[str, Any] | None,
     training: Mapping[str, Any] | None,
     augmentation: Mapping[str, Any] | None = None,
+    members: int = 1,
     alone: bool = True,
     every_class: bool = False,
 ) -> tuple[list[Row], dict[str, dict[str, float]], list[Picture]]:
@@ -44,6 +45,7 @@ def tune(
         held_out: tiles that choose the best epoch; None holds out a fifth of the labels, in whole blocks of ground.
         module, training: arguments of the fine-tuning module and of :func:`fusion.training.fit`.
         augmentation: of what is trained on, see :class:`fusion.data.Augmentation`; None leaves it to the recipe.
+        members: of an ensemble, see :func:`fusion.evaluation.finetune`.
         alone: whether to score with each modality alone.
         every_class: adds ``macro_f1_all``, see :func:`fusion.workflow.scores.add_macro_f1_of_all`.
 
@@ -66,6 +68,7 @@ def tune(
         rates=dict(rates or {}),
         settings=dict(module or {}),
         augmentation=call(Augmentation, augmentation, "augmentation") if augmentation else None,
+        members=members,
         **settings,
     )
     for row in list(rows) if alone else ():  # of every single modality too
@@ -76,7 +79,8 @@ def tune(
     losses: dict[str, dict[str, float]] = {}
     logs: list[Picture] = []
     for start in starts:
-        log = runs / f"{start}-{fractions[-1]:g}-{seeds[0]}" / "metrics.csv"
+        folder = runs / f"{start}-{fractions[-1]:g}-{seeds[0]}"
+        log = (folder if members == 1 else folder / "member-0") / "metrics.csv"
         curve = scores.column(log, "train/loss")
         losses[start] = {"first": curve[0], "last": curve[-1]}
         logs.append(figures.losses(log, state, start))
