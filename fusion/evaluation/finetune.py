@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
@@ -27,7 +27,7 @@ from .calibration import calibrate
 from .class_weights import balanced_weights
 from .coverage import Coverage
 from .dense import score_maps
-from .held_out import hold_out
+from .held_out import enough_to_choose_by, hold_out
 from .metrics import confusion, per_class, score
 from .probes import ProbeResult
 from .protocol import Row
@@ -65,7 +65,8 @@ def finetune(
     Every run has its own folder, ``run/<start>-<fraction>-<seed>``, so an interrupted comparison goes on where it
     stopped. Without ``validation`` a fifth of the labelled tiles chooses the best epoch, whole blocks of ground where
     they are known (:func:`~fusion.evaluation.held_out.hold_out`): with few labels a large validation set would be a
-    gift that nobody has.
+    gift that nobody has. With fewer than 500 labelled tiles a fifth would choose by chance: where the learning rate
+    falls to 0 on schedule, and no ``patience`` asks for more, all of them are trained on to the end.
 
     How it is trained is the recipe's, ``settings={"recipe": "paper"}`` or ``"default"``
     (:data:`fusion.training.recipes.RECIPES`): rates, what is augmented, and, where no ``epochs`` are given, as many as
@@ -84,8 +85,8 @@ def finetune(
             :func:`~fusion.evaluation.class_weights.balanced_weights`.
         augmentation: of what is trained on, ``Augmentation()`` for nothing; by default that of ``train``, or where it
             has none the recipe's.
-        members: models that are trained of each start, fraction and seed, with seeds of their own and, without
-            ``validation``, other tiles held out; they answer together
+        members: models that are trained of each start, fraction and seed, with seeds of their own and, where tiles are
+            held out, other ones; they answer together
             (:class:`~fusion.training.ensemble.Ensemble`). Each has a folder ``member-<m>`` in that of the run.
         training: goes to :func:`fusion.training.fit`: ``epochs``, ``batch_size``, ``patience``, ``precision``, ...
 
@@ -136,7 +137,11 @@ class _How:
         """The file of the best epoch, and what a reader must know."""
         from fusion.training import fit
 
-        fitted, held_out, random = (chosen, validation, "") if validation is not None else hold_out(chosen, seed)
+        fitted, held_out, told = chosen, validation, ""
+        if validation is None and (enough_to_choose_by(chosen) or not self._runs_its_course):
+            fitted, held_out, told = hold_out(chosen, seed)
+        elif validation is None:
+            told = f"trained on all {len(chosen)} labelled tiles to the end: a fifth of them is too few to choose by"
         settings = self.settings
         notes: tuple[str, ...] = ()
         if settings.get("class_weights") == "balanced":
@@ -145,7 +150,20 @@ class _How:
         module = _module(self.pretrained, self.start, fitted, seed, self.rate, settings)
         changed = _augmented(fitted, self.augmentation, module)
         best = fit(module, changed, held_out, folder, seed=seed, **enough_epochs(module, fitted, self.training))
-        return best, (*notes, *([random] if random else []))
+        return best, (*notes, *([told] if told else []))
+
+    @property
+    def _runs_its_course(self) -> bool:
+        """Whether the last epoch is meant to be the best: the learning rate falls to 0 on schedule."""
+        recipe = RECIPES.get(_recipe(self._kind, self.settings))
+        schedule = self.settings.get("schedule") or (recipe.schedule if recipe else None)
+        return schedule == "one-cycle" and self.training.get("patience") is None
+
+    @property
+    def _kind(self) -> Any:
+        given = self.pretrained
+        name = system_of(given) if isinstance(given, nn.Module) else read_header(given).system
+        return SYSTEMS[name].load("finetuning")
 
     def ensemble(
         self, chosen: TileDataset, validation: TileDataset | None, folder: Path, seed: int, members: int
@@ -221,13 +239,18 @@ def _module(
     if labelled.dense:
         settings = settings | {"label_shape": labelled.label_shape, "ignore_index": labelled.ignore_index}
     kind = system.load("finetuning")
-    recipe = settings.get("recipe", "default" if hasattr(kind, "with_former_settings") else "paper")
+    recipe = _recipe(kind, settings)
     if rate is None and recipe in RECIPES:
         rate = RECIPES[recipe].rates[start]
     module: LightningModule = kind(
         fresh, labelled.task, labelled.classes, freeze=start == "frozen", lr=rate, **settings
     )
     return module
+
+
+def _recipe(kind: Any, settings: Mapping[str, Any]) -> str:
+    """By name, of a fine-tuning module; one that knows of no recipes does what the paper's did."""
+    return str(settings.get("recipe", "default" if hasattr(kind, "with_former_settings") else "paper"))
 
 
 def _augmented(fitted: TileDataset, asked: Augmentation | None, module: LightningModule) -> TileDataset:

@@ -74,7 +74,7 @@ def test_the_file_is_of_an_encoder_too_and_holds_each_weight_once(run):
     assert (folder / "best.safetensors").stat().st_size < 1.05 * sum(sizes)
     header = read_header(folder)
     assert header.finetuned["members"] == 3
-    assert "val/loss" in header.metrics
+    assert "train/loss" in header.metrics
 
 
 def test_a_run_that_is_finished_is_not_trained_again(run, model, capsys):

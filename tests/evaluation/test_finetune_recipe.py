@@ -7,11 +7,13 @@ import pytest
 import torch
 from tiny_system import Meadows, TinyConfig, TinyFinetuning, TinyModel
 
-from fusion.data import ArrayTiles, Augmentation, Modality
+from fusion.data import ArrayTiles, Augmentation, Modality, fit_statistics
+from fusion.evaluation import finetune
 from fusion.evaluation.budget import enough_epochs
 from fusion.evaluation.finetune import _augmented
-from fusion.evaluation.held_out import hold_out
-from fusion.training import Finetuning
+from fusion.evaluation.held_out import enough_to_choose_by, hold_out
+from fusion.omnisat import OmniSat, OmniSatConfig
+from fusion.training import Finetuning, read_header
 
 S2 = Modality("s2", "series", ("a",), 10.0, 1)
 
@@ -84,6 +86,34 @@ def test_random_tiles_are_held_out_with_a_note_where_blocks_are_few_or_unknown()
         "are known"
     )
     assert hold_out(fields(), 0)[2].endswith("no blocks of ground are known")
+
+
+@pytest.mark.parametrize(
+    ("settings", "training", "held"),
+    [
+        ({}, {}, False),
+        ({"schedule": "plateau"}, {}, True),  # which waits for val/loss
+        ({"recipe": "paper"}, {}, True),
+        ({}, {"patience": 2}, True),
+    ],
+)
+def test_few_labels_are_all_trained_on_where_the_schedule_ends_by_itself(tmp_path, settings, training, held):
+    torch.manual_seed(0)
+    labels = torch.arange(40) % 3
+    few = ArrayTiles(
+        [S2], {"s2": np.random.default_rng(0).normal(size=(40, 4, 1))}, {"s2": np.arange(4) * 30}, task="multiclass",
+        classes=tuple("abc"), labels=labels,
+    )  # fmt: skip
+    model = OmniSat(OmniSatConfig.preset("tiny", fit_statistics(few), (1, 1), dim=8, mlp_dim=8, heads=2))
+    how = {"starts": ["scratch"], "fractions": [1.0], "seeds": [0], "epochs": 1, "progress": False}
+    (row,) = finetune(model, few, few, tmp_path, settings=settings, **how, **training)
+    (note,) = row.result.notes
+    assert note.startswith("the best epoch was chosen by" if held else "trained on all 40 labelled tiles to the end")
+    assert ("val/loss" in read_header(tmp_path / "scratch-1-0").metrics) == held
+
+
+def test_enough_labels_are_held_out_for_the_choice_of_an_epoch():
+    assert [enough_to_choose_by(fields(tiles=n)) for n in (499, 500)] == [False, True]
 
 
 def test_epochs_are_as_many_as_make_enough_steps(capsys):
