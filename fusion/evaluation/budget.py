@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["enough_epochs"]
 
-LEAST, MOST = 10, 200  # epochs
+LEAST, MOST = 10, 500  # epochs
 _BATCH = 32  # tiles a step, as fit takes by default
 
 
@@ -22,7 +22,7 @@ def enough_epochs(module: LightningModule, fitted: TileDataset, training: Mappin
     """Arguments of :func:`fusion.training.fit` with a number of epochs, where neither it nor one of steps is given.
 
     They make at least the steps of the module's recipe: no fewer than 10 epochs, for a schedule over few epochs cannot
-    be judged between them, and no more than 200, for a few tiles learned more often are learned by heart. A recipe
+    be judged between them, and no more than 500: 107 labelled pixels want all 1,500 steps (docs/omnisat.md). A recipe
     without a number of steps, and a module without a recipe, leave it to ``fit``. What was chosen is printed, unless
     ``progress`` is False.
     """

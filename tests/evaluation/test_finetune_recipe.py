@@ -10,8 +10,8 @@ from tiny_system import Meadows, TinyConfig, TinyFinetuning, TinyModel
 from fusion.data import ArrayTiles, Augmentation, Modality, fit_statistics
 from fusion.evaluation import finetune
 from fusion.evaluation.budget import enough_epochs
-from fusion.evaluation.finetune import _augmented
 from fusion.evaluation.held_out import enough_to_choose_by, hold_out
+from fusion.evaluation.tuner import augmented
 from fusion.omnisat import OmniSat, OmniSatConfig
 from fusion.training import Finetuning, read_header
 
@@ -122,7 +122,7 @@ def test_epochs_are_as_many_as_make_enough_steps(capsys):
 
     assert chosen(640, batch_size=32)["epochs"] == 75  # 20 steps each: 1500
     assert capsys.readouterr().out == "75 epochs of 20 steps (1500 steps; --training.epochs takes another number)\n"
-    assert chosen(24)["epochs"] == 200  # one step each: no more than 200
+    assert chosen(24)["epochs"] == 500  # one step each: no more than 500
     assert chosen(32 * 400)["epochs"] == 10  # 400 steps each: no fewer than 10
     assert chosen(640, limit_train_batches=10)["epochs"] == 150
     capsys.readouterr()
@@ -140,10 +140,10 @@ def test_the_paper_and_a_module_of_ones_own_keep_the_epochs_of_fit():
 def test_training_views_are_changed_as_asked_for_or_as_the_recipe_says():
     mild = Augmentation(date_dropout=0.2, modality_dropout=0.1, gain=0.1, offset=0.1)
     tiles, flips = Meadows(8), Augmentation(flips=True)
-    assert _augmented(tiles, None, module()).augmentation == mild
-    assert _augmented(tiles, None, module(recipe="paper")).augmentation.nothing
-    assert _augmented(tiles, flips, module()).augmentation == flips
-    assert _augmented(tiles, Augmentation(), module()).augmentation.nothing
-    assert _augmented(tiles.with_augmentation(flips), None, module()).augmentation == flips
-    view = _augmented(tiles, None, module())[0, 3]
+    assert augmented(tiles, None, module()).augmentation == mild
+    assert augmented(tiles, None, module(recipe="paper")).augmentation.nothing
+    assert augmented(tiles, flips, module()).augmentation == flips
+    assert augmented(tiles, Augmentation(), module()).augmentation.nothing
+    assert augmented(tiles.with_augmentation(flips), None, module()).augmentation == flips
+    view = augmented(tiles, None, module())[0, 3]
     assert any(not torch.equal(value, tiles[0, 3].values[name]) for name, value in view.values.items())
