@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
+from sklearn.utils.extmath import randomized_svd
 
 from fusion.training.closed_form import SHRINKAGE, discriminant
 
@@ -22,13 +23,8 @@ class PrincipalLogistic(LogisticRegression):
     def fit(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None) -> Any:
         if X.shape[1] <= _MOST:
             return super().fit(X, y, sample_weight)
-        rows = X - X.mean(0)
-        if len(rows) < X.shape[1]:  # the smaller of the two Gram matrices
-            _, left = np.linalg.eigh(rows @ rows.T)
-            axes = rows.T @ left[:, -_MOST:]  # (D, 256)
-            axes /= np.maximum(np.linalg.norm(axes, axis=0), 1e-12)
-        else:
-            axes = np.linalg.eigh(rows.T @ rows)[1][:, -_MOST:]
+        _, _, rows = randomized_svd(X - X.mean(0), min(_MOST, len(X)), n_iter=4, random_state=0)
+        axes = rows.T  # (D, 256)
         super().fit(X @ axes, y, sample_weight)
         self.coef_: np.ndarray = self.coef_ @ axes.T
         self.n_features_in_ = X.shape[1]

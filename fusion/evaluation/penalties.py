@@ -38,7 +38,7 @@ def linear_model(
     Args:
         groups: (N,) block of ground of each row; a fold takes whole blocks. None: a ridge regression leaves out single
             rows, the others folds of single rows.
-        coarse: a short search, of three strengths and folds, where only its :func:`held_out_score` is asked for.
+        coarse: a short search, of two or three strengths, where only its :func:`held_out_score` is asked for.
     """
     from sklearn.linear_model import Ridge, RidgeCV
     from sklearn.model_selection import GridSearchCV
@@ -65,7 +65,7 @@ def linear_model(
     model = Pipeline([("model", grids[0]["model"][0])])
     if folds is None:
         return model
-    return GridSearchCV(model, grids, scoring=_macro_f1, cv=folds[:3] if coarse else folds)
+    return GridSearchCV(model, grids, scoring=_macro_f1, cv=folds)
 
 
 def chosen_model(fitted: Any) -> Any:

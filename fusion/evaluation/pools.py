@@ -41,11 +41,11 @@ def extract_each(
 
 
 def chosen_pool(features: Mapping[Pool, Features], seed: int = 0) -> Pool:
-    """The pool of fewest features from which a linear probe learns as well as from the best, within one standard error,
-    by folds of whole blocks of the labelled tiles; the folds are the same for all. The first where labels are too few
-    to choose by.
+    """The pool that a linear probe learns most from, by folds of whole blocks of the labelled tiles; the folds are the
+    same for all. The first where labels are too few to choose by.
 
-    Parts of one place are more alike than places: with many features a probe learns what holds in the first alone.
+    Of quantities it is that of fewest features within one standard error of the best, as with the penalty of a ridge:
+    parts of one place are more alike than places, and with many features a ridge learns what holds in the first alone.
 
     Args:
         features: of the same labelled tiles, by pool. No other tile is looked at.
@@ -64,5 +64,7 @@ def chosen_pool(features: Mapping[Pool, Features], seed: int = 0) -> Pool:
     if not known:
         return next(iter(features))
     best = max(known, key=lambda pool: found[pool])
+    if task != "regression":
+        return best
     enough = [pool for pool in known if found[pool] >= found[best] - errors[best]]
     return min(enough, key=lambda pool: features[pool].x.shape[1])
