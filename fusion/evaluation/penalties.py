@@ -47,10 +47,11 @@ def linear_model(
 
     from .linear_classifiers import PrincipalLogistic, ShrunkDiscriminant
 
-    folds = folds_of(task, labels, seed, groups)
+    leave_one_out = task == "regression" and groups is None
+    folds = None if leave_one_out else folds_of(task, labels, seed, groups)
     if task == "regression":
         several = np.ndim(labels) > 1 and labels.shape[1] > 1
-        if groups is None or folds is None:
+        if folds is None:
             return RidgeCV(alphas=_RIDGES[::-1], alpha_per_target=np.ndim(labels) > 1)
         scoring = "r2" if several else "neg_mean_squared_error"  # targets of several units are not to be added
         return GridSearchCV(Ridge(), {"alpha": _RIDGES}, scoring=scoring, cv=folds, refit=_strongest)

@@ -1,4 +1,4 @@
-"""Linear heads in closed form: where fine-tuning starts, so that few labels do not have to find it by steps."""
+"""Linear models in closed form: a probe's classifier, and where a head may start so that it needs fewer steps."""
 
 from __future__ import annotations
 

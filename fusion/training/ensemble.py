@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -67,6 +68,6 @@ class Ensemble(nn.Module):
         if self.task == "regression":
             return answers.mean(0)
         if self.task == "multiclass":
-            return answers.log_softmax(2).logsumexp(0) - torch.tensor(float(len(answers))).log()
+            return answers.log_softmax(2).logsumexp(0) - math.log(len(answers))
         share = answers.double().sigmoid().mean(0)
         return torch.logit(share, eps=1e-12).to(answers.dtype)
