@@ -54,7 +54,7 @@ class Tuner:
         if validation is None and (enough_to_choose_by(chosen) or not self._runs_its_course):
             fitted, held_out, told = hold_out(chosen, seed)
         elif validation is None:
-            told = f"trained on all {len(chosen)} labelled tiles to the end: a fifth of them is too few to choose by"
+            told = f"all {len(chosen)} labels were trained on to the end: a fifth of them is too few to choose by"
         settings = self.settings
         notes: tuple[str, ...] = ()
         if settings.get("class_weights") == "balanced":

@@ -108,7 +108,7 @@ def test_few_labels_are_all_trained_on_where_the_schedule_ends_by_itself(tmp_pat
     how = {"starts": ["scratch"], "fractions": [1.0], "seeds": [0], "epochs": 1, "progress": False}
     (row,) = finetune(model, few, few, tmp_path, settings=settings, **how, **training)
     (note,) = row.result.notes
-    assert note.startswith("the best epoch was chosen by" if held else "trained on all 40 labelled tiles to the end")
+    assert note.startswith("the best epoch was chosen by" if held else "all 40 labels were trained on to the end")
     assert ("val/loss" in read_header(tmp_path / "scratch-1-0").metrics) == held
 
 
