@@ -12,7 +12,7 @@ from torch import Tensor
 from fusion.kernels import euclidean_buckets, relative_attention, use_backend
 from fusion.kernels.attention import reference
 
-__all__ = ["CASES", "DTYPES", "Case", "Inputs", "check", "errors", "results"]
+__all__ = ["CASES", "DTYPES", "Case", "Inputs", "check", "errors", "results", "unit"]
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 HALF = DTYPES[1:]
@@ -53,7 +53,7 @@ CASES = {
     "wide head": Case((1, 2, 101, 101, 64, 10), (1, 1, 40, 40, 64, 6), dropout=0.1),
     "widest head": Case((1, 2, 37, 37, 128, 6), (1, 1, 20, 20, 128, 4)),
     "one token": Case((2, 2, 1, 1, 8, 1), (2, 2, 1, 1, 8, 1)),
-    "one key": Case((64, 4, 1, 1, 8, 1), (32, 2, 1, 1, 8, 1)),  # weights of one, far biases of many sizes
+    "one key": Case((64, 4, 1, 1, 8, 1), (8, 1, 1, 1, 8, 1)),  # weights of one, far biases of many sizes
     "small grid": Case((4, 4, 10, 19, 16, 3), (2, 2, 10, 19, 16, 3)),  # other buckets are the most frequent
     "no class token": Case((2, 4, 300, 300, 16, 10), (1, 1, 75, 75, 16, 5), extra=0),
     "two class tokens": Case((2, 4, 202, 102, 16, 10), (1, 1, 52, 27, 16, 5), extra=2),
@@ -132,8 +132,17 @@ def errors(got: list[Tensor], want: list[Tensor]) -> list[float]:
     return [float((g.double() - w).square().mean().sqrt()) for g, w in zip(got, want, strict=True)]
 
 
+def unit(values: Tensor) -> float:
+    """A unit in the last place of float32, of values of this size."""
+    return torch.finfo(torch.float32).eps * float(values.square().mean().sqrt())
+
+
 def check(name: str, dtype: torch.dtype, device: str, *, small: bool, backends: tuple[str, ...] = ("triton",)) -> None:
-    """Errs at most twice as much as plain PyTorch in the same dtype, and gives the same bits twice."""
+    """Errs at most twice as much as plain PyTorch in the same dtype, and gives the same bits twice.
+
+    Plain PyTorch may be right by luck, which differs between processors: within a unit in the last place of float32,
+    and where an error is that of a few numbers, within four times.
+    """
     case = CASES[name]
     inputs = Inputs.of(case, device, small=small)
     want = results(reference.relative_attention, inputs, torch.float64)
@@ -146,4 +155,5 @@ def check(name: str, dtype: torch.dtype, device: str, *, small: bool, backends: 
             assert torch.equal(g, a), f"{backend} {what}: other bits the second time"
             if w.abs().max() < 1e-6:  # zero because terms cancel: plain PyTorch may hit it exactly
                 theirs = 2 * torch.finfo(dtype).eps
-            assert ours <= 2 * theirs, f"{backend} {what}: {ours:.2e}, plain PyTorch {theirs:.2e}"
+            bound = (2 if w.numel() >= 64 else 4) * theirs + unit(w)
+            assert ours <= bound, f"{backend} {what}: {ours:.2e}, plain PyTorch {theirs:.2e}"

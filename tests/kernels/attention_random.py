@@ -10,6 +10,8 @@ from torch import Tensor
 from fusion.kernels import relative_attention
 from fusion.kernels.attention import reference
 
+from .attention_cases import unit
+
 __all__ = ["HALF", "Case"]
 
 HALF = (torch.bfloat16, torch.float16)
@@ -71,8 +73,8 @@ class Case:
     def check(self, dtype: torch.dtype, slack: float = 2.0) -> None:
         """At most ``slack`` times the root mean square error of plain PyTorch in the same dtype.
 
-        Of a gradient that is zero because terms cancel, plain PyTorch may hit the zero exactly: there the bound is
-        a few units in the last place of the terms.
+        Plain PyTorch may be right by luck, within a unit in the last place. Of a gradient that is zero because terms
+        cancel it may hit the zero exactly: there the bound is a few units in the last place of the terms.
         """
         exact = self.run(torch.float64, reference.relative_attention)
         plain = self.run(dtype, reference.relative_attention)
@@ -82,4 +84,4 @@ class Case:
             error, allowed = (float((r[name].double() - want).square().mean().sqrt()) for r in (got, plain))
             if want.abs().max() < 1e-6:
                 allowed = 2 * torch.finfo(dtype).eps
-            assert error <= slack * allowed, f"{name}: {error:.2e} against {allowed:.2e}"
+            assert error <= slack * allowed + unit(want), f"{name}: {error:.2e} against {allowed:.2e}"

@@ -28,7 +28,9 @@ else:
 
     @pytest.mark.parametrize(("case", "dtype"), by_turns(CASES, DTYPES))
     def test_errs_at_most_twice_as_much_as_plain_pytorch(case: str, dtype: torch.dtype) -> None:
-        check(case, dtype, "cpu", small=True)
+        # Scores are computed twice, in tiles of two shapes: NumPy's product gives them other bits, a GPU's does not.
+        with gpu_arithmetic(("dot",)):
+            check(case, dtype, "cpu", small=True)
 
     @pytest.mark.parametrize("case", CASES)
     def test_errs_no_more_where_arithmetic_is_that_of_a_gpu(case: str) -> None:

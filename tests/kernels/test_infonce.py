@@ -83,8 +83,9 @@ def test_errs_at_most_twice_as_much_as_plain_pytorch(
     plain = _gradients(reference.patch_info_nce, tokens, 0.1, exclude=exclude)
     for k in (0, 2, 3):
         ours, theirs = ((x[k].double() - want[k]).square().mean().sqrt() for x in (got, plain))
-        scale = torch.finfo(torch.float32).eps * want[k].square().mean().sqrt()  # plain PyTorch may be right by luck
-        assert ours <= 2 * theirs + scale
+        size = want[k].square().mean().sqrt() + (0 if k == 2 else 10)  # of logits up to 1 / temperature
+        luck = torch.finfo(torch.float32).eps * size  # of plain PyTorch, which differs between processors
+        assert ours <= 2 * theirs + luck
     assert got[0].dtype == torch.float32
     assert got[2].dtype == dtype
 

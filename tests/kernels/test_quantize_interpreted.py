@@ -17,6 +17,7 @@ else:
     from fusion.kernels.quantize import code_statistics
     from fusion.kernels.quantize.triton import launch
 
+    from .gpu_arithmetic import gpu_arithmetic
     from .quantize_cases import CASES, DTYPES, check_any_order, check_any_unit, normal
 
     pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, for inf - inf behind a mask
@@ -28,7 +29,9 @@ else:
 
     @pytest.mark.parametrize(("case", "dtype"), by_turns(CASES, DTYPES))
     def test_is_what_is_defined(case: str, dtype: torch.dtype) -> None:
-        CASES[case]("cpu", dtype)
+        # NumPy's product does not add up a column as it adds up its twin in another place, a GPU's does.
+        with gpu_arithmetic(("dot", "tensor cores") if case == "nearest, ties" else ()):
+            CASES[case]("cpu", dtype)
 
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
     def test_sums_do_not_depend_on_the_order(dtype: torch.dtype) -> None:
