@@ -11,9 +11,22 @@ from sklearn.utils.extmath import randomized_svd
 
 from fusion.training.closed_form import SHRINKAGE, discriminant
 
-__all__ = ["PrincipalLogistic", "ShrunkDiscriminant"]
+__all__ = ["PrincipalLogistic", "ShrunkDiscriminant", "in_components"]
 
 _MOST = 256  # components: months of three sensors are thousands of features, most of which repeat each other
+
+
+def in_components(x: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
+    """Rows ``x`` (N, D), and others of the same features, in the at most 256 principal components of ``x``."""
+    axes = _axes(x)
+    return [rows if axes is None else rows @ axes for rows in (x, *others)]
+
+
+def _axes(x: np.ndarray) -> np.ndarray | None:
+    """(D, 256) of more than 256 features."""
+    if x.shape[1] <= _MOST:
+        return None
+    return np.asarray(randomized_svd(x - x.mean(0), min(_MOST, len(x)), n_iter=4, random_state=0)[2].T)
 
 
 class PrincipalLogistic(LogisticRegression):
@@ -21,10 +34,9 @@ class PrincipalLogistic(LogisticRegression):
     (standardised) features; ``coef_`` is of the features. With 256 features or fewer it is the same."""
 
     def fit(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None) -> Any:
-        if X.shape[1] <= _MOST:
+        axes = _axes(X)
+        if axes is None:
             return super().fit(X, y, sample_weight)
-        _, _, rows = randomized_svd(X - X.mean(0), min(_MOST, len(X)), n_iter=4, random_state=0)
-        axes = rows.T  # (D, 256)
         super().fit(X @ axes, y, sample_weight)
         self.coef_: np.ndarray = self.coef_ @ axes.T
         self.n_features_in_ = X.shape[1]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from .fold_search import Folds, FoldSearch
+from .paths import DiscriminantPath, LogisticPath, RidgePath
+
 __all__ = [
-    "Folds", "chosen_model", "chosen_penalty", "folds_of", "held_out_error", "held_out_score", "linear_model",
+    "chosen_model", "chosen_penalty", "folds_of", "held_out_error", "held_out_score", "linear_model",
     "told_of_folds",
 ]  # fmt: skip
 
@@ -18,8 +20,6 @@ _SHRINKAGES = np.array([0.9, 0.6, 0.3, 0.1, 0.01])  # of the discriminant analys
 _RIDGES = np.logspace(8, -2, 21)  # strongest first
 _SEARCHED = 5000  # rows that the strength is searched on; more do not change it, but take hours
 _FOLDS = 5
-
-Folds = list[tuple[np.ndarray, np.ndarray]]  # rows to fit and rows to score
 
 
 def linear_model(
@@ -40,39 +40,26 @@ def linear_model(
             rows, the others folds of single rows.
         coarse: a short search, of two or three strengths, where only its :func:`held_out_score` is asked for.
     """
-    from sklearn.linear_model import Ridge, RidgeCV
-    from sklearn.model_selection import GridSearchCV
-    from sklearn.multiclass import OneVsRestClassifier
-    from sklearn.pipeline import Pipeline
-
-    from .linear_classifiers import PrincipalLogistic, ShrunkDiscriminant
-
-    leave_one_out = task == "regression" and groups is None
-    folds = None if leave_one_out else folds_of(task, labels, seed, groups)
+    folds = None if task == "regression" and groups is None else folds_of(task, labels, seed, groups)
     if task == "regression":
-        several = np.ndim(labels) > 1 and labels.shape[1] > 1
-        if folds is None:
-            return RidgeCV(alphas=_RIDGES[::-1], alpha_per_target=np.ndim(labels) > 1)
-        scoring = "r2" if several else "neg_mean_squared_error"  # targets of several units are not to be added
-        return GridSearchCV(Ridge(), {"alpha": _RIDGES}, scoring=scoring, cv=folds, refit=_strongest)
+        if folds is not None:
+            return FoldSearch([RidgePath(_RIDGES)], folds)
+        from sklearn.linear_model import RidgeCV
+
+        return RidgeCV(alphas=_RIDGES[::-1], alpha_per_target=np.ndim(labels) > 1)
     some = slice(1, None, 2) if coarse else slice(None)
-    logistic = PrincipalLogistic(max_iter=500, tol=1e-3)
-    by_logistic: dict[str, Any] = {"model": [logistic], "model__C": _INVERSE_STRENGTHS[some]}
-    by_discriminant: dict[str, Any] = {"model": [ShrunkDiscriminant()], "model__shrinkage": _SHRINKAGES[some]}
-    grids = [by_discriminant] if coarse else [by_logistic, by_discriminant]
-    if task == "multilabel":
-        each = OneVsRestClassifier(logistic)
-        grids = [{"model": [each], "model__estimator__C": _INVERSE_STRENGTHS[some]}]
-    model = Pipeline([("model", grids[0]["model"][0])])
+    logistic = LogisticPath(_INVERSE_STRENGTHS[some], several=task == "multilabel")
     if folds is None:
-        return model
-    return GridSearchCV(model, grids, scoring=_macro_f1, cv=folds)
+        return logistic.estimator(1.0)
+    if task == "multilabel":
+        return FoldSearch([logistic], folds)
+    discriminant = DiscriminantPath(_SHRINKAGES[some])
+    return FoldSearch([discriminant] if coarse else [logistic, discriminant], folds)
 
 
 def chosen_model(fitted: Any) -> Any:
     """The linear model itself, with ``coef_`` and ``intercept_``, of a fitted estimator of :func:`linear_model`."""
-    best = getattr(fitted, "best_estimator_", fitted)
-    return best[-1] if hasattr(best, "steps") else best
+    return getattr(fitted, "model_", fitted)
 
 
 def chosen_penalty(fitted: Any) -> dict[str, Any]:
@@ -80,27 +67,20 @@ def chosen_penalty(fitted: Any) -> dict[str, Any]:
     if hasattr(fitted, "alpha_"):
         found = np.unique(fitted.alpha_).tolist()
         return {"ridge": found[0] if len(found) == 1 else found}
-    if not hasattr(fitted, "best_params_"):
-        return {"C": 1.0}  # too few labels to choose by
-    ((name, value),) = ((name, value) for name, value in fitted.best_params_.items() if name != "model")
-    return {"ridge" if name == "alpha" else name.split("__")[-1]: float(value)}
+    return dict(getattr(fitted, "penalty_", {"C": 1.0}))  # too few labels to choose by
 
 
 def held_out_score(fitted: Any) -> float:
     """What a fitted estimator of :func:`linear_model` reached on the folds, with the penalty that it chose: the more
     the better, comparable where labels, seed and groups are the same. NaN where labels were too few to choose by."""
-    if hasattr(fitted, "cv_results_"):
-        return float(fitted.cv_results_["mean_test_score"][fitted.best_index_])
+    if isinstance(fitted, FoldSearch):
+        return float(fitted.scores_[fitted.best_].mean())
     return float(np.mean(fitted.best_score_)) if hasattr(fitted, "best_score_") else float("nan")
 
 
 def held_out_error(fitted: Any) -> float:
     """The standard error over folds of :func:`held_out_score`; 0 where single rows were left out or nothing chosen."""
-    if not hasattr(fitted, "cv_results_"):
-        return 0.0
-    folds = [key for key in fitted.cv_results_ if key.startswith("split") and key.endswith("test_score")]
-    scores = np.array([fitted.cv_results_[key][fitted.best_index_] for key in folds])
-    return float(scores.std(ddof=1) / np.sqrt(len(scores))) if len(scores) > 1 else 0.0
+    return fitted.error() if isinstance(fitted, FoldSearch) else 0.0
 
 
 def folds_of(task: str, y: np.ndarray, seed: int, groups: np.ndarray | None = None) -> Folds | None:
@@ -148,19 +128,3 @@ def _taken(splitter: Any, rows: np.ndarray, y: np.ndarray, together: np.ndarray 
 
 def _varies(labels: np.ndarray) -> bool:
     return bool((labels != labels[0]).any())
-
-
-def _strongest(results: Mapping[str, Any]) -> int:
-    """Which of the candidates, strongest penalty first, is the first within one standard error of the best."""
-    names = [name for name in results if name.startswith("split") and name.endswith("test_score")]
-    scores = np.stack([results[name] for name in names])  # (folds, candidates)
-    mean = scores.mean(axis=0)
-    best = int(mean.argmax())
-    error = scores[:, best].std(ddof=1) / np.sqrt(len(scores))
-    return int(np.flatnonzero(mean >= mean[best] - error)[0])
-
-
-def _macro_f1(estimator: Any, x: np.ndarray, y: np.ndarray) -> float:
-    from sklearn.metrics import f1_score
-
-    return f1_score(y, estimator.predict(x), average="macro", zero_division=0.0)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 
-__all__ = ["discriminant", "ridge_line"]
+__all__ = ["discriminant", "discriminants", "ridge_line"]
 
 SHRINKAGE = 0.1
 
@@ -26,22 +28,32 @@ def discriminant(
     Returns:
         weight (K, F) and bias (K,), float64.
     """
+    return next(discriminants(x, labels, classes, [shrinkage]))
+
+
+def discriminants(
+    x: np.ndarray, labels: np.ndarray, classes: int, shrinkages: Sequence[float]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """:func:`discriminant` for each of several shrinkages, which share their sums over tiles."""
     x = np.asarray(x, dtype=np.float64)
     count, (tiles, width) = np.bincount(labels, minlength=classes), x.shape
     known = np.flatnonzero(count)
-    mean = np.stack([x[labels == k].mean(0) for k in known])
+    mean = np.stack([x[labels == k].mean(0) for k in known])  # (K, F)
     rest = x - mean[np.searchsorted(known, labels)]
-    scale = (1 - shrinkage) / tiles
-    ridge = max(shrinkage * float((rest**2).sum()) / (tiles * width), 1e-12)
-    if width <= tiles:
-        solved = np.linalg.solve(scale * rest.T @ rest + ridge * np.eye(width), mean.T).T
-    else:  # (ridge I + scale R'R)^-1 = (I - R' (ridge / scale I + R R')^-1 R) / ridge
-        inner = np.linalg.solve(rest @ rest.T + ridge / max(scale, 1e-12) * np.eye(tiles), rest @ mean.T)
-        solved = (mean - (rest.T @ inner).T) / ridge
-    level = np.log(count[known] / tiles) - 0.5 * (solved * mean).sum(1)
-    weight, bias = np.tile(solved.mean(0), (classes, 1)), np.full(classes, level.mean() - 1)
-    weight[known], bias[known] = solved, level
-    return weight, bias
+    few = width <= tiles
+    product = rest.T @ rest if few else rest @ rest.T  # of the smaller side
+    for shrinkage in shrinkages:
+        scale = (1 - shrinkage) / tiles
+        ridge = max(shrinkage * float((rest**2).sum()) / (tiles * width), 1e-12)
+        if few:
+            solved = np.linalg.solve(scale * product + ridge * np.eye(width), mean.T).T
+        else:  # (ridge I + scale R'R)^-1 = (I - R' (ridge / scale I + R R')^-1 R) / ridge
+            inner = np.linalg.solve(product + ridge / max(scale, 1e-12) * np.eye(tiles), rest @ mean.T)
+            solved = (mean - (rest.T @ inner).T) / ridge
+        level = np.log(count[known] / tiles) - 0.5 * (solved * mean).sum(1)
+        weight, bias = np.tile(solved.mean(0), (classes, 1)), np.full(classes, level.mean() - 1)
+        weight[known], bias[known] = solved, level
+        yield weight, bias
 
 
 def ridge_line(x: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -93,12 +93,6 @@ def test_single_tiles_left_out_choose_too_weak_a_ridge_and_whole_blocks_do_not()
     assert single.notes[0].startswith("no blocks of ground are known: penalties are chosen by leaving out single tiles")
 
 
-def test_the_strongest_penalty_within_one_standard_error_is_taken():
-    folds = np.array([[1.0, 3.0, 4.0], [2.0, 3.0, 3.0]])  # mean 1.5, 3, 3.5; standard error of the best 0.5
-    results = {"mean_test_score": None} | {f"split{k}_test_score": row for k, row in enumerate(folds)}
-    assert penalties._strongest(results) == 1
-
-
 def test_folds_never_share_a_block_and_do_not_depend_on_features():
     y, groups = np.arange(60) % 3, np.arange(60) // 6
     first, second = (penalties.folds_of("multiclass", y, 0, groups) for _ in range(2))

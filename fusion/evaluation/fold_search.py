@@ -1,0 +1,93 @@
+"""The linear model and the strength of its penalty that predict held-out folds best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn.base import BaseEstimator
+
+from .paths import Path, RidgePath
+
+__all__ = ["FoldSearch", "Folds"]
+
+Folds = list[tuple[np.ndarray, np.ndarray]]  # rows to fit and rows to score
+
+
+class FoldSearch(BaseEstimator):
+    """Scores every strength of several regularization paths on folds, and fits the chosen one to all rows.
+
+    What :class:`sklearn.model_selection.GridSearchCV` finds, an order of magnitude sooner: it fits every strength anew.
+    Scores are macro F1 of classes, minus the mean squared error of a quantity, and the mean R2 of several, whose units
+    are not to be added. Of classes the best is taken; of quantities the strongest penalty within one standard error of
+    the best.
+
+    Args:
+        paths: all of classes, or one of quantities.
+        folds: rows to fit and rows to score.
+
+    Attributes:
+        model_: the chosen one, fitted to all rows.
+        penalty_: name and strength of its penalty.
+        scores_: (strengths of all paths, folds).
+        best_: row of the chosen one in them.
+    """
+
+    def __init__(self, paths: Sequence[Path], folds: Folds) -> None:
+        self.paths, self.folds = paths, folds
+
+    def fit(self, x: np.ndarray, y: np.ndarray) -> FoldSearch:
+        columns = []
+        for fit, held_out in self.folds:
+            given = (path.predictions(x[fit], y[fit], x[held_out]) for path in self.paths)
+            columns.append([self._score(y[held_out], guess) for guesses in given for guess in guesses])
+        self.scores_ = np.transpose(columns)
+        mean = self.scores_.mean(axis=1)
+        self.best_ = int(mean.argmax())
+        if self._quantity:
+            self.best_ = int(np.flatnonzero(mean >= mean[self.best_] - self.error())[0])
+        path, strength = [(path, strength) for path in self.paths for strength in path.strengths][self.best_]
+        self.penalty_ = {path.penalty: float(strength)}
+        self.model_ = path.estimator(strength).fit(x, y)
+        return self
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        return np.asarray(self.model_.predict(x))
+
+    def predict_proba(self, x: np.ndarray) -> np.ndarray:
+        return np.asarray(self.model_.predict_proba(x))
+
+    @property
+    def classes_(self) -> np.ndarray:
+        return np.asarray(self.model_.classes_)
+
+    def error(self) -> float:
+        """The standard error over folds of the chosen one's score; 0 of one fold."""
+        scores = self.scores_[self.best_]
+        return float(scores.std(ddof=1) / np.sqrt(len(scores))) if len(scores) > 1 else 0.0
+
+    @property
+    def _quantity(self) -> bool:
+        return isinstance(self.paths[0], RidgePath)
+
+    def _score(self, target: np.ndarray, guess: np.ndarray) -> float:
+        if not self._quantity:
+            return macro_f1(target, guess)
+        if target.ndim == 1:
+            return -float(((target - guess) ** 2).mean())
+        from sklearn.metrics import r2_score
+
+        return float(r2_score(target, guess))
+
+
+def macro_f1(target: np.ndarray, guess: np.ndarray) -> float:
+    """Of the classes that are there or predicted, 0 for one that is never right; scikit-learn's takes 20 ms.
+
+    Args:
+        target, guess: (N,) classes, or (N, K) of 0 and 1, where every class counts.
+    """
+    if target.ndim == 1:
+        classes, numbers = np.unique(np.concatenate([target, guess]), return_inverse=True)
+        target, guess = (np.eye(len(classes), dtype=int)[part] for part in np.split(numbers, [len(target)]))
+    both, either = (target * guess).sum(axis=0), target.sum(axis=0) + guess.sum(axis=0)
+    return float(np.mean(2 * both / np.maximum(either, 1)))
