@@ -22,17 +22,14 @@ ROWS = [name for name in experiments() if load_experiment(name).row]
 # One of each kind; the others differ from these in a setting, and run with `make test-all`.
 KINDS = [
     "omnisat-flair-map",
-    "omnisat-pastis-few",
     "omnisat-pastis-utae",
-    "omnisat-treesatai-all",
     "omnisat-treesatai-mono",
     "omnisat-treesatai-raw",
     "omnisat-treesatai-resnet",
-    "omnisat-treesatai-s2",
 ]
-ABLATIONS = [
-    name for name in ROWS if load_experiment(name).title.startswith("OmniSat on TreeSatAI-TS") and name not in KINDS
-]
+# What takes other code, of the ablations.
+ABLATIONS = [f"omnisat-treesatai-{what}" for what in ("absolute-positions", "modality-masking", "no-index-bypass")]
+TOGETHER = ["omnisat-treesatai-all", "omnisat-treesatai-s2"]  # one after another, below
 
 
 @pytest.fixture(scope="module")
@@ -68,12 +65,12 @@ def test_a_row_of_each_kind_runs(name, archives, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ABLATIONS)
-def test_every_ablation_runs(name, archives, tmp_path):
+def test_an_ablation_of_each_kind_runs(name, archives, tmp_path):
     told(run(name, archives, tmp_path))
 
 
 @pytest.mark.extra
-@pytest.mark.parametrize("name", sorted({*ROWS} - {*KINDS} - {*ABLATIONS}))
+@pytest.mark.parametrize("name", sorted({*ROWS} - {*KINDS, *ABLATIONS, *TOGETHER}))
 def test_every_other_row_runs(name, archives, tmp_path):
     told(run(name, archives, tmp_path))
 
@@ -96,11 +93,12 @@ def test_repetitions_have_their_folders_and_the_mean_counts(archives, tmp_path):
 
 @pytest.mark.slow
 def test_rows_of_a_data_set_share_the_pretrained_model_and_a_table(archives, tmp_path):
-    whole = run("omnisat-treesatai-all", archives, tmp_path)
+    first, second = TOGETHER
+    told(whole := run(first, archives, tmp_path))
     written = (whole.out / "pretrain" / "best.safetensors").stat().st_mtime_ns
-    run("omnisat-treesatai-s2", archives, tmp_path)
+    told(run(second, archives, tmp_path))
     assert (whole.out / "pretrain" / "best.safetensors").stat().st_mtime_ns == written
-    assert not (tmp_path / "omnisat-treesatai-s2" / "pretrain").exists()
+    assert not (tmp_path / second / "pretrain").exists()
     lines = finished([tmp_path])
     text = markdown(lines, published())
     assert text.count("### TreeSatAI-TS, weighted F1 in per cent") == 1

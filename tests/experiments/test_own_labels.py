@@ -95,7 +95,7 @@ def test_the_map_of_crops_is_said_to_beat_the_strongest_control_or_not(crops):
         assert warned == (verdict == "NOT better")
 
 
-@pytest.mark.slow
+@pytest.mark.extra  # the same way as crops, for a quantity
 def test_biomass_is_mapped_with_an_interval_whose_coverage_is_stated(data_dir, tmp_path, capsys):
     for number, chip in enumerate(sorted(data_dir("biomassters_mini").glob("*.h5"))):
         write_chip(chip, tmp_path / "chips", 300_000 + 1_280 * number, side=128)

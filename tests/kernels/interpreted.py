@@ -16,7 +16,7 @@ import torch
 
 from fusion.kernels._triton.device import interpreting
 
-__all__ = ["by_turns", "interpreting", "run_interpreted"]
+__all__ = ["by_turns", "interpreting", "run_interpreted", "with_extra"]
 
 pytest.importorskip("triton")  # skips the file that imports this one
 
@@ -36,3 +36,8 @@ def by_turns(cases: Iterable[str], dtypes: Sequence[torch.dtype]) -> list[Any]:
         for number, case in enumerate(cases)
         for turn, dtype in enumerate(dtypes)
     ]
+
+
+def with_extra(cases: Iterable[str], others: Iterable[str]) -> list[Any]:
+    """Parameters: ``cases`` and, marked `extra`, ``others``."""
+    return [*cases, *(pytest.param(case, marks=pytest.mark.extra) for case in others)]

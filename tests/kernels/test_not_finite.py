@@ -34,6 +34,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::RuntimeWarning"),  # NumPy's, of Triton's interpreter
 ]
 nan, inf = math.nan, math.inf
+# The interpreter takes seconds for each: infinity with `make test-all`.
+WRONG = [nan, pytest.param(inf, marks=pytest.mark.extra if interpreting() else ())]
 
 
 if not interpreting():
@@ -53,7 +55,7 @@ def _random(*shape: int, seed: int = 0) -> Tensor:
 
 @pytest.mark.parametrize("exclude", ["tile", "self", "modality", "place"])
 @pytest.mark.parametrize("temperature", [0.1, 0.005])  # one shift for all rows, and a running maximum
-@pytest.mark.parametrize("wrong", [nan, inf])
+@pytest.mark.parametrize("wrong", WRONG)
 def test_the_loss_of_tokens_that_are_no_numbers_is_none(exclude: str, temperature: float, wrong: float) -> None:
     everywhere = torch.full((2, 3, 4, 8), wrong)
     somewhere = _random(2, 3, 4, 8)
@@ -126,7 +128,7 @@ def _differentiated(op, inputs: dict[str, Tensor], fixed: dict[str, Tensor]) -> 
 
 @pytest.mark.parametrize("mode", ["contextual", "bias"])
 @pytest.mark.parametrize("name", ["query", "key", "value", "table"])
-@pytest.mark.parametrize("wrong", [nan, inf])
+@pytest.mark.parametrize("wrong", WRONG)
 def test_attention_shows_what_is_no_number_where_plain_pytorch_does(mode: str, name: str, wrong: float) -> None:
     inputs, fixed = _attention_inputs(mode)
     if name == "table":
@@ -170,7 +172,7 @@ def test_every_nan_is_one(bits: int) -> None:
 
 
 @pytest.mark.parametrize("mode", ["contextual", "bias"])
-@pytest.mark.parametrize("wrong", [nan, inf])
+@pytest.mark.parametrize("wrong", WRONG)
 def test_keys_that_are_not_valid_may_hold_anything(mode: str, wrong: float) -> None:
     inputs, fixed = _attention_inputs(mode)
     fixed["key_valid"][1] = False  # nor may anything of a tile without a valid key be seen

@@ -17,7 +17,7 @@ FOLDER = Path(os.environ.get("FUSION_OLDER_TRITON", Path(sys.prefix) / "triton-3
 ARGUMENTS = "['-q', '-p', 'no:cacheprovider', '--tb=short', *sys.argv[1:]]"
 PROGRAM = f"import sys, triton, pytest; assert triton.__version__ == '3.6.0'; sys.exit(pytest.main({ARGUMENTS}))"
 # Minutes on two cores: `make test-all`.
-LONG = ("test_attention_aot", "test_infonce_aot")
+LONG = ("test_attention_aot", "test_infonce_aot", "test_quantize_aot")
 TESTS = [
     pytest.param(path, id=path.stem, marks=pytest.mark.extra if path.stem in LONG else ())
     for path in sorted(Path(__file__).parent.glob("test_*aot.py"))
