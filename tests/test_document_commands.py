@@ -147,7 +147,7 @@ def test_the_commands_of_a_page_run_one_after_another(page, folder, tmp_path, mo
 @pytest.mark.parametrize(
     ("commands", "made"),
     [
-        pytest.param(("pretrain", "finetune", "predict"), "crops", id="maps", marks=pytest.mark.slow),
+        pytest.param(("pretrain", "finetune", "predict"), "crops.tif", id="maps", marks=pytest.mark.slow),
         pytest.param(("experiment", "table"), "table.md", id="experiments", marks=pytest.mark.extra),
     ],
 )

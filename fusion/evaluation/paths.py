@@ -18,19 +18,19 @@ from .linear_classifiers import PrincipalLogistic, ShrunkDiscriminant, in_compon
 
 __all__ = ["DiscriminantPath", "LogisticPath", "Path", "RidgePath"]
 
-_LOGISTIC = {"max_iter": 500, "tol": 1e-3}
+_LOGISTIC: dict[str, Any] = {"max_iter": 500, "tol": 1e-3}
 
 
 class Path(Protocol):
-    """A linear model of standardised features.
+    """A linear model of standardised features."""
 
-    Attributes:
-        penalty: its name, e.g. ``"C"``.
-        strengths: its values, strongest first.
-    """
+    @property
+    def penalty(self) -> str:
+        """Its name, e.g. ``"C"``."""
 
-    penalty: str
-    strengths: Sequence[float]
+    @property
+    def strengths(self) -> Sequence[float]:
+        """Its values, strongest first."""
 
     def predictions(self, x: np.ndarray, y: np.ndarray, asked: np.ndarray) -> Iterator[np.ndarray]:
         """For rows ``asked`` (M, F), of the model fitted to ``x`` (N, F) and ``y`` at each of the strengths."""
