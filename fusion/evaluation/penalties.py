@@ -16,7 +16,7 @@ __all__ = [
     "told_of_folds",
 ]  # fmt: skip
 
-_INVERSE_STRENGTHS: Sequence[float] = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)  # C of the logistic regression, strongest first
+_INVERSE_STRENGTHS: Sequence[float] = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)  # C of a logistic regression, strongest first
 _SHRINKAGES: Sequence[float] = (0.9, 0.6, 0.3, 0.1, 0.01)  # of the discriminant analysis, strongest first
 _RIDGES: Sequence[float] = tuple(np.logspace(8, -2, 21).tolist())  # strongest first
 _SEARCHED = 5000  # rows that the strength is searched on; more do not change it, but take hours
