@@ -21,9 +21,7 @@ READERS = {"treesatai": {"max_dates": 3}, "pastis": {"cut": 16, "max_dates": 3},
 ROWS = [name for name in experiments() if load_experiment(name).row]
 # One of each kind; the others differ from these in a setting, and run with `make test-all`.
 KINDS = [
-    "omnisat-flair-map",
     "omnisat-pastis-utae",
-    "omnisat-treesatai-mono",
     "omnisat-treesatai-raw",
     "omnisat-treesatai-resnet",
 ]
