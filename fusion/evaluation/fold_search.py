@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator
 
 from .paths import Path, RidgePath
 
-__all__ = ["FoldSearch", "Folds"]
+__all__ = ["FoldSearch", "Folds", "macro_f1"]
 
 Folds = list[tuple[np.ndarray, np.ndarray]]  # rows to fit and rows to score
 

@@ -42,13 +42,15 @@ def discriminants(
     rest = x - mean[np.searchsorted(known, labels)]
     few = width <= tiles
     product = rest.T @ rest if few else rest @ rest.T  # of the smaller side
+    variance = float((rest**2).sum()) / (tiles * width)
+    seen = rest @ mean.T  # (N, K)
     for shrinkage in shrinkages:
         scale = (1 - shrinkage) / tiles
-        ridge = max(shrinkage * float((rest**2).sum()) / (tiles * width), 1e-12)
+        ridge = max(shrinkage * variance, 1e-12)
         if few:
             solved = np.linalg.solve(scale * product + ridge * np.eye(width), mean.T).T
         else:  # (ridge I + scale R'R)^-1 = (I - R' (ridge / scale I + R R')^-1 R) / ridge
-            inner = np.linalg.solve(product + ridge / max(scale, 1e-12) * np.eye(tiles), rest @ mean.T)
+            inner = np.linalg.solve(product + ridge / max(scale, 1e-12) * np.eye(tiles), seen)
             solved = (mean - (rest.T @ inner).T) / ridge
         level = np.log(count[known] / tiles) - 0.5 * (solved * mean).sum(1)
         weight, bias = np.tile(solved.mean(0), (classes, 1)), np.full(classes, level.mean() - 1)

@@ -194,5 +194,5 @@ def test_doctor_runs_without_a_home(tmp_path: Path) -> None:
     program = UNKNOWN + "from fusion.cli import main\nraise SystemExit(main(['doctor', '--test', 'no']))"
     settings = {"HOME": None, "FUSION_DISABLE_JIT": "1", "LC_ALL": "C"}
     out, said = run(tmp_path, tmp_path / "tmp", program=program, **settings)
-    assert f"compiled: kept in {tmp_path}/tmp/eo-fusion-" in out, out + said
+    assert f"compiled: kept in {tmp_path / 'tmp' / 'eo-fusion-'}" in out, out + said
     assert "no problems found" in out

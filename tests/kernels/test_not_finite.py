@@ -34,8 +34,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::RuntimeWarning"),  # NumPy's, of Triton's interpreter
 ]
 nan, inf = math.nan, math.inf
-# The interpreter takes seconds for each: with `make test-all`.
-LONG = pytest.mark.extra if interpreting() else pytest.mark.slow
+# The interpreter takes seconds for each: infinity with `make test-all`.
 WRONG = [nan, pytest.param(inf, marks=pytest.mark.extra if interpreting() else ())]
 
 
@@ -235,7 +234,6 @@ def test_nothing_is_nearest_in_a_codebook_that_is_not_finite(metric: str, wrong:
     assert gradient.isnan().all()
 
 
-@LONG
 def test_quantizers_say_nothing_of_parts_that_are_missing() -> None:
     x = _random(64, 8)
     x[0, 1] = nan
