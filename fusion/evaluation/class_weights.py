@@ -1,4 +1,4 @@
-"""Weights of classes in a loss, so that rare ones count as much as common ones."""
+"""How often each class is labelled, and weights in a loss by which rare ones count as much as common ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from fusion.data import TileDataset
 
-__all__ = ["balanced_weights"]
+__all__ = ["balanced_weights", "class_shares"]
 
 _READ = 64  # maps of labels that are held at once
 
@@ -30,15 +30,8 @@ def balanced_weights(labelled: TileDataset) -> tuple[list[float], tuple[str, ...
             f"class_weights='balanced' is for labels of classes; these {len(labelled)} tiles have "
             f"{labelled.task or 'no'} labels. Leave class_weights out"
         )
-    classes = len(labelled.classes)
-    counts, total = np.zeros(classes, dtype=np.int64), 0
-    for first in range(0, len(labelled), _READ):
-        labels = labelled.subset(range(first, min(first + _READ, len(labelled)))).labels().numpy()
-        if labelled.task == "multilabel":
-            counts, total = counts + (labels > 0.5).sum(0), total + len(labels)
-            continue
-        known = labels[(labels != labelled.ignore_index) & (labels >= 0)]
-        counts, total = counts + np.bincount(known, minlength=classes), total + known.size
+    counts, total = _counts(labelled)
+    classes = len(counts)
     if not counts.any():
         raise ValueError(
             f"class_weights='balanced': none of {len(labelled)} tiles, e.g. {labelled.names[0]}, has a label to count"
@@ -51,3 +44,24 @@ def balanced_weights(labelled: TileDataset) -> tuple[list[float], tuple[str, ...
     kind = "pixel" if labelled.dense else "tile"
     told = (f"balanced class weights: no labelled {kind} of {', '.join(absent)} in training, weight 0",)
     return weights.tolist(), told if absent else ()
+
+
+def class_shares(labelled: TileDataset) -> list[float]:
+    """(K,) share of each of the exclusive classes among the labels of tiles, or of the pixels of maps; 0 of all where
+    nothing is labelled."""
+    counts, total = _counts(labelled)
+    return (counts / max(total, 1)).tolist()
+
+
+def _counts(labelled: TileDataset) -> tuple[np.ndarray, int]:
+    """(K,) labels of each class, and of all: of tiles, or of pixels of maps."""
+    classes = len(labelled.classes)
+    counts, total = np.zeros(classes, dtype=np.int64), 0
+    for first in range(0, len(labelled), _READ):
+        labels = labelled.subset(range(first, min(first + _READ, len(labelled)))).labels().numpy()
+        if labelled.task == "multilabel":
+            counts, total = counts + (labels > 0.5).sum(0), total + len(labels)
+            continue
+        known = labels[(labels != labelled.ignore_index) & (labels >= 0)]
+        counts, total = counts + np.bincount(known, minlength=classes), total + known.size
+    return counts, total

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from .logit_adjustment import ADJUSTMENTS, Adjusted
 from .metrics import score
 from .penalties import folds_of, linear_model
 from .regressors import prepared, random_forest
@@ -80,7 +81,8 @@ def strongest(
     """Tries a linear model (:func:`fusion.evaluation.penalties.linear_model`), a random forest and
     HistGradientBoosting on each kind of raw values, and fits the one that predicts held-out blocks best to all rows.
 
-    The choice is made on at most 1500 rows, gradient boosting learns from at most 10,000.
+    The choice is made on at most 1500 rows, gradient boosting learns from at most 10,000. Of exclusive classes
+    each has the logit adjustment (:mod:`fusion.evaluation.logit_adjustment`) that is best on the same blocks.
 
     Args:
         described: raw values of the same rows, by what they are in words, e.g. ``"12 dates"``.
@@ -92,16 +94,19 @@ def strongest(
     folds = folds_of(task, labels[few], seed, None if groups is None else np.asarray(groups)[few])
     methods = ("ridge regression" if task == "regression" else "linear classifier", _FOREST, _BOOSTING)
     tried = {f"{method} on {values}": (method, values) for values in described for method in methods}
-    found = dict.fromkeys(tried, float("nan"))
+    found, parts = dict.fromkeys(tried, float("nan")), dict.fromkeys(tried, 0.0)
     if folds is not None:
         folds = folds[:3]  # of five: what they leave out is large enough to choose by
         for name, (method, values) in tried.items():
             own = None if groups is None else np.asarray(groups)[few]
-            found[name] = _held_out(described[values].rows(few).of(method), method, task, labels[few], own, folds, seed)
+            x = described[values].rows(few).of(method)
+            found[name], parts[name] = _held_out(x, method, task, labels[few], own, folds, seed)
     known = {name: value for name, value in found.items() if not np.isnan(value)}
     name = max(known, key=lambda one: known[one]) if known else f"{_FOREST} on {next(iter(described))}"
     method, values = tried[name]
     fitted = _fit(method, described[values].of(method), task, labels, groups, seed, final=True)
+    if isinstance(fitted, Adjusted):
+        fitted.adjustment = parts[name]
     return Strongest(name, values, method, fitted, found)
 
 
@@ -113,14 +118,22 @@ def _held_out(
     groups: np.ndarray | None,
     folds: list[tuple[np.ndarray, np.ndarray]],
     seed: int,
-) -> float:
-    """The main score of the rows of all folds together."""
-    target, guess = [], []
+) -> tuple[float, float]:
+    """The best main score of the rows of all folds together, and the logit adjustment that it has."""
+    target, guesses = [], []
     for fit, held_out in folds:
         own = None if groups is None else groups[fit]
-        guess.append(_fit(method, x[fit], task, labels[fit], own, seed).predict(x[held_out]))
+        fitted = _fit(method, x[fit], task, labels[fit], own, seed)
+        adjustable = isinstance(fitted, Adjusted)
+        guesses.append(fitted.answers(x[held_out]) if adjustable else [fitted.predict(x[held_out])])
         target.append(labels[held_out])
-    wanted, given = np.concatenate(target), np.concatenate(guess)
+    wanted = np.concatenate(target)
+    scores = [_score(task, wanted, np.concatenate(guess)) for guess in zip(*guesses, strict=True)]
+    best = int(np.argmax(scores))
+    return scores[best], ADJUSTMENTS[best]
+
+
+def _score(task: str, wanted: np.ndarray, given: np.ndarray) -> float:
     if task == "regression":
         wanted, given = wanted.reshape(len(wanted), -1), given.reshape(len(given), -1)
     try:
@@ -152,7 +165,8 @@ def _fit(
         pipeline = prepared(linear_model(task, labels, seed, groups, coarse=not final))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # classes with few labels, columns without a value: a control does what it can
-        return pipeline.fit(x, y)
+        fitted = pipeline.fit(x, y)
+    return Adjusted(fitted, y) if task == "multiclass" and method in (_BOOSTING, _FOREST) else fitted
 
 
 def _boosting(task: str, y: np.ndarray, seed: int, rounds: int) -> Any:

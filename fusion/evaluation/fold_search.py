@@ -1,4 +1,4 @@
-"""The linear model and the strength of its penalty that predict held-out folds best."""
+"""The linear model, the strength of its penalty and its logit adjustment that predict held-out folds best."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ Folds = list[tuple[np.ndarray, np.ndarray]]  # rows to fit and rows to score
 
 
 class FoldSearch(BaseEstimator):
-    """Scores every strength of several regularization paths on folds, and fits the chosen one to all rows.
+    """Scores every setting of several regularization paths on folds, and fits the chosen one to all rows.
 
     What :class:`sklearn.model_selection.GridSearchCV` finds, several times sooner: that fits every strength anew.
     Scores are macro F1 of classes, minus the mean squared error of a quantity, and the mean R2 of several, whose units
-    are not to be added. Of classes the best is taken; of quantities the strongest penalty within one standard error of
-    the best.
+    are not to be added. Of classes the best is taken, by the rows of all folds together: in a fold that lacks a class,
+    one row taken for it would cost as much as if all of the class were missed. Of quantities the strongest penalty
+    within one standard error of the best is taken.
 
     Args:
         paths: all of classes, or one of quantities.
@@ -28,8 +29,8 @@ class FoldSearch(BaseEstimator):
 
     Attributes:
         model_: the chosen one, fitted to all rows.
-        penalty_: name and strength of its penalty.
-        scores_: (strengths of all paths, folds).
+        setting_: its penalty, and of classes its logit adjustment, by name.
+        scores_: (settings of all paths, folds), of classes (settings of all paths, 1).
         best_: row of the chosen one in them.
     """
 
@@ -37,18 +38,21 @@ class FoldSearch(BaseEstimator):
         self.paths, self.folds = paths, folds
 
     def fit(self, x: np.ndarray, y: np.ndarray) -> FoldSearch:
-        columns = []
+        targets, guesses = [], []  # a fold each, of guesses by setting
         for fit, held_out in self.folds:
-            given = (path.predictions(x[fit], y[fit], x[held_out]) for path in self.paths)
-            columns.append([self._score(y[held_out], guess) for guesses in given for guess in guesses])
+            guesses.append([guess for path in self.paths for guess in path.predictions(x[fit], y[fit], x[held_out])])
+            targets.append(y[held_out])
+        if not self._quantity:
+            targets, guesses = [np.concatenate(targets)], [[np.concatenate(own) for own in zip(*guesses, strict=True)]]
+        columns = [[self._score(y, guess) for guess in own] for y, own in zip(targets, guesses, strict=True)]
         self.scores_ = np.transpose(columns)
         mean = self.scores_.mean(axis=1)
         self.best_ = int(mean.argmax())
         if self._quantity:
             self.best_ = int(np.flatnonzero(mean >= mean[self.best_] - self.error())[0])
-        path, strength = [(path, strength) for path in self.paths for strength in path.strengths][self.best_]
-        self.penalty_ = {path.penalty: float(strength)}
-        self.model_ = path.estimator(strength).fit(x, y)
+        path, setting = [(path, setting) for path in self.paths for setting in path.settings][self.best_]
+        self.setting_ = dict(setting)
+        self.model_ = path.estimator(setting).fit(x, y)
         return self
 
     def predict(self, x: np.ndarray) -> np.ndarray:

@@ -11,6 +11,8 @@ from sklearn.utils.extmath import randomized_svd
 
 from fusion.training.closed_form import SHRINKAGE, discriminant
 
+from .logit_adjustment import log_shares
+
 __all__ = ["PrincipalLogistic", "ShrunkDiscriminant", "in_components"]
 
 _MOST = 256  # components: months of three sensors are thousands of features, most of which repeat each other
@@ -31,15 +33,27 @@ def _axes(x: np.ndarray) -> np.ndarray | None:
 
 class PrincipalLogistic(LogisticRegression):
     """:class:`sklearn.linear_model.LogisticRegression` that is fitted to at most 256 principal components of its
-    (standardised) features; ``coef_`` is of the features. With 256 features or fewer it is the same."""
+    (standardised) features; ``coef_`` is of the features. With 256 features or fewer it is the same.
+
+    Args:
+        C, max_iter, tol: scikit-learn's.
+        logit_adjustment: part of the log share of a class that its intercept is lowered by, see
+            :mod:`fusion.evaluation.logit_adjustment`.
+    """
+
+    def __init__(
+        self, C: float = 1.0, *, max_iter: int = 100, tol: float = 1e-4, logit_adjustment: float = 0.0
+    ) -> None:
+        super().__init__(C=C, max_iter=max_iter, tol=tol)
+        self.logit_adjustment = logit_adjustment
 
     def fit(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None) -> Any:
         axes = _axes(X)
-        if axes is None:
-            return super().fit(X, y, sample_weight)
-        super().fit(X @ axes, y, sample_weight)
-        self.coef_: np.ndarray = self.coef_ @ axes.T
-        self.n_features_in_ = X.shape[1]
+        super().fit(X if axes is None else X @ axes, y, sample_weight)
+        if axes is not None:
+            self.coef_: np.ndarray = self.coef_ @ axes.T
+            self.n_features_in_ = X.shape[1]
+        self.intercept_: np.ndarray = self.intercept_ - self.logit_adjustment * log_shares(y)
         return self
 
 
@@ -52,17 +66,19 @@ class ShrunkDiscriminant(ClassifierMixin, BaseEstimator):
 
     Args:
         shrinkage: share of the identity in the covariance, in (0, 1]: near 1 features count for themselves alone.
+        logit_adjustment: part of the log share of a class that its intercept is lowered by, see
+            :mod:`fusion.evaluation.logit_adjustment`.
     """
 
-    def __init__(self, shrinkage: float = SHRINKAGE) -> None:
-        self.shrinkage = shrinkage
+    def __init__(self, shrinkage: float = SHRINKAGE, logit_adjustment: float = 0.0) -> None:
+        self.shrinkage, self.logit_adjustment = shrinkage, logit_adjustment
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> ShrunkDiscriminant:
         self.classes_, numbers = np.unique(y, return_inverse=True)
         weight, bias = discriminant(X, numbers, len(self.classes_), self.shrinkage)  # (K, D), (K,)
         if len(self.classes_) == 2:
             weight, bias = np.diff(weight, axis=0), np.diff(bias)
-        self.coef_, self.intercept_ = weight, bias
+        self.coef_, self.intercept_ = weight, bias - self.logit_adjustment * log_shares(numbers)
         return self
 
     def decision_function(self, X: np.ndarray) -> np.ndarray:

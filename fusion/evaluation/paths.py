@@ -2,11 +2,12 @@
 
 What the strengths share is computed once: the eigenvectors of a ridge regression, the principal components of a
 logistic regression, which also starts from the stronger penalty's solution, the covariance of a discriminant analysis.
+Logit adjustments of one classifier differ by its intercepts alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ import numpy as np
 from fusion.training.closed_form import discriminants
 
 from .linear_classifiers import PrincipalLogistic, ShrunkDiscriminant, in_components
+from .logit_adjustment import ADJUSTMENTS, adjusted_answers, log_shares
 
 __all__ = ["DiscriminantPath", "LogisticPath", "Path", "RidgePath"]
 
@@ -25,18 +27,14 @@ class Path(Protocol):
     """A linear model of standardised features."""
 
     @property
-    def penalty(self) -> str:
-        """Its name, e.g. ``"C"``."""
-
-    @property
-    def strengths(self) -> Sequence[float]:
-        """Its values, strongest first."""
+    def settings(self) -> Sequence[Mapping[str, float]]:
+        """What there is to choose from, by name, the strongest penalty first: ``[{"ridge": 100.0}, ...]``."""
 
     def predictions(self, x: np.ndarray, y: np.ndarray, asked: np.ndarray) -> Iterator[np.ndarray]:
-        """For rows ``asked`` (M, F), of the model fitted to ``x`` (N, F) and ``y`` at each of the strengths."""
+        """For rows ``asked`` (M, F), of the model fitted to ``x`` (N, F) and ``y`` with each of the settings."""
 
-    def estimator(self, strength: float) -> Any:
-        """The model at one strength, with the interface of scikit-learn, to be fitted."""
+    def estimator(self, setting: Mapping[str, float]) -> Any:
+        """The model with one of the settings, with the interface of scikit-learn, to be fitted."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,10 @@ class RidgePath:
     """Ridge regression of one quantity or several."""
 
     strengths: Sequence[float]
-    penalty: str = "ridge"
+
+    @property
+    def settings(self) -> Sequence[Mapping[str, float]]:
+        return [{"ridge": float(strength)} for strength in self.strengths]
 
     def predictions(self, x: np.ndarray, y: np.ndarray, asked: np.ndarray) -> Iterator[np.ndarray]:
         centre, level = x.mean(axis=0), y.mean(axis=0)
@@ -59,10 +60,10 @@ class RidgePath:
             found = seen @ (known / (size.clip(min=0) + strength)[:, None])  # (M, T)
             yield found.reshape(len(asked), *y.shape[1:]) + level
 
-    def estimator(self, strength: float) -> Any:
+    def estimator(self, setting: Mapping[str, float]) -> Any:
         from sklearn.linear_model import Ridge
 
-        return Ridge(strength)
+        return Ridge(setting["ridge"])
 
 
 @dataclass(frozen=True)
@@ -71,19 +72,25 @@ class LogisticPath:
 
     strengths: Sequence[float]
     several: bool = False
-    penalty: str = "C"
+    adjustments: Sequence[float] = ADJUSTMENTS
+
+    @property
+    def settings(self) -> Sequence[Mapping[str, float]]:
+        return [{"C": c, "logit_adjustment": part} for c in self.strengths for part in self.adjustments]
 
     def predictions(self, x: np.ndarray, y: np.ndarray, asked: np.ndarray) -> Iterator[np.ndarray]:
         from sklearn.linear_model import LogisticRegression
 
         x, asked = in_components(x, asked)
+        shares = log_shares(y)
         model = LogisticRegression(warm_start=True, **_LOGISTIC)
         for strength in self.strengths:
             model.set_params(C=strength)
-            yield (_one_against_rest(model) if self.several else model).fit(x, y).predict(asked)
+            logits = (_one_against_rest(model) if self.several else model).fit(x, y).decision_function(asked)
+            yield from (adjusted_answers(logits, part * shares, y) for part in self.adjustments)
 
-    def estimator(self, strength: float) -> Any:
-        model = PrincipalLogistic(C=strength, **_LOGISTIC)
+    def estimator(self, setting: Mapping[str, float]) -> Any:
+        model = PrincipalLogistic(**(_LOGISTIC | dict(setting)))
         return _one_against_rest(model) if self.several else model
 
 
@@ -92,15 +99,21 @@ class DiscriminantPath:
     """Linear discriminant analysis with a shrunk covariance."""
 
     strengths: Sequence[float]
-    penalty: str = "shrinkage"
+    adjustments: Sequence[float] = ADJUSTMENTS
+
+    @property
+    def settings(self) -> Sequence[Mapping[str, float]]:
+        return [{"shrinkage": s, "logit_adjustment": part} for s in self.strengths for part in self.adjustments]
 
     def predictions(self, x: np.ndarray, y: np.ndarray, asked: np.ndarray) -> Iterator[np.ndarray]:
         classes, numbers = np.unique(y, return_inverse=True)
+        shares = np.log(np.bincount(numbers) / len(y))
         for weight, bias in discriminants(x, numbers, len(classes), self.strengths):
-            yield classes[(asked @ weight.T + bias).argmax(axis=1)]
+            logits = asked @ weight.T + bias  # (M, K)
+            yield from (adjusted_answers(logits, part * shares, y) for part in self.adjustments)
 
-    def estimator(self, strength: float) -> Any:
-        return ShrunkDiscriminant(strength)
+    def estimator(self, setting: Mapping[str, float]) -> Any:
+        return ShrunkDiscriminant(**setting)
 
 
 def _one_against_rest(model: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Linear models that choose the strength of their penalty by ground that they were not fitted to."""
+"""Linear models that choose their penalty, and how they weigh rare classes, by ground that they were not fitted to."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def linear_model(
     penalty itself.
 
     Of classes it is a logistic regression or a linear discriminant analysis with a shrunk covariance, whichever has the
-    larger macro F1 on the folds: the first needs labels, the second makes do with few of them and many features.
+    larger macro F1 on the folds: the first needs labels, the second makes do with few of them and many features. Each
+    is tried with several logit adjustments (:mod:`fusion.evaluation.logit_adjustment`), which rare classes need.
 
     With ``groups`` a ridge regression takes the strongest penalty whose error is within one standard error of the
     smallest (Breiman et al. 1984, "Classification and Regression Trees", 3.4.3): parts of one place are more alike than
@@ -51,7 +52,7 @@ def linear_model(
     some = slice(1, None, 2) if coarse else slice(None)
     logistic = LogisticPath(_INVERSE_STRENGTHS[some], several=task == "multilabel")
     if folds is None:
-        return logistic.estimator(1.0)
+        return logistic.estimator({})
     if task == "multilabel":
         return FoldSearch([logistic], folds)
     discriminant = DiscriminantPath(_SHRINKAGES[some])
@@ -64,11 +65,12 @@ def chosen_model(fitted: Any) -> Any:
 
 
 def chosen_penalty(fitted: Any) -> dict[str, Any]:
-    """What a fitted estimator of :func:`linear_model` chose, by name: ``ridge``, ``C`` or ``shrinkage``."""
+    """What a fitted estimator of :func:`linear_model` chose, by name: ``ridge``, or ``C`` or ``shrinkage`` and
+    ``logit_adjustment``."""
     if hasattr(fitted, "alpha_"):
         found = np.unique(fitted.alpha_).tolist()
         return {"ridge": found[0] if len(found) == 1 else found}
-    return dict(getattr(fitted, "penalty_", {"C": 1.0}))  # too few labels to choose by
+    return dict(getattr(fitted, "setting_", {"C": 1.0}))  # too few labels to choose by
 
 
 def held_out_score(fitted: Any) -> float:

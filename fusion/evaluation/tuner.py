@@ -20,7 +20,7 @@ from fusion.training.recipes import RECIPES
 from fusion.training.systems import SYSTEMS, config_of, reinitialised, system_of
 
 from .budget import enough_epochs
-from .class_weights import balanced_weights
+from .class_weights import balanced_weights, class_shares
 from .held_out import enough_to_choose_by, hold_out
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ class Tuner:
         if settings.get("class_weights") == "balanced":
             weights, notes = balanced_weights(fitted)
             settings = settings | {"class_weights": weights}
+        if fitted.task == "multiclass" and (not fitted.dense or settings.get("logit_adjustment")):
+            settings = settings | {"class_shares": class_shares(fitted)}
         module = _module(self.pretrained, self.start, fitted, seed, self.rate, settings)
         changed = augmented(fitted, self.augmentation, module)
         best = fit(module, changed, held_out, folder, seed=seed, **enough_epochs(module, fitted, self.training))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..training.closed_form import discriminant, ridge_line
 from ..training.in_memory import descend, row_batches
+from ..training.label_settings import log_shares
 from .in_memory import BATCH
 from .model import TokenFusion
 from .pooling import Pooled, TokenFeatures
@@ -36,6 +37,8 @@ class Tuning:
             features before fine-tuning (Kumar et al. 2022: a head that is random at first pulls the states away from
             what they know of tiles unlike the labelled ones).
         label_smoothing: of classes.
+        logit_adjustment: of classes, by the log of their share of the labels: with 1 the answer is as if all were
+            equally frequent, see :class:`~fusion.training.finetuning.Finetuning`.
         weight_decay: of AdamW.
         members: so many are fine-tuned from seeds ``seed``, ``seed + 1``, ...; the mean of their answers is given.
     """
@@ -49,6 +52,7 @@ class Tuning:
     values: bool = False
     start: Literal["random", "closed-form"] = "random"
     label_smoothing: float = 0.0
+    logit_adjustment: float = 0.0
     weight_decay: float = 0.05
     members: int = 1
 
@@ -60,6 +64,8 @@ class Tuning:
                 f"Tuning: members >= 1, label_smoothing in [0, 1) and hide in [0, 0.5], got {self.members}, "
                 f"{self.label_smoothing}, {self.hide}"
             )
+        if not 0 <= self.logit_adjustment <= 1:
+            raise ValueError(f"Tuning: logit_adjustment is from 0 to 1, not {self.logit_adjustment}")
 
     def steps_for(self, tiles: int) -> int:
         """How many steps are taken for so many labelled tiles."""
@@ -187,14 +193,19 @@ def regress(model: TokenFusion, tokens: Tokens, target: np.ndarray, tuning: Tuni
 def classify(model: TokenFusion, tokens: Tokens, target: np.ndarray, classes: int, tuning: Tuning) -> Classifier:
     """As :func:`regress`, to the class indices ``target`` (N,) of ``classes`` classes."""
     wanted = torch.from_numpy(target)
+    counts = np.bincount(target, minlength=classes)
+    part = tuning.logit_adjustment * log_shares((counts / counts.sum()).tolist(), [str(k) for k in range(classes)])
+
+    def start(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        weight, bias = discriminant(x, target, classes)
+        return weight, bias - part.numpy()
 
     def train(member: Member, tuning: Tuning) -> Member:
-        closed = tuning.start == "closed-form"
-        member.begin(tokens, (lambda x: discriminant(x, target, classes)) if closed else None)
+        member.begin(tokens, start if tuning.start == "closed-form" else None)
 
         def loss(visible: Tokens, rows: Tensor) -> Tensor:
             smoothing = tuning.label_smoothing
-            return nn.functional.cross_entropy(member(visible), wanted[rows], label_smoothing=smoothing)
+            return nn.functional.cross_entropy(member(visible) + part, wanted[rows], label_smoothing=smoothing)
 
         return _tune(member, loss, tokens, tuning)
 

@@ -19,7 +19,7 @@ from ..layers.schedules import plateau, warmup_cosine
 from .averaging import WeightAverage
 from .dense import DenseHead, dense_head
 from .heads import tile_head
-from .label_settings import LEVEL, Task, label_metrics, require_labels, saved_intervals
+from .label_settings import LEVEL, Task, label_metrics, log_shares, require_labels, saved_intervals
 from .label_settings import class_weights as weights_of
 from .recipes import RECIPES, TUNED, OptimizerName, RecipeName, ScheduleName, parameter_groups, recipe_settings
 from .vectors import Pool
@@ -60,6 +60,8 @@ class Finetuning(L.LightningModule):
             entropy: divided by the number of labels, not by the sum of weights, so a batch whose labels all have
             weight 0 has the loss 0. Of several classes a tile the weight is that of presence against absence.
             ``"balanced"`` needs the training labels: :func:`fusion.evaluation.finetune` makes numbers of it.
+        class_shares: share of each class among the labels that are trained on, for ``logit_adjustment``;
+            :func:`fusion.evaluation.finetune` counts them. Without them nothing is adjusted.
         interval_level: of quantities, the probability with which the interval of a map holds the true value;
             :func:`fusion.evaluation.finetune` computes it from the validation split once training has ended.
         intervals: of each quantity that interval, as :meth:`~fusion.training.conformal.ConformalInterval.to_dict` gives
@@ -72,6 +74,10 @@ class Finetuning(L.LightningModule):
         dropout: of what the head is given.
         label_smoothing: share of a label that all classes have alike, in training only: of ``s`` the right one of K
             exclusive classes is 1 - s + s / K and another s / K; of several classes a tile, 1 - s / 2 and s / 2.
+        logit_adjustment: in the loss, so much of the log of a class's share is added to its logit (Menon et al. 2021,
+            arXiv 2007.07314), so that the logits themselves do without it: with 1 they answer as if all classes were
+            equally frequent, as macro F1 counts them, with 0 by how often each occurs. Of exclusive classes; of maps,
+            and beside ``class_weights``, only where it is given.
         average: decay of a moving average of the weights over steps, which is validated and saved as the model; 0 for
             none. See :class:`~fusion.training.averaging.WeightAverage`.
         features: what a linear or mlp head is given: the ``"summary"``, the ``"mean"`` of the patches, ``"both"``, or
@@ -85,6 +91,7 @@ class Finetuning(L.LightningModule):
     target_mean: Tensor  # (K,)
     target_std: Tensor  # (K,)
     class_weights: Tensor | None  # (K,)
+    logit_offset: Tensor | None  # (K,) of the loss alone
 
     def __init__(
         self,
@@ -101,6 +108,7 @@ class Finetuning(L.LightningModule):
         label_shape: Sequence[int] = (),
         ignore_index: int = -1,
         class_weights: Literal["none", "balanced"] | Sequence[float] = "none",
+        class_shares: Sequence[float] = (),
         interval_level: float = LEVEL,
         intervals: Sequence[Mapping[str, Any]] = (),
         recipe: RecipeName = "default",
@@ -110,6 +118,7 @@ class Finetuning(L.LightningModule):
         warmup: float | None = None,
         dropout: float | None = None,
         label_smoothing: float | None = None,
+        logit_adjustment: float | None = None,
         average: float | None = None,
         features: Pool | None = None,
     ) -> None:
@@ -133,6 +142,16 @@ class Finetuning(L.LightningModule):
         if lr is None:
             lr = RECIPES[recipe].rates["frozen" if freeze else "scratch"]
         weights = weights_of(class_weights, task, classes)
+        if weights is not None and logit_adjustment is None:
+            chosen["logit_adjustment"] = 0.0  # or rare classes were counted twice
+        if not class_shares:
+            if logit_adjustment:
+                raise ValueError(
+                    f"Finetuning: logit_adjustment={logit_adjustment} needs class_shares; fine-tune with "
+                    "fusion.evaluation.finetune or `fusion finetune`, which count the training labels"
+                )
+            chosen["logit_adjustment"] = 0.0
+        offset = log_shares(class_shares, classes) * chosen["logit_adjustment"] if class_shares else None
         known = saved_intervals(interval_level, intervals, task, classes)
         self.save_hyperparameters(ignore="model")
         self.hparams.update(chosen)
@@ -149,6 +168,7 @@ class Finetuning(L.LightningModule):
         self.register_buffer("target_std", torch.tensor(target_std or (1.0,) * outputs).clamp_min(1e-12))
         # Not among the saved tensors: checkpoints without weights stay complete, and the settings hold the numbers.
         self.register_buffer("class_weights", weights, persistent=False)
+        self.register_buffer("logit_offset", offset, persistent=False)
         model.requires_grad_(not freeze)
         metrics = label_metrics(task, outputs, ignore_index if dense else None)
         self.metrics = nn.ModuleDict(
@@ -254,7 +274,8 @@ class Finetuning(L.LightningModule):
             wanted = labels.float() * (1 - smoothing) + smoothing / 2
             return F.binary_cross_entropy_with_logits(out, wanted, pos_weight=self.class_weights), out, labels
         if self.task == "multiclass":
-            loss = F.cross_entropy(out, labels, reduction="none", label_smoothing=smoothing)  # (n,)
+            logits = out if self.logit_offset is None else out + self.logit_offset
+            loss = F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)  # (n,)
             return (loss if self.class_weights is None else loss * self.class_weights[labels]).mean(), out, labels
         targets = labels.float().reshape(out.shape)
         return F.mse_loss(out, (targets - self.target_mean) / self.target_std), out, labels

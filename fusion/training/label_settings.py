@@ -1,4 +1,4 @@
-"""What fine-tuning needs to know of labels: weights of classes, intervals of quantities, and how both are scored."""
+"""What fine-tuning needs to know of labels: weights and shares of classes, intervals of quantities, scores."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torchmetrics import classification, regression
 
 from .conformal import ConformalInterval
 
-__all__ = ["LEVEL", "Task", "class_weights", "label_metrics", "require_labels", "saved_intervals"]
+__all__ = ["LEVEL", "Task", "class_weights", "label_metrics", "log_shares", "require_labels", "saved_intervals"]
 
 Task = Literal["multilabel", "multiclass", "regression"]
 LEVEL = 0.9  # of an interval of a quantity
@@ -59,6 +59,18 @@ def class_weights(given: str | Sequence[float], task: Task, classes: Sequence[st
             f"{', '.join(classes)} each and not all of them 0; not {given!r}"
         )
     return torch.tensor([float(weight) for weight in given])
+
+
+def log_shares(shares: Sequence[float], classes: Sequence[str]) -> Tensor:
+    """(K,) logs of the shares of the classes; 0 of a class without a label, which learns never to be the answer."""
+    numbers = torch.tensor([float(share) for share in shares])
+    if len(numbers) != len(classes) or not (numbers.isfinite() & (numbers >= 0)).all() or not numbers.any():
+        raise ValueError(
+            f"Finetuning: class_shares are {len(classes)} numbers of 0 or more, one of {', '.join(classes)} each and "
+            f"not all of them 0; not {shares!r}"
+        )
+    numbers = numbers / numbers.sum()
+    return torch.where(numbers > 0, numbers, 1.0).log()
 
 
 def saved_intervals(

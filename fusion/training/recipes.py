@@ -25,8 +25,8 @@ class Recipe:
     Attributes:
         rates: learning rate of each start: the whole network from pretrained or fresh weights, or a head alone. Of the
             one-cycle schedule it is the highest.
-        optimizer, weight_decay, schedule, warmup, patience, factor, dropout, label_smoothing, average, features: its
-            arguments; None where the schedule has no use for one.
+        optimizer, weight_decay, schedule, warmup, patience, factor, dropout, label_smoothing, logit_adjustment,
+            average, features: its arguments; None where the schedule has no use for one.
         steps: that training takes where no number of epochs is given; None leaves it to :func:`fusion.training.fit`.
         augmentation: of what is trained on, where nothing else is asked for: fields of
             :class:`~fusion.data.Augmentation`.
@@ -41,6 +41,7 @@ class Recipe:
     factor: float | None
     dropout: float
     label_smoothing: float
+    logit_adjustment: float
     average: float
     features: Pool
     steps: int | None
@@ -58,6 +59,7 @@ RECIPES: dict[str, Recipe] = {
         factor=None,
         dropout=0.0,
         label_smoothing=0.0,
+        logit_adjustment=1.0,
         average=0.99,
         features="summary",
         steps=1500,
@@ -74,6 +76,7 @@ RECIPES: dict[str, Recipe] = {
         factor=0.1,
         dropout=0.0,
         label_smoothing=0.0,
+        logit_adjustment=0.0,
         average=0.0,
         features="summary",
         steps=None,
@@ -82,8 +85,8 @@ RECIPES: dict[str, Recipe] = {
 }
 # What a fine-tuning module takes of a recipe.
 TUNED = (
-    "optimizer", "weight_decay", "schedule", "warmup", "patience", "factor", "dropout", "label_smoothing", "average",
-    "features",
+    "optimizer", "weight_decay", "schedule", "warmup", "patience", "factor", "dropout", "label_smoothing",
+    "logit_adjustment", "average", "features",
 )  # fmt: skip
 _OF_SCHEDULE = {"warmup": "one-cycle", "patience": "plateau", "factor": "plateau"}
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -97,7 +100,8 @@ _SHARES = ("warmup", "dropout", "label_smoothing", "average")  # in [0, 1)
 def recipe_settings(name: str, given: Mapping[str, Any], task: str, dense: bool) -> dict[str, Any]:
     """The settings of the recipe ``name`` but for those that are ``given`` (not None), for labels of this kind.
 
-    Label smoothing is of classes, and features are chosen for labels of tiles: heads of maps have their own.
+    Label smoothing is of classes, logit adjustment of classes that exclude each other, and of maps only where it is
+    given; features are chosen for labels of tiles: heads of maps have their own.
 
     Raises:
         ValueError: an unknown recipe or choice, a number that cannot be, or a setting without effect.
@@ -108,6 +112,8 @@ def recipe_settings(name: str, given: Mapping[str, Any], task: str, dense: bool)
     settings = {key: value for key, value in asdict(RECIPES[name]).items() if key in TUNED}
     if task == "regression":
         settings["label_smoothing"] = 0.0
+    if dense or task != "multiclass":
+        settings["logit_adjustment"] = 0.0
     if dense:
         settings["features"] = None
     settings |= told
@@ -133,6 +139,11 @@ def recipe_settings(name: str, given: Mapping[str, Any], task: str, dense: bool)
         raise ValueError(
             f"Finetuning: weight_decay is 0 or more and of optimizer='adamw', not {settings['weight_decay']!r} of "
             f"{settings['optimizer']!r}"
+        )
+    if not 0 <= settings["logit_adjustment"] <= 1 or (task != "multiclass" and settings["logit_adjustment"]):
+        raise ValueError(
+            "Finetuning: logit_adjustment is from 0 to 1 and of classes that exclude each other, not "
+            f"{settings['logit_adjustment']!r} of {task} labels"
         )
     if task == "regression" and settings["label_smoothing"]:
         raise ValueError("Finetuning: label_smoothing is of classes, and the labels are quantities; leave it out")

@@ -15,6 +15,7 @@ from ..evaluation.curve_plots import learning_curve
 from ..evaluation.pools import AnyPool
 from . import scores
 from .kept import keep
+from .probed_rows import probed_rows
 from .probing import probe_maps
 from .state import State
 from .tuning import Start, tune
@@ -66,7 +67,19 @@ def curve(
     chosen = distinct_fractions(known, fractions, state.seed)
     shares = list(chosen.values())
     percent = {share: f"{100 * asked:g}" for asked, share in chosen.items()}
-    rows = _probed(state, known, unseen, shares, draws, probe, pool, model, control, align)
+    if known.dense:
+        seeds = [state.seed + k for k in range(draws)]
+        rows = [
+            row
+            for share in shares
+            for seed in (seeds if share < 1 else seeds[:1])
+            for row in probe_maps(state.model(model), known, unseen, share, seed, probes=[probe], control=control)
+        ]
+    else:
+        rows = probed_rows(
+            state, model, labelled, test, shares, draws, probes=[probe], forest=False, control=control, pool=pool,
+            align=align,
+        )  # fmt: skip
     if starts:
         held_out = None if validation is None else state.split(validation)
         tuned, _, _ = tune(
@@ -139,33 +152,6 @@ def curve_of_runs(key: str, runs: Mapping[str, Sequence[Any]]) -> list[Picture]:
 def _rows(runs: Mapping[str, Sequence[Any]], key: str) -> list[Mapping[str, Any]]:
     first = next(iter(runs.values()))[0].metrics[key]
     return [row for row in first.values() if isinstance(row, Mapping)]
-
-
-def _probed(
-    state: State,
-    known: TileDataset,
-    unseen: TileDataset,
-    shares: Sequence[float],
-    draws: int,
-    probe: Literal["linear", "forest"],
-    pool: AnyPool,
-    model: str,
-    control: bool,
-    align: Align,
-) -> list[Row]:
-    from ..evaluation import compare
-
-    seeds = [state.seed + k for k in range(draws)]
-    if not known.dense:
-        how: dict[str, Any] = {"probes": [probe], "forest": False, "control": control, "pool": pool}
-        how["align"] = align
-        return compare(state.model(model), known, unseen, fractions=shares, seeds=seeds, **how)
-    return [
-        row
-        for share in shares
-        for seed in (seeds if share < 1 else seeds[:1])
-        for row in probe_maps(state.model(model), known, unseen, share, seed, probes=[probe], control=control)
-    ]
 
 
 def _line(row: Row) -> str:

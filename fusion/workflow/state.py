@@ -30,6 +30,8 @@ class State:
         fresh: train anew rather than going on with what is in ``out``.
         progress: show what training prints.
         opener: opens the same data with other options of their reader.
+        probed: rows of probes by what they were made of, so that no step repeats another's, see
+            :mod:`fusion.workflow.probed_rows`.
         kept: by key of a group of scores, what several runs are judged by together, see :mod:`fusion.workflow.kept`.
         part: of an experiment with repetitions or several seeds, where ``out`` lies in its results, ``seed-1``.
     """
@@ -44,6 +46,7 @@ class State:
     fresh: bool = False
     progress: bool = False
     opener: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
+    probed: dict[Any, Any] = field(default_factory=dict)
     kept: dict[str, Any] = field(default_factory=dict)
     part: Path = field(default_factory=Path)
 
@@ -68,7 +71,7 @@ class State:
             return self
         if self.opener is None:
             raise ValueError(f"these data cannot be read with other options ({', '.join(reader)})")
-        return replace(self, data=self.opener(reader))
+        return replace(self, data=self.opener(reader), probed={})
 
     def split(self, name: str) -> TileDataset:
         """The tiles of one split.

@@ -20,6 +20,7 @@ from .baselines import baseline, statistics
 from .comparison import against
 from .curve import curve
 from .kept import keep
+from .probed_rows import probed_rows
 from .state import State
 from .tuning import Start, raw_control, tune, viewed
 
@@ -139,23 +140,11 @@ def compare(
         align: whether features of other scenes are made comparable, see
             :func:`fusion.evaluation.alignment.aligned`; ``"auto"`` where no scene is in both splits.
     """
-    from ..evaluation import compare as run
-
-    known, unseen = state.split(labelled), state.split(test)
-    seeds = [state.seed + k for k in range(draws)]
-    encoder = state.model(model)
-    rows = run(
-        encoder,
-        known,
-        unseen,
-        probes=probes,
-        fractions=[fraction],
-        seeds=seeds,
-        forest=forest,
-        control=control,
-        pool=pool,
+    unseen = state.split(test)
+    rows = probed_rows(
+        state, model, labelled, test, [fraction], draws, probes=list(probes), forest=forest, control=control, pool=pool,
         align=align,
-    )
+    )  # fmt: skip
     named = scores.by_name(rows, first=probes[0], names=names or {})
     found = scores.intervals(named, unseen, state.seed)
     keep(state, key, named, unseen)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from fusion.data import ArrayTiles, Modality, collate, fit_statistics
 from fusion.evaluation import finetune
-from fusion.evaluation.class_weights import balanced_weights
+from fusion.evaluation.class_weights import balanced_weights, class_shares
 from fusion.omnisat import OmniSat, OmniSatConfig
 from fusion.training import Finetuning, load_finetuned
 
@@ -137,7 +137,7 @@ def test_balanced_fine_tuning_counts_the_labels_it_trains_on_and_keeps_the_numbe
 
 
 def test_balanced_weights_lift_a_rare_class(tmp_path):
-    """A rare class that its colour tells poorly is predicted more often with balanced weights."""
+    """A rare class that its colour tells poorly is predicted more often with balanced weights, or adjusted logits."""
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1], [54, 6])
     image = rng.normal(0, 1, (60, 3, 16, 16)) + labels[:, None, None, None] * 0.1
@@ -147,13 +147,14 @@ def test_balanced_weights_lift_a_rare_class(tmp_path):
         classes=("common", "rare"),
     )  # fmt: skip
     recall = {}
-    for weights in ("none", "balanced"):
+    ways = {"neither": {"logit_adjustment": 0.0}, "balanced": {"class_weights": "balanced"}, "adjusted": {}}
+    for way, settings in ways.items():
         (row,) = finetune(
-            model_of(data), data, data, tmp_path / weights, starts=["frozen"], fractions=[1.0], seeds=[0],
-            rates={"frozen": 1e-2}, settings={"class_weights": weights}, **QUIET | {"epochs": 12, "batch_size": 30},
+            model_of(data), data, data, tmp_path / way, starts=["frozen"], fractions=[1.0], seeds=[0],
+            rates={"frozen": 1e-2}, settings=settings, **QUIET | {"epochs": 12, "batch_size": 30},
         )  # fmt: skip
-        recall[weights] = row.result.per_class["rare"]["recall"]
-    assert recall["balanced"] > recall["none"] + 0.2
+        recall[way] = row.result.per_class["rare"]["recall"]
+    assert min(recall["balanced"], recall["adjusted"]) > recall["neither"] + 0.2
 
 
 def test_weights_that_cannot_be_are_refused(tmp_path):
@@ -170,3 +171,30 @@ def test_weights_that_cannot_be_are_refused(tmp_path):
             model_of(quantity), quantity, quantity, tmp_path, seeds=[0], fractions=[1.0],
             settings={"class_weights": "balanced"}, **QUIET,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["tiles", "maps"])
+def test_shares_are_those_of_what_is_labelled(kind):
+    data = tiles(kind, count=100)
+    labels = data.labels().numpy().ravel()
+    wanted = np.bincount(labels[labels != 9], minlength=4) / (labels != 9).sum()
+    np.testing.assert_allclose(class_shares(data), wanted)
+
+
+def test_fine_tuning_adjusts_by_the_labels_that_it_trains_on(tmp_path):
+    data = tiles("tiles")
+    finetune(model_of(data), data, data, tmp_path, starts=["scratch"], fractions=[1.0], seeds=[0], **QUIET)
+    saved = load_finetuned(tmp_path / "scratch-1-0" / "best.safetensors")
+    assert saved.hparams["logit_adjustment"] == 1.0
+    torch.testing.assert_close(torch.tensor(saved.hparams["class_shares"]), torch.tensor([0.7, 0.2, 0.1, 0.0]))
+    torch.testing.assert_close(saved.logit_offset, torch.tensor([0.7, 0.2, 0.1, 1.0]).log())
+
+
+def test_maps_are_adjusted_where_that_is_asked_for(tmp_path):
+    data, settings = tiles("maps"), {"fractions": [1.0], "seeds": [0], "starts": ["scratch"]}
+    for part in (None, 0.5):
+        asked = {} if part is None else {"logit_adjustment": part}
+        finetune(model_of(data), data, data, tmp_path / str(part), settings=asked, **settings, **QUIET)
+        saved = load_finetuned(tmp_path / str(part) / "scratch-1-0" / "best.safetensors")
+        assert saved.hparams["logit_adjustment"] == (part or 0.0)
+        assert (saved.logit_offset is None) == (part is None)

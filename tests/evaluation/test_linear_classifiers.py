@@ -63,11 +63,11 @@ def test_the_probe_takes_the_discriminant_where_it_is_better_and_puts_it_into_te
     groups = np.arange(rows) // 6
     pipeline = prepared(linear_model("multiclass", y, 0, groups)).fit(x, y)
     assert isinstance(chosen_model(pipeline[-1]), ShrunkDiscriminant)
-    assert list(chosen_penalty(pipeline[-1])) == ["shrinkage"]
+    assert list(chosen_penalty(pipeline[-1])) == ["shrinkage", "logit_adjustment"]
     assert 0.8 < held_out_score(pipeline[-1]) <= 1
     names = tuple(f"tile-{i}" for i in range(rows))
     given = Features(x.astype(np.float32), y, names, "multiclass", ("a", "b", "c"), blocks=groups)
     fitted = fit_estimator("linear", given)
-    assert list(fitted.setting) == ["shrinkage"]
+    assert list(fitted.setting) == ["shrinkage", "logit_adjustment"]
     found = fitted.estimator(torch.from_numpy(given.x)).argmax(1).numpy()
     np.testing.assert_array_equal(found, pipeline.predict(given.x.astype(float)))

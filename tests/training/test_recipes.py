@@ -275,3 +275,53 @@ def test_settings_that_contradict_each_other_are_refused(settings, message):
 def test_smoothing_of_a_quantity_is_refused():
     with pytest.raises(ValueError, match="label_smoothing is of classes"):
         Finetuning(TinyModel(TinyConfig()), "regression", ["biomass"], label_smoothing=0.1)
+
+
+def test_logits_do_without_what_the_loss_adds_for_frequent_classes():
+    data = batch(4)
+    data.labels = torch.tensor([0, 1, 0, 1])
+    module = tuned(class_shares=[0.9, 0.1])
+    module.model.dropout.p = 0.0
+    assert module.hparams["logit_adjustment"] == 1.0
+    for part, state in (
+        (1.0, module.train()),
+        (1.0, module.eval()),
+        (0.5, tuned(class_shares=[9, 1], logit_adjustment=0.5)),
+    ):
+        loss, out, labels = state.eval()._loss(data)
+        logits = out + part * torch.tensor([0.9, 0.1]).log()
+        assert float(loss) == pytest.approx(float(torch.nn.functional.cross_entropy(logits, labels)), rel=1e-5)
+        torch.testing.assert_close(state(data), out)
+
+
+def test_a_class_without_labels_learns_never_to_be_the_answer():
+    module = Finetuning(TinyModel(TinyConfig()), "multiclass", ["a", "b", "c"], class_shares=[0.75, 0.25, 0.0])
+    torch.testing.assert_close(module.logit_offset, torch.tensor([0.75, 0.25, 1.0]).log())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"recipe": "paper", "class_shares": [0.5, 0.5]}, {"class_shares": [0.5, 0.5], "class_weights": [1.0, 2.0]}],
+    ids=["no shares", "paper", "weights"],
+)
+def test_what_is_not_adjusted_says_so(settings):
+    module = tuned(**settings)
+    assert module.hparams["logit_adjustment"] == 0.0
+    assert module.logit_offset is None or not module.logit_offset.any()
+    both = tuned(class_shares=[0.5, 0.5], class_weights=[1.0, 2.0], logit_adjustment=0.5)
+    assert both.hparams["logit_adjustment"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("task", "settings", "message"),
+    [
+        ("multiclass", {"logit_adjustment": 0.5}, "logit_adjustment=0.5 needs class_shares; fine-tune with"),
+        ("multiclass", {"logit_adjustment": 2.0}, "logit_adjustment is from 0 to 1 .*, not 2.0 of multiclass labels"),
+        ("multilabel", {"logit_adjustment": 0.5}, "of classes that exclude each other, not 0.5 of multilabel labels"),
+        ("multiclass", {"class_shares": [1.0]}, "class_shares are 2 numbers of 0 or more, one of a, b each"),
+        ("multiclass", {"class_shares": [0.0, 0.0]}, "not all of them 0"),
+    ],
+)
+def test_an_adjustment_that_cannot_be_is_refused(task, settings, message):
+    with pytest.raises(ValueError, match=message):
+        Finetuning(TinyModel(TinyConfig()), task, ["a", "b"], **settings)

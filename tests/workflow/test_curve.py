@@ -2,13 +2,17 @@
 
 import numpy as np
 import pytest
+import torch
 
-from fusion.data import ArrayTiles, Modality
+from fusion.data import ArrayTiles, Modality, fit_statistics
 from fusion.data import fraction as draw_labels
 from fusion.evaluation.controls import _fit
 from fusion.evaluation.curve_plots import learning_curve
 from fusion.evaluation.penalties import folds_of
-from fusion.workflow.curve import distinct_fractions
+from fusion.omnisat import OmniSat, OmniSatConfig
+from fusion.workflow.curve import curve, distinct_fractions
+from fusion.workflow.state import State
+from fusion.workflow.steps import compare
 
 S2 = Modality("s2", "image", ("a",), 10.0, 1, "1")
 
@@ -61,3 +65,24 @@ def test_a_curve_without_values_is_refused_and_one_with_them_is_a_picture():
     shown = learning_curve({"pretrained": {1.0: [0.1, 0.3], 100.0: [0.5]}}, "r2", "draws", "Scored.")
     assert shown.png.startswith(b"\x89PNG")
     assert shown.caption == "Learning curve; a band is from the least to the largest over draws. Scored."
+
+
+def test_a_curve_takes_the_row_of_all_labels_from_an_earlier_comparison(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 40)
+    values = {"s2": rng.normal(size=(40, 1, 2, 2)).astype(np.float32) + labels[:, None, None, None]}
+    known = ArrayTiles([S2], values, labels=labels, task="multiclass", classes=("a", "b"), grid=(2, 2))
+    torch.manual_seed(0)
+    model = OmniSat(OmniSatConfig.preset("tiny", fit_statistics(known), known.grid, dim=16, mlp_dim=16))
+    parts = {"train": known.subset(range(30)), "test": known.subset(range(30, 40))}
+    state = State(tmp_path, 0, parts, models={"pretrained": model})
+    compare(state, fraction=1.0, draws=1)
+    (before,) = state.probed.values()
+    curve(state, fractions=[0.5, 1.0], draws=1, control=False)
+    assert len(state.probed) == 2
+    assert before in state.probed.values()
+    for row in ("pretrained", "random", "raw"):
+        assert state.metrics["curve"][f"{row}_100"] == state.metrics["probe"][row]
+    other = {(settings, fraction) for settings, fraction in state.probed if fraction == 1.0}
+    compare(state, fraction=1.0, draws=1, pool="summary")  # of other features
+    assert len({key for key in state.probed if key[1] == 1.0} - other) == 1
