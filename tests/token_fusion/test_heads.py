@@ -103,6 +103,30 @@ def test_a_head_in_closed_form_answers_before_any_step(fitted, tokens, target, v
     assert (guess[16:] == classes[16:]).mean() > 0.6
 
 
+def test_a_head_that_is_adjusted_begins_without_the_shares_of_the_classes(fitted, tokens, target):
+    classes = (target > np.quantile(target, 0.8)).astype(int)  # one in five
+    log_odds = []
+    for part in (0.0, 1.0):
+        tuning = Tuning(steps=1, lr=0.0, pooled="months", start="closed-form", logit_adjustment=part)
+        found = np.log(classify(fitted, tokens, classes, 2, tuning).probabilities(tokens))
+        log_odds.append(found[:, 1] - found[:, 0])
+    share = classes.mean()
+    np.testing.assert_allclose(log_odds[1] - log_odds[0], np.log((1 - share) / share), atol=1e-3)
+    with pytest.raises(ValueError, match="logit_adjustment is from 0 to 1, not -1"):
+        Tuning(logit_adjustment=-1)
+
+
+def test_the_loss_of_an_adjusted_head_counts_the_shares(fitted, tokens, target):
+    """Labels that nothing tells apart are answered by their shares, or adjusted by halves."""
+    classes = (np.arange(len(tokens)) % 4 == 0).astype(int)
+    blank = type(tokens)(torch.full_like(tokens.codes, -1), tokens.layout)
+    blank.codes[:, 0] = 0
+    for part, wanted in ((0.0, 0.25), (1.0, 0.5)):
+        tuning = Tuning(steps=150, lr=1e-2, weight_decay=0.0, logit_adjustment=part)
+        share = classify(fitted, blank, classes, 2, tuning).probabilities(blank)[:, 1].mean()
+        assert share == pytest.approx(wanted, abs=0.08)
+
+
 def test_members_are_averaged_and_each_is_the_fine_tuning_of_its_seed(fitted, tokens, target):
     tuning = Tuning(steps=3, pooled="modalities", members=2, seed=4)
     both = regress(fitted, tokens, target, tuning).predict(tokens)
