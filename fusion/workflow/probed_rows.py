@@ -22,11 +22,12 @@ def probed_rows(
     """
     from ..evaluation import compare
 
-    own = model, labelled, test, draws, tuple(sorted((name, str(value)) for name, value in settings.items()))
+    encoder = state.model(model)  # itself, for a later step may train another of the same name
+    own = encoder, labelled, test, draws, tuple(sorted((name, str(value)) for name, value in settings.items()))
     missing = [fraction for fraction in fractions if (own, fraction) not in state.probed]
     if missing:
         seeds = [state.seed + k for k in range(draws)]
         tiles = [state.split(name) for name in (labelled, test)]
-        for row in compare(state.model(model), *tiles, fractions=missing, seeds=seeds, **settings):
+        for row in compare(encoder, *tiles, fractions=missing, seeds=seeds, **settings):
             state.probed.setdefault((own, row.fraction), []).append(row)
     return [row for fraction in fractions for row in state.probed[own, fraction]]
