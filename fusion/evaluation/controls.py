@@ -104,9 +104,7 @@ def strongest(
     known = {name: value for name, value in found.items() if not np.isnan(value)}
     name = max(known, key=lambda one: known[one]) if known else f"{_FOREST} on {next(iter(described))}"
     method, values = tried[name]
-    fitted = _fit(method, described[values].of(method), task, labels, groups, seed, final=True)
-    if isinstance(fitted, Adjusted):
-        fitted.adjustment = parts[name]
+    fitted = _fit(method, described[values].of(method), task, labels, groups, seed, parts[name], final=True)
     return Strongest(name, values, method, fitted, found)
 
 
@@ -149,6 +147,7 @@ def _fit(
     labels: np.ndarray,
     groups: np.ndarray | None,
     seed: int,
+    adjustment: float = 0.0,
     final: bool = False,
 ) -> Any:
     y = labels.ravel() if labels.ndim == 2 and labels.shape[1] == 1 and task == "regression" else labels
@@ -166,7 +165,7 @@ def _fit(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # classes with few labels, columns without a value: a control does what it can
         fitted = pipeline.fit(x, y)
-    return Adjusted(fitted, y) if task == "multiclass" and method in (_BOOSTING, _FOREST) else fitted
+    return Adjusted(fitted, y, adjustment) if task == "multiclass" and method in (_BOOSTING, _FOREST) else fitted
 
 
 def _boosting(task: str, y: np.ndarray, seed: int, rounds: int) -> Any:

@@ -11,7 +11,7 @@ import torch
 from fusion.training.estimators import Estimator, ForestEstimator, LinearEstimator
 
 from .features import Features
-from .penalties import chosen_model, chosen_penalty, linear_model, told_of_folds
+from .penalties import chosen_model, chosen_setting, linear_model, told_of_folds
 from .probes import fitted_to, never_learned, require_labels
 from .regressors import prepared, random_forest
 
@@ -63,7 +63,7 @@ def fit_estimator(
     groups = train.blocks if groups is None else groups
     pipeline = fitted_to(prepared(linear_model(task, train.labels, seed, groups)), train)
     notes = (*notes, *told_of_folds(groups))
-    return Fitted(_linear_tensors(pipeline, train), chosen_penalty(pipeline[-1]), notes)
+    return Fitted(_linear_tensors(pipeline, train), chosen_setting(pipeline[-1]), notes)
 
 
 def _linear_tensors(pipeline: Any, train: Features) -> LinearEstimator:

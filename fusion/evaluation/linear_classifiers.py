@@ -53,7 +53,9 @@ class PrincipalLogistic(LogisticRegression):
         if axes is not None:
             self.coef_: np.ndarray = self.coef_ @ axes.T
             self.n_features_in_ = X.shape[1]
-        self.intercept_: np.ndarray = self.intercept_ - self.logit_adjustment * log_shares(y)
+        shares = log_shares(y)
+        taken = np.diff(shares) if len(shares) == 2 else shares  # two classes have one logit, the log odds
+        self.intercept_: np.ndarray = self.intercept_ - self.logit_adjustment * taken
         return self
 
 
@@ -76,9 +78,10 @@ class ShrunkDiscriminant(ClassifierMixin, BaseEstimator):
     def fit(self, X: np.ndarray, y: np.ndarray) -> ShrunkDiscriminant:
         self.classes_, numbers = np.unique(y, return_inverse=True)
         weight, bias = discriminant(X, numbers, len(self.classes_), self.shrinkage)  # (K, D), (K,)
+        bias = bias - self.logit_adjustment * log_shares(numbers)
         if len(self.classes_) == 2:
             weight, bias = np.diff(weight, axis=0), np.diff(bias)
-        self.coef_, self.intercept_ = weight, bias - self.logit_adjustment * log_shares(numbers)
+        self.coef_, self.intercept_ = weight, bias
         return self
 
     def decision_function(self, X: np.ndarray) -> np.ndarray:

@@ -20,24 +20,22 @@ _LEAST = 1e-6  # probability of a class that no tree of a forest votes for
 
 
 def log_shares(labels: np.ndarray) -> np.ndarray:
-    """What is taken from logits: (K,) log of the share of each class that occurs, in their order; of two classes (1,),
-    the log odds of the second, as linear classifiers have one logit for both. Of (N, K) labels of 0 and 1 the log odds
-    of each column; one that never varies keeps its logit.
+    """What is taken from logits: (K,) log of the share of each class that occurs, in their order. Of (N, K) labels of 0
+    and 1 the log odds of each column; one that never varies keeps its logit.
     """
     if labels.ndim == 2:
         yes = labels.sum(axis=0)
         varies = (yes > 0) & (yes < len(labels))
         return np.where(varies, np.log(np.where(varies, yes, 1) / np.where(varies, len(labels) - yes, 1)), 0.0)
-    shares = np.log(np.unique(labels, return_counts=True)[1] / len(labels))
-    return np.diff(shares) if len(shares) == 2 else shares
+    return np.log(np.unique(labels, return_counts=True)[1] / len(labels))
 
 
 def adjusted_answers(logits: np.ndarray, taken: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Classes by logits (N, K), or (N,) of two classes, less what is taken (:func:`log_shares`), with the classes of
-    ``labels``; (N, K) of 0 and 1 where ``labels`` are."""
+    """Classes of ``labels`` by logits (N, K), or log odds (N,) of two classes, less what is taken (:func:`log_shares`);
+    (N, K) of 0 and 1 where ``labels`` are."""
     if labels.ndim == 2:
         return np.asarray(logits - taken > 0).astype(int)
-    logits = logits - (taken[0] if logits.ndim == 1 else taken)
+    logits = logits - (taken[1] - taken[0] if logits.ndim == 1 else taken)
     return np.unique(labels)[(logits > 0).astype(int) if logits.ndim == 1 else logits.argmax(axis=1)]
 
 
@@ -53,5 +51,5 @@ class Adjusted:
     def answers(self, x: np.ndarray, adjustments: Sequence[float] = ADJUSTMENTS) -> list[np.ndarray]:
         """(N,) classes for each of the adjustments."""
         logits = np.log(np.maximum(self.fitted.predict_proba(x), _LEAST))  # (N, K)
-        shares = np.log(np.unique(self.labels, return_counts=True)[1] / len(self.labels))
+        shares = log_shares(self.labels)
         return [adjusted_answers(logits, part * shares, self.labels) for part in adjustments]

@@ -107,7 +107,7 @@ class DiscriminantPath:
 
     def predictions(self, x: np.ndarray, y: np.ndarray, asked: np.ndarray) -> Iterator[np.ndarray]:
         classes, numbers = np.unique(y, return_inverse=True)
-        shares = np.log(np.bincount(numbers) / len(y))
+        shares = log_shares(numbers)
         for weight, bias in discriminants(x, numbers, len(classes), self.strengths):
             logits = asked @ weight.T + bias  # (M, K)
             yield from (adjusted_answers(logits, part * shares, y) for part in self.adjustments)

@@ -12,7 +12,7 @@ from .fold_search import Folds, FoldSearch
 from .paths import DiscriminantPath, LogisticPath, RidgePath
 
 __all__ = [
-    "chosen_model", "chosen_penalty", "folds_of", "held_out_error", "held_out_score", "linear_model",
+    "chosen_model", "chosen_setting", "folds_of", "held_out_error", "held_out_score", "linear_model",
     "told_of_folds",
 ]  # fmt: skip
 
@@ -64,7 +64,7 @@ def chosen_model(fitted: Any) -> Any:
     return getattr(fitted, "model_", fitted)
 
 
-def chosen_penalty(fitted: Any) -> dict[str, Any]:
+def chosen_setting(fitted: Any) -> dict[str, Any]:
     """What a fitted estimator of :func:`linear_model` chose, by name: ``ridge``, or ``C`` or ``shrinkage`` and
     ``logit_adjustment``."""
     if hasattr(fitted, "alpha_"):

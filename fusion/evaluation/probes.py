@@ -14,7 +14,7 @@ import numpy as np
 from .coverage import Coverage
 from .features import Features
 from .metrics import confusion, per_class, score
-from .penalties import chosen_penalty, linear_model, told_of_folds
+from .penalties import chosen_setting, linear_model, told_of_folds
 from .regressors import prepared
 
 __all__ = ["ProbeResult", "fit_and_score", "knn_probe", "linear_probe"]
@@ -75,7 +75,7 @@ def linear_probe(train: Features, test: Features, *, seed: int = 0, groups: np.n
         raise ValueError(f"linear probe: {len(groups)} groups of {len(train)} tiles; give one a tile")
     fitted, result = fit_and_score("linear", linear_model(task, train.labels, seed, groups), train, test)
     notes = (*result.notes, *told_of_folds(groups))
-    return replace(result, setting=chosen_penalty(fitted[-1]), notes=notes)
+    return replace(result, setting=chosen_setting(fitted[-1]), notes=notes)
 
 
 def knn_probe(train: Features, test: Features, *, k: int = 20, temperature: float = 0.07) -> ProbeResult:

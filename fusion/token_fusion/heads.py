@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..training.closed_form import discriminant, ridge_line
 from ..training.in_memory import descend, row_batches
-from ..training.label_settings import log_shares
+from ..training.label_settings import log_class_shares
 from .in_memory import BATCH
 from .model import TokenFusion
 from .pooling import Pooled, TokenFeatures
@@ -194,7 +194,7 @@ def classify(model: TokenFusion, tokens: Tokens, target: np.ndarray, classes: in
     """As :func:`regress`, to the class indices ``target`` (N,) of ``classes`` classes."""
     wanted = torch.from_numpy(target)
     counts = np.bincount(target, minlength=classes)
-    part = tuning.logit_adjustment * log_shares((counts / counts.sum()).tolist(), [str(k) for k in range(classes)])
+    part = tuning.logit_adjustment * log_class_shares(counts.tolist(), [str(k) for k in range(classes)])
 
     def start(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         weight, bias = discriminant(x, target, classes)

@@ -19,7 +19,7 @@ from ..layers.schedules import plateau, warmup_cosine
 from .averaging import WeightAverage
 from .dense import DenseHead, dense_head
 from .heads import tile_head
-from .label_settings import LEVEL, Task, label_metrics, log_shares, require_labels, saved_intervals
+from .label_settings import LEVEL, Task, label_metrics, log_class_shares, require_labels, saved_intervals
 from .label_settings import class_weights as weights_of
 from .recipes import RECIPES, TUNED, OptimizerName, RecipeName, ScheduleName, parameter_groups, recipe_settings
 from .vectors import Pool
@@ -151,7 +151,7 @@ class Finetuning(L.LightningModule):
                     "fusion.evaluation.finetune or `fusion finetune`, which count the training labels"
                 )
             chosen["logit_adjustment"] = 0.0
-        offset = log_shares(class_shares, classes) * chosen["logit_adjustment"] if class_shares else None
+        offset = log_class_shares(class_shares, classes) * chosen["logit_adjustment"] if class_shares else None
         known = saved_intervals(interval_level, intervals, task, classes)
         self.save_hyperparameters(ignore="model")
         self.hparams.update(chosen)

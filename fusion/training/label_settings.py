@@ -12,7 +12,7 @@ from torchmetrics import classification, regression
 
 from .conformal import ConformalInterval
 
-__all__ = ["LEVEL", "Task", "class_weights", "label_metrics", "log_shares", "require_labels", "saved_intervals"]
+__all__ = ["LEVEL", "Task", "class_weights", "label_metrics", "log_class_shares", "require_labels", "saved_intervals"]
 
 Task = Literal["multilabel", "multiclass", "regression"]
 LEVEL = 0.9  # of an interval of a quantity
@@ -61,7 +61,7 @@ def class_weights(given: str | Sequence[float], task: Task, classes: Sequence[st
     return torch.tensor([float(weight) for weight in given])
 
 
-def log_shares(shares: Sequence[float], classes: Sequence[str]) -> Tensor:
+def log_class_shares(shares: Sequence[float], classes: Sequence[str]) -> Tensor:
     """(K,) logs of the shares of the classes; 0 of a class without a label, which learns never to be the answer."""
     numbers = torch.tensor([float(share) for share in shares])
     if len(numbers) != len(classes) or not (numbers.isfinite() & (numbers >= 0)).all() or not numbers.any():

@@ -24,8 +24,8 @@ def test_an_adjusted_answer_is_the_likeliest_class_if_all_were_as_frequent():
     assert Adjusted(Same(), labels, 1.0).predict(np.array([[1.0, 0.0]])).tolist() == ["a"]
 
 
-def test_shares_of_two_classes_are_log_odds_and_columns_that_never_vary_keep_their_logit():
-    np.testing.assert_allclose(log_shares(np.array([0, 0, 0, 1])), [np.log(1 / 3)])
+def test_shares_are_of_classes_that_occur_and_columns_that_never_vary_keep_their_logit():
+    np.testing.assert_allclose(log_shares(np.array([0, 0, 0, 1])), np.log([0.75, 0.25]))
     np.testing.assert_allclose(log_shares(np.array([0, 0, 1, 2])), np.log([0.5, 0.25, 0.25]))
     several = np.array([[0, 1, 0], [0, 1, 1], [0, 1, 1], [0, 1, 1]])
     np.testing.assert_allclose(log_shares(several), [0, 0, np.log(3)])

@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from fusion.evaluation import Features
 from fusion.evaluation.estimators import fit_estimator
 from fusion.evaluation.linear_classifiers import PrincipalLogistic, ShrunkDiscriminant
-from fusion.evaluation.penalties import chosen_model, chosen_penalty, held_out_score, linear_model
+from fusion.evaluation.penalties import chosen_model, chosen_setting, held_out_score, linear_model
 from fusion.evaluation.regressors import prepared
 
 
@@ -63,7 +63,7 @@ def test_the_probe_takes_the_discriminant_where_it_is_better_and_puts_it_into_te
     groups = np.arange(rows) // 6
     pipeline = prepared(linear_model("multiclass", y, 0, groups)).fit(x, y)
     assert isinstance(chosen_model(pipeline[-1]), ShrunkDiscriminant)
-    assert list(chosen_penalty(pipeline[-1])) == ["shrinkage", "logit_adjustment"]
+    assert list(chosen_setting(pipeline[-1])) == ["shrinkage", "logit_adjustment"]
     assert 0.8 < held_out_score(pipeline[-1]) <= 1
     names = tuple(f"tile-{i}" for i in range(rows))
     given = Features(x.astype(np.float32), y, names, "multiclass", ("a", "b", "c"), blocks=groups)
