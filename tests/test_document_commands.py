@@ -1,7 +1,7 @@
 """Every command that README.md and docs/ show runs, in the order in which a reader would type them.
 
 Data and models are small, and options at the end of a command (where the last one counts) make it short; nothing else
-of what is shown is changed. Experiments take minutes each: they run in ``make test-all``, where their data are.
+of what is shown is changed. Experiments run in their short form: ``tests/experiments/test_short_forms.py``.
 """
 
 from __future__ import annotations
@@ -198,18 +198,6 @@ EXPERIMENTS = [
 def test_experiments_that_are_shown_exist(words):
     experiment = load_experiment(words[2])
     assert ("--data" in words) == (experiment.data.get("source") is None)
-
-
-@pytest.mark.extra
-@pytest.mark.parametrize("words", EXPERIMENTS, ids=lambda words: words[2])
-def test_experiments_that_are_shown_hold_what_they_state(words, data_dir, tmp_path, monkeypatch):
-    names = {"omnisat-biomassters": "biomassters_mini", "omnisat-treesatai": "treesatai_ts_mini"}
-    if "--data" in words:
-        where = words[words.index("--data") + 1]
-        given = data_dir(names.get(words[2]) or where.partition("/")[2])
-        words = [str(given) if word == where else word for word in words]
-    monkeypatch.chdir(tmp_path)
-    assert main(words[1:]) == 0
 
 
 def test_make_knows_what_the_pages_make():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 __all__ = ["demo", "experiment"]
@@ -17,6 +16,7 @@ def experiment(
     seed: int | None = None,
     seeds: int | None = None,
     fresh: bool = False,
+    short: bool = False,
     progress: bool | None = None,
     reader: dict[str, Any] | None = None,
     size: str | None = None,
@@ -33,6 +33,8 @@ def experiment(
         seed: instead of the experiment's own, the first of them.
         seeds: how many, each with a training of its own; 3 unless the experiment says otherwise.
         fresh: train again what an earlier run left in the folder, rather than going on with it.
+        short: a trial of minutes that hardly trains, to see that everything runs on this machine and these data; into
+            runs/NAME-short, by two seeds, and nothing is expected of its scores.
         progress: show every epoch; by default on a terminal.
         reader: options of the data's reader beside the experiment's own, e.g. --reader.test_fold 1.
         size: of the models that it trains, e.g. tiny, for a smaller machine.
@@ -41,16 +43,21 @@ def experiment(
     from fusion.commands.following import command, lead_on
     from fusion.commands.session import print_table
     from fusion.workflow import load_experiment, run_experiment
-    from fusion.workflow.experiment import with_settings
+    from fusion.workflow.experiment import shortened, with_settings
 
     shown = sys.stdout.isatty() if progress is None else progress
-    chosen = with_settings(load_experiment(name), size=size, training=training, reader=reader)
+    chosen = load_experiment(name)
+    chosen = with_settings(shortened(chosen) if short else chosen, size=size, training=training, reader=reader)
     outcome = run_experiment(chosen, data=data, out=out, seed=seed, seeds=seeds, fresh=fresh, progress=shown)
     print_table(outcome.metrics)
     for told, met in outcome.verdict.items():
         print(f"{'met    ' if met else 'NOT MET'}  {told}")
-    following = command("data check", "DIR") if name == "demo" else command("table", out or f"runs/{Path(name).stem}")
-    lead_on(following)
+    if name == "demo":
+        lead_on(command("data check", "DIR"))
+    elif short:
+        lead_on(command("experiment", name, data=data))
+    elif chosen.row:
+        lead_on(command("table", outcome.out))
     return 0 if outcome.as_expected else 1
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from fusion.yaml_loader import load_yaml
 
 from .expectations import Expectation
 
-__all__ = ["Experiment", "experiments", "load_experiment", "merged", "with_settings"]
+__all__ = ["Experiment", "experiments", "load_experiment", "merged", "shortened", "with_settings"]
 
 _DATA = ("source", "reader", "splits", "open", "transfer")
 _FOLDER = Path(__file__).parent.parent / "presets" / "experiments"
@@ -39,6 +39,8 @@ class Experiment:
         row: where its scores belong in a table of results, see :mod:`fusion.workflow.table`.
         repeats: options of the reader by name of a repetition, e.g. ``{fold-1: {test_fold: 1}}``; all steps are run for
             each, and metrics are means over them.
+        short: what a trial of minutes changes, see :func:`shortened`: options of the reader, and settings of steps by
+            their name, ``{reader: {...}, steps: {step: {...}}}``.
 
     A YAML may say ``extends: NAME``: it then has all that the other has, with its own keys in place of theirs, and its
     ``settings: {step: {...}}`` in the steps of that name. Mappings are merged key by key, ``row`` field by
@@ -56,6 +58,7 @@ class Experiment:
     notes: str = ""
     row: Mapping[str, Any] = field(default_factory=dict)
     repeats: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    short: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def experiments() -> list[str]:
@@ -86,6 +89,10 @@ def load_experiment(name: str | Path) -> Experiment:
     strange = [key for key in experiment.data if key not in _DATA]
     if strange:
         raise ValueError(f"{path}: data has {', '.join(strange)}; it may have {', '.join(_DATA)}")
+    strange = [key for key in experiment.short if key not in ("reader", "steps")]
+    if strange:
+        raise ValueError(f"{path}: short has {', '.join(strange)}; it may have reader, steps")
+    _check_names(path, "short", experiment.short.get("steps", {}), experiment.steps)
     return experiment
 
 
@@ -114,8 +121,29 @@ def with_settings(
     return replace(experiment, data=own, steps=tuple(_step_with(step, changes) for step in experiment.steps))
 
 
+def shortened(experiment: Experiment) -> Experiment:
+    """A trial of minutes: all is done from the data to the page, but hardly trained, so that scores mean nothing.
+
+    Every step that trains stops after two batches, ``short`` of the YAML says what else is changed, there are two seeds
+    at most, nothing is expected, and no table of results has a row of it. Its name ends in ``-short``.
+    """
+    brief = with_settings(experiment, training=_SHORT, reader=experiment.short.get("reader"))
+    changes = experiment.short.get("steps", {})
+    return replace(
+        brief,
+        name=f"{experiment.name}-short",
+        title=f"{experiment.title} (short form)",
+        steps=tuple(_step_with(step, changes) for step in brief.steps),
+        seeds=min(experiment.seeds, 2),
+        expect=(),
+        notes=f"Short form, hardly trained: it shows that everything runs; its scores mean nothing. {experiment.notes}",
+        row={},
+    )
+
+
 _SIZED = ("pretrain", "baseline")
 _TRAINING = ("pretrain", "finetune", "baseline")
+_SHORT = {"epochs": 1, "min_epochs": 0, "limit_train_batches": 2}
 
 
 def _table(name: str | Path, extended: tuple[str, ...] = ()) -> tuple[dict[str, Any], Path]:
@@ -137,12 +165,16 @@ def _table(name: str | Path, extended: tuple[str, ...] = ()) -> tuple[dict[str, 
         row = {**below.get("row", {}), **table.get("row", {})}
         table = merged(below, table) | {"row": row}
     if settings:
-        names = {_name(step) for step in table.get("steps", ())}
-        strange = [step for step in settings if step not in names]
-        if strange:
-            raise ValueError(f"{path}: settings of {', '.join(strange)}; the steps are {', '.join(sorted(names))}")
+        _check_names(path, "settings", settings, table.get("steps", ()))
         table["steps"] = [_step_with(step, settings) for step in table["steps"]]
     return table, path
+
+
+def _check_names(path: Path, what: str, settings: Mapping[str, Any], steps: Sequence[Any]) -> None:
+    names = {_name(step) for step in steps}
+    strange = [step for step in settings if step not in names]
+    if strange:
+        raise ValueError(f"{path}: {what} of {', '.join(strange)}; the steps are {', '.join(sorted(names))}")
 
 
 def _name(step: Any) -> str:

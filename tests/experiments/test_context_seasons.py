@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from fusion.evaluation.alignment import standardised_by_place
-from fusion.experiments.context.worldcereal import seasons, training
-from fusion.experiments.context.worldcereal.data import open_patches
-from fusion.workflow import load_experiment
-from fusion.workflow.state import State
+from fusion.experiments.context.worldcereal import seasons
 
 
 @pytest.fixture(scope="module")
@@ -79,15 +74,3 @@ def test_parcels_are_touching_pixels_of_one_class_and_vote():
     parcels = seasons._parcels(labels)
     assert parcels.tolist() == [[1, 1, 0, 2], [3, 3, 0, 2]]
     assert seasons._voted(np.array([4, 2, 4, 2]), np.array([7, 7, 7, 9])).tolist() == [4, 4, 4, 2]
-
-
-@pytest.mark.extra
-def test_the_steps_run_on_the_patches_in_a_short_form(data_dir, tmp_path: Path):
-    parts, _ = open_patches(data_dir("worldcereal_patches"))
-    state = State(tmp_path, 0, parts)
-    (settings,) = load_experiment("context-crops").steps[0].values()
-    training.pretrain(state, **{**settings, "samples": 256, "recipe": {**settings["recipe"], "epochs": [1, 1]}})
-    seasons.seasons(state, dates=1, pixels=200, labelled=60, elsewhere_of=60)
-    assert {"fused", "raw_best", "fused_place_parcels"} < set(state.metrics["season"])
-    assert list(state.metrics["elsewhere"]["raw_best"]) == ["macro_f1", *sorted(state.data["labels"]["crop type"][0])]
-    assert all(0.1 < one["macro_f1"] <= 1 for key in ("season", "elsewhere") for one in state.metrics[key].values())

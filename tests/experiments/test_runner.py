@@ -8,6 +8,7 @@ from fusion.cli import main
 from fusion.embed import read_embeddings
 from fusion.settings import call
 from fusion.workflow import experiments, load_experiment, run_experiment
+from fusion.workflow.experiment import shortened
 from fusion.workflow.opening import imported
 from fusion.workflow.state import State
 from fusion.workflow.steps import STEPS
@@ -124,7 +125,7 @@ def test_mistakes_are_named(changes, told, tmp_path):
 @pytest.mark.parametrize("name", experiments())
 def test_shipped_experiments_name_steps_and_settings_that_exist(name):
     experiment = load_experiment(name)
-    for step in experiment.steps:
+    for step in (*experiment.steps, *shortened(experiment).steps):
         called, settings = (step, {}) if isinstance(step, str) else next(iter(step.items()))
         function = imported(called) if ":" in called else STEPS[called]
         inspect.signature(function).bind(None, **(settings or {}))

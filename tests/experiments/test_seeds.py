@@ -127,19 +127,6 @@ def test_settings_that_cannot_be_are_named(folder, tmp_path):
         assert told in str(error.value)
 
 
-@pytest.mark.extra
-@pytest.mark.parametrize("name", ["omnisat-biomassters", "omnisat-worldcereal"])
-def test_the_transfer_experiments_run_in_their_short_form(name, data_dir, tmp_path, capsys):
-    data = data_dir({"omnisat-biomassters": "biomassters_mini", "omnisat-worldcereal": "worldcereal_patches"}[name])
-    short = ["--seeds", "1", "--training.epochs", "1", "--training.limit_train_batches", "2"]
-    main(["experiment", name, "--data", str(data), "--out", str(tmp_path / "out"), *short])  # 1 where it does not pay
-    shown = capsys.readouterr().out
-    assert "pretrained - raw_best: " in shown
-    assert "Strongest control on raw values: " in shown
-    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert len(metrics["repetitions"]) == {"omnisat-biomassters": 2, "omnisat-worldcereal": 3}[name]
-
-
 def _part(outcome: Outcome, part: str) -> float:
     metrics = json.loads((outcome.out / part / "metrics.json").read_text())
     return float(metrics["test"]["pretrained"]["r2"])
