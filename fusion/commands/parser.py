@@ -11,6 +11,7 @@ import json
 import re
 from argparse import Action
 from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn
@@ -44,9 +45,11 @@ class Parser(ArgumentParser):
 
     Attributes:
         former: the new name of an option by its former name, see :func:`fusion.settings.renamed`.
+        switches: options that are true or false; ``--fresh`` alone is ``--fresh true``.
     """
 
     former: Mapping[str, str] = MappingProxyType({})
+    switches: frozenset[str] = frozenset()
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **{"parser_mode": MODE, **settings})
@@ -55,7 +58,7 @@ class Parser(ArgumentParser):
 
     def parse_args(self, *args: Any, **settings: Any) -> Any:
         if args and args[0] is not None:
-            args = (_joined(self._options(args[0])), *args[1:])
+            args = (_joined(self._switched_on(self._options(args[0]))), *args[1:])
         return super().parse_args(*args, **settings)
 
     def parse_string(self, content: str, *more: Any, **settings: Any) -> Namespace:
@@ -68,6 +71,15 @@ class Parser(ArgumentParser):
         return [
             f"--{new[part[1]]}{part[2]}" if part else argument for part, argument in zip(parts, arguments, strict=True)
         ]
+
+    def _switched_on(self, arguments: Sequence[str]) -> list[str]:
+        """With ``true`` after every switch that no value follows."""
+        out: list[str] = []
+        for argument, after in zip_longest(arguments, arguments[1:], fillvalue=""):
+            out.append(argument)
+            if argument in self.switches and after.lower() not in ("true", "false", "yes", "no", "1", "0", "null"):
+                out.append("true")
+        return out
 
     def _keys(self, content: str) -> str:
         """The text of a YAML with the new names of its keys; all else stays as it is written."""
@@ -126,6 +138,7 @@ class Command:
         told = {parameter.arg_name: parameter.description for parameter in docstring_parser.parse(documented).params}
         parser.former = former_names(self.function)
         takes = inspect.signature(self.function).parameters
+        parser.switches = frozenset(f"--{k}" for k, p in takes.items() if p.annotation in ("bool", "bool | None"))
         for name in self.positional:
             several = "+" if str(takes[name].annotation).startswith("list") else None
             parser.add_argument(name, type=str, nargs=several, help=told[name])

@@ -129,3 +129,17 @@ def test_the_op_library_alone_can_be_built_and_examined(command, code):
 )
 def test_options_of_options_are_numbers_and_add_up(arguments, wanted):
     assert parse(["pretrain", "--data", "x", *arguments])[2]["model"] == wanted
+
+
+@pytest.mark.parametrize(
+    ("words", "fresh", "short", "progress"),
+    [
+        ("demo --fresh", True, False, None),
+        ("--fresh demo --short true", True, True, None),
+        ("demo --fresh false --short --progress false", False, True, False),
+        ("demo --fresh=true --progress null --short", True, True, None),
+    ],
+)
+def test_a_switch_alone_is_on(words, fresh, short, progress):
+    _, _, given = parse(["experiment", *words.split()])
+    assert (given["name"], given["fresh"], given["short"], given["progress"]) == ("demo", fresh, short, progress)

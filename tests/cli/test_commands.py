@@ -137,7 +137,7 @@ def test_finetune_then_evaluate_gives_the_same_scores(run, tmp_path, capsys):
     arguments = ["finetune", str(run), *LANDSCAPE, *READER, "--out", str(tmp_path / "ft"), "--training.epochs", "1"]
     assert main([*arguments, "--starts", "[pretrained,frozen]"]) == 0
     trained = json.loads((tmp_path / "ft" / "metrics.json").read_text())["finetune"]
-    assert {"pretrained", "pretrained_s2", "frozen", "frozen_s1"} <= set(trained)
+    assert {"pretrained", "pretrained_s2", "frozen", "frozen_s1", "raw_best"} <= set(trained)
     checkpoint = tmp_path / "ft" / "pretrained-1-0"
     assert main(["evaluate", str(checkpoint), *LANDSCAPE, *READER, "--out", str(tmp_path / "ev")]) == 0
     again = json.loads((tmp_path / "ev" / "metrics.json").read_text())["evaluate"]
@@ -152,7 +152,8 @@ def test_finetune_then_evaluate_gives_the_same_scores(run, tmp_path, capsys):
 def test_finetune_and_evaluate_write_the_confusion_matrix_and_intervals_by_blocks(run, tmp_path, capsys):
     reader = [*LANDSCAPE, *READER, "--reader.block", "1"]  # blocks of one tile, 12 of them are tested
     arguments = ["finetune", str(run), *reader, "--out", str(tmp_path / "ft"), "--training.epochs", "4"]
-    assert main([*arguments, "--rates.pretrained", "1e-2", "--module.class_weights", "balanced"]) == 0
+    arguments += ["--rates.pretrained", "1e-2", "--module.class_weights", "balanced", "--control", "false"]
+    assert main(arguments) == 0
     found = json.loads((tmp_path / "ft" / "metrics.json").read_text())["finetune"]
     told = found["pretrained"]["confusion"]
     counts = np.array(told["counts"])

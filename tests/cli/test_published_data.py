@@ -26,7 +26,7 @@ def test_the_protocol_with_few_labels_trains_and_validates_as_asked(tmp_path, ca
     assert "64 tiles, none for validation" in capsys.readouterr().out
     for name, splits in (("held-out", []), ("as-published", ["--splits.val", "val"])):
         out = tmp_path / name
-        assert main(["finetune", run, *data, *splits, *ONE_EPOCH, "--out", str(out)]) == 0
+        assert main(["finetune", run, *data, *splits, *ONE_EPOCH, "--control", "false", "--out", str(out)]) == 0
         conditions = json.loads((out / "metrics.json").read_text())["finetune"]["conditions"]
         assert "the 64 of split 'train'" in conditions
         assert "the 256 tiles of split 'test'" in conditions

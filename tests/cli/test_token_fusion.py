@@ -107,7 +107,7 @@ def test_sensitivity_of_a_pretrained_and_of_a_finetuned_model(run, tmp_path):
     assert set(told["sensitivity_bands"]) == {"terrain elevation", "terrain wetness", "s1 VV", "s1 VH"}
     assert (tmp_path / "a" / "report.html").read_text().count("data:image/png") == 2
 
-    tuned = ["finetune", str(run), *DATA, "--out", str(tmp_path / "ft"), "--training.epochs", "1"]
+    tuned = ["finetune", str(run), *DATA, "--out", str(tmp_path / "ft"), "--training.epochs", "1", "--control", "false"]
     assert main(tuned) == 0
     arguments = ["sensitivity", str(tmp_path / "ft" / "pretrained-1-0"), *DATA, "--tiles", "6"]
     assert main([*arguments, "--measure", "gradient-x-input", "--out", str(tmp_path / "b")]) == 0

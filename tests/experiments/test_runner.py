@@ -94,9 +94,21 @@ def test_what_does_not_hold_is_said_and_exits_1(folder, capsys):
     path = written(folder, steps=["self_test", *TINY["steps"][1:3]], expect=["probe.bands.macro_f1 > 1"])
     assert main(["experiment", str(path), "--out", str(folder / "out")]) == 1
     score = json.loads((folder / "out" / "metrics.json").read_text())["probe"]["bands"]["macro_f1"]
-    assert f"NOT MET  probe.bands.macro_f1 ({score:.3f}) > 1" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"NOT MET  probe.bands.macro_f1 ({score:.3f}) > 1" in told
+    assert "next: " not in told  # there is no row for a table
     page = (folder / "out" / "report.html").read_text()
     assert f"this does not hold: macro F1 of bands in probe ({score:.3f}) is above 1." in page
+
+
+def test_a_short_form_hardly_trains_states_nothing_and_leads_to_the_whole(tmp_path, capsys):
+    path = written(tmp_path, steps=TINY["steps"][1:2], expect=["pretrain.epochs > 1"])
+    assert main(["experiment", str(path), "--short", "--out", str(tmp_path / "out")]) == 0
+    told = capsys.readouterr().out
+    assert "A tiny demo (short form)" in told
+    assert told.splitlines()[-1] == f"next: fusion experiment {path}"
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert (metrics["pretrain"]["epochs"], metrics["expectations"]) == (1, {})
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,14 @@ def test_an_experiment_runs_in_its_short_form(name, data_dir, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     data = ["--data", str(data_dir(DATA[name]))] if DATA[name] else []
     assert main(["experiment", name, *data, "--short"]) == 0
+    told = capsys.readouterr().out
+    assert told.splitlines()[-1] == shlex.join(["next:", "fusion", "experiment", name, *data])
     out = Path("runs") / f"{name}-short"
     metrics = json.loads((out / "metrics.json").read_text())
     assert all(low <= score <= high for low, score, high in intervals(metrics))
     if name in ("omnisat-biomassters", "omnisat-crops", "omnisat-worldcereal"):
         assert len(intervals(metrics)) > 3
-        assert "Strongest control on raw values: " in capsys.readouterr().out
+        assert "Strongest control on raw values: " in told
     assert "(short form)" in (out / "report.html").read_text()
 
 
