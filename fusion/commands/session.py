@@ -163,11 +163,9 @@ def finish(state: State, title: str) -> None:
 
 
 def print_table(metrics: Mapping[str, Any]) -> None:
-    """The scores as text: one row for each row of each group of scores."""
-    for key, group in metrics.items():
-        rows = {n: r for n, r in group.items() if _numbers(r)} if isinstance(group, dict) else {}
-        if not rows:
-            continue
+    """The scores as text: one row for each row of each group of scores, groups of groups one after another."""
+    for key, group in _groups(metrics):
+        rows = {n: r for n, r in group.items() if _numbers(r)}
         columns = list(dict.fromkeys(name for row in rows.values() for name in _numbers(row)))
         hidden = "micro_f1" if "accuracy" in columns else ""  # of exclusive classes both are the same
         numbers = [name for name in columns if name != hidden]
@@ -189,6 +187,17 @@ def print_table(metrics: Mapping[str, Any]) -> None:
     print()
     for told in about_seeds(metrics):
         print(f"{told}\n")
+
+
+def _groups(metrics: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Those that have rows of numbers, by name; one in another has the names of both."""
+    for name, group in metrics.items():
+        if name == "repetitions" or not isinstance(group, dict):  # of each there is a metrics.json of its own
+            continue
+        if any(_numbers(row) for row in group.values()):
+            yield f"{within}{name}", group
+        else:
+            yield from _groups(group, f"{within}{name} ")
 
 
 def _numbers(row: Any) -> list[str]:

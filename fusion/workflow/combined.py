@@ -58,7 +58,8 @@ def add_intervals(metrics: dict[str, Any], runs: Runs, seed: int) -> None:
     interval. Of several runs the group's conditions say what was drawn."""
     every = [run for seeds in runs.values() for run in seeds]
     for key, group in every[0].kept.items():
-        if key not in metrics or any(key not in run.kept for run in every):
+        scores = _group(metrics, key)
+        if scores is None or any(key not in run.kept for run in every):
             continue
         rows = {name: row for name, row in group.rows.items() if all(name in run.kept[key].rows for run in every)}
         found = draw_seeds(
@@ -67,7 +68,7 @@ def add_intervals(metrics: dict[str, Any], runs: Runs, seed: int) -> None:
             seed=seed,
         )
         for name in rows:
-            entry = metrics[key].get(name)
+            entry = scores.get(name)
             if not isinstance(entry, dict):
                 continue
             scored = [metric for metric in found[name].values if metric in entry]
@@ -81,8 +82,16 @@ def add_intervals(metrics: dict[str, Any], runs: Runs, seed: int) -> None:
             if not _is_control(name):
                 for control, other in _controls(rows, name):
                     _add_difference(entry, found[name], found[other], control, scored)
-        if len(every) > 1 and "conditions" in metrics[key]:
-            metrics[key]["conditions"] = f"{_told(runs, key)} Of the first run: {metrics[key]['conditions']}"
+        if len(every) > 1 and "conditions" in scores:
+            scores["conditions"] = f"{_told(runs, key)} Of the first run: {scores['conditions']}"
+
+
+def _group(metrics: Mapping[str, Any], key: str) -> dict[str, Any] | None:
+    """The group ``a.b`` is ``b`` in ``a``."""
+    found: Any = metrics
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found if isinstance(found, dict) else None
 
 
 def differences(group: Mapping[str, Any]) -> list[tuple[str, str, str, Interval]]:

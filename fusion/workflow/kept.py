@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 
 from ..data import TileDataset
+from ..evaluation.profile_scores import profile_sums
 from ..evaluation.seed_intervals import Sums
 from ..training.files import write_atomically
 from .scores import Named, interval_blocks, sums_of
 from .state import State
 
-__all__ = ["Kept", "KeptRow", "keep", "read_kept", "write_kept"]
+__all__ = ["Kept", "KeptRow", "keep", "keep_profiles", "keep_sums", "read_kept", "write_kept"]
 
 _FILE = "sums.npz"
 
@@ -57,18 +58,54 @@ def keep(state: State, key: str, named: Named, tiles: TileDataset) -> None:
         named: the rows, scored on ``tiles``.
     """
     blocks, task = interval_blocks(tiles), str(tiles.task)
-    names, number = np.unique(np.array(tiles.names) if blocks is None else blocks, return_inverse=True)
-    rows = {}
-    for name, draws in named.items():
-        sums = []
-        for row in draws:
-            samples = sums_of(row, task, len(tiles.classes))
-            total = np.zeros((len(names), *samples.shape[1:]))
-            np.add.at(total, number.ravel(), samples)
-            sums.append(total)
-        rows[name] = KeptRow(Sums(np.stack(sums), names.astype(str)), draws[0].modalities, draws[0].fraction)
+    known = np.array(tiles.names) if blocks is None else blocks
+    rows = {
+        name: KeptRow(
+            _by_block([sums_of(row, task, len(tiles.classes)) for row in draws], known),
+            draws[0].modalities,
+            draws[0].fraction,
+        )
+        for name, draws in named.items()
+    }
     before = state.kept[key].rows if key in state.kept else {}
     state.kept[key] = Kept(task, blocks is not None, {**before, **rows})
+
+
+def keep_sums(
+    state: State, key: str, task: str, sums: Mapping[str, np.ndarray], blocks: np.ndarray, alike: Mapping[str, str] = {}
+) -> None:
+    """Keeps the sums of rows that were scored by other means than tiles with labels.
+
+    Args:
+        key: of the group; ``a.b`` is the group ``b`` in the group ``a``.
+        sums: by row, (N, K, 3) or (N, T, 5), see :func:`fusion.evaluation.intervals.sample_sums`.
+        blocks: (N,) of ground.
+        alike: what a row must share with a control to be compared with it.
+    """
+    rows = {name: KeptRow(_by_block([own], blocks), (alike.get(name, ""),), 1.0) for name, own in sums.items()}
+    state.kept[key] = Kept(task, True, rows)
+
+
+def keep_profiles(
+    state: State, key: str, truth: np.ndarray, guesses: Mapping[str, np.ndarray], blocks: np.ndarray | None = None
+) -> None:
+    """Keeps the sums of series of N places that were predicted by several methods.
+
+    Args:
+        truth: (N, C, T), NaN where not observed; ``guesses``: likewise, by method.
+        blocks: (N,) of ground; None: each place is one.
+    """
+    own = np.arange(len(truth)) if blocks is None else blocks
+    keep_sums(state, key, "regression", {name: profile_sums(truth, guess) for name, guess in guesses.items()}, own)
+
+
+def _by_block(draws: Sequence[np.ndarray], blocks: np.ndarray) -> Sums:
+    """Of sums (N, ...) of N samples in each draw of labels."""
+    names, number = np.unique(blocks, return_inverse=True)
+    total = np.zeros((len(draws), len(names), *draws[0].shape[1:]))
+    for own, samples in zip(total, draws, strict=True):
+        np.add.at(own, number.ravel(), samples)
+    return Sums(total, names.astype(str))
 
 
 def write_kept(kept: Mapping[str, Kept], folder: Path) -> None:

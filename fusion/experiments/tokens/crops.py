@@ -24,6 +24,7 @@ from ...token_fusion.in_memory import Recipe, learn, tokenize
 from ...token_fusion.pooling import Pooled
 from ...training.systems import reinitialised
 from ...workflow import figures, scores
+from ...workflow.kept import keep, keep_profiles
 from ...workflow.state import State
 
 __all__ = ["classify", "generate", "open_series"]
@@ -140,6 +141,7 @@ def generate(
         f"none in the same cell of 100 km; seed {state.seed}."
     )
     state.metrics[key] = rows | {"conditions": what}
+    keep_profiles(state, key, main.truth, main.guesses, test.blocks())
     items: list[Picture | Table] = [score_table(rows, what, unit), *pictures(main, target, unit, what, test.names)]
     state.sections.append(Section(f"{target.capitalize()} from {' and '.join(conditioning)}", "", items))
     return "RMSE " + ", ".join(f"{name} {row['rmse']:.2f}" for name, row in rows.items())
@@ -203,7 +205,9 @@ def classify(
         ends = scores.intervals(named, unseen, state.seed)
         conditions = scores.conditions(state, named["joint"], draws, "labelled_train", "labelled_test", ends)
         entry = scores.as_metrics(named, ends) | {"conditions": conditions}
-        state.metrics[key][f"labels_{fraction:.0%}".rstrip("%")] = entry
+        group = f"labels_{fraction:.0%}".rstrip("%")
+        state.metrics[key][group] = entry
+        keep(state, f"{key}.{group}", named, unseen)
         items += [
             scores.table(named, conditions, ends),
             *figures.per_class({"joint": named["joint"]}, unseen, conditions),

@@ -31,6 +31,7 @@ from ...token_fusion.in_memory import tokenize
 from ...token_fusion.pooling import Pooled
 from ...training.systems import reinitialised
 from ...workflow import scores
+from ...workflow.kept import keep
 from ...workflow.state import State
 
 __all__ = ["downstream"]
@@ -112,6 +113,7 @@ def downstream(
         found["best_single"] = found[best] | {"modality": best.removeprefix("single_")}
     conditions = scores.conditions(state, named["joint"], draws, labelled, test)
     state.metrics[key] = found | {"conditions": conditions}
+    keep(state, key, named, unseen)
     first, name = named["joint"][0].result, unseen.classes[0]
     items: list[Picture | Table] = [
         scores.table(named, conditions),

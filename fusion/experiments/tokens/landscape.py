@@ -24,6 +24,7 @@ from ...token_fusion.in_memory import Recipe, learn, tokenize
 from ...token_fusion.module import TokenFusionPretraining
 from ...training import save_model
 from ...workflow import examine
+from ...workflow.kept import keep_profiles
 from ...workflow.state import State
 
 __all__ = ["generation", "pretrain", "sensitivity"]
@@ -115,6 +116,7 @@ def generation(
         f"{len(some)} tiles, their band from {BAND[0]:.0%} to {BAND[1]:.0%}; seed {state.seed}."
     )
     state.metrics[key] = found | {"conditions": conditions}
+    keep_profiles(state, key, truth, guesses, unseen.blocks())
     days = calendar(fused, target)
     pick = evenly_spaced(len(some), 6)
     names = [unseen.names[some[i]] for i in pick]

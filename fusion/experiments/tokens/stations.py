@@ -20,6 +20,7 @@ from ...settings import renamed
 from ...token_fusion import TokenFusion
 from ...token_fusion.counterfactual import calendar
 from ...token_fusion.in_memory import Recipe, learn
+from ...workflow.kept import keep_profiles
 from ...workflow.state import State
 
 __all__ = ["leave_one_out", "open_stations"]
@@ -194,6 +195,7 @@ def leave_one_out(
         f"({len(inside) - 1} of them with terrain); seed {state.seed}."
     )
     state.metrics[key] = scored | {"conditions": what}
+    keep_profiles(state, key, result.truth, result.guesses)
     items: list[Picture | Table] = [
         score_table(scored, what, "degC"),
         *pictures(result, _TARGET, "degC", what, inside.names),

@@ -16,6 +16,7 @@ from ...evaluation.generation import Generated, compare, pictures
 from ...evaluation.profile_scores import score_table
 from ...settings import renamed
 from ...token_fusion.in_memory import Recipe, learn
+from ...workflow.kept import keep_profiles
 from ...workflow.state import State
 
 __all__ = ["generate", "open_places"]
@@ -103,6 +104,8 @@ def generate(
             rows = result.scores()
             what = f"{_SPLITS[split]} {len(names)} {kind}s scored; seed {state.seed}."
             state.metrics[f"{kind}_by_{split}"] = rows | {"conditions": what}
+            ground = np.array([name.rpartition("/")[0] for name in names])  # windows of one tile together
+            keep_profiles(state, f"{kind}_by_{split}", result.truth, result.guesses, ground)
             items: list[Picture | Table] = [score_table(rows, what, unit), *pictures(result, target, unit, what, names)]
             state.sections.append(Section(f"{target.capitalize()} of a {kind}, by {split}", "", items))
             told.append(f"{kind} by {split} " + ", ".join(f"{n} {rows[n]['rmse']:.2f}" for n in ("model", "ridge")))

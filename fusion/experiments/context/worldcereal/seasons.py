@@ -18,6 +18,7 @@ from ....evaluation.controls import Described, strongest
 from ....evaluation.intervals import sample_sums, score_intervals
 from ....evaluation.penalties import linear_model
 from ....evaluation.regressors import prepared
+from ....workflow.kept import keep_sums
 from ....workflow.state import State
 from .data import STRIPES, stripes
 
@@ -108,6 +109,9 @@ def seasons(
     found = {"season": {"stripes": _rows(ground, near, classes, state.seed)}}
     found["elsewhere"] = {s.name: _rows(ground, s, classes, state.seed)
                           for s in split_by_patch(ground, elsewhere_of, state.seed)}  # fmt: skip
+    season = {name: row["sums"] for name, row in found["season"]["stripes"].items()}
+    alike = {n: n.removeprefix("fused").removeprefix("raw_best").removeprefix("raw") for n in season}
+    keep_sums(state, "season", "multiclass", season, ground.block[near.test], alike)
     words = []
     for key, parts in found.items():
         names = list(next(iter(parts.values())))
@@ -158,8 +162,9 @@ def _rows(ground: Ground, split: Split, classes: int, seed: int) -> dict[str, di
         guessed[f"{name}_parcels"] = _voted(guessed[name], ground.parcel[split.test])
     found = {}
     for name, guess in guessed.items():
-        one = score_intervals("multiclass", sample_sums("multiclass", target, guess, classes), blocks)
-        found[name] = {"macro_f1": one.scores["macro_f1"].value, "told": str(one.scores["macro_f1"])}
+        sums = sample_sums("multiclass", target, guess, classes)  # (n, K, 3)
+        one = score_intervals("multiclass", sums, blocks).scores["macro_f1"]
+        found[name] = {"macro_f1": one.value, "told": str(one), "sums": sums}
     return found
 
 
