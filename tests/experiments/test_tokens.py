@@ -7,8 +7,9 @@ import json
 import numpy as np
 import pytest
 
+from fusion.evaluation.intervals import scores_of_sums
 from fusion.evaluation.profile_baselines import mean_profile, ridge_profiles
-from fusion.evaluation.profile_scores import profile_scores
+from fusion.evaluation.profile_scores import profile_scores, profile_sums
 from fusion.workflow import load_experiment, run_experiment
 
 IMAGES = ["aerial", "terrain", "location"]
@@ -92,6 +93,8 @@ def test_generation_is_scored_against_fair_baselines(results):
     assert {"given_aerial", "given_terrain", "given_location"} <= set(found)
     assert found["ridge"]["rmse"] < found["ridge_without_location"]["rmse"] < found["mean_profile"]["rmse"] + 0.5
     assert 0 <= found["samples"]["coverage"] <= 1
+    assert all(row["rmse_low"] <= row["rmse"] <= row["rmse_high"] for row in found.values() if "rmse_low" in row)
+    assert found["model"]["rmse_low"] < found["model"]["rmse_high"]
 
 
 def test_counterfactuals_are_compared_with_the_known_truth(results):
@@ -112,6 +115,8 @@ def test_downstream_has_every_row_over_several_draws(results):
     assert len(found["joint"]["draws"]["r2"]) == 2
     assert found["best_single"]["r2"] == max(found[name]["r2"] for name in singles)
     assert found["mean"]["r2"] <= 0
+    assert found["joint"]["r2_low"] <= found["joint"]["r2"] <= found["joint"]["r2_high"]
+    assert {"r2_over_raw_ridge", "r2_over_raw_forest"} <= set(found["joint"])
 
 
 def test_sensitivities_are_shares(results):
@@ -144,4 +149,9 @@ def test_profiles_and_their_scores():
     flat = profile_scores(truth[40:], mean_profile(truth[:40], 20))
     assert flat["r2"] > 0 > flat["r2_places"] - 0.1  # the season is common, places are not told apart
     truth[40, 0, 0] = np.nan
-    assert np.isfinite(list(profile_scores(truth[40:], guess).values())).all()
+    found = profile_scores(truth[40:], guess)
+    assert np.isfinite(list(found.values())).all()
+    sums = profile_sums(truth[40:], guess)
+    assert sums.shape == (20, 1, 5)
+    for name, value in scores_of_sums("regression", sums.sum(0, keepdims=True)).items():
+        assert value[0] == pytest.approx(found[name])

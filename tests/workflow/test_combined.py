@@ -106,6 +106,20 @@ def test_a_single_run_has_intervals_and_differences_too_and_says_that_it_is_one(
     assert "One seed of pretraining: nothing is known." in capsys.readouterr().out
 
 
+def test_a_group_in_a_group_has_intervals_and_is_shown(capsys):
+    def within(one: Run) -> Run:
+        test, pretrain = one.metrics["test"], one.metrics["pretrain"]
+        return Run({"crops": {"labels_5": test}, "pretrain": pretrain}, {"crops.labels_5": one.kept["test"]})
+
+    metrics = combined({"": [within(run(1.0)), within(run(1.5))]}, seed=0)
+    row = metrics["crops"]["labels_5"]["pretrained"]
+    assert row["mae_low"] < row["mae"] < row["mae_high"]
+    print_table(metrics)
+    shown = capsys.readouterr().out
+    assert "crops labels_5:" in shown
+    assert f"({row['intervals']['r2'][0]:.3f} to {row['intervals']['r2'][1]:.3f})" in shown
+
+
 def test_repetitions_are_averaged_seed_by_seed():
     """Spread is over seeds of the mean over repetitions: (1 + 3) / 2 and (2 + 3) / 2."""
     metrics = combined({"a-to-b": [run(1.0), run(2.0)], "b-to-a": [run(3.0), run(3.0)]}, seed=0)
