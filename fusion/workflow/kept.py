@@ -52,7 +52,8 @@ class Kept:
 
 
 def keep(state: State, key: str, named: Named, tiles: TileDataset) -> None:
-    """Keeps the sums of all rows of the group ``key``; rows that are there already stay.
+    """Keeps the sums of all rows of the group ``key`` (``a.b``: the group ``b`` in ``a``); rows that are there already
+    stay.
 
     Args:
         named: the rows, scored on ``tiles``.
@@ -72,7 +73,12 @@ def keep(state: State, key: str, named: Named, tiles: TileDataset) -> None:
 
 
 def keep_sums(
-    state: State, key: str, task: str, sums: Mapping[str, np.ndarray], blocks: np.ndarray, alike: Mapping[str, str] = {}
+    state: State,
+    key: str,
+    task: str,
+    sums: Mapping[str, np.ndarray],
+    blocks: np.ndarray,
+    kinds: Mapping[str, str] | None = None,
 ) -> None:
     """Keeps the sums of rows that were scored by other means than tiles with labels.
 
@@ -80,9 +86,9 @@ def keep_sums(
         key: of the group; ``a.b`` is the group ``b`` in the group ``a``.
         sums: by row, (N, K, 3) or (N, T, 5), see :func:`fusion.evaluation.intervals.sample_sums`.
         blocks: (N,) of ground.
-        alike: what a row must share with a control to be compared with it.
+        kinds: by row; a row is compared with the controls of its kind. By default all are of one.
     """
-    rows = {name: KeptRow(_by_block([own], blocks), (alike.get(name, ""),), 1.0) for name, own in sums.items()}
+    rows = {n: KeptRow(_by_block([own], blocks), ((kinds or {}).get(n, ""),), 1.0) for n, own in sums.items()}
     state.kept[key] = Kept(task, True, rows)
 
 

@@ -110,18 +110,19 @@ def seasons(
     found["elsewhere"] = {s.name: _rows(ground, s, classes, state.seed)
                           for s in split_by_patch(ground, elsewhere_of, state.seed)}  # fmt: skip
     season = {name: row["sums"] for name, row in found["season"]["stripes"].items()}
-    alike = {n: n.removeprefix("fused").removeprefix("raw_best").removeprefix("raw") for n in season}
-    keep_sums(state, "season", "multiclass", season, ground.block[near.test], alike)
+    kinds = {n: n.removeprefix("fused").removeprefix("raw_best").removeprefix("raw") for n in season}
+    keep_sums(state, "season", "multiclass", season, ground.block[near.test], kinds)
     words = []
     for key, parts in found.items():
         names = list(next(iter(parts.values())))
         mean = {n: float(np.mean([part[n]["macro_f1"] for part in parts.values()])) for n in names}
-        state.metrics[key] = {n: {"macro_f1": mean[n]} | {p: parts[p][n]["told"] for p in parts} for n in names}
         rows = [[n, mean[n], *(part[n]["told"] for part in parts.values())] for n in names]
         note = (
             f"Mean embeddings (of {dates} dates) and bands (of all) in {periods} parts of the year; one seed of "
             "pretraining, without labels, on stripes of all patches. In parentheses 95 % intervals by blocks of 160 m."
         )
+        scored = {n: {"macro_f1": mean[n]} | {p: parts[p][n]["told"] for p in parts} for n in names}
+        state.metrics[key] = scored | {"conditions": note}
         table = Table(["features", "macro F1", *parts], rows, note, best=["macro F1"])
         title = "Crops from the season" if key == "season" else "Crops on a patch without labels"
         state.sections.append(Section(title, "", [table]))
