@@ -172,7 +172,7 @@ def test_the_check_of_real_chips(data_dir):
     run(words, data_dir("biomassters_mini"))
 
 
-@pytest.mark.slow
+@pytest.mark.extra  # what it does is tested in tests/embed/test_cube.py
 def test_several_processes_share_the_work_as_shown(folder, tmp_path):
     (words,) = shown("docs/context.md", "torchrun")
     (tmp_path / "runs" / "fused").mkdir(parents=True)

@@ -19,14 +19,13 @@ from ..data.treesat_archive import write_treesat
 STEPS = {"epochs": 1, "min_epochs": 0, "limit_train_batches": 1, "limit_val_batches": 1, "batch_size": 4, "workers": 0}
 READERS = {"treesatai": {"max_dates": 3}, "pastis": {"cut": 16, "max_dates": 3}, "flair": {"max_dates": 3}}
 ROWS = [name for name in experiments() if load_experiment(name).row]
-# One of each kind; the others differ from these in a setting, and run with `make test-all`.
+# One of each kind; the others differ from these in a setting (ablations: tests/omnisat/test_ablations.py) and run with
+# `make test-all`.
 KINDS = [
     "omnisat-pastis-utae",
     "omnisat-treesatai-raw",
     "omnisat-treesatai-resnet",
 ]
-# What takes other code, of the ablations.
-ABLATIONS = [f"omnisat-treesatai-{what}" for what in ("absolute-positions", "modality-masking", "no-index-bypass")]
 TOGETHER = ["omnisat-treesatai-all", "omnisat-treesatai-s2"]  # one after another, below
 
 
@@ -61,14 +60,8 @@ def test_a_row_of_each_kind_runs(name, archives, tmp_path):
     told(run(name, archives, tmp_path))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ABLATIONS)
-def test_an_ablation_of_each_kind_runs(name, archives, tmp_path):
-    told(run(name, archives, tmp_path))
-
-
 @pytest.mark.extra
-@pytest.mark.parametrize("name", sorted({*ROWS} - {*KINDS, *ABLATIONS, *TOGETHER}))
+@pytest.mark.parametrize("name", sorted({*ROWS} - {*KINDS, *TOGETHER}))
 def test_every_other_row_runs(name, archives, tmp_path):
     told(run(name, archives, tmp_path))
 
