@@ -20,6 +20,7 @@ __all__ = [
     "FEWEST",
     "Interval",
     "Intervals",
+    "added_by_block",
     "bootstrap",
     "percentiles",
     "sample_sums",
@@ -154,7 +155,7 @@ def score_intervals(
     if count < FEWEST:
         none = {name: Interval(value, float("nan"), float("nan")) for name, value in values.items()}
         return Intervals(none, count, known, draws, level, note)
-    together = [_by_block(one, number, count) for one in several]
+    together = [added_by_block(one, number, count) for one in several]
     parts = [
         _mean(task, [(times @ one.reshape(count, -1)).reshape(-1, *one.shape[1:]) for one in together])
         for times in times_drawn(count, draws, seed)
@@ -213,7 +214,8 @@ def _numbered(
     return np.unique(np.asarray(blocks), return_inverse=True)[1].ravel(), True
 
 
-def _by_block(sums: np.ndarray, number: np.ndarray, count: int) -> np.ndarray:
+def added_by_block(sums: np.ndarray, number: np.ndarray, count: int) -> np.ndarray:
+    """(count, ...) sums (N, ...) of samples added up by the number (N,) of their block."""
     if len(sums) == count:  # every sample is a block of its own
         return sums[np.argsort(number)]
     total = np.zeros((count, *sums.shape[1:]))

@@ -8,7 +8,7 @@ import numpy as np
 
 from .report import Table
 
-__all__ = ["profile_scores", "profile_sums", "score_table"]
+__all__ = ["profile_scores", "score_table"]
 
 
 def profile_scores(truth: np.ndarray, guess: np.ndarray) -> dict[str, float]:
@@ -30,14 +30,6 @@ def profile_scores(truth: np.ndarray, guess: np.ndarray) -> dict[str, float]:
     if (place**2).sum() > 0:
         scores["r2_places"] = float(1 - square / (place**2).sum())
     return scores
-
-
-def profile_sums(truth: np.ndarray, guess: np.ndarray) -> np.ndarray:
-    """(N, 1, 5): what each place adds to the sums that ``rmse``, ``mae`` and ``r2`` are made of, see
-    :func:`fusion.evaluation.intervals.sample_sums`; a value of a date counts as a sample."""
-    seen = np.isfinite(truth)
-    moved, error = (np.where(seen, v, 0.0).astype(np.float64) for v in (truth - truth[seen].mean(), guess - truth))
-    return np.stack([v.sum((1, 2)) for v in (seen, moved, moved**2, error**2, np.abs(error))], axis=-1)[:, None]
 
 
 def score_table(rows: Mapping[str, Mapping[str, float]], caption: str, unit: str = "") -> Table:

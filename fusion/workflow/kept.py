@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..data import TileDataset
-from ..evaluation.profile_scores import profile_sums
+from ..evaluation.intervals import added_by_block, sample_sums
 from ..evaluation.seed_intervals import Sums
 from ..training.files import write_atomically
 from .scores import Named, interval_blocks, sums_of
@@ -95,23 +95,22 @@ def keep_sums(
 def keep_profiles(
     state: State, key: str, truth: np.ndarray, guesses: Mapping[str, np.ndarray], blocks: np.ndarray | None = None
 ) -> None:
-    """Keeps the sums of series of N places that were predicted by several methods.
+    """Keeps the sums of series of N places that were predicted by several methods; each observed value is a sample.
 
     Args:
         truth: (N, C, T), NaN where not observed; ``guesses``: likewise, by method.
         blocks: (N,) of ground; None: each place is one.
     """
-    own = np.arange(len(truth)) if blocks is None else blocks
-    keep_sums(state, key, "regression", {name: profile_sums(truth, guess) for name, guess in guesses.items()}, own)
+    seen = np.isfinite(truth)
+    of_place = np.arange(len(truth)) if blocks is None else blocks
+    sums = {name: sample_sums("regression", truth[seen], guess[seen], 1) for name, guess in guesses.items()}
+    keep_sums(state, key, "regression", sums, of_place[np.nonzero(seen)[0]])
 
 
 def _by_block(draws: Sequence[np.ndarray], blocks: np.ndarray) -> Sums:
     """Of sums (N, ...) of N samples in each draw of labels."""
     names, number = np.unique(blocks, return_inverse=True)
-    total = np.zeros((len(draws), len(names), *draws[0].shape[1:]))
-    for own, samples in zip(total, draws, strict=True):
-        np.add.at(own, number.ravel(), samples)
-    return Sums(total, names.astype(str))
+    return Sums(np.stack([added_by_block(own, number.ravel(), len(names)) for own in draws]), names.astype(str))
 
 
 def write_kept(kept: Mapping[str, Kept], folder: Path) -> None:

@@ -9,8 +9,10 @@ import pytest
 
 from fusion.evaluation.intervals import scores_of_sums
 from fusion.evaluation.profile_baselines import mean_profile, ridge_profiles
-from fusion.evaluation.profile_scores import profile_scores, profile_sums
+from fusion.evaluation.profile_scores import profile_scores
 from fusion.workflow import load_experiment, run_experiment
+from fusion.workflow.kept import keep_profiles
+from fusion.workflow.state import State
 
 IMAGES = ["aerial", "terrain", "location"]
 STEPS = "fusion.experiments.tokens"
@@ -139,7 +141,7 @@ def test_the_settings_that_ship_are_understood():
     assert "counterfactual.direction_ok >= 0.95" in experiment.expect
 
 
-def test_profiles_and_their_scores():
+def test_profiles_and_their_scores(tmp_path):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(60, 2))
     truth = x @ rng.normal(size=(2, 5)) + np.arange(5)
@@ -151,7 +153,8 @@ def test_profiles_and_their_scores():
     truth[40, 0, 0] = np.nan
     found = profile_scores(truth[40:], guess)
     assert np.isfinite(list(found.values())).all()
-    sums = profile_sums(truth[40:], guess)
-    assert sums.shape == (20, 1, 5)
-    for name, value in scores_of_sums("regression", sums.sum(0, keepdims=True)).items():
+    keep_profiles(state := State(tmp_path, 0, {}), "generation", truth[40:], {"ridge": guess})
+    sums = state.kept["generation"].rows["ridge"].sums.sums  # (1, places, 1, 5)
+    assert sums[0, :, 0, 0].tolist() == [4, *[5] * 19]
+    for name, value in scores_of_sums("regression", sums.sum(1)).items():
         assert value[0] == pytest.approx(found[name])
