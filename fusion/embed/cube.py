@@ -140,7 +140,8 @@ def embed_cube(
             worked, made = True, made + 1
             pixels += int(np.isfinite(values[:, 0]).sum())
             if progress:
-                print(f"block {i},{j} of {store.grid[0]} x {store.grid[1]}", flush=True)
+                # With the end of its line in one write: unbuffered, lines of several processes would run into another.
+                print(f"block {i},{j} of {store.grid[0]} x {store.grid[1]}\n", end="", flush=True)
         if not worked:
             time.sleep(0.2)  # the rest is in the hands of others; if one of them dies, its lock is free
     seconds = time.perf_counter() - started
