@@ -17,7 +17,7 @@ from fusion.training.probed import Probed
 
 from .periods import PeriodFeatures
 
-__all__ = ["CubeBlocks", "CubeProbe"]
+__all__ = ["CubeBlocks", "CubeProbe", "estimated"]
 
 
 class CubeBlocks(TileDataset):
@@ -123,12 +123,20 @@ class CubeProbe(nn.Module):
 
     def _of(self, name: str) -> Tensor:
         cube, rows, columns = self.blocks.where(name)
-        features = torch.from_numpy(self.encoders[cube.name](rows, columns))  # (D, h, w)
-        flat = features.flatten(1).T  # (h * w, D)
-        seen = ~flat.isnan().all(1)
-        out = torch.full((len(flat), len(self.classes)), torch.nan)
-        out[seen] = self.estimator(flat[seen])
-        return out.T.unflatten(1, features.shape[1:])
+        return estimated(self.estimator, self.encoders[cube.name](rows, columns), len(self.classes))
+
+
+def estimated(estimator: nn.Module, features: np.ndarray, outputs: int) -> Tensor:
+    """(K, h, w) logits or quantities of features (D, h, w), NaN where a pixel has none of them.
+
+    Args:
+        outputs: K.
+    """
+    flat = torch.from_numpy(features).flatten(1).T  # (h * w, D)
+    seen = ~flat.isnan().all(1)
+    out = torch.full((len(flat), outputs), torch.nan)
+    out[seen] = estimator(flat[seen])
+    return out.T.unflatten(1, features.shape[1:])
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from .description import Description
 from .layer import Layer
 from .scene import Scene
 
-__all__ = ["read_cubes"]
+__all__ = ["cube_of", "read_cubes"]
 
 
 @renamed(looks="temporal_window")
@@ -50,21 +50,34 @@ def read_cubes(
     if sensors is None:
         sensors = {name: (name,) for name, source in sources.items() if source.spatial and source.kind == "series"}
     sensors = {name: [m for m in members if m in sources] for name, members in sensors.items()}
-    finest = min(sources[m].resolution or np.inf for members in sensors.values() for m in members)
     known = {modality.name: modality for modality in dataset.modalities}
-    cubes = []
-    for scene in dataset.scenes:
-        found = {}
-        for name, members in sensors.items():
-            sensor = _sensor(scene, name, [known[m] for m in members], finest, temporal_window)
-            if sensor is not None:
-                found[name] = sensor
-        if found:
-            cubes.append(Cube(scene.name, found, _geo(scene, finest)))
-    return cubes
+    members = {name: [known[m] for m in own] for name, own in sensors.items()}
+    found = (cube_of(scene, members, temporal_window) for scene in dataset.scenes)
+    return [cube for cube in found if cube is not None]
 
 
-def _sensor(scene: Scene, name: str, members: list[Modality], finest: float, temporal_window: int) -> SensorCube | None:
+def cube_of(scene: Scene, sensors: Mapping[str, Sequence[Modality]], temporal_window: int = 3) -> Cube | None:
+    """A scene as a cube; None where it has none of the sensors.
+
+    Args:
+        sensors: for each sensor the modalities whose bands it joins.
+        temporal_window: see :func:`read_cubes`.
+
+    Raises:
+        ValueError: modalities of a sensor with different dates, or a resolution that is no multiple of the finest.
+    """
+    finest = min(modality.resolution for members in sensors.values() for modality in members)
+    found = {
+        name: sensor
+        for name, members in sensors.items()
+        if (sensor := _sensor(scene, name, members, finest, temporal_window)) is not None
+    }
+    return Cube(scene.name, found, _geo(scene, finest)) if found else None
+
+
+def _sensor(
+    scene: Scene, name: str, members: Sequence[Modality], finest: float, temporal_window: int
+) -> SensorCube | None:
     layers = [scene.layers.get(member.name) for member in members]
     there = [layer for layer in layers if layer is not None]
     if not there:

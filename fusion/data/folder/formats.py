@@ -13,7 +13,7 @@ import numpy as np
 from ..files import reading
 from ..npy import open_array
 
-__all__ = ["CONTAINERS", "NPY", "Container", "open_container", "text"]
+__all__ = ["CONTAINERS", "NPY", "Container", "XarrayContainer", "open_container", "text"]
 
 NPY = ".npy"
 
@@ -84,7 +84,7 @@ class _Hdf5:
         self.file.close()
 
 
-class _Xarray:
+class XarrayContainer:
     """NetCDF and Zarr, whose dimensions, text and attributes xarray understands; numbers and times as stored."""
 
     def __init__(self, opener: Callable[[str], Any]) -> None:
@@ -187,7 +187,7 @@ def _netcdf(path: Path) -> Container:
     def group(name: str) -> Any:
         return xarray.open_dataset(path, group=name or None, engine=engine, **_AS_STORED)
 
-    return _Xarray(group)
+    return XarrayContainer(group)
 
 
 def _installed(path: Path, engines: Mapping[str, str]) -> str:
@@ -222,7 +222,7 @@ def _zarr(path: Path) -> Container:
         store = zarr.open_group(path, mode="r")
     except (ValueError, KeyError, TypeError) as error:
         raise OSError(str(error)) from error
-    return _Xarray(group)
+    return XarrayContainer(group)
 
 
 class _Plain:

@@ -13,7 +13,9 @@ import numpy as np
 from .description import Description
 from .scene import Scene
 
-__all__ = ["corners", "cover", "members"]
+__all__ = ["Corner", "corners", "cover", "members"]
+
+Corner = tuple[int, float, float]  # number of the scene, top and left in metres
 
 
 def corners(scene: Scene, description: Description, border: float | None = None) -> list[tuple[float, float]]:
@@ -58,7 +60,7 @@ def members(
     split: str,
     rule: Mapping[str, Any],
     scenes: Sequence[Scene],
-    tiles: Sequence[tuple[int, float, float]],
+    tiles: Sequence[Corner],
     side: float,
 ) -> list[int]:
     """Tiles that lie wholly within the rows and columns of a split, of scenes whose name matches.
