@@ -27,7 +27,7 @@ LAYERS = (
     ("tokenizers",),
     ("omnisat", "token_fusion", "context", "baselines"),
     ("compat", "embed", "evaluation"),
-    ("selftest", "workflow"),
+    ("arrays", "selftest", "workflow"),
     ("commands", "cli"),
     ("experiments",),
 )

@@ -1,0 +1,208 @@
+"""A trained model that takes and returns arrays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import __version__
+from ..data import Modality
+from ..embed.map import fingerprint
+from ..embed.raster import band_names
+from ..embed.sheets import NO_CLASS
+from ..training.checkpoints import load_finetuned, load_model, read_header
+from .given import Given, sort_by_modality
+from .placed import Placed
+from .plan import Options, Plan, plan_cube, plan_tiles
+from .results import as_array, as_predictions
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["ArrayModel", "load"]
+
+
+def load(run: str | Path, device: str = "auto") -> ArrayModel:
+    """A trained model of any system, for arrays.
+
+    ::
+
+        model = fusion.load("runs/mine")
+        embedding = model.embed(cube)  # xarray in, xarray out; lazy where the cube is of Dask
+        crops = model.predict(cube)  # of a fine-tuned model, or of a saved probe
+
+    Args:
+        run: run folder or checkpoint.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ... A context-aware model runs on the CPU.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`fusion.training.load_model`; a model of a single sensor, the first
+            stage of the context-aware system.
+    """
+    header = read_header(run)
+    if header.system == "context-sensor":
+        raise ValueError(f"{run} is the autoencoder of one sensor; load the model of both stages that was made of it")
+    head: Any = load_finetuned(run) if header.finetuned else None
+    encoder = load_model(run) if head is None else head.model
+    if header.system == "context":  # its encoder reads windows of cubes in the processor's memory
+        if device not in ("auto", "cpu"):
+            raise ValueError(f"{run} is a context-aware model, which runs on the CPU; leave device={device!r} out")
+        device = "cpu"
+    return ArrayModel(Placed(encoder, head, device), header.system, str(run))
+
+
+class ArrayModel:
+    """What :func:`fusion.load` returns. It can be sent to other processes.
+
+    Attributes:
+        modalities: what the model was trained on: names, bands in order, units, resolution.
+        task, classes: of a fine-tuned model or a probe; None and () of a bare encoder.
+    """
+
+    def __init__(self, placed: Placed, system: str, source: str) -> None:
+        self._placed, self._system, self._source = placed, system, source
+        self.modalities: tuple[Modality, ...] = tuple(placed.encoder.config.modalities)
+        self.task: str | None = None if placed.head is None else placed.head.task
+        self.classes: tuple[str, ...] = () if placed.head is None else tuple(placed.head.classes)
+
+    def __repr__(self) -> str:
+        told = "; ".join(f"{m.name} ({' '.join(m.bands)}, {m.resolution:g} m, {m.unit})" for m in self.modalities)
+        head = f", {self.task} of {', '.join(self.classes)}" if self.task else ""
+        return f"<{self._system} of {self._source}: {told}{head}>"
+
+    def embed(
+        self,
+        x: Any,
+        *,
+        dates: Any = None,
+        bands: Any = None,
+        transform: Any = None,
+        crs: str | None = None,
+        overlap: float | None = None,
+        patch_scale: int = 1,
+        max_dates: int | None = None,
+        max_cloud: float = 0.5,
+        longest_gap: int = 7,
+        temporal_window: int = 3,
+        batch_size: int = 32,
+        block: int | None = None,
+        check: bool = True,
+    ) -> xarray.DataArray:
+        """The embedding of every patch, or of a context-aware model of every pixel and date.
+
+        Bands are found by name, in any order: B2, B02 and blue are one. What attributes say of missing values and
+        packing is applied, as of files; NaN is missing. Modalities may be missing, and have other pixels, if they cover
+        the same ground.
+
+        Args:
+            x: DataArray (time, band, y, x), with axes in any order and of any of their usual names; or Dataset with a
+                variable a band, or with variables called like modalities; or a mapping of these, or of NumPy arrays or
+                tensors (T, C, H, W), images (C, H, W), by modality. In the units that the model was trained in.
+            dates, bands, transform, crs: of plain arrays, one for all or by modality: T dates, C names of bands (by
+                default the model's, in its order), (a, b, c, d, e, f) from column and row to x and y, and
+                ``"EPSG:32631"`` or the like.
+            overlap: share of a tile's side by which tiles overlap, 0.25 by default; where they do, they are averaged,
+                so that no border is seen.
+            patch_scale: embed patches of so many of the model's patches per side (OmniSat).
+            max_dates: of each series at most so many dates, evenly over its span.
+            max_cloud: largest share of missing pixels of a tile on a date that is used.
+            longest_gap: days between a date of the reference sensor and another sensor's nearest (context-aware).
+            temporal_window: acquisitions in the mean over dates that smooths backscatter in dB (context-aware).
+            batch_size: tiles at a time.
+            block: rows and columns of the result that are a task of Dask each, or that are computed at a time. By
+                default about a chunk of the input, from 256 to 512 pixels.
+            check: compare some values with the range of the training.
+
+        Returns:
+            (feature, y, x), or (time, feature, y, x) of a context-aware model, float32, NaN where nothing was observed,
+            with CRS and coordinates. A row is a patch, of a context-aware model a pixel; ground at the lower and right
+            border that is less than a patch is left out. Of Dask where an input is.
+
+        Raises:
+            ValueError: arrays that do not fit the model, in words that say what was given and how to mend it.
+        """
+        given = sort_by_modality(x, self.modalities, dates=dates, bands=bands, transform=transform, crs=crs)
+        options = Options(
+            overlap, patch_scale, max_dates, max_cloud, longest_gap, temporal_window, batch_size, block, check
+        )
+        if self._system != "context":
+            plan = plan_tiles(self._placed, given, options, kind="embedding")
+            found = self._as_array(plan, ("feature",), "embedding")
+        else:
+            plan = plan_cube(self._placed, given, options, kind="embedding")
+            found = self._as_array(plan, ("time", "feature"), "embedding")
+            reference = self._placed.encoder.config.reference.modality.name
+            found = found.assign_coords(time=_times(given[reference]))
+        return found.assign_coords(feature=list(band_names(found.sizes["feature"])))
+
+    def predict(
+        self,
+        x: Any,
+        *,
+        dates: Any = None,
+        bands: Any = None,
+        transform: Any = None,
+        crs: str | None = None,
+        overlap: float | None = None,
+        max_dates: int | None = None,
+        max_cloud: float = 0.5,
+        temporal_window: int = 3,
+        batch_size: int = 8,
+        block: int | None = None,
+        check: bool = True,
+    ) -> xarray.Dataset:
+        """What a fine-tuned model, or a saved probe, says of every pixel; of every tile, if its labels are of tiles.
+
+        Args:
+            overlap: share of a tile's side by which tiles overlap: 0.25 by default for a model of maps, 0 for one of
+                whole tiles, of which a row of the result is then a tile (a patch, where tiles do overlap).
+            x, ...: as :meth:`embed` takes them.
+
+        Returns:
+            of exclusive classes ``class`` (y, x), bytes, the number in ``classes``, 255 for no data, with
+            ``flag_meanings``, and ``probability`` (label, y, x), float32; of several classes at once the same with a
+            ``class`` (label, y, x) of 0 and 1; of quantities a variable by the name of each, in its unit, with
+            ``_lower`` and ``_upper`` if the model has intervals.
+
+        Raises:
+            ValueError: a bare encoder; arrays as for :meth:`embed`; more than 255 classes.
+        """
+        head = self._placed.head
+        if head is None:
+            raise ValueError(f"{self._source} is an encoder without a head; fine-tune it, or save a probe of it, first")
+        if len(self.classes) > NO_CLASS:
+            raise ValueError(f"{self._source}: {len(self.classes)} classes; bytes hold {NO_CLASS}")
+        given = sort_by_modality(
+            x, self._of_head(), dates=dates, bands=bands, transform=transform, crs=crs
+        )  # fmt: skip
+        longest_gap = getattr(head, "longest_gap", 0)  # a probe has its own
+        options = Options(overlap, 1, max_dates, max_cloud, longest_gap, temporal_window, batch_size, block, check)
+        if getattr(head, "of_cubes", False):
+            plan = plan_cube(self._placed, given, options, kind="prediction")
+        else:
+            plan = plan_tiles(self._placed, given, options, kind="prediction")
+        kind = "probability" if self.task != "regression" else "value"
+        found = self._as_array(plan, ("label",), kind).assign_coords(label=list(self.classes))
+        return as_predictions(found, self.task or "", self.classes, head.intervals)
+
+    def _of_head(self) -> list[Modality]:
+        """The modalities that a probe was made with; all of them for what does not name any."""
+        wanted = getattr(self._placed.head, "modalities", ())
+        return [m for m in self.modalities if not wanted or m.name in wanted]
+
+    def _as_array(self, plan: Plan, axes: tuple[str, ...], name: str) -> xarray.DataArray:
+        found = as_array(plan.values(), axes, plan.finest, plan.place, plan.cell, name)
+        used = "; ".join(f"{n} ({' '.join(one.modality.bands)})" for n, one in plan.given.items())
+        about = {"model": fingerprint(self._placed.encoder), "system": self._system, "modalities": used}
+        return found.assign_attrs(about | {"eo-fusion": __version__})
+
+
+def _times(one: Given) -> Any:
+    """As they were given, ascending; days, where two acquisitions are of one."""
+    days = np.unique(one.dates)
+    if len(days) < len(one.dates):
+        return days.astype("datetime64[ns]")
+    times = one.dataset[one.dimension("time")].values
+    return times[np.argsort(one.dates)]
