@@ -24,7 +24,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cube() -> xr.DataArray:
-    return optical(72, 56)
+    return optical(40, 36)
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +44,10 @@ def counted(cube: xr.DataArray, chunks: dict[str, int]) -> tuple[xr.DataArray, l
     return lazy.copy(data=lazy.data.map_blocks(chunk, dtype=cube.dtype, meta=np.empty((0,) * 4, cube.dtype))), read
 
 
-@pytest.mark.parametrize("chunks", [{"time": 1, "band": 1, "y": 11, "x": 13}, {"y": 3, "x": 3}, {"time": 2}])
-@pytest.mark.parametrize("block", [None, 5])
+@pytest.mark.parametrize(
+    ("chunks", "block"),
+    [({"time": 1, "band": 1, "y": 11, "x": 13}, 7), ({"y": 3, "x": 3}, 9), ({"time": 2}, 5), ({"y": 11}, None)],
+)
 def test_chunks_and_parts_of_any_size_give_the_same_numbers(run, cube, eager, chunks, block):
     lazy = fusion.load(run).embed(cube.chunk(chunks), block=block)
     assert isinstance(lazy.data, dask.array.Array)
@@ -54,7 +56,7 @@ def test_chunks_and_parts_of_any_size_give_the_same_numbers(run, cube, eager, ch
 
 
 def test_only_what_a_part_needs_is_read(run, cube):
-    lazy, read = counted(cube, {"y": 12, "x": 14})
+    lazy, read = counted(optical(72, 56), {"y": 12, "x": 14})
     found = fusion.load(run).embed(lazy, block=6, check=False)
     assert read == []
     found.isel(y=slice(0, 6), x=slice(0, 6)).compute(scheduler="sync")
@@ -116,7 +118,7 @@ def test_workers_of_one_machine_take_a_gpu_each(monkeypatch):
 @pytest.mark.slow
 def test_a_cluster_of_two_workers_gives_the_bits_of_one_process(run, tmp_path):
     distributed = pytest.importorskip("distributed")
-    optical(160, 160).drop_vars("band").to_dataset(name="s2").to_zarr(tmp_path / "cube.zarr", zarr_format=2)
+    optical(80, 80).drop_vars("band").to_dataset(name="s2").to_zarr(tmp_path / "cube.zarr", zarr_format=2)
     lazy = xr.open_zarr(tmp_path / "cube.zarr", chunks={"y": 32, "x": 32})["s2"].assign_coords(
         band=list(optical().band.values)
     )

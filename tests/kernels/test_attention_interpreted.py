@@ -32,7 +32,7 @@ else:
         with gpu_arithmetic(("dot",)):
             check(case, dtype, "cpu", small=True)
 
-    @pytest.mark.parametrize("case", with_extra([*CASES][::2], [*CASES][1::2]))
+    @pytest.mark.parametrize("case", with_extra([*CASES][::4], [case for k, case in enumerate(CASES) if k % 4]))
     def test_errs_no_more_where_arithmetic_is_that_of_a_gpu(case: str) -> None:
         with gpu_arithmetic():
             check(case, torch.float32, "cpu", small=True)

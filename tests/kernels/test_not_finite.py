@@ -34,8 +34,9 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::RuntimeWarning"),  # NumPy's, of Triton's interpreter
 ]
 nan, inf = math.nan, math.inf
-# The interpreter takes seconds for each: infinity with `make test-all`.
-WRONG = [nan, pytest.param(inf, marks=pytest.mark.extra if interpreting() else ())]
+# The interpreter takes seconds for each: infinity, and warm losses, with `make test-all`.
+INTERPRETED = pytest.mark.extra if interpreting() else ()
+WRONG = [nan, pytest.param(inf, marks=INTERPRETED)]
 
 
 if not interpreting():
@@ -54,7 +55,7 @@ def _random(*shape: int, seed: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize("exclude", ["tile", "self", "modality", "place"])
-@pytest.mark.parametrize("temperature", [0.1, 0.005])  # one shift for all rows, and a running maximum
+@pytest.mark.parametrize("temperature", [pytest.param(0.1, marks=INTERPRETED), 0.005])  # one shift, a running maximum
 @pytest.mark.parametrize("wrong", WRONG)
 def test_the_loss_of_tokens_that_are_no_numbers_is_none(exclude: str, temperature: float, wrong: float) -> None:
     everywhere = torch.full((2, 3, 4, 8), wrong)

@@ -68,6 +68,8 @@ class Conventions:
     @property
     def packed(self) -> bool:
         """Whether values differ from stored numbers."""
+        if isinstance(self.scale, float | int) and isinstance(self.offset, float | int):  # asked of every window
+            return self.scale != 1 or self.offset != 0
         return bool(np.any(np.not_equal(self.scale, 1)) or np.any(np.not_equal(self.offset, 0)))
 
     def overridden(
