@@ -86,7 +86,7 @@ class ArrayModel:
         max_cloud: float = 0.5,
         longest_gap: int = 7,
         temporal_window: int = 3,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         block: int | None = None,
         check: bool = True,
     ) -> xarray.DataArray:
@@ -110,7 +110,7 @@ class ArrayModel:
             max_cloud: largest share of missing pixels of a tile on a date that is used.
             longest_gap: days between a date of the reference sensor and another sensor's nearest (context-aware).
             temporal_window: acquisitions in the mean over dates that smooths backscatter in dB (context-aware).
-            batch_size: tiles at a time.
+            batch_size: tiles at a time; by default about 2,000 patches.
             block: rows and columns of the result that are a task of Dask each, or that are computed at a time. By
                 default about a chunk of the input, from 256 to 512 pixels.
             check: compare some values with the range of the training.
@@ -149,7 +149,7 @@ class ArrayModel:
         max_dates: int | None = None,
         max_cloud: float = 0.5,
         temporal_window: int = 3,
-        batch_size: int = 8,
+        batch_size: int | None = None,
         block: int | None = None,
         check: bool = True,
     ) -> xarray.Dataset:

@@ -30,6 +30,7 @@ __all__ = ["Options", "Plan", "plan_cube", "plan_tiles"]
 
 _CUBE_BLOCK = 64  # pixels per side of a cube that its encoder is given at a time, unless Dask's chunks say more
 _LEAST, _MOST = 256, 512  # pixels of the finest arrays per side of a part, whatever their chunks
+_PATCHES = 2048  # of a batch: enough for the cost of a call not to count, also where a tile is a pixel
 _LOOKED_AT, _DATES = 3, 4  # tiles, and dates of each, of which the range of values is compared with the model's
 
 
@@ -43,7 +44,7 @@ class Options:
     max_cloud: float = 0.5
     longest_gap: int = 7
     temporal_window: int = 3
-    batch_size: int = 32
+    batch_size: int | None = None
     block: int | None = None
     check: bool = True
 
@@ -101,10 +102,11 @@ def plan_tiles(
     cover = cover_arrays(scene, description, overlap=overlap, by=by, cells=cells)
     if options.check:
         _check(scene, description, placed.encoder.config.modalities)
+    batch_size = options.batch_size or min(max(_PATCHES // (rows * columns), 8), 1024)
     job: Job = (
-        TileEmbedding(placed, cover, options.patch_scale, options.batch_size, options.max_dates)
+        TileEmbedding(placed, cover, options.patch_scale, batch_size, options.max_dates)
         if kind == "embedding"
-        else TilePrediction(placed, cover, options.batch_size, options.max_dates)
+        else TilePrediction(placed, cover, batch_size, options.max_dates)
     )
     lazy = any(one.lazy for one in given.values())
     block = options.block or (_usual_block(given, cover.cell[0], description.tile) if lazy else None)

@@ -17,7 +17,7 @@ from .augmentation import Augmentation, augment, with_deviations
 from .given import tile_numbers, words
 from .modality import Modality
 from .months import in_months
-from .tiles import Geo, Tile
+from .tiles import Geo, Tile, TileBatch, collate
 
 __all__ = ["Task", "TileDataset"]
 
@@ -146,6 +146,17 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
             known, own = [self._statistics.get(m.name, m) for m in self.modalities], (seed, row, _AUGMENTED)
             tile = augment(tile, self.augmentation, known, self.dense, np.random.default_rng(own))
         return tile
+
+    def gather(self, tiles: Sequence[int]) -> tuple[list[bool], TileBatch | None]:
+        """Which of some tiles have any observation, and the evaluation views of these as one batch; None for none.
+
+        A reader may read neighbours together.
+        """
+        members = [self[i] for i in tiles]
+        kept = [tile for tile in members if tile.values]
+        return [bool(tile.values) for tile in members], collate(
+            kept, [m.name for m in self.modalities]
+        ) if kept else None
 
     @property
     def names(self) -> list[str]:

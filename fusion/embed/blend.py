@@ -6,12 +6,13 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..data import Tile, TileBatch, TileDataset, collate
+from ..data import TileBatch, TileDataset
 from .mosaic import Canvas, lay_out
 from .progress import Progress
 
@@ -47,15 +48,8 @@ class Told:
 
     def of(self, tiles: Sequence[int] | np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """For each tile that was observed its number within ``tiles`` and its (rows, columns, D) float32 cells."""
-        names = [m.name for m in self.dataset.modalities]
-
-        def gather(members: list[Tile]) -> tuple[list[bool], TileBatch | None]:
-            observed = [bool(tile.values) for tile in members]
-            kept = [tile for tile, seen in zip(members, observed, strict=True) if seen]
-            return observed, collate(kept, names) if kept else None
-
         loader = torch.utils.data.DataLoader(
-            self.dataset.subset(tiles), self.batch_size, collate_fn=gather, num_workers=self.workers
+            _Batches(self.dataset.subset(tiles)), self.batch_size, collate_fn=_as_it_is, num_workers=self.workers
         )
         first = 0
         for observed, batch in loader:
@@ -66,6 +60,23 @@ class Told:
                 yield from zip((first + np.flatnonzero(observed)).tolist(), cells, strict=True)
             first += len(observed)
             self.progress.add(len(observed))
+
+
+class _Batches(torch.utils.data.Dataset[Any]):
+    """A data set of which a loader gets whole batches."""
+
+    def __init__(self, tiles: TileDataset) -> None:
+        self.tiles = tiles
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    def __getitems__(self, indices: list[int]) -> tuple[list[bool], TileBatch | None]:
+        return self.tiles.gather(indices)
+
+
+def _as_it_is(batch: tuple[list[bool], TileBatch | None]) -> tuple[list[bool], TileBatch | None]:
+    return batch
 
 
 def stacked(told: Told) -> np.ndarray:

@@ -12,11 +12,12 @@ import torch
 from ..dataset import TileDataset
 from ..modality import Modality
 from ..series import choose_dates, fill_gaps
-from ..tiles import Geo, Tile
+from ..tiles import Geo, Tile, TileBatch
 from .description import Description
 from .layer import Layer
 from .scene import Scene
 from .tiling import Corner, cover
+from .together import as_batch, read_together
 
 __all__ = ["SceneTiles"]
 
@@ -86,6 +87,16 @@ class SceneTiles(TileDataset):
         """Of each tile the scene, and the metres from the scene's northern and western border to the tile's."""
         found = (self._tiles[row] for row in self._rows)
         return [(self.scenes[number].name, top, left) for number, top, left in found]
+
+    def gather(self, tiles: Sequence[int]) -> tuple[list[bool], TileBatch | None]:
+        rows = [int(self._rows[i]) for i in tiles]
+        corners = [self._tiles[row] for row in rows]
+        if len({number for number, _, _ in corners}) == 1 and not self._months and self.task is None:
+            scene = self.scenes[corners[0][0]]
+            parts = read_together(scene, self.modalities, corners, self._side, self.grid, self.max_dates)
+            if parts is not None:
+                return as_batch(parts, [self._names[r] for r in rows], [self._place(r) for r in rows], scene.origin)
+        return super().gather(tiles)
 
     # One tile.
 
