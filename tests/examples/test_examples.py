@@ -27,7 +27,13 @@ def _elsewhere(tmp_path, monkeypatch):
 
 
 def test_every_example_is_tested():
-    tested = {"ops_in_a_training_script", "folder_to_map", "embed_an_xarray", "tokenize_and_generate"}
+    tested = {
+        "ops_in_a_training_script",
+        "folder_to_map",
+        "embed_an_xarray",
+        "embed_with_dask",
+        "tokenize_and_generate",
+    }
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested
 
 
@@ -52,6 +58,14 @@ def test_embed_an_xarray():
     assert float(found.x[0]) == 500_010  # centre of the first patch, two pixels of 10 m wide
     assert float(found.y[0]) == 5_599_990
     assert bool(found.notnull().all())
+
+
+@pytest.mark.slow
+def test_embed_with_dask():
+    found = load("embed_with_dask").main()
+    assert found.embedding.shape == (64, 64, 64)
+    assert found.embedding.chunksizes["y"] == (32, 32)
+    assert bool(found.embedding.notnull().all())
 
 
 def test_tokenize_and_generate():
