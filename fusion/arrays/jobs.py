@@ -116,7 +116,7 @@ def _of_tiles(
     tiles = job.cover.tiles(needed, part, max_dates=job.max_dates)
     with _ONE:
         values = job.cover.asked(
-            tiles, part, say, job.leading[0], batch_size=job.batch_size, device=job.placed.device
+            tiles, part, say, job.leading[0], batch_size=job.batch_size, placed=job.placed
         )  # fmt: skip
     return np.moveaxis(values, -1, 0)
 

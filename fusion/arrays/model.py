@@ -10,6 +10,7 @@ import numpy as np
 from .. import __version__
 from ..data import Modality
 from ..embed.map import fingerprint
+from ..embed.precision import Precision
 from ..embed.raster import band_names
 from ..embed.sheets import NO_CLASS
 from ..training.checkpoints import load_finetuned, load_model, read_header
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["ArrayModel", "load"]
 
 
-def load(run: str | Path, device: str = "auto") -> ArrayModel:
+def load(run: str | Path, device: str = "auto", *, precision: Precision = "auto") -> ArrayModel:
     """A trained model of any system, for arrays.
 
     ::
@@ -36,6 +37,7 @@ def load(run: str | Path, device: str = "auto") -> ArrayModel:
     Args:
         run: run folder or checkpoint.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ... A context-aware model runs on the CPU.
+        precision: ``"float32"``, ``"bfloat16"``, or ``"auto"``: bfloat16 on GPUs that calculate in it, else float32.
 
     Raises:
         FileNotFoundError, ValueError: as :func:`fusion.training.load_model`; a model of a single sensor, the first
@@ -47,10 +49,13 @@ def load(run: str | Path, device: str = "auto") -> ArrayModel:
     head: Any = load_finetuned(run) if header.finetuned else None
     encoder = load_model(run) if head is None else head.model
     if header.system == "context":  # its encoder reads windows of cubes in the processor's memory
-        if device not in ("auto", "cpu"):
-            raise ValueError(f"{run} is a context-aware model, which runs on the CPU; leave device={device!r} out")
+        if device not in ("auto", "cpu") or precision not in ("auto", "float32"):
+            raise ValueError(
+                f"{run} is a context-aware model, which runs on the CPU in float32; leave device={device!r} "
+                f"and precision={precision!r} out"
+            )
         device = "cpu"
-    return ArrayModel(Placed(encoder, head, device), header.system, str(run))
+    return ArrayModel(Placed(encoder, head, device, precision), header.system, str(run))
 
 
 class ArrayModel:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import sys
 from dataclasses import dataclass
 from typing import Any
 
-import torch
+from ..embed.device import choose_device
+from ..embed.precision import Precision, resolved
 
-__all__ = ["Placed", "choose_device"]
+__all__ = ["Placed"]
 
 
 @dataclass
@@ -21,14 +21,17 @@ class Placed:
         encoder: of a registered system.
         head: the fine-tuned module, probe or ensemble around it; None for a bare encoder.
         asked: ``"auto"``, or the device.
+        precision: see :func:`fusion.embed.precision.resolved`.
     """
 
     encoder: Any
     head: Any
     asked: str
+    precision: Precision = "auto"
 
     def __post_init__(self) -> None:
         self.device = choose_device(self.asked)
+        resolved(self.precision, self.device)  # or an error
         for module in (self.encoder, self.head):
             if module is not None:
                 module.to(self.device).eval()
@@ -40,28 +43,7 @@ class Placed:
             for module in (encoder, head):
                 if module is not None:
                     module.cpu()
-        return {"encoder": encoder, "head": head, "asked": self.asked}
+        return {"encoder": encoder, "head": head, "asked": self.asked, "precision": self.precision}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
-
-
-def choose_device(asked: str) -> torch.device:
-    """``"auto"``: a GPU if there is one, else the CPU. Of several GPUs, workers of Dask that see all of them take one
-    each, by their numbers."""
-    if asked != "auto":
-        return torch.device(asked)
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", _worker() % torch.cuda.device_count())
-
-
-def _worker() -> int:
-    """The number of this worker of Dask; 0 where this process is none, or has a name that is no number."""
-    distributed = sys.modules.get("distributed")
-    if distributed is None:
-        return 0
-    try:
-        return int(distributed.get_worker().name)
-    except (ValueError, TypeError):  # no worker, or one of another name
-        return 0

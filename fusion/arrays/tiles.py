@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import torch
 from affine import Affine
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from ..embed.mosaic import Canvas
 from ..embed.strips import strips
 from .given import Given
 from .opening import open_arrays
+from .placed import Placed
 
 __all__ = ["Cover", "Part", "cover_arrays"]
 
@@ -104,7 +104,7 @@ class Cover:
         depth: int,
         *,
         batch_size: int,
-        device: torch.device,
+        placed: Placed,
     ) -> np.ndarray:
         """(rows, columns, D) float32 of a part, NaN where no tile was observed.
 
@@ -120,7 +120,7 @@ class Cover:
         top, left = part.rows.start - int(first[0]), part.columns.start - int(first[1])
         height, width = part.shape
         out = np.empty((height, width, depth), dtype=np.float32)
-        told = Told(say, self.cells, tiles, batch_size, 0, device)
+        told = Told(say, self.cells, tiles, batch_size, 0, placed.device, precision=placed.precision)
         for strip in strips(told, canvas, max(self.cells[0], 16), depth=depth):
             upper, lower = max(strip.top, top), min(strip.top + len(strip.values), top + height)
             if upper < lower:

@@ -21,6 +21,8 @@ def embed(
     patch_scale: int = 1,
     batch_size: int = 32,
     workers: int = 0,
+    device: str = "auto",
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
     block: int = 64,
 ) -> int:
     """Writes the embedding of every patch: GeoTIFF where the data is georeferenced, NPZ where it is not.
@@ -42,18 +44,22 @@ def embed(
         patch_scale: embed patches of so many of the model's patches per side (OmniSat).
         batch_size: tiles at a time.
         workers: processes that read tiles.
+        device: auto (a GPU if there is one), cpu, cuda, cuda:1, ...; cubes are embedded on the CPU.
+        precision: float32, bfloat16, or auto: bfloat16 on GPUs that calculate in it, float32 elsewhere.
         block: pixels per side in memory at a time (cubes).
     """
     from fusion.commands.following import command, lead_on
     from fusion.commands.map_pages import labelled
     from fusion.commands.session import begin, beside, covering
-    from fusion.embed import embed_map
+    from fusion.embed import choose_device, embed_map
     from fusion.training import read_header
 
     source = Path(run)
     if read_header(source).system == "context":
         if patch_scale != 1:
             raise ValueError(f"{run} embeds single pixels, it has no patches; leave --patch_scale {patch_scale} out")
+        if device not in ("auto", "cpu") or precision not in ("auto", "float32"):
+            raise ValueError(f"{run} embeds cubes on the CPU in float32; leave --device and --precision out")
         return _embed_cubes(source, data, out, reader or {}, dtype, block)
     target = beside(source, "embeddings.tif", out)
     state = begin(data, target.parent, reader=reader, modalities=modalities, model=source, labelled=False)
@@ -62,6 +68,8 @@ def embed(
         "patch_scale": patch_scale,
         "batch_size": batch_size,
         "workers": workers,
+        "device": choose_device(device),
+        "precision": precision,
     }
     tiles = state.split(split)
     if overlap is not None or (patch_scale == 1 and split == "all"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import shlex
-from typing import Any
+from typing import Any, Literal
 
 __all__ = ["predict"]
 
@@ -22,6 +22,8 @@ def predict(
     entropy: bool = False,
     batch_size: int = 8,
     workers: int = 0,
+    device: str = "auto",
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
     restart: bool = False,
     estimate: bool = False,
     report: bool = True,
@@ -48,6 +50,8 @@ def predict(
         entropy: write how uncertain the classes are, from 0 to 1, with _entropy in its name.
         batch_size: tiles at a time.
         workers: processes that read tiles.
+        device: auto (a GPU if there is one), cpu, cuda, cuda:1, ...; cubes are mapped on the CPU.
+        precision: float32, bfloat16, or auto: bfloat16 on GPUs that calculate in it, float32 elsewhere.
         restart: begin anew, and throw away what an interrupted run of this map has left.
         block: pixels per side in memory at a time (cubes).
         estimate: only say what the map will take: time, memory, size on disk; nothing is written.
@@ -59,7 +63,7 @@ def predict(
     from fusion.commands.map_pages import labelled, write_pages
     from fusion.commands.session import begin, beside, covering, interruptible, known_to, of_tiles
     from fusion.data import open_unlabelled
-    from fusion.embed import estimate_map, predict_map
+    from fusion.embed import choose_device, estimate_map, predict_map
     from fusion.training import Probed, load_finetuned
 
     options: dict[str, Any] = {
@@ -67,12 +71,15 @@ def predict(
         "entropy": entropy,
         "batch_size": batch_size,
         "workers": workers,
+        "device": device,
+        "precision": precision,
     }
     defaults = {name: parameter.default for name, parameter in inspect.signature(predict).parameters.items()}
     given: dict[str, Any] = {"data": data, "out": out, "reader": reader, "modalities": modalities, "split": split}
     given |= {"overlap": overlap, "block": block}
     again = command("predict", run, **{name: v for name, v in (given | options).items() if v != defaults[name]})
     source = Path(run)
+    options["device"] = choose_device(device)
     module: Any = load_finetuned(source)
     target = beside(source, "prediction.tif", out)
     with interruptible(f"stopped; what is finished is kept. To go on: {again}"):
@@ -83,7 +90,9 @@ def predict(
                     f"{run} maps whole cubes with its own sensors; leave --modalities, --split and --overlap out"
                 )
             module, tiles = _of_cubes(module, data, reader, block)
-            options["batch_size"] = 1  # a block is memory enough
+            if device not in ("auto", "cpu") or precision not in ("auto", "float32"):
+                raise ValueError(f"{run} maps cubes on the CPU in float32; leave --device and --precision out")
+            options |= {"batch_size": 1, "device": "cpu", "precision": "float32"}  # a block is memory enough
         else:
             state = begin(data, target.parent, reader=reader, modalities=modalities, model=source, labelled=False)
             tiles = known_to(module, state.split(split))

@@ -3,6 +3,7 @@
 from .codec import DECODE_FORMULA, NODATA, QuantizationError, decode, encode, unit
 from .cube import EmbeddedCube, embed_cube
 from .cube_probe import CubeBlocks, CubeProbe
+from .device import choose_device
 from .estimate import Estimate
 from .map import EmbeddingMap, embed_map, fingerprint
 from .predict import PredictedMap, Predictor, estimate_map, predict_map
@@ -23,6 +24,7 @@ __all__ = [
     "Predictor",
     "QuantizationError",
     "Seams",
+    "choose_device",
     "decode",
     "embed_cube",
     "embed_map",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..data import TileBatch, TileDataset
 from .mosaic import Canvas, lay_out
+from .precision import Precision, autocast
 from .progress import Progress
 
 __all__ = ["Told", "device_of", "evaluating", "rasters", "stacked"]
@@ -26,6 +27,7 @@ class Told:
         say: from a batch of B tiles to (B, rows, columns, D), the cells that each tile is made of.
         cells: rows and columns.
         progress: is told of every tile that was read.
+        precision: see :func:`~fusion.embed.precision.resolved`.
 
     Attributes:
         dates: of the longest series that was seen.
@@ -40,10 +42,12 @@ class Told:
         workers: int,
         device: torch.device,
         progress: Progress | None = None,
+        precision: Precision = "float32",
     ) -> None:
         self.say, self.cells, self.dataset = say, cells, dataset
         self.batch_size, self.workers, self.device = batch_size, workers, device
         self.progress = progress or Progress(0, 0, shown=False)
+        self.precision = precision
         self.dates = 0
 
     def of(self, tiles: Sequence[int] | np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -55,7 +59,7 @@ class Told:
         for observed, batch in loader:
             if batch is not None:
                 self.dates = max([self.dates, *(v.shape[1] for v in batch.values.values() if v.ndim == 5)])
-                with torch.inference_mode():
+                with torch.inference_mode(), autocast(self.precision, self.device):
                     cells = self.say(batch.to(self.device)).float().cpu().numpy()  # (B, rows, columns, D)
                 yield from zip((first + np.flatnonzero(observed)).tolist(), cells, strict=True)
             first += len(observed)
@@ -75,7 +79,7 @@ class _Batches(torch.utils.data.Dataset[Any]):
         return self.tiles.gather(indices)
 
 
-def _as_it_is(batch: tuple[list[bool], TileBatch | None]) -> tuple[list[bool], TileBatch | None]:
+def _as_it_is(batch: Any) -> Any:
     return batch
 
 

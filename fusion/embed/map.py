@@ -19,6 +19,7 @@ from .blend import Told, evaluating, rasters, stacked
 from .blended import blended
 from .codec import QuantizationError
 from .mosaic import Canvas
+from .precision import Precision
 from .raster import Dtype, write_geotiff, write_npz
 from .scale import at_scale
 from .seams import Seams, seam_cosines
@@ -72,6 +73,7 @@ def embed_map(
     batch_size: int = 32,
     workers: int = 0,
     device: torch.device | str | None = None,
+    precision: Precision = "float32",
 ) -> list[EmbeddingMap]:
     """Writes the patch embeddings of every tile, north up, one band a dimension.
 
@@ -87,6 +89,7 @@ def embed_map(
         patch_scale: embed patches of so many of the model's patches per side, for models whose ``forward`` takes
             ``patch_scale``. Tiles that overlap share a raster if they are such patches apart.
         device: where the model runs; by default where it is.
+        precision: ``"float32"``, ``"bfloat16"``, or ``"auto"``, see :func:`~fusion.embed.precision.resolved`.
 
     Raises:
         ValueError: a wrong ``dtype``, data whose bands, units or grid are not the model's, tiles some of which have a
@@ -109,7 +112,7 @@ def embed_map(
         return encoded.unflatten(1, grid)
 
     with evaluating(model, device) as chosen:
-        told = Told(patches, grid, dataset, batch_size, workers, chosen)
+        told = Told(patches, grid, dataset, batch_size, workers, chosen, precision=precision)
         if not targets:
             return [_write_unplaced(told, out.with_suffix(".npz"), dtype, tags)]
         return [_write_canvas(told, canvas, path, dtype, tags) for canvas, path in targets]

@@ -22,6 +22,7 @@ from .cog import Sheet, write_cog
 from .estimate import Estimate, measured
 from .map import UNPLACED, describe
 from .mosaic import Canvas
+from .precision import Precision, resolved
 from .predicted import PredictedMap
 from .predictor import Predictor, asked, cells_of, identity, require_map
 from .preview import write_preview, write_styles
@@ -47,6 +48,7 @@ def predict_map(
     batch_size: int = 8,
     workers: int = 0,
     device: torch.device | str | None = None,
+    precision: Precision = "float32",
     restart: bool = False,
     progress: bool = False,
 ) -> list[PredictedMap]:
@@ -79,6 +81,7 @@ def predict_map(
             as a part of the largest that K classes can have, from 0 (one is certain) to 1 (all are alike), in bytes as
             the probabilities. Where several classes may be present, the mean of that of each.
         device: where the model runs; by default where it is.
+        precision: ``"float32"``, ``"bfloat16"``, or ``"auto"``, see :func:`~fusion.embed.precision.resolved`.
         restart: begin anew, whatever an earlier call left.
         progress: say how far it is.
 
@@ -89,7 +92,7 @@ def predict_map(
             beginning of another map in the way.
         RuntimeError: a file cannot be written; one that was there is untouched.
     """
-    with _task(module, dataset, out, probabilities, entropy, batch_size, workers, device) as task:
+    with _task(module, dataset, out, probabilities, entropy, batch_size, workers, device, precision) as task:
         told = task.told
         told.progress = Progress(len(dataset), task.pixels, shown=progress)
         if not task.targets:
@@ -119,13 +122,14 @@ def estimate_map(
     batch_size: int = 8,
     workers: int = 0,
     device: torch.device | str | None = None,
+    precision: Precision = "float32",
 ) -> Estimate:
     """What :func:`predict_map` with these arguments will take, from a few batches of tiles; nothing is written.
 
     Raises:
         TypeError, ValueError: as :func:`predict_map`.
     """
-    with _task(module, dataset, out, probabilities, entropy, batch_size, workers, device) as task:
+    with _task(module, dataset, out, probabilities, entropy, batch_size, workers, device, precision) as task:
         return task.estimate()
 
 
@@ -183,6 +187,7 @@ class _Task:
             "interval": self.sheets["prediction"].tags.get("FUSION_INTERVAL", ""),
             "batch_size": self.told.batch_size,
             "device": self.told.device.type,
+            "precision": self.told.precision,
         }
 
 
@@ -196,6 +201,7 @@ def _task(
     batch_size: int,
     workers: int,
     device: torch.device | str | None,
+    precision: Precision,
 ) -> Iterator[_Task]:
     """With the model in evaluation mode, where it is to run."""
     require_map(module, dataset, shares=probabilities or entropy)
@@ -206,6 +212,7 @@ def _task(
     sheets = sheets_of(module.task, module.classes, tags, intervals=getattr(module, "intervals", ()), **options)
     with evaluating(module if isinstance(module, nn.Module) else module.model, device) as chosen:
         told = Told(lambda batch: asked(module, batch, cells), cells, dataset, batch_size, workers, chosen)
+        told.precision = resolved(precision, chosen)
         yield _Task(told, targets, sheets, module.classes, tags, file.with_name(f"{file.name}.partial"))
 
 

@@ -12,7 +12,7 @@ import xarray as xr
 from dask.callbacks import Callback
 
 import fusion
-from fusion.arrays.placed import choose_device
+from fusion.embed import choose_device
 
 from .ground import AERIAL, CLASSES, S1, S2, encoder, optical, picture, radar, saved, tuned
 
@@ -108,9 +108,13 @@ def test_a_model_travels(run, cube, eager):
 
 def test_workers_of_one_machine_take_a_gpu_each(monkeypatch):
     assert choose_device("auto").type in ("cpu", "cuda")
+    with pytest.raises(ValueError, match=r"device cuda:7: torch can use .* GPUs here"):
+        choose_device("cuda:7")
+    with pytest.raises(ValueError, match=r"device is auto, cpu, cuda, cuda:1, \.\.\., not 'gpu'"):
+        choose_device("gpu")
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
-    monkeypatch.setattr("fusion.arrays.placed._worker", lambda: 6)
+    monkeypatch.setattr("fusion.embed.device._worker", lambda: 6)
     assert str(choose_device("auto")) == "cuda:2"
     assert str(choose_device("cuda:1")) == "cuda:1"
 

@@ -256,3 +256,18 @@ def test_a_full_disk_leaves_the_old_map(tmp_path):
     assert str(path) in done.stderr.splitlines()[-1]
     assert path.read_bytes() == b"the old map"
     assert [p.name for p in tmp_path.iterdir()] == ["map.tif"]
+
+
+def test_bfloat16_says_nearly_the_same_and_auto_on_a_cpu_is_float32(of_classes, tmp_path):
+    tiles, maps = cut(scene(), (HEIGHT, WIDTH)), {}
+    for precision in ("float32", "auto", "bfloat16"):
+        (written,) = embed_map(of_classes.model, tiles, tmp_path / f"{precision}.tif", precision=precision)
+        with rasterio.open(written.path) as file:
+            maps[precision] = file.read().reshape(file.count, -1)  # (D, pixels)
+    np.testing.assert_array_equal(maps["auto"], maps["float32"])
+    assert not np.array_equal(maps["bfloat16"], maps["float32"])
+    norms = [np.linalg.norm(maps[name], axis=0) for name in ("bfloat16", "float32")]
+    cosine = (maps["bfloat16"] * maps["float32"]).sum(0) / (norms[0] * norms[1])
+    assert cosine.mean() > 0.999
+    with pytest.raises(ValueError, match="precision is auto, float32 or bfloat16, not 'half'"):
+        embed_map(of_classes.model, tiles, tmp_path / "half.tif", precision="half")

@@ -90,9 +90,11 @@ def as_batch(
 ) -> tuple[list[bool], TileBatch | None]:
     """Which of the tiles have any observation, and these as one batch, as :func:`fusion.data.collate` makes it."""
     values, days, valid = parts
-    has = {name: good.reshape(len(names), -1).any(axis=1) for name, good in valid.items()}  # (B,) each
-    observed = np.any([*has.values()], axis=0) if has else np.zeros(len(names), dtype=bool)
-    kept = np.flatnonzero(observed)
+    has: dict[str, np.ndarray] = {
+        name: good.reshape(len(names), -1).any(axis=1) for name, good in valid.items()
+    }  # (B,) each
+    observed: np.ndarray = np.any([np.zeros(len(names), dtype=bool), *has.values()], axis=0)
+    kept = np.flatnonzero(observed).tolist()
     if not len(kept):
         return observed.tolist(), None
     batch = TileBatch({}, {}, {}, None, tuple(names[i] for i in kept), tuple(places[i] for i in kept))
