@@ -13,7 +13,8 @@ from ..embed.map import fingerprint
 from ..embed.precision import Precision
 from ..embed.raster import band_names
 from ..embed.sheets import NO_CLASS
-from ..training.checkpoints import load_finetuned, load_model, read_header
+from ..training.checkpoints import Header, load_finetuned, load_model, read_header
+from . import hub
 from .given import Given, sort_by_modality
 from .placed import Placed
 from .plan import Options, Plan, plan_cube, plan_tiles
@@ -35,7 +36,7 @@ def load(run: str | Path, device: str = "auto", *, precision: Precision = "auto"
         crops = model.predict(cube)  # of a fine-tuned model, or of a saved probe
 
     Args:
-        run: run folder or checkpoint.
+        run: run folder or checkpoint; or a model of the Hugging Face Hub, ``"org/name"`` or ``"org/name@revision"``.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ... A context-aware model runs on the CPU.
         precision: ``"float32"``, ``"bfloat16"``, or ``"auto"``: bfloat16 on GPUs that calculate in it, else float32.
 
@@ -43,11 +44,12 @@ def load(run: str | Path, device: str = "auto", *, precision: Precision = "auto"
         FileNotFoundError, ValueError: as :func:`fusion.training.load_model`; a model of a single sensor, the first
             stage of the context-aware system.
     """
-    header = read_header(run)
+    path = hub.fetched(run)
+    header = read_header(path)
     if header.system == "context-sensor":
         raise ValueError(f"{run} is the autoencoder of one sensor; load the model of both stages that was made of it")
-    head: Any = load_finetuned(run) if header.finetuned else None
-    encoder = load_model(run) if head is None else head.model
+    head: Any = load_finetuned(path) if header.finetuned else None
+    encoder = load_model(path) if head is None else head.model
     if header.system == "context":  # its encoder reads windows of cubes in the processor's memory
         if device not in ("auto", "cpu") or precision not in ("auto", "float32"):
             raise ValueError(
@@ -55,7 +57,7 @@ def load(run: str | Path, device: str = "auto", *, precision: Precision = "auto"
                 f"and precision={precision!r} out"
             )
         device = "cpu"
-    return ArrayModel(Placed(encoder, head, device, precision), header.system, str(run))
+    return ArrayModel(Placed(encoder, head, device, precision), header, str(run))
 
 
 class ArrayModel:
@@ -66,8 +68,8 @@ class ArrayModel:
         task, classes: of a fine-tuned model or a probe; None and () of a bare encoder.
     """
 
-    def __init__(self, placed: Placed, system: str, source: str) -> None:
-        self._placed, self._system, self._source = placed, system, source
+    def __init__(self, placed: Placed, header: Header, source: str) -> None:
+        self._placed, self._header, self._source = placed, header, source
         self.modalities: tuple[Modality, ...] = tuple(placed.encoder.config.modalities)
         self.task: str | None = None if placed.head is None else placed.head.task
         self.classes: tuple[str, ...] = () if placed.head is None else tuple(placed.head.classes)
@@ -75,7 +77,7 @@ class ArrayModel:
     def __repr__(self) -> str:
         told = "; ".join(f"{m.name} ({' '.join(m.bands)}, {m.resolution:g} m, {m.unit})" for m in self.modalities)
         head = f", {self.task} of {', '.join(self.classes)}" if self.task else ""
-        return f"<{self._system} of {self._source}: {told}{head}>"
+        return f"<{self._header.system} of {self._source}: {told}{head}>"
 
     def embed(
         self,
@@ -132,7 +134,7 @@ class ArrayModel:
         options = Options(
             overlap, patch_scale, max_dates, max_cloud, longest_gap, temporal_window, batch_size, block, check
         )
-        if self._system != "context":
+        if self._header.system != "context":
             plan = plan_tiles(self._placed, given, options, kind="embedding")
             found = self._as_array(plan, ("feature",), "embedding")
         else:
@@ -192,6 +194,31 @@ class ArrayModel:
         found = self._as_array(plan, ("label",), kind).assign_coords(label=list(self.classes))
         return as_predictions(found, self.task or "", self.classes, head.intervals)
 
+    def save_pretrained(self, folder: str | Path, *, licence: str = "", training_data: str = "") -> Path:
+        """Writes the model as a folder that :func:`fusion.load` takes: ``best.safetensors`` with weights, configuration
+        and head, ``config.json`` to read, and ``README.md``, a card with bands, units, sensors, scores and limits.
+
+        Args:
+            licence: of the weights, as the Hugging Face Hub writes it, e.g. ``"cc-by-4.0"``.
+            training_data: what it was trained on, in words.
+        """
+        about = {"licence": licence, "training_data": training_data}
+        return hub.save(folder, self._placed.encoder, self._placed.head, self._header, **about)
+
+    def push_to_hub(self, repository: str, *, private: bool = False, licence: str = "", training_data: str = "") -> str:
+        """Uploads what :meth:`save_pretrained` writes to the Hugging Face Hub (``pip install huggingface_hub``, and
+        ``hf auth login``); returns the address.
+
+        Args:
+            repository: ``"org/name"``, made if need be.
+
+        Raises:
+            ValueError: huggingface_hub is not installed, or another name.
+        """
+        about = {"licence": licence, "training_data": training_data}
+        encoder, head = self._placed.encoder, self._placed.head
+        return hub.push(repository, encoder, head, self._header, private=private, **about)
+
     def _of_head(self) -> list[Modality]:
         """The modalities that a probe was made with; all of them for what does not name any."""
         wanted = getattr(self._placed.head, "modalities", ())
@@ -200,7 +227,7 @@ class ArrayModel:
     def _as_array(self, plan: Plan, axes: tuple[str, ...], name: str) -> xarray.DataArray:
         found = as_array(plan.values(), axes, plan.finest, plan.place, plan.cell, name)
         used = "; ".join(f"{n} ({' '.join(one.modality.bands)})" for n, one in plan.given.items())
-        about = {"model": fingerprint(self._placed.encoder), "system": self._system, "modalities": used}
+        about = {"model": fingerprint(self._placed.encoder), "system": self._header.system, "modalities": used}
         return found.assign_attrs(about | {"eo-fusion": __version__})
 
 

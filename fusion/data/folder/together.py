@@ -90,9 +90,9 @@ def as_batch(
 ) -> tuple[list[bool], TileBatch | None]:
     """Which of the tiles have any observation, and these as one batch, as :func:`fusion.data.collate` makes it."""
     values, days, valid = parts
-    has: dict[str, np.ndarray] = {
-        name: good.reshape(len(names), -1).any(axis=1) for name, good in valid.items()
-    }  # (B,) each
+    has: dict[str, np.ndarray] = {}  # (B,) each
+    for name, good in valid.items():
+        has[name] = np.asarray(good.reshape(len(names), -1).any(axis=1))
     observed: np.ndarray = np.any([np.zeros(len(names), dtype=bool), *has.values()], axis=0)
     kept = np.flatnonzero(observed).tolist()
     if not len(kept):
