@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -23,12 +24,14 @@ def embed(
     workers: int = 0,
     device: str = "auto",
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    restart: bool = False,
     block: int = 64,
 ) -> int:
     """Writes the embedding of every patch: GeoTIFF where the data is georeferenced, NPZ where it is not.
 
     A context-aware model embeds every pixel of described cubes on every date it was seen: a Zarr and a GeoTIFF a date.
-    Killed and started again it goes on where it stopped; several processes, e.g. by torchrun, share the work.
+    Stopped at any moment, the same command goes on where it stopped. Of cubes several processes, e.g. by torchrun,
+    share the work.
 
     Args:
         run: run folder or checkpoint of the encoder.
@@ -46,11 +49,12 @@ def embed(
         workers: processes that read tiles.
         device: auto (a GPU if there is one), cpu, cuda, cuda:1, ...; cubes are embedded on the CPU.
         precision: float32, bfloat16, or auto: bfloat16 on GPUs that calculate in it, float32 elsewhere.
+        restart: begin anew, and throw away what an interrupted run of this map has left.
         block: pixels per side in memory at a time (cubes).
     """
     from fusion.commands.following import command, lead_on
     from fusion.commands.map_pages import labelled
-    from fusion.commands.session import begin, beside, covering
+    from fusion.commands.session import begin, beside, covering, interruptible
     from fusion.embed import choose_device, embed_map
     from fusion.training import read_header
 
@@ -74,7 +78,12 @@ def embed(
     tiles = state.split(split)
     if overlap is not None or (patch_scale == 1 and split == "all"):
         tiles = covering(tiles, split, overlap, "patch")
-    for written in embed_map(state.model("pretrained"), tiles, target, **options):
+    given = {"data": data, "out": out, "reader": reader, "modalities": modalities, "split": split, "overlap": overlap}
+    defaults = {name: parameter.default for name, parameter in inspect.signature(embed).parameters.items()}
+    given = {n: v for n, v in (given | options | {"device": device}).items() if v != defaults[n]}
+    with interruptible(f"stopped; what is finished is kept. To go on: {command('embed', run, **given)}"):
+        maps = embed_map(state.model("pretrained"), tiles, target, restart=restart, progress=True, **options)
+    for written in maps:
         print(written)
     if labelled(state.split("all")):
         lead_on(command("probe", run, data=data, reader=reader, modalities=modalities))

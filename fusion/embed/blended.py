@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from .blend import Told
 from .mosaic import Canvas
-from .strips import strips
+from .strips import strip_count, strips
+from .working import WorkingRaster
 
-__all__ = ["Blend", "blended"]
+__all__ = ["Blend", "NothingObserved", "blended"]
+
+_ROWS = 64  # of a strip at least, after which what was computed is on the disk
+
+
+class NothingObserved(ValueError):
+    """No tile of a raster has an observation."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +27,7 @@ class Blend:
     """One raster of cells.
 
     Attributes:
-        values: (rows, columns, D) float32, NaN where no tile says anything. They lie in a file that goes with the
-            ``with`` block.
+        values: (rows, columns, D) float32, NaN where no tile says anything. They lie in a file.
         owner: (rows, columns) number of the tile whose weight is largest, from 1; 0 where there is none.
     """
 
@@ -31,29 +35,38 @@ class Blend:
     owner: np.ndarray
 
 
-@contextlib.contextmanager
-def blended(told: Told, canvas: Canvas, path: Path) -> Iterator[Blend]:
+def blended(told: Told, canvas: Canvas, path: Path, working: WorkingRaster) -> Blend:
     """The cells of all tiles of a canvas, see :func:`~fusion.embed.strips.strips`.
 
     Args:
-        path: of the raster to come, beside which the values are kept: a map may be larger than memory.
+        path: of the raster to come.
+        working: what an earlier run has finished of it, in whose folder the values are kept: a map may be larger than
+            memory.
 
     Raises:
-        ValueError: no tile has an observation.
+        NothingObserved: no tile has an observation.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as files:
-
-        def scratch(kind: type, *shape: int) -> np.ndarray:
-            file = files.enter_context(tempfile.TemporaryFile(dir=path.parent))
-            return np.memmap(file, kind, "w+", shape=shape)
-
-        owner, values = scratch(np.int32, *canvas.shape), None
-        for strip in strips(told, canvas, told.cells[0]):
-            if values is None:
-                values = scratch(np.float32, *canvas.shape, strip.values.shape[-1])
-            here = np.s_[strip.top : strip.top + len(strip.values)]
-            values[here], owner[here] = strip.values, strip.owner
-        if values is None:
-            raise ValueError(f"none of the {len(canvas.tiles)} tiles of {path} has an observation: there is no map")
-        yield Blend(values, owner)
+    height = max(told.cells[0], _ROWS)
+    files = {name: working.path / name for name in ("values", "owner")}
+    depth: int | None = None
+    if working.strips:
+        depth = files["values"].stat().st_size // (4 * canvas.shape[0] * canvas.shape[1])
+    values: np.memmap | None = None
+    owner: np.memmap | None = None
+    if depth is not None and working.strips == strip_count(canvas, height):
+        told.progress.skip(len(canvas.tiles))
+        values = np.memmap(files["values"], np.float32, "r", shape=(*canvas.shape, depth))
+        return Blend(values, np.memmap(files["owner"], np.int32, "r", shape=canvas.shape))
+    for strip in strips(told, canvas, height, first=working.strips, depth=depth):
+        if values is None or owner is None:
+            mode: Literal["r+", "w+"] = "r+" if working.strips else "w+"
+            values = np.memmap(files["values"], np.float32, mode, shape=(*canvas.shape, strip.values.shape[-1]))
+            owner = np.memmap(files["owner"], np.int32, mode, shape=canvas.shape)
+        here = np.s_[strip.top : strip.top + len(strip.values)]
+        values[here], owner[here] = strip.values, strip.owner
+        values.flush()
+        owner.flush()
+        working.added(bool(strip.owner.any()))
+    if values is None or owner is None:
+        raise NothingObserved(f"none of the {len(canvas.tiles)} tiles of {path} has an observation: there is no map")
+    return Blend(values, owner)

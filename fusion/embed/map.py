@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,13 +17,15 @@ from ..data import TileBatch, TileDataset
 from ..training.loading import require_fit
 from ..training.systems import config_of
 from .blend import Told, evaluating, rasters, stacked
-from .blended import blended
+from .blended import NothingObserved, blended
 from .codec import QuantizationError
 from .mosaic import Canvas
-from .precision import Precision
+from .precision import Precision, resolved
+from .progress import Progress
 from .raster import Dtype, write_geotiff, write_npz
 from .scale import at_scale
 from .seams import Seams, seam_cosines
+from .working import WorkingFolder, WorkingRaster, identity_of
 
 __all__ = ["UNPLACED", "EmbeddingMap", "describe", "embed_map", "fingerprint"]
 
@@ -74,6 +77,8 @@ def embed_map(
     workers: int = 0,
     device: torch.device | str | None = None,
     precision: Precision = "float32",
+    restart: bool = False,
+    progress: bool = False,
 ) -> list[EmbeddingMap]:
     """Writes the patch embeddings of every tile, north up, one band a dimension.
 
@@ -81,6 +86,11 @@ def embed_map(
     (several CRS, or scattered places), ``out`` without its suffix becomes a folder with one GeoTIFF each, named by its
     first tile. Where tiles overlap, patches are averaged with a weight that falls off to the border of the tile.
     A tile without any observation is no data. Tiles without a place go into one NPZ.
+
+    A raster is computed from north to south in strips of rows, which lie in the folder ``<out>.partial`` until it is
+    whole. Stopped at any moment and called again with the same model, data and options, it goes on after the last of
+    them and writes the bytes that it would have written without the interruption (on the same machine with the same
+    number of threads).
 
     Args:
         model: maps a :class:`TileBatch` to something with ``.patches`` (B, P, D).
@@ -90,10 +100,13 @@ def embed_map(
             ``patch_scale``. Tiles that overlap share a raster if they are such patches apart.
         device: where the model runs; by default where it is.
         precision: ``"float32"``, ``"bfloat16"``, or ``"auto"``, see :func:`~fusion.embed.precision.resolved`.
+        restart: begin anew, whatever an earlier call left.
+        progress: say how far it is.
 
     Raises:
         ValueError: a wrong ``dtype``, data whose bands, units or grid are not the model's, tiles some of which have a
-            place and some not, rotated tiles, a scale that the model does not take or that does not divide the grid.
+            place and some not, rotated tiles, a scale that the model does not take or that does not divide the grid,
+            the beginning of another map in the way.
         RuntimeError: a file cannot be written; one that was there is untouched.
     """
     if dtype not in ("float32", "int8"):
@@ -115,15 +128,53 @@ def embed_map(
         told = Told(patches, grid, dataset, batch_size, workers, chosen, precision=precision)
         if not targets:
             return [_write_unplaced(told, out.with_suffix(".npz"), dtype, tags)]
-        return [_write_canvas(told, canvas, path, dtype, tags) for canvas, path in targets]
+        told.progress = Progress(len(dataset), sum(int(np.prod(c.shape)) for c, _ in targets), shown=progress)
+        job = {
+            **tags,
+            **identity_of(dataset),
+            "files": [path.name for _, path in targets],
+            "dtype": dtype,
+            "batch_size": batch_size,
+            "device": chosen.type,
+            "precision": resolved(precision, chosen),
+        }
+        file = out.with_suffix(".tif")
+        folder = WorkingFolder(file.with_name(f"{file.name}.partial"), job, restart=restart)
+        written = [
+            _write_canvas(told, canvas, path, dtype, tags, folder, folder.raster(str(number)))
+            for number, (canvas, path) in enumerate(targets)
+        ]
+        folder.remove()
+        told.progress.end()
+    return written
 
 
-def _write_canvas(told: Told, canvas: Canvas, path: Path, dtype: Dtype, tags: dict[str, str]) -> EmbeddingMap:
-    with blended(told, canvas, path) as blend:
+def _write_canvas(
+    told: Told,
+    canvas: Canvas,
+    path: Path,
+    dtype: Dtype,
+    tags: dict[str, str],
+    folder: WorkingFolder,
+    working: WorkingRaster,
+) -> EmbeddingMap:
+    transform = canvas.transform
+    if working.complete and path.is_file():
+        told.progress.skip(len(canvas.tiles))
+    else:
+        try:
+            blend = blended(told, canvas, path, working)
+        except NothingObserved:  # so that there is nothing to go on with
+            folder.remove()
+            raise
         seams = seam_cosines(blend.values, blend.owner)
-        error = write_geotiff(path, blend.values, canvas.transform, canvas.crs, dtype, tags)
-        shape, transform = blend.values.shape, canvas.transform
-    return EmbeddingMap(path, shape, canvas.crs or None, (transform.a, -transform.e), dtype, error, seams)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        error = write_geotiff(path, blend.values, transform, canvas.crs, dtype, tags)
+        working.finish({"shape": list(blend.values.shape), "error": asdict(error), "seams": asdict(seams)})
+    found = working.summary
+    known = QuantizationError(**found["error"]), Seams(**found["seams"])
+    place = canvas.crs or None, (transform.a, -transform.e)
+    return EmbeddingMap(path, tuple(found["shape"]), *place, dtype, *known)
 
 
 def _write_unplaced(told: Told, path: Path, dtype: Dtype, tags: dict[str, str]) -> EmbeddingMap:

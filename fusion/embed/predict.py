@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,6 @@ from torch import nn
 
 from .. import __version__
 from ..data import TileDataset
-from ..data.spacing import evenly_spaced
 from .blend import Told, evaluating, rasters
 from .cog import Sheet, write_cog
 from .estimate import Estimate, measured
@@ -30,7 +28,7 @@ from .progress import Progress
 from .raster import replacing
 from .sheets import sheets_of
 from .strips import strip_count, strips
-from .working import WorkingFolder, WorkingRaster
+from .working import WorkingFolder, WorkingRaster, identity_of
 
 __all__ = ["PredictedMap", "Predictor", "estimate_map", "predict_map"]
 
@@ -170,18 +168,12 @@ class _Task:
         return measured(self.told, [canvas for canvas, _ in self.targets], self.sheets, self.height, left=left)
 
     def job(self) -> dict[str, Any]:
-        """What decides about the bytes of a map. Of the data: where tiles lie, and the values of three of them."""
-        digest, dataset = hashlib.sha256(), self.told.dataset
-        digest.update(json.dumps([dataset.names, [str(place) for place in dataset.places()]]).encode())
-        for tile in (dataset[i] for i in evenly_spaced(len(dataset), 3)):
-            for name, values in sorted(tile.values.items()):
-                digest.update(name.encode() + values.numpy().tobytes())
+        """What decides about the bytes of a map."""
         return {
             "version": __version__,
             "model": self.tags["FUSION_MODEL"],
             "modalities": self.tags["FUSION_MODALITIES"],
-            "tiles": len(dataset),
-            "data": digest.hexdigest()[:16],
+            **identity_of(self.told.dataset),
             "files": [path.name for _, path in self.targets],
             "sheets": list(self.sheets),
             "interval": self.sheets["prediction"].tags.get("FUSION_INTERVAL", ""),

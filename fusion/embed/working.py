@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -11,13 +12,25 @@ from typing import Any
 
 import numpy as np
 
+from ..data import TileDataset
+from ..data.spacing import evenly_spaced
 from ..training.files import write_atomically
 from .cog import Sheet
 
-__all__ = ["WorkingFolder", "WorkingRaster"]
+__all__ = ["WorkingFolder", "WorkingRaster", "identity_of"]
 
 _JOB, _JOURNAL = "job.json", "journal.jsonl"
 _BLOCK = 256
+
+
+def identity_of(dataset: TileDataset) -> dict[str, Any]:
+    """What decides about a map of the data: how many tiles there are and where, and the values of three of them."""
+    digest = hashlib.sha256()
+    digest.update(json.dumps([dataset.names, [str(place) for place in dataset.places()]]).encode())
+    for tile in (dataset[i] for i in evenly_spaced(len(dataset), 3)):
+        for name, values in sorted(tile.values.items()):
+            digest.update(name.encode() + values.numpy().tobytes())
+    return {"tiles": len(dataset), "data": digest.hexdigest()[:16]}
 
 
 class WorkingFolder:
@@ -74,10 +87,12 @@ class WorkingRaster:
         strips: how many are finished, from the north.
         observed: whether any tile had an observation.
         complete: the map itself was written.
+        summary: what was noted of it then.
     """
 
     def __init__(self, path: Path) -> None:
         self.path, self.strips, self.observed, self.complete = path, 0, False, False
+        self.summary: dict[str, Any] = {}
         path.mkdir(parents=True, exist_ok=True)
         journal = path / _JOURNAL
         whole = []
@@ -87,7 +102,8 @@ class WorkingRaster:
             except ValueError:  # the last one, when the machine stopped
                 break
             whole.append(line)
-            self.complete |= "complete" in entry
+            if "complete" in entry:
+                self.complete, self.summary = True, entry["complete"]
             if "strip" in entry:
                 self.strips, self.observed = entry["strip"] + 1, self.observed or entry["observed"]
         if whole:
@@ -101,15 +117,29 @@ class WorkingRaster:
         """
         for name, sheet in sheets.items():
             write_atomically(self._file(name, self.strips), _encoded(sheet.store(values), sheet))
+        self.added(observed)
+
+    def added(self, observed: bool) -> None:
+        """The next strip is on the disk.
+
+        Args:
+            observed: whether any tile of it had an observation.
+        """
         self._note({"strip": self.strips, "observed": observed})
         self.strips, self.observed = self.strips + 1, self.observed or observed
 
-    def finish(self) -> None:
-        """The map was written; the strips are no longer wanted."""
-        self._note({"complete": True})
+    def finish(self, summary: Mapping[str, Any] | None = None) -> None:
+        """The map was written; the strips are no longer wanted.
+
+        Args:
+            summary: of it, in plain types, for :attr:`summary` of a later run.
+        """
+        self.summary = dict(summary or {})
+        self._note({"complete": self.summary})
         self.complete = True
-        for file in self.path.glob("*.tif"):
-            file.unlink()
+        for file in self.path.iterdir():
+            if file.name != _JOURNAL:
+                file.unlink()
 
     def stored(self, name: str, shape: tuple[int, int], height: int, bands: int) -> _Strips:
         """What was stored of one sheet, as (rows, columns, bands) of which windows can be read."""

@@ -235,5 +235,5 @@ def test_strips_are_the_blend_of_all_tiles_with_the_bits_of_any_beginning(tiles,
     values = np.concatenate([strip.values for strip in whole])[..., 0]
     covered = ~np.isnan(values)
     np.testing.assert_allclose(values[covered], scene(ROWS, 24)[0][covered], atol=1e-5)
-    with blended(told(tiles, 2), canvas, tmp_path / "any.tif") as blend:
-        assert np.array_equal(blend.values[..., 0], values, equal_nan=True)
+    blend = blended(told(tiles, 2), canvas, tmp_path / "any.tif", WorkingRaster(tmp_path / "working"))
+    assert np.array_equal(blend.values[..., 0], values, equal_nan=True)
