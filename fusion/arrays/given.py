@@ -11,8 +11,8 @@ import numpy as np
 
 from ..data import Modality
 from ..data.folder.place import AXIS_NAMES
-from ..data.given import numbers
 from .names import positions
+from .plain import from_plain
 
 if TYPE_CHECKING:
     import xarray
@@ -118,7 +118,7 @@ def sort_by_modality(
     for name, part in parts.items():
         if not isinstance(part, xarray.Dataset | xarray.DataArray):
             own = (_of(dates, name), _of(bands, name), _of(transform, name))
-            part = _from_plain(known[name], part, *own, crs)
+            part = from_plain(known[name], part, *own, crs)
         slots = list(_slots(part))
         one = _select(known[name], part, slots, said=True)
         if one is None:
@@ -233,9 +233,7 @@ def _lacking(modality: Modality, slots: Sequence[_Slot]) -> str:
     known = [slot.names[0] if slot.names else f"band {slot.position}" for slot in slots]
     if slots and not any(slot.names for slot in slots):
         return f"{modality.name}: the bands have no names; name them, e.g. x.assign_coords(band={list(modality.bands)})"
-    missing = [
-        band for band, k in zip(modality.bands, positions(modality.bands, known), strict=True) if k is None
-    ]  # fmt: skip
+    missing = [band for band, k in zip(modality.bands, positions(modality.bands, known), strict=True) if k is None]
     return (
         f"{modality.name}: no band {', '.join(missing)} among {', '.join(known) or 'nothing'}; the model wants "
         f"{', '.join(modality.bands)}"
@@ -297,40 +295,6 @@ def _dates(name: str, values: np.ndarray) -> np.ndarray:
     return found
 
 
-# Plain arrays.
-
-
 def _of(given: Any, name: str) -> Any:
     """What is of one modality, or of all."""
     return given.get(name) if isinstance(given, Mapping) else given
-
-
-def _from_plain(
-    modality: Modality, values: Any, dates: Any, bands: Any, transform: Any, crs: str | None
-) -> xarray.DataArray:
-    """(T, C, H, W) of a series or (C, H, W) of an image as an array of xarray.
-
-    Raises:
-        ValueError: another shape, or no dates.
-    """
-    import xarray
-
-    name = modality.name
-    values = numbers(values, name)
-    axes = ("time", "band", "y", "x") if modality.kind == "series" else ("band", "y", "x")
-    if values.ndim != len(axes):
-        raise ValueError(f"{name}: a {modality.kind} is ({', '.join(axes)}), an array of shape {values.shape} given")
-    coords: dict[str, Any] = {"band": list(modality.bands if bands is None else bands)}
-    if modality.kind == "series":
-        if dates is None:
-            raise ValueError(f"{name}: a series; give its dates, dates={{{name!r}: [...]}}")
-        coords["time"] = np.asarray(dates).astype("datetime64[D]").astype("datetime64[ns]")
-    for axis, own in coords.items():
-        if len(own) != values.shape[axes.index(axis)]:
-            raise ValueError(f"{name}: {len(own)} {'dates' if axis == 'time' else 'bands'} of values {values.shape}")
-    if transform is not None:
-        a, b, c, d, e, f = (float(v) for v in tuple(transform)[:6])
-        if b or d:
-            raise ValueError(f"{name}: the transform {(a, b, c, d, e, f)} is rotated; warp the array first")
-        coords |= {"x": c + a * (np.arange(values.shape[-1]) + 0.5), "y": f + e * (np.arange(values.shape[-2]) + 0.5)}
-    return xarray.DataArray(values, coords, axes, attrs={} if crs is None else {"crs": crs})

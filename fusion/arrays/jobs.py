@@ -55,18 +55,17 @@ class Job(Protocol):
 
 
 @dataclass(frozen=True)
-class TileEmbedding:
-    """Embeddings of patches, (D, rows, columns)."""
+class _OfTiles:
+    """
+    Attributes:
+        batch_size: tiles.
+        max_dates: of each series at most so many.
+    """
 
     placed: Placed
     cover: Cover
-    patch_scale: int
     batch_size: int
     max_dates: int | None
-
-    @property
-    def leading(self) -> tuple[int, ...]:
-        return (self.placed.encoder.config.dim,)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -74,6 +73,25 @@ class TileEmbedding:
 
     def needs(self, given: Mapping[str, Given], part: Part) -> dict[str, Given]:
         return self.cover.given(given, part)
+
+    def _said(
+        self, say: Callable[[TileBatch], Tensor], depth: int, needed: Mapping[str, Given], part: Part
+    ) -> np.ndarray:
+        tiles = self.cover.tiles(needed, part, max_dates=self.max_dates)
+        with _ONE:
+            values = self.cover.asked(tiles, part, say, depth, batch_size=self.batch_size, placed=self.placed)
+        return np.moveaxis(values, -1, 0)
+
+
+@dataclass(frozen=True)
+class TileEmbedding(_OfTiles):
+    """Embeddings of patches, (D, rows, columns)."""
+
+    patch_scale: int = 1
+
+    @property
+    def leading(self) -> tuple[int, ...]:
+        return (self.placed.encoder.config.dim,)
 
     def compute(self, needed: Mapping[str, Given], part: Part) -> np.ndarray:
         encoder = cast(nn.Module, self.placed.encoder)
@@ -83,42 +101,20 @@ class TileEmbedding:
             found: Tensor = encode(batch).patches  # (B, P, D)
             return found.unflatten(1, grid)
 
-        return _of_tiles(self, patches, needed, part)
+        return self._said(patches, self.leading[0], needed, part)
 
 
 @dataclass(frozen=True)
-class TilePrediction:
+class TilePrediction(_OfTiles):
     """Probabilities of classes or quantities, (K, rows, columns)."""
-
-    placed: Placed
-    cover: Cover
-    batch_size: int
-    max_dates: int | None
 
     @property
     def leading(self) -> tuple[int, ...]:
         return (len(self.placed.head.classes),)
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.cover.shape
-
-    def needs(self, given: Mapping[str, Given], part: Part) -> dict[str, Given]:
-        return self.cover.given(given, part)
-
     def compute(self, needed: Mapping[str, Given], part: Part) -> np.ndarray:
-        return _of_tiles(self, lambda batch: asked(self.placed.head, batch, self.cover.cells), needed, part)
-
-
-def _of_tiles(
-    job: TileEmbedding | TilePrediction, say: Callable[[TileBatch], Tensor], needed: Mapping[str, Given], part: Part
-) -> np.ndarray:
-    tiles = job.cover.tiles(needed, part, max_dates=job.max_dates)
-    with _ONE:
-        values = job.cover.asked(
-            tiles, part, say, job.leading[0], batch_size=job.batch_size, placed=job.placed
-        )  # fmt: skip
-    return np.moveaxis(values, -1, 0)
+        head, cells = self.placed.head, self.cover.cells
+        return self._said(lambda batch: asked(head, batch, cells), self.leading[0], needed, part)
 
 
 @dataclass(frozen=True)

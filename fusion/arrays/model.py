@@ -181,9 +181,7 @@ class ArrayModel:
             raise ValueError(f"{self._source} is an encoder without a head; fine-tune it, or save a probe of it, first")
         if len(self.classes) > NO_CLASS:
             raise ValueError(f"{self._source}: {len(self.classes)} classes; bytes hold {NO_CLASS}")
-        given = sort_by_modality(
-            x, self._of_head(), dates=dates, bands=bands, transform=transform, crs=crs
-        )  # fmt: skip
+        given = sort_by_modality(x, self._of_head(), dates=dates, bands=bands, transform=transform, crs=crs)
         longest_gap = getattr(head, "longest_gap", 0)  # a probe has its own
         options = Options(overlap, 1, max_dates, max_cloud, longest_gap, temporal_window, batch_size, block, check)
         if getattr(head, "of_cubes", False):

@@ -103,11 +103,11 @@ def plan_tiles(
     if options.check:
         _check(scene, description, placed.encoder.config.modalities)
     batch_size = options.batch_size or min(max(_PATCHES // (rows * columns), 8), 1024)
-    job: Job = (
-        TileEmbedding(placed, cover, options.patch_scale, batch_size, options.max_dates)
-        if kind == "embedding"
-        else TilePrediction(placed, cover, batch_size, options.max_dates)
-    )
+    job: Job
+    if kind == "embedding":
+        job = TileEmbedding(placed, cover, batch_size, options.max_dates, options.patch_scale)
+    else:
+        job = TilePrediction(placed, cover, batch_size, options.max_dates)
     lazy = any(one.lazy for one in given.values())
     block = options.block or (_usual_block(given, cover.cell[0], description.tile) if lazy else None)
     return Plan(job, given, scene.tiles, cover.cell, block)

@@ -86,7 +86,7 @@ def as_predictions(
             if intervals:
                 half = xarray.apply_ufunc(
                     intervals[k].half_width, value, dask="parallelized", output_dtypes=[np.float32]
-                )  # fmt: skip
+                )
                 found |= {f"{name}_lower": value - half, f"{name}_upper": value + half}
         return xarray.Dataset(found)
     known = values.notnull().all("label")
