@@ -99,6 +99,7 @@ def plan_tiles(
         cells, by = (height, width), "pixel"
     elif kind == "prediction":
         cells, overlap = None, options.overlap or 0.0
+    _warn(given, scene)
     cover = cover_arrays(scene, description, overlap=overlap, by=by, cells=cells)
     if options.check:
         _check(scene, description, placed.encoder.config.modalities)
@@ -132,6 +133,7 @@ def plan_cube(
     coarsest = math.lcm(*(round(one.modality.resolution * 100) for one in given.values())) / 100
     description = describe(given, coarsest, coarsest)
     scene = open_arrays(given, description)
+    _warn(given, scene)
     if options.check:
         side = min(16 * coarsest, *(length // coarsest * coarsest for length in scene.extent))
         _check(scene, replace(description, tile=side), placed.encoder.config.modalities)
@@ -158,7 +160,7 @@ def _usual_block(given: Mapping[str, Given], cell: float, side: float) -> int:
 
 
 def _check(scene: Scene, description: Description, wanted: tuple[Modality, ...]) -> None:
-    """Compares some values with the unit and the range of the training, and tells of what may be an oversight.
+    """Compares some values with the unit and the range of the training.
 
     Raises:
         ValueError: a range that is not that of the unit, or a factor of ten from that of the training.
@@ -170,8 +172,21 @@ def _check(scene: Scene, description: Description, wanted: tuple[Modality, ...])
     for tile in (tiles[i] for i in range(len(tiles))):
         for name in tile.values:
             check_values(tile, known[name])
+
+
+def _warn(given: Mapping[str, Given], scene: Scene) -> None:
+    """Tells of what may be an oversight: pixels of unknown size, dates that are there twice."""
     if scene.tiles is None or not scene.tiles.grid.crs:
-        names = ", ".join(f"{name} {known[name].resolution:g} m" for name in scene.layers)
+        names = ", ".join(f"{name} {one.modality.resolution:g} m" for name, one in given.items() if "y" in one.axes)
         warnings.warn(
             f"the arrays have no CRS: their pixels are taken to be as large as the model's ({names})", stacklevel=4
         )
+    for name, one in given.items():
+        days, count = np.unique(one.dates, return_counts=True)
+        several = days[count > 1]
+        if len(several):
+            warnings.warn(
+                f"{name}: {len(several)} dates are there several times, e.g. {several[0]}: tiles use all of "
+                "them, a pixel of a context-aware model the first on which it was observed",
+                stacklevel=4,
+            )

@@ -31,12 +31,12 @@ def crops(data_dir, tmp_path_factory):
     patches = sorted(data_dir("worldcereal_patches").glob("0000*.npz"))
     folder, out = tmp_path_factory.mktemp("fields"), tmp_path_factory.mktemp("crops")
     for patch, tile in zip(patches, TILES, strict=True):
-        write_products(patch, folder, tile, dates=4)
+        write_products(patch, folder, tile, dates=6)
     write_parcels(patches, folder / "parcels.gpkg")
     run("data", "describe", folder, "--out", folder / "fusion.yaml")
     training = ["--training.batch_size", "16", "--training.progress", "false"]
     run("pretrain", "--data", folder, "--out", out / "encoder", *SMALL, *training, "--training.epochs", "2")
-    tuning = ["--rates.pretrained", "2e-3", *training, "--training.epochs", "4"]
+    tuning = ["--rates.pretrained", "2e-3", *training, "--training.epochs", "6"]
     run("finetune", out / "encoder", "--data", folder, "--out", out / "tuned", *tuning)
     run("predict", out / "tuned", "--data", folder, "--out", out / "map.tif", "--probabilities", "true")
     return folder, out, dict(zip(TILES, patches, strict=True))
