@@ -100,6 +100,8 @@ class StoredPixels(Pixels):
         }  # fmt: skip
         left = list(self.axes)
         at_once = self.in_memory or self.path.suffix.lower() == ".npz"  # of which any part is unpacked whole
+        if dates is not None and "time" in left:  # chunks hold several dates, and each is unpacked for each of them
+            at_once |= 2 * len(dates) >= self.sizes["time"]
         if dates is None or "time" not in left or at_once:
             values = self.variable[tuple(part[axis] for axis in self.axes)]
             if dates is not None and "time" in left:

@@ -1,0 +1,127 @@
+"""Where the time of a map of embeddings goes: reading, encoding, the rest (averaging, compressing, checking the file).
+
+    python benchmarks/map_stages.py [--side 192] [--save]
+
+A season of 12 dates of four bands, once as a GeoTIFF a date and once as a Zarr; OmniSat "tiny" and "small" with random
+weights, tiles of 6 x 6 patches of a pixel that overlap by a quarter. Read with neighbours together, as maps are, and
+one tile at a time. One thread, so that shares are shares of work. ``--save`` keeps the rows in ``results/<device>/``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import torch
+import xarray as xr
+from affine import Affine
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from benchmarks.harness import conditions, device_name  # noqa: E402
+from fusion.data import FolderDataset, Modality, TileDataset  # noqa: E402
+from fusion.data.folder.scene_tiles import SceneTiles  # noqa: E402
+from fusion.embed import embed_map  # noqa: E402
+from fusion.omnisat import OmniSat, OmniSatConfig  # noqa: E402
+
+BANDS, UNIT, DATES = ("B02", "B03", "B04", "B08"), "reflectance x 10000", 12
+DAYS = [str(np.datetime64("2021-04-01") + 15 * k) for k in range(DATES)]
+
+
+def write_ground(folder: Path, side: int) -> dict[str, FolderDataset]:
+    """The same ground in both formats, with the sizes of chunks that are usual, opened."""
+    rng = np.random.default_rng(0)
+    fields = np.kron(rng.uniform(200, 3000, (4, side // 8, side // 8)), np.ones((8, 8)))
+    season = 1 + 0.2 * np.sin(np.arange(DATES))[:, None, None, None]
+    values = (fields * season + rng.normal(0, 30, (DATES, 4, side, side))).clip(1, 10_000).astype(np.uint16)
+    profile = {"driver": "GTiff", "height": side, "width": side, "count": 4, "dtype": "uint16", "crs": "EPSG:32631"}
+    profile |= {"compress": "deflate", "tiled": True, "blockxsize": 256, "blockysize": 256}
+    for name, image in zip(DAYS, values, strict=True):
+        with rasterio.open(
+            folder / f"s2_{name}.tif", "w", transform=Affine(10, 0, 5e5, 0, -10, 5.6e6), **profile
+        ) as file:
+            file.write(image)
+    y, x = 5.6e6 - 10 * (np.arange(side) + 0.5), 5e5 + 10 * (np.arange(side) + 0.5)
+    cube = xr.DataArray(values, {"y": y, "x": x}, ("time", "band", "y", "x"), "s2", {"crs": "EPSG:32631"})
+    cube.chunk({"time": DATES, "band": 4, "y": 128, "x": 128}).to_dataset().to_zarr(folder / "cube.zarr", zarr_format=2)
+    source = {"bands": list(BANDS), "resolution": 10, "unit": UNIT}
+    sources = {
+        "GeoTIFF a date": source | {"files": "s2_{date}.tif"},
+        "Zarr": source | {"files": "cube.zarr", "variable": "s2", "dates": DAYS},
+    }
+    tile = {"files": "{scene}.tif", "tile": 60, "patch": 10}
+    opened = {}
+    for name, modality in sources.items():
+        dataset = FolderDataset(tile | {"modalities": {"s2": modality}}, folder, labels=False, memory=0)
+        opened[name] = dataset.covering()
+    return opened
+
+
+def measured(model: OmniSat, tiles: FolderDataset, out: Path) -> dict[str, float]:
+    """Seconds of each stage of one map."""
+    spent = {"read": 0.0, "encode": 0.0}
+
+    def timed(stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            started = time.perf_counter()
+            result = function(*arguments, **options)
+            spent[stage] += time.perf_counter() - started
+            return result
+
+        return call
+
+    gather, forward = SceneTiles.gather, model.forward
+    SceneTiles.gather, model.forward = timed("read", gather), timed("encode", forward)  # type: ignore[method-assign]
+    started = time.perf_counter()
+    try:
+        embed_map(model, tiles, out, restart=True)
+    finally:
+        SceneTiles.gather, model.forward = gather, forward  # type: ignore[method-assign]
+    whole = time.perf_counter() - started
+    return spent | {"rest": whole - sum(spent.values()), "whole": whole}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--side", type=int, default=192, help="pixels")
+    parser.add_argument("--save", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    s2 = Modality("s2", "series", BANDS, 10.0, 1, UNIT, (1700.0,) * 4, (900.0,) * 4)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        ground = write_ground(Path(folder), options.side)
+        for size in ("tiny", "small"):
+            torch.manual_seed(0)
+            model = OmniSat(OmniSatConfig.preset(size, [s2], (6, 6))).eval()
+            for source, tiles in ground.items():
+                together = SceneTiles.gather
+                for how, gather in (("together", together), ("one by one", TileDataset.gather)):
+                    SceneTiles.gather = gather  # type: ignore[method-assign]
+                    run = measured(model, tiles, Path(folder) / "map.tif")
+                    SceneTiles.gather = together  # type: ignore[method-assign]
+                    rate = options.side**2 / run["whole"]
+                    shares = {stage: run[stage] / run["whole"] for stage in ("read", "encode", "rest")}
+                    rows.append({"source": source, "model": size, "read by": how, "pixels_per_second": rate, **shares})
+                    told = ", ".join(f"{stage} {share:.0%}" for stage, share in shares.items())
+                    print(f"{source:15} {size:6} {how:11} {rate:8,.0f} pixels/s: {told}", flush=True)
+    if options.save:
+        path = REPOSITORY / "benchmarks" / "results" / device_name() / f"{date.today()}-maps.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table = conditions() | {"side": options.side, "dates": DATES, "threads": 1, "rows": rows}
+        path.write_text(json.dumps(table, indent=1) + "\n")
+        print(path)
+
+
+if __name__ == "__main__":
+    main()
