@@ -80,9 +80,7 @@ def test_two_acquisitions_of_a_day_are_one(run, arrays, whole):
         s2.where(s2.x < s2.x[12]),
         s2.where(s2.x >= s2.x[12]).assign_coords(time=s2.time + np.timedelta64(3, "h")),
     ]
-    with pytest.warns(
-        UserWarning, match=r"s2: 7 dates are there several times, e.g. 2021-04-01: .*"
-    ):
+    with pytest.warns(UserWarning, match=r"s2: 7 dates are there several times, e.g. 2021-04-01: .*"):
         found = fusion.load(run).embed(arrays | {"s2": xr.concat(halves, "time")})
     np.testing.assert_allclose(found.values, whole, rtol=1e-5, atol=1e-6)
 
