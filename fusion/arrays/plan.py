@@ -19,6 +19,7 @@ from ..data.folder.scene import Scene
 from ..data.folder.scene_tiles import SceneTiles
 from ..data.folder.tiling import corners
 from ..data.spacing import evenly_spaced
+from ..embed.scale import at_scale
 from .given import Given
 from .jobs import CubeEmbedding, CubePrediction, Job, TileEmbedding, TilePrediction
 from .opening import describe, open_arrays
@@ -91,7 +92,8 @@ def plan_tiles(
     patch = placed.encoder.config.modalities[0].patch_metres
     description = describe(given, rows * patch, patch, max_cloud=options.max_cloud)
     scene = open_arrays(given, description)
-    cells: tuple[int, int] | None = (rows // options.patch_scale, rows // options.patch_scale)
+    cells: tuple[int, int] | None
+    _, cells = at_scale(placed.encoder, (rows, columns), options.patch_scale)
     by: Literal["patch", "pixel"] = "patch"
     overlap = 0.25 if options.overlap is None else options.overlap
     if kind == "prediction" and placed.head.dense:

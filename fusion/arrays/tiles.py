@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -149,6 +150,13 @@ def cover_arrays(
         ValueError: arrays smaller than a tile.
     """
     side, patch = description.tile, description.patch
+    if cells is not None:  # tiles begin where cells do, also where these are larger than patches or pixels
+        common = _least_common(patch, side / cells[0])
+        coarsest = _least_common(
+            *(source.resolution for source in description.modalities.values() if source.resolution)
+        )
+        if common > patch or _least_common(coarsest, side / cells[0]) > coarsest:
+            description, by = replace(description, patch=common), "patch"
     places = np.array(cover([scene], description, overlap, by)[0]).reshape(-1, 2)  # metres
     if not len(places):
         extent = " x ".join(f"{length:g}" for length in scene.extent)
@@ -159,4 +167,9 @@ def cover_arrays(
     cell = (side / cells[0], side / cells[1])
     corners = np.rint(places / cell).astype(np.int64)
     height, width = (int(n) for n in corners.max(axis=0) + cells)
-    return Cover(description, cells, cell, corners, (height, width), scene.origin)
+    return Cover(replace(description, patch=patch), cells, cell, corners, (height, width), scene.origin)
+
+
+def _least_common(*metres: float) -> float:
+    """The least length of which all are parts, to the millimetre."""
+    return math.lcm(*(round(1000 * length) for length in metres)) / 1000

@@ -136,10 +136,21 @@ def test_one_dataset_may_hold_all_sensors_of_one_grid(tmp_path):
     np.testing.assert_array_equal(model.embed(joined).values, model.embed({"s2": s2, "s1": s1}).values)
 
 
-def test_larger_patches(model, cube):
-    found = model.embed(cube, patch_scale=2)
-    assert found.shape == (16, 6, 9)
-    np.testing.assert_allclose(found.y[:2], [NORTH - 20, NORTH - 60])
+@pytest.mark.parametrize("overlap", [None, 0.25, 0.5])
+def test_larger_patches_lie_where_they_are(model, cube, overlap):
+    """Three tiles of 2 x 2 larger patches, each of which overlaps the next by one of them."""
+    found = model.embed(cube[..., :8, :16], patch_scale=2, overlap=overlap)
+    west, centre, east = (model.embed(cube[..., :8, left : left + 8], patch_scale=2).values for left in (0, 4, 8))
+    assert found.shape == (16, 2, 4)
+    np.testing.assert_allclose(found.y, [NORTH - 20, NORTH - 60])
+    middle = [(west[..., 1] + centre[..., 0]) / 2, (centre[..., 1] + east[..., 0]) / 2]
+    by_hand = np.stack([west[..., 0], *middle, east[..., 1]], axis=-1)
+    np.testing.assert_allclose(found.values, by_hand, rtol=1e-4, atol=1e-5)
+
+
+def test_a_scale_that_the_model_has_not_is_refused_before_anything_is_read(model, cube):
+    with pytest.raises(ValueError, match="patch_scale 3 does not divide a tile of 4 x 4 patches; 1, 2, 4 do"):
+        model.embed(cube.chunk({"y": 8}), patch_scale=3)
 
 
 def test_what_was_never_seen_is_nan_and_nothing_else_is(model, cube):

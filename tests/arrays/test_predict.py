@@ -51,6 +51,18 @@ def test_classes_are_those_of_the_map(cube, tmp_path, dense):
         xr.testing.assert_equal(found["class"].y.drop_vars("spatial_ref"), cube.y)
 
 
+def test_labels_coarser_than_patches_lie_where_they_are(cube, tmp_path):
+    """Of 40 m on patches of 20 m: tiles overlap by whole pixels of the labels."""
+    saved(tmp_path, encoder(S2), tuned(encoder(S2), "multiclass", CLASSES, label_shape=(2, 2)))
+    model = fusion.load(tmp_path)
+    found = model.predict(cube[..., :8, :16]).probability
+    west, centre, east = (model.predict(cube[..., :8, left : left + 8]).probability.values for left in (0, 4, 8))
+    middle = [(west[..., 1] + centre[..., 0]) / 2, (centre[..., 1] + east[..., 0]) / 2]
+    by_hand = np.stack([west[..., 0], *middle, east[..., 1]], axis=-1)
+    np.testing.assert_allclose(found.values, by_hand, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(np.diff(found.x), 40)
+
+
 def test_several_classes_at_once(cube, tmp_path):
     saved(tmp_path, encoder(S2), tuned(encoder(S2), "multilabel", CLASSES))
     found = fusion.load(tmp_path).predict(cube)
