@@ -166,7 +166,7 @@ class _Slot:
 def _slots(x: Any) -> Iterator[_Slot]:
     """The bands of all variables."""
     for name, array in _variables(x).items():
-        axis = next((str(d) for d in array.dims if AXIS_NAMES.get(str(d).lower()) == "band"), None)
+        axis = _band_axis(array)
         if axis is None:
             yield _Slot(name, None, (name,))
             continue
@@ -177,6 +177,11 @@ def _slots(x: Any) -> Iterator[_Slot]:
             columns.append(np.array(long_name, dtype=str))
         for k in range(array.sizes[axis]):
             yield _Slot(name, k, tuple(str(column[k]) for column in columns))
+
+
+def _band_axis(array: xarray.DataArray) -> str | None:
+    """What an array calls its axis of bands; None where it has none."""
+    return next((str(d) for d in array.dims if AXIS_NAMES.get(str(d).lower()) == "band"), None)
 
 
 def _variables(x: Any) -> dict[str, Any]:
@@ -211,7 +216,7 @@ def _select(modality: Modality, x: Any, slots: Sequence[_Slot], *, said: bool = 
     variables = {name: array.assign_attrs(told | array.attrs) for name, array in _variables(x).items()}
     if len({slot.variable for slot in found}) == 1:
         array = variables[found[0].variable]
-        axis = next((str(d) for d in array.dims if AXIS_NAMES.get(str(d).lower()) == "band"), None)
+        axis = _band_axis(array)
         if axis is not None:
             array = array.isel({axis: [slot.position for slot in found]})
             array = array.drop_vars([n for n, c in array.coords.items() if axis in c.dims])
@@ -221,7 +226,7 @@ def _select(modality: Modality, x: Any, slots: Sequence[_Slot], *, said: bool = 
     apart = {}
     for slot, band in zip(found, modality.bands, strict=True):
         array = variables[slot.variable]
-        axis = next((str(d) for d in array.dims if AXIS_NAMES.get(str(d).lower()) == "band"), None)
+        axis = _band_axis(array)
         array = array if axis is None else array.isel({axis: slot.position})
         apart[band] = array.drop_vars([n for n, c in array.coords.items() if axis is not None and n == axis])
     import xarray

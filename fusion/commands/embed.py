@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -52,9 +51,9 @@ def embed(
         restart: begin anew, and throw away what an interrupted run of this map has left.
         block: pixels per side in memory at a time (cubes).
     """
-    from fusion.commands.following import command, lead_on
+    from fusion.commands.following import again, command, lead_on
     from fusion.commands.map_pages import labelled
-    from fusion.commands.session import begin, beside, covering, interruptible
+    from fusion.commands.session import begin, beside, covering, interruptible, require_cpu
     from fusion.embed import choose_device, embed_map
     from fusion.training import read_header
 
@@ -62,8 +61,7 @@ def embed(
     if read_header(source).system == "context":
         if patch_scale != 1:
             raise ValueError(f"{run} embeds single pixels, it has no patches; leave --patch_scale {patch_scale} out")
-        if device not in ("auto", "cpu") or precision not in ("auto", "float32"):
-            raise ValueError(f"{run} embeds cubes on the CPU in float32; leave --device and --precision out")
+        require_cpu(run, device, precision)
         return _embed_cubes(source, data, out, reader or {}, dtype, block)
     target = beside(source, "embeddings.tif", out)
     state = begin(data, target.parent, reader=reader, modalities=modalities, model=source, labelled=False)
@@ -79,9 +77,8 @@ def embed(
     if overlap is not None or (patch_scale == 1 and split == "all"):
         tiles = covering(tiles, split, overlap, "patch")
     given = {"data": data, "out": out, "reader": reader, "modalities": modalities, "split": split, "overlap": overlap}
-    defaults = {name: parameter.default for name, parameter in inspect.signature(embed).parameters.items()}
-    given = {n: v for n, v in (given | options | {"device": device}).items() if v != defaults[n]}
-    with interruptible(f"stopped; what is finished is kept. To go on: {command('embed', run, **given)}"):
+    line = again(embed, run, **given | options | {"device": device})
+    with interruptible(f"stopped; what is finished is kept. To go on: {line}"):
         maps = embed_map(state.model("pretrained"), tiles, target, restart=restart, progress=True, **options)
     for written in maps:
         print(written)

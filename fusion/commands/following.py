@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from fusion.yaml_loader import load_yaml
 
-__all__ = ["command", "lead_on"]
+__all__ = ["again", "command", "lead_on"]
 
 
 def command(name: str, *positional: object, **options: Any) -> str:
@@ -20,6 +22,12 @@ def command(name: str, *positional: object, **options: Any) -> str:
         if value is not None and value != {} and value != []:
             words += [f"--{option}", _text(value)]
     return shlex.join(words)
+
+
+def again(function: Callable[..., Any], *positional: object, **options: Any) -> str:
+    """The command line of a command, without the options that are its defaults."""
+    defaults = {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
+    return command(function.__name__, *positional, **{n: v for n, v in options.items() if v != defaults[n]})
 
 
 def lead_on(*commands: str) -> None:

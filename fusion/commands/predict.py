@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import shlex
 from typing import Any, Literal
 
@@ -59,9 +58,9 @@ def predict(
     """
     from pathlib import Path
 
-    from fusion.commands.following import command
+    from fusion.commands.following import again, command
     from fusion.commands.map_pages import labelled, write_pages
-    from fusion.commands.session import begin, beside, covering, interruptible, known_to, of_tiles
+    from fusion.commands.session import begin, beside, covering, interruptible, known_to, of_tiles, require_cpu
     from fusion.data import open_unlabelled
     from fusion.embed import choose_device, estimate_map, predict_map
     from fusion.training import Probed, load_finetuned
@@ -74,15 +73,14 @@ def predict(
         "device": device,
         "precision": precision,
     }
-    defaults = {name: parameter.default for name, parameter in inspect.signature(predict).parameters.items()}
     given: dict[str, Any] = {"data": data, "out": out, "reader": reader, "modalities": modalities, "split": split}
     given |= {"overlap": overlap, "block": block}
-    again = command("predict", run, **{name: v for name, v in (given | options).items() if v != defaults[name]})
+    line = again(predict, run, **given | options)
     source = Path(run)
     options["device"] = choose_device(device)
     module: Any = load_finetuned(source)
     target = beside(source, "prediction.tif", out)
-    with interruptible(f"stopped; what is finished is kept. To go on: {again}"):
+    with interruptible(f"stopped; what is finished is kept. To go on: {line}"):
         cubes = isinstance(module, Probed) and module.of_cubes  # whose pixels `fusion evaluate` does not score
         if cubes:
             if modalities or split != "all" or overlap is not None:
@@ -90,8 +88,7 @@ def predict(
                     f"{run} maps whole cubes with its own sensors; leave --modalities, --split and --overlap out"
                 )
             module, tiles = _of_cubes(module, data, reader, block)
-            if device not in ("auto", "cpu") or precision not in ("auto", "float32"):
-                raise ValueError(f"{run} maps cubes on the CPU in float32; leave --device and --precision out")
+            require_cpu(run, device, precision)
             options |= {"batch_size": 1, "device": "cpu", "precision": "float32"}  # a block is memory enough
         else:
             state = begin(data, target.parent, reader=reader, modalities=modalities, model=source, labelled=False)

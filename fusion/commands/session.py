@@ -27,6 +27,7 @@ __all__ = [
     "of_cubes",
     "of_tiles",
     "print_table",
+    "require_cpu",
 ]
 
 
@@ -114,6 +115,15 @@ def of_cubes(reader: Mapping[str, Any] | None) -> dict[str, Any]:
 def of_tiles(reader: Mapping[str, Any] | None) -> dict[str, Any]:
     """The options that concern tiles, where the same data are read as cubes too."""
     return {name: value for name, value in (reader or {}).items() if name not in _OF_CUBES}
+
+
+def require_cpu(run: str, device: str, precision: str) -> None:
+    """
+    Raises:
+        ValueError: a device or precision that a context-aware model, whose encoder reads cubes, does not run in.
+    """
+    if device not in ("auto", "cpu") or precision not in ("auto", "float32"):
+        raise ValueError(f"{run} is of cubes, which run on the CPU in float32; leave --device and --precision out")
 
 
 def known_to(module: object, tiles: TileDataset) -> TileDataset:

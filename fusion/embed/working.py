@@ -62,7 +62,7 @@ class WorkingFolder:
                     "(--restart), which removes it, or give another out"
                 )
         elif path.exists() and (not path.is_dir() or {child.name for child in path.iterdir()} - {f".{_JOB}.partial"}):
-            raise ValueError(f"{path} is in the way: it was not left by a prediction. Remove it, or give another out")
+            raise ValueError(f"{path} is in the way: no map that was begun has left it. Remove it, or give another out")
         else:
             write_atomically(path / _JOB, (json.dumps(wanted, indent=2) + "\n").encode())
 

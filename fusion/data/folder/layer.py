@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..series import choose_dates
 from .description import Source
 from .masks import MaskLayer
 from .pixels import Pixels
@@ -52,6 +53,20 @@ class Layer:
         if not self.source.spatial:
             return None
         return self.pixels.sizes["y"] * self.resolution, self.pixels.sizes["x"] * self.resolution
+
+    @property
+    def complete(self) -> np.ndarray:
+        """(L,) 1.0 for a date of which every band is there, else 0.0."""
+        if self.available is None:
+            return np.ones(len(self.dates))
+        return self.available.all(axis=1).astype(float)
+
+    def pick(
+        self, days: np.ndarray, quality: np.ndarray, max_dates: int | None, rng: np.random.Generator | None = None
+    ) -> np.ndarray:
+        """Positions of the dates to use, by their days; see :func:`~fusion.data.series.choose_dates`."""
+        chosen = choose_dates(days, quality, max_dates or self.source.max_dates, rng)
+        return chosen[np.argsort(days[chosen], kind="stable")]
 
     def values(self, dates: np.ndarray | None, window: tuple[int, int, int, int]) -> np.ndarray:
         """(L, bands, h, w) float32 physical values of some dates in a window (row, column, h, w), NaN where not

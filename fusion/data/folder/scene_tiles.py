@@ -11,7 +11,7 @@ import torch
 
 from ..dataset import TileDataset
 from ..modality import Modality
-from ..series import choose_dates, fill_gaps
+from ..series import fill_gaps
 from ..tiles import Geo, Tile, TileBatch
 from .description import Description
 from .layer import Layer
@@ -138,16 +138,14 @@ class SceneTiles(TileDataset):
         rng: np.random.Generator | None,
     ) -> None:
         source, days = layer.source, scene.days(layer)
-        quality = np.ones(len(days)) if layer.available is None else layer.available.all(axis=1).astype(float)
-        clear = None
+        quality, clear = layer.complete, None
         if source.mask is not None:
             clear = self._clear(layer, corner)
             quality *= clear.mean(axis=(1, 2))
             quality[quality < 1 - source.max_cloud] = 0
-        chosen = choose_dates(days, quality, self.max_dates or source.max_dates, rng)
+        chosen = layer.pick(days, quality, self.max_dates, rng)
         if not len(chosen):
             return
-        chosen = chosen[np.argsort(days[chosen], kind="stable")]
         values = self._values(layer, chosen, corner)
         if clear is not None:
             values = np.where(clear[chosen][:, None], values, np.float32(np.nan))

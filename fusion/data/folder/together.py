@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..modality import Modality
-from ..series import choose_dates, fill_gaps
+from ..series import fill_gaps
 from ..tiles import Geo, TileBatch
 from .layer import Layer
 from .scene import Scene
@@ -47,11 +47,9 @@ def read_together(
         chosen = None
         if layer.source.kind == "series":
             all_days = scene.days(layer)
-            there = np.ones(len(all_days)) if layer.available is None else layer.available.all(axis=1).astype(float)
-            chosen = choose_dates(all_days, there, max_dates or layer.source.max_dates, None)
+            chosen = layer.pick(all_days, layer.complete, max_dates)
             if not len(chosen):
                 continue
-            chosen = chosen[np.argsort(all_days[chosen], kind="stable")]
             days[modality.name] = all_days[chosen]
         read = np.concatenate([*_windows(layer, chosen, corners, side)])  # (B, L, C, h, w)
         filled, good = fill_gaps(
