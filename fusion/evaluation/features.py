@@ -19,7 +19,7 @@ from fusion.training.vectors import BY_MODALITY, Pool, joined, tile_vectors
 
 from .ground import ground_blocks
 
-__all__ = ["Features", "extract"]
+__all__ = ["Features", "extract", "extract_pools"]
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,67 @@ def extract(
             not take, that does not divide the grid, or that goes with tokens, or a vector is not finite (the tiles are
             named).
     """
+    found = extract_pools(
+        model, dataset, modalities, level, pools=(pool,), patch_scale=patch_scale, batch_size=batch_size,
+        device=device, workers=workers,
+    )  # fmt: skip
+    return found[pool]
+
+
+def extract_pools(
+    model: nn.Module,
+    dataset: TileDataset,
+    modalities: Sequence[str] | None = None,
+    level: Literal["tile", "patch"] = "tile",
+    *,
+    pools: Sequence[Pool],
+    patch_scale: int = 1,
+    batch_size: int = 32,
+    device: torch.device | str | None = None,
+    workers: int = 0,
+) -> dict[Pool, Features]:
+    """As :func:`extract`, by several pools of tiles that are read once."""
+    for pool in pools:
+        _require_pool(model, level, pool, patch_scale)
+    if modalities is None:
+        known = {m.name for m in config_of(model).modalities}
+        modalities = [m.name for m in dataset.modalities if m.name in known] or [m.name for m in dataset.modalities]
+    dataset = dataset.with_modalities(list(modalities))
+    require_fit(model, dataset)
+    encode, grid = at_scale(model, dataset.grid, patch_scale)
+    home = next(model.parameters()).device
+    device = torch.device(device or home)
+    training, names = model.training, list[str]()
+    rows: dict[Pool, list[np.ndarray]] = {pool: [] for pool in pools}
+    model.to(device).eval()
+    try:
+        with torch.inference_mode():
+            for batch in evaluation_loader(dataset, batch_size, workers=workers):
+                batch = batch.to(device)
+                encoded = None
+                for pool, own in rows.items():
+                    if level == "tile" and pool in BY_MODALITY:
+                        vectors = tile_vectors(model, batch, pool, modalities)
+                    else:
+                        summary, patches = encoded = encoded or encode(batch)
+                        vectors = patches.flatten(0, 1) if level == "patch" else joined(summary, patches, pool)
+                    own.append(vectors.float().cpu().numpy())
+                names.extend(batch.names)
+    finally:
+        model.to(home).train(training)
+    per_tile = grid[0] * grid[1] if level == "patch" else 1
+    values = {pool: np.concatenate(own) for pool, own in rows.items()}
+    for x in values.values():
+        _require_finite(x, names, per_tile)
+    labels = dataset.labels().numpy().repeat(per_tile, axis=0) if dataset.task and not dataset.dense else None
+    of_patches = grid if level == "patch" else None
+    blocks = None if labels is None else ground_blocks(dataset)
+    blocks = None if blocks is None else blocks.repeat(per_tile)
+    about = labels, tuple(np.repeat(names, per_tile)), dataset.task, dataset.classes, of_patches, blocks
+    return {pool: Features(x, *about) for pool, x in values.items()}
+
+
+def _require_pool(model: nn.Module, level: str, pool: str, patch_scale: int) -> None:
     if level not in ("tile", "patch") or pool not in get_args(Pool):
         pools = ", ".join(map(repr, get_args(Pool)))
         raise ValueError(f"extract: level 'tile' or 'patch', pool one of {pools}; not {level!r}, {pool!r}")
@@ -121,36 +182,6 @@ def extract(
             f"extract: pool={pool!r} takes the tokens before they are merged to larger patches, so patch_scale="
             f"{patch_scale} changes nothing; use pool='mean', 'summary' or 'both'"
         )
-    if modalities is None:
-        known = {m.name for m in config_of(model).modalities}
-        modalities = [m.name for m in dataset.modalities if m.name in known] or [m.name for m in dataset.modalities]
-    dataset = dataset.with_modalities(list(modalities))
-    require_fit(model, dataset)
-    encode, grid = at_scale(model, dataset.grid, patch_scale)
-    home = next(model.parameters()).device
-    device = torch.device(device or home)
-    training, rows, names = model.training, [], []
-    model.to(device).eval()
-    try:
-        with torch.inference_mode():
-            for batch in evaluation_loader(dataset, batch_size, workers=workers):
-                if level == "tile" and pool in BY_MODALITY:
-                    vectors = tile_vectors(model, batch.to(device), pool, modalities)
-                else:
-                    summary, patches = encode(batch.to(device))
-                    vectors = patches.flatten(0, 1) if level == "patch" else joined(summary, patches, pool)
-                rows.append(vectors.float().cpu().numpy())
-                names.extend(batch.names)
-    finally:
-        model.to(home).train(training)
-    x = np.concatenate(rows)
-    per_tile = grid[0] * grid[1] if level == "patch" else 1
-    _require_finite(x, names, per_tile)
-    labels = dataset.labels().numpy().repeat(per_tile, axis=0) if dataset.task and not dataset.dense else None
-    of_patches = grid if level == "patch" else None
-    blocks = None if labels is None else ground_blocks(dataset)
-    blocks = None if blocks is None else blocks.repeat(per_tile)
-    return Features(x, labels, tuple(np.repeat(names, per_tile)), dataset.task, dataset.classes, of_patches, blocks)
 
 
 def _require_finite(x: np.ndarray, names: Sequence[str], per_tile: int) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from fusion.data import TileDataset
 from fusion.training.vectors import Pool, pools_of
 
-from .features import Features, extract
+from .features import Features, extract_pools
 from .penalties import held_out_error, held_out_score, linear_model
 from .probes import fitted_to, require_labels
 from .regressors import prepared
@@ -37,7 +37,7 @@ def extract_each(
         extraction: goes to :func:`~fusion.evaluation.extract`.
     """
     pools = pools_of(model) if pool == "auto" else (pool,)
-    return {one: extract(model, dataset, modalities, pool=one, **extraction) for one in pools}
+    return extract_pools(model, dataset, modalities, pools=pools, **extraction)
 
 
 def chosen_pool(features: Mapping[Pool, Features], seed: int = 0) -> Pool:

@@ -9,6 +9,7 @@ from tiny_system import S2, VHR, Meadows, TinyConfig, TinyModel
 
 from fusion.data import Modality
 from fusion.evaluation import extract, random_encoder, raw_statistics
+from fusion.evaluation.features import extract_pools
 
 
 @pytest.fixture
@@ -29,6 +30,19 @@ def test_tiles_and_patches(model):
     with pytest.raises(ValueError, match="level='patch'"):
         tiles.maps()
     assert extract(model, data, pool="both").x.shape == (5, 16)
+
+
+def test_several_pools_are_of_tiles_that_are_read_and_encoded_once(model, monkeypatch):
+    data, read, seen = Meadows(5), [], []
+    get, forward = Meadows.__getitem__, model.forward
+    monkeypatch.setattr(Meadows, "__getitem__", lambda self, i: read.append(i) or get(self, i))
+    monkeypatch.setattr(model, "forward", lambda batch: seen.append(len(batch)) or forward(batch))
+    found = extract_pools(model, data, pools=("mean", "summary", "both"), batch_size=2)
+    assert sum(seen) == 5
+    several = len(read)
+    for pool, features in found.items():
+        assert (features.x == extract(model, data, pool=pool, batch_size=2).x).all()
+    assert len(read) == 4 * several
 
 
 def test_batches_do_not_matter_and_the_model_stays_as_it_was(model):
