@@ -84,7 +84,7 @@ def embed(
         print(written)
     if labelled(state.split("all")):
         lead_on(command("probe", run, data=data, reader=reader, modalities=modalities))
-    return 0
+    return int(any(written.damaged for written in maps))
 
 
 def _embed_cubes(
@@ -101,9 +101,11 @@ def _embed_cubes(
     folder = beside(run, "embeddings", out)
     given, reader = reader, dict(reader)
     longest_gap = reader.pop("longest_gap", 7)
-    cubes = open_cubes(data, **reader)
+    cubes, damaged = open_cubes(data, **reader), dict[str, str]()
     for cube in cubes:
         target = folder if folder.suffix == ".zarr" and len(cubes) == 1 else folder / f"{cube.name}.zarr"
-        print(embed_cube(model, cube, target, dtype=dtype, block=block, longest_gap=longest_gap, progress=True))
+        written = embed_cube(model, cube, target, dtype=dtype, block=block, longest_gap=longest_gap, progress=True)
+        print(written)
+        damaged |= written.damaged
     lead_on(command("probe", run, data=data, reader=given, save="linear"))
-    return 0
+    return int(bool(damaged))

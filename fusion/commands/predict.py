@@ -110,7 +110,7 @@ def predict(
     following = [f"next: {command('evaluate', run, data=data, reader=reader)}"] if scored else []
     if opened or following:
         print("; ".join(opened + following))
-    return 0
+    return int(any(written.damaged for written in maps))
 
 
 def _of_cubes(probe: Any, data: str, reader: dict[str, Any] | None, block: int) -> tuple[Any, Any]:

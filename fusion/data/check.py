@@ -240,15 +240,21 @@ def check_modalities(data: Sequence[Modality], model: Sequence[Modality]) -> Non
 
 
 def check_values(
-    data: TileDataset | Tile | TileBatch, modalities: Modality | Sequence[Modality] | None = None, tiles: int = 16
+    data: TileDataset | Tile | TileBatch,
+    modalities: Modality | Sequence[Modality] | None = None,
+    tiles: int = 16,
+    *,
+    readable: bool = False,
 ) -> None:
     """Refuses data whose bands or range are not what they should be.
 
     Args:
         data: a data set (of which ``tiles`` are read), a tile or a batch.
         modalities: what a model expects, with its statistics; by default what the data set says of itself.
+        readable: leave out tiles whose files are damaged, for who names them himself.
 
     Raises:
+        DamagedFile: a tile that cannot be read.
         ValueError: other bands, another number of bands, another unit, or a range that is off by a factor of ten. The
             message says what the values look like and how to repair it.
     """
@@ -258,7 +264,7 @@ def check_values(
         if wanted is not None:
             check_modalities(data.modalities, wanted)
         chosen = evenly_spaced(len(data), tiles)
-        samples = [data[int(i)] for i in chosen]
+        samples = [tile for _, tile in data.readable(chosen)] if readable else [data[int(i)] for i in chosen]
         wanted = wanted or data.modalities
     else:
         samples = [data]

@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from .files import DamagedFile
 from .given import calendar_dates, flags, numbers, unpacked
 from .modality import Modality
 from .tiles import Geo
 from .units import require_no_fill
 
 __all__ = ["Cube", "SensorCube", "observed_statistics", "smooth_backscatter"]
+
+_ROWS = 64  # read at a time of what is read whole
 
 
 @dataclass(frozen=True)
@@ -66,19 +69,33 @@ class SensorCube:
             values, observed = np.pad(values, frame), np.pad(observed, frame)
         return values, observed
 
-    def strips(self, rows: int = 64) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def strips(self, rows: int = _ROWS) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The whole cube as :meth:`read` gives it, some rows at a time: it may be larger than memory."""
         height, width = self.values.shape[-2:]
         for row in range(0, height, rows):
             yield self.read(slice(row, min(row + rows, height)), slice(0, width))
 
     def observed_share(self) -> np.ndarray:
-        """(T,) share of the pixels with at least one observed band."""
+        """(T,) share of the pixels with at least one observed band; of those that can be read, where files are damaged.
+
+        Raises:
+            DamagedFile: none can be read.
+        """
         height, width = self.values.shape[-2:]
-        pixels = np.zeros(len(self.dates), dtype=np.int64)
-        for _, observed in self.strips():
+        pixels, read = np.zeros(len(self.dates), dtype=np.int64), 0
+        damaged: DamagedFile | None = None
+        for row in range(0, height, _ROWS):
+            rows = slice(row, min(row + _ROWS, height))
+            try:
+                _, observed = self.read(rows, slice(0, width))
+            except DamagedFile as error:
+                damaged = error
+                continue
             pixels += observed.any(axis=1).sum(axis=(1, 2))
-        return np.asarray(pixels / (height * width))
+            read += (rows.stop - rows.start) * width
+        if damaged is not None and not read:
+            raise damaged
+        return np.asarray(pixels / read)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from ..settings import plain
 from .admission import admit
 from .augmentation import Augmentation, augment, with_deviations
+from .files import DamagedFile
 from .given import tile_numbers, words
 from .modality import Modality
 from .months import in_months
@@ -146,6 +147,15 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
             known, own = [self._statistics.get(m.name, m) for m in self.modalities], (seed, row, _AUGMENTED)
             tile = augment(tile, self.augmentation, known, self.dense, np.random.default_rng(own))
         return tile
+
+    def readable(self, tiles: Sequence[int] | np.ndarray) -> Iterator[tuple[int, Tile]]:
+        """The evaluation views of some tiles, without those whose files are damaged, with the number of each."""
+        for i in tiles:
+            try:
+                tile = self[int(i)]
+            except DamagedFile:
+                continue
+            yield int(i), tile
 
     def gather(self, tiles: Sequence[int]) -> tuple[list[bool], TileBatch | None]:
         """Which of some tiles have any observation, and the evaluation views of these as one batch; None for none.

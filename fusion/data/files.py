@@ -19,12 +19,13 @@ try:  # here and not where it is needed, which is when no file can be opened any
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-__all__ = ["need_keys", "one_message", "read_json", "reading"]
+__all__ = ["DamagedFile", "need_keys", "one_message", "read_json", "reading"]
 
 _DAMAGED = "cannot be read, the file is damaged or incomplete: copy or download it again"
 _CAUGHT = (OSError, EOFError, ImportError, ValueError, RuntimeError, KeyError, zipfile.BadZipFile, zlib.error)
 # What libraries raise of any file that is no whole file of its format; other ValueErrors may mean anything.
 _OF_THE_FILE = (OSError, EOFError, zipfile.BadZipFile, zlib.error)
+_OF_A_CHUNK = re.compile(r"(?i)decompress|data corruption|checksums? do(es)? not match|cannot reshape array")  # of Zarr
 # GDAL and HDF5 tell the operating system's errors in their text.
 _TEXTS = {
     "too many open files": errno.EMFILE,
@@ -55,20 +56,27 @@ _DISGUISES = (
 _OF_ZARR = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")  # a store of Zarr is a folder
 
 
+class DamagedFile(ValueError):
+    """A part of a file cannot be decoded; other parts of it, and other files, may be whole."""
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Turns whatever a file library raises into a ValueError that begins with the path and ends with the fix.
 
     The fix is that of the true cause: a missing file, permission or package, a limit of the system, a file that is a
-    placeholder or a web page; "damaged or incomplete" is what is left.
+    placeholder or a web page; "damaged or incomplete" (:class:`DamagedFile`) is what is left.
     """
     try:
         yield
+    except DamagedFile:  # of a file within
+        raise
     except _CAUGHT as error:
         told = _told(path, error)
         if told is None:
             raise
-        raise ValueError(f"{path}: {told}") from error
+        kind = DamagedFile if told.startswith(_DAMAGED) else ValueError
+        raise kind(f"{path}: {told}") from error
 
 
 def _told(path: Path, error: BaseException) -> str | None:
@@ -81,6 +89,8 @@ def _told(path: Path, error: BaseException) -> str | None:
         return f"{package} ({why})"
     if isinstance(error, UnicodeDecodeError):
         return _disguise(path) or f"is not text in UTF-8 ({why}); save it as UTF-8, or copy it again"
+    if isinstance(error, RuntimeError | ValueError) and _OF_A_CHUNK.search(text):
+        return f"{_DAMAGED} ({why})"
     if not isinstance(error, _OF_THE_FILE):
         return None
     system = _of_the_system(error, text)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ..data import TileBatch, TileDataset
+from ..data.files import DamagedFile
+from .damage import listed
 from .mosaic import Canvas, lay_out
 from .precision import Precision, autocast
 from .progress import Progress
@@ -31,6 +33,7 @@ class Told:
 
     Attributes:
         dates: of the longest series that was seen.
+        damaged: by name of a tile whose files cannot be read, the reason; it counts as one without an observation.
     """
 
     def __init__(
@@ -49,21 +52,42 @@ class Told:
         self.progress = progress or Progress(0, 0, shown=False)
         self.precision = precision
         self.dates = 0
+        self.damaged: dict[str, str] = {}
 
     def of(self, tiles: Sequence[int] | np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """For each tile that was observed its number within ``tiles`` and its (rows, columns, D) float32 cells."""
+        chosen = self.dataset.subset(tiles)
         loader = torch.utils.data.DataLoader(
-            _Batches(self.dataset.subset(tiles)), self.batch_size, collate_fn=_as_it_is, num_workers=self.workers
+            _Batches(chosen), self.batch_size, collate_fn=_as_it_is, num_workers=self.workers
         )
         first = 0
-        for observed, batch in loader:
+        for observed, batch, damaged in loader:
+            self.damaged |= damaged
             if batch is not None:
                 self.dates = max([self.dates, *(v.shape[1] for v in batch.values.values() if v.ndim == 5)])
-                with torch.inference_mode(), autocast(self.precision, self.device):
-                    cells = self.say(batch.to(self.device)).float().cpu().numpy()  # (B, rows, columns, D)
-                yield from zip((first + np.flatnonzero(observed)).tolist(), cells, strict=True)
+                yield from self._said(batch, (first + np.flatnonzero(observed)).tolist(), chosen)
             first += len(observed)
             self.progress.add(len(observed))
+
+    def reasons(self) -> str:
+        """What is wrong with the tiles that cannot be read, to be put after a sentence."""
+        return f"\n{listed(self.damaged)}" if self.damaged else ""
+
+    def _said(self, batch: TileBatch, numbers: list[int], tiles: TileDataset) -> Iterator[tuple[int, np.ndarray]]:
+        """A tile each; of a network that reads files itself one by one, if some of them are damaged."""
+        try:
+            with torch.inference_mode(), autocast(self.precision, self.device):
+                cells = self.say(batch.to(self.device)).float().cpu().numpy()  # (B, rows, columns, D)
+        except DamagedFile as error:
+            if len(numbers) == 1:
+                self.damaged[batch.names[0]] = str(error)
+                return
+            for number in numbers:
+                _, single = tiles.gather([number])
+                if single is not None:
+                    yield from self._said(single, [number], tiles)
+            return
+        yield from zip(numbers, cells, strict=True)
 
 
 class _Batches(torch.utils.data.Dataset[Any]):
@@ -75,8 +99,22 @@ class _Batches(torch.utils.data.Dataset[Any]):
     def __len__(self) -> int:
         return len(self.tiles)
 
-    def __getitems__(self, indices: list[int]) -> tuple[list[bool], TileBatch | None]:
-        return self.tiles.gather(indices)
+    def __getitems__(self, indices: list[int]) -> tuple[list[bool], TileBatch | None, dict[str, str]]:
+        """Which tiles were observed, these as a batch, and by name what is wrong with those that cannot be read."""
+        try:
+            return *self.tiles.gather(indices), {}
+        except DamagedFile:
+            whole, damaged = [], dict[str, str]()
+            for i in indices:
+                try:
+                    self.tiles.gather([i])
+                except DamagedFile as error:
+                    damaged[self.tiles.names[i]] = str(error)
+                else:
+                    whole.append(i)
+            observed, batch = self.tiles.gather(whole) if whole else ([], None)
+            kept = dict(zip(whole, observed, strict=True))
+            return [kept.get(i, False) for i in indices], batch, damaged
 
 
 def _as_it_is(batch: Any) -> Any:
@@ -96,7 +134,7 @@ def stacked(told: Told) -> np.ndarray:
             values = np.full((count, *cells.shape), np.nan, dtype=np.float32)
         values[t] = cells
     if values is None:
-        raise ValueError(f"none of the {count} tiles has an observation: there is no map")
+        raise ValueError(f"none of the {count} tiles has an observation: there is no map{told.reasons()}")
     return values
 
 

@@ -49,6 +49,7 @@ def blended(told: Told, canvas: Canvas, path: Path, working: WorkingRaster) -> B
     height = max(told.cells[0], _ROWS)
     files = {name: working.path / name for name in ("values", "owner")}
     depth: int | None = None
+    told.damaged = dict(working.damaged)
     if working.strips:
         depth = files["values"].stat().st_size // (4 * canvas.shape[0] * canvas.shape[1])
     values: np.memmap | None = None
@@ -66,7 +67,9 @@ def blended(told: Told, canvas: Canvas, path: Path, working: WorkingRaster) -> B
         values[here], owner[here] = strip.values, strip.owner
         values.flush()
         owner.flush()
-        working.added(bool(strip.owner.any()))
+        working.added(bool(strip.owner.any()), told.damaged)
     if values is None or owner is None:
-        raise NothingObserved(f"none of the {len(canvas.tiles)} tiles of {path} has an observation: there is no map")
+        raise NothingObserved(
+            f"none of the {len(canvas.tiles)} tiles of {path} has an observation: there is no map{told.reasons()}"
+        )
     return Blend(values, owner)

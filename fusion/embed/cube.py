@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,10 @@ from affine import Affine
 
 from fusion.context import ContextFusion
 from fusion.data.cubes import Cube
+from fusion.data.files import DamagedFile
 
 from .codec import ErrorMeter, QuantizationError
+from .damage import listed
 from .dense import BlockEncoder
 from .map import fingerprint
 from .raster import Dtype, write_geotiff
@@ -36,6 +38,7 @@ class EmbeddedCube:
         blocks: made by this call, of ``all_blocks``; the others were there or came from other processes.
         pixels: times dates, made by this call (with data); ``seconds`` it took.
         error: of int8 values against the model's, over what this call wrote; None for float32.
+        damaged: by block (its rows and columns) that is no data because files cannot be read, the reason.
     """
 
     path: Path
@@ -48,6 +51,7 @@ class EmbeddedCube:
     pixels: int
     seconds: float
     error: QuantizationError | None
+    damaged: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def rate(self) -> float:
@@ -69,6 +73,8 @@ class EmbeddedCube:
             lines.append("  was complete")
         if self.error is not None:
             lines.append(f"  stored against model: mean cosine {self.error.mean_cosine:.5f}")
+        if self.damaged:
+            lines += [listed(self.damaged, "blocks"), f"  once they are mended, remove {self.path} and embed again"]
         return "\n".join(lines)
 
 
@@ -88,7 +94,8 @@ def embed_cube(
     """Embeds every pixel at every date of the reference sensor on which it was observed.
 
     Killed at any moment and called again, it goes on where it stopped, and what results has the bits of a run that was
-    never interrupted (on the same machine with the same number of threads). Any number of processes may do the same
+    never interrupted (on the same machine with the same number of threads). A block whose files cannot be read is no
+    data, and listed. Any number of processes may do the same
     call at once (``torchrun``, or several shells on a file system that knows POSIX locks); they share the blocks.
 
     Args:
@@ -134,7 +141,10 @@ def embed_cube(
             with store.locked(1 + i * store.grid[1] + j, wait=False) as mine:
                 if not mine or store.done(i, j):
                     continue
-                values = encoder(*store.pixels(i, j))
+                try:
+                    values = encoder(*store.pixels(i, j))
+                except DamagedFile as error:
+                    values = store.damage(i, j, str(error))
                 stored = store.write(i, j, values)
                 meter.add(*(np.moveaxis(part, 1, -1) for part in (values, stored)))
             worked, made = True, made + 1
@@ -157,6 +167,7 @@ def embed_cube(
         pixels,
         seconds,
         meter.result() if dtype == "int8" and made else None,
+        store.damaged(),
     )
 
 

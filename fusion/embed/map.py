@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from ..training.systems import config_of
 from .blend import Told, evaluating, rasters, stacked
 from .blended import NothingObserved, blended
 from .codec import QuantizationError
+from .damage import listed
 from .mosaic import Canvas
 from .precision import Precision, resolved
 from .progress import Progress
@@ -44,6 +45,7 @@ class EmbeddingMap:
         dtype: of the stored values.
         error: of the stored values against the model's, measured on the file.
         seams: how neighbours across tile borders compare with neighbours within a tile; None without a place.
+        damaged: by name of a tile that is no data because its files cannot be read, the reason.
     """
 
     path: Path
@@ -53,6 +55,7 @@ class EmbeddingMap:
     dtype: Dtype
     error: QuantizationError
     seams: Seams | None = None
+    damaged: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         size = " x ".join(map(str, self.shape[:-1]))
@@ -62,6 +65,8 @@ class EmbeddingMap:
             lines.append(f"  stored against model: mean cosine {self.error.mean_cosine:.5f}")
         if self.seams is not None and self.seams.pairs:
             lines.append(f"  {self.seams}")
+        if self.damaged:
+            lines.append(listed(self.damaged))
         return "\n".join(lines)
 
 
@@ -85,7 +90,8 @@ def embed_map(
     Tiles that share a lattice of patches go into one GeoTIFF, ``out`` itself; if they make several rasters
     (several CRS, or scattered places), ``out`` without its suffix becomes a folder with one GeoTIFF each, named by its
     first tile. Where tiles overlap, patches are averaged with a weight that falls off to the border of the tile.
-    A tile without any observation is no data. Tiles without a place go into one NPZ.
+    A tile without any observation is no data, and so is one whose files cannot be read, which the result lists. Tiles
+    without a place go into one NPZ.
 
     A raster is computed from north to south in strips of rows, which lie in the folder ``<out>.partial`` until it is
     whole. Stopped at any moment and called again with the same model, data and options, it goes on after the last of
@@ -113,7 +119,7 @@ def embed_map(
         raise ValueError(f"embed_map: dtype is 'float32' or 'int8', not {dtype!r}")
     dataset = dataset if modalities is None else dataset.with_modalities(modalities)
     if hasattr(model, "config"):
-        require_fit(model, dataset)
+        require_fit(model, dataset, readable=True)
     encode, grid = at_scale(model, dataset.grid, patch_scale)
     out, tags = Path(out), describe(model, dataset)
     if patch_scale > 1:
@@ -174,13 +180,13 @@ def _write_canvas(
     found = working.summary
     known = QuantizationError(**found["error"]), Seams(**found["seams"])
     place = canvas.crs or None, (transform.a, -transform.e)
-    return EmbeddingMap(path, tuple(found["shape"]), *place, dtype, *known)
+    return EmbeddingMap(path, tuple(found["shape"]), *place, dtype, *known, working.damaged)
 
 
 def _write_unplaced(told: Told, path: Path, dtype: Dtype, tags: dict[str, str]) -> EmbeddingMap:
     values = stacked(told)  # (N, rows, columns, D)
     error = write_npz(path, values, told.dataset.names, dtype, tags | {"FUSION_NOTE": UNPLACED})
-    return EmbeddingMap(path, values.shape, None, None, dtype, error)
+    return EmbeddingMap(path, values.shape, None, None, dtype, error, damaged=told.damaged)
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -60,10 +60,10 @@ def predict_map(
     Classes are bytes, the index in ``module.classes`` and 255 for no data, with a colour each and their names. A model
     of several classes a tile writes a band of 0 and 1 for each. Quantities are float32 and NaN; of a model with an
     interval there are three bands of each: the value, and the lower and the upper end of the interval. A tile without
-    any observation is no data. Beside each raster lies its style for QGIS (``.qml``), beside the map a picture of it
-    with its legend (``.png``). Several rasters and tiles without a place are written as by
-    :func:`~fusion.embed.embed_map`; an NPZ holds ``prediction`` (N, bands, rows, columns), ``names``, ``bands``,
-    ``tags`` (JSON) and, if asked for, ``probabilities`` and ``entropy``.
+    any observation is no data, and so is one whose files cannot be read, which the result lists. Beside each raster
+    lies its style for QGIS (``.qml``), beside the map a picture of it with its legend (``.png``). Several rasters and
+    tiles without a place are written as by :func:`~fusion.embed.embed_map`; an NPZ holds ``prediction`` (N, bands,
+    rows, columns), ``names``, ``bands``, ``tags`` (JSON) and, if asked for, ``probabilities`` and ``entropy``.
 
     A raster is computed from north to south in strips of rows; two rows of tiles are in memory, whatever its size.
     Finished strips lie in the folder ``<out>.partial`` until the map is whole. Stopped at any moment and called again
@@ -224,22 +224,25 @@ def _write_canvas(
         files.get("entropy"),
         path.with_suffix(".png"),
     )
+    told.damaged = dict(working.damaged)
     if working.complete and all(file.is_file() for file in files.values()):
         told.progress.skip(len(canvas.tiles))
-        return written
+        return replace(written, damaged=working.damaged)
     if working.strips < strip_count(canvas, height):
         for strip in strips(told, canvas, height, first=working.strips, depth=len(classes)):
-            working.add(sheets, strip.values, bool(strip.owner.any()))
+            working.add(sheets, strip.values, bool(strip.owner.any()), told.damaged)
     if not working.observed:
         folder.remove()
-        raise ValueError(f"none of the {len(canvas.tiles)} tiles of {path} has an observation: there is no map")
+        raise ValueError(
+            f"none of the {len(canvas.tiles)} tiles of {path} has an observation: there is no map{told.reasons()}"
+        )
     for name, sheet in reversed(list(sheets.items())):  # the map itself comes last
         stored = working.stored(name, canvas.shape, height, len(sheet.bands))
         write_cog(files[name], stored, replace(sheet, store=_as_it_is), canvas.transform, canvas.crs)
         write_styles(files[name], sheet)
     write_preview(path, sheets["prediction"])
     working.finish()
-    return written
+    return replace(written, damaged=working.damaged)
 
 
 def _as_it_is(stored: np.ndarray) -> np.ndarray:
@@ -258,10 +261,10 @@ def _write_unplaced(told: Told, path: Path, sheets: Mapping[str, Sheet], classes
             arrays[name][t] = sheet.store(cells)
         seen += 1
     if not seen:
-        raise ValueError(f"none of the {len(names)} tiles has an observation: there is no map")
+        raise ValueError(f"none of the {len(names)} tiles has an observation: there is no map{told.reasons()}")
     tags = {name: {**sheet.tags, "FUSION_NOTE": UNPLACED} for name, sheet in sheets.items()}
     bands = np.array(next(iter(sheets.values())).bands)
     with replacing(path) as temporary:
         np.savez_compressed(temporary, **arrays, names=np.array(names), bands=bands, tags=json.dumps(tags))
     second, third = (path if name in sheets else None for name in ("probabilities", "entropy"))
-    return PredictedMap(path, second, (len(names), *told.cells), None, None, classes, third)
+    return PredictedMap(path, second, (len(names), *told.cells), None, None, classes, third, damaged=told.damaged)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from .damage import listed
 
 __all__ = ["PredictedMap"]
 
@@ -21,6 +24,7 @@ class PredictedMap:
         classes: names of the classes, or of the quantities.
         entropy: the file of the entropy of the probabilities, as ``probabilities``.
         preview: a picture of the map with its legend; None of an NPZ.
+        damaged: by name of a tile that is no data because its files cannot be read, the reason.
     """
 
     path: Path
@@ -31,6 +35,7 @@ class PredictedMap:
     classes: tuple[str, ...]
     entropy: Path | None = None
     preview: Path | None = None
+    damaged: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         size = " x ".join(map(str, self.shape))
@@ -38,4 +43,4 @@ class PredictedMap:
         lines = [f"{self.path}: {size}, {', '.join(self.classes)}, {place}"]
         others = {"probabilities": self.probabilities, "entropy": self.entropy, "picture": self.preview}
         lines += [f"{path}: {what}" for what, path in others.items() if path not in (None, self.path)]
-        return "\n".join(lines)
+        return "\n".join([*lines, *([listed(self.damaged)] if self.damaged else [])])

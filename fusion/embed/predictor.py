@@ -71,7 +71,7 @@ def require_map(module: Predictor, dataset: TileDataset, *, shares: bool) -> Non
         )
     if module.task == "multiclass" and len(module.classes) > NO_CLASS:
         raise ValueError(f"predict_map: {len(module.classes)} classes; a map of bytes holds {NO_CLASS}")
-    require_fit(cast(nn.Module, module.model), dataset)
+    require_fit(cast(nn.Module, module.model), dataset, readable=True)
 
 
 def cells_of(module: Predictor, dataset: TileDataset) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -125,9 +125,33 @@ class EmbeddingStore:
         rows, columns = self.pixels(i, j)
         values = numbers(values, f"{self.path}: block {i}, {j}")
         stored = encode(unit(values, axis=1)) if self.dtype == "int8" else values.astype(np.float32)
-        array = zarr.open_array(self.path, path="embedding", mode="r+", config={"write_empty_chunks": True})
-        array[:, :, rows, columns] = stored
+        array = zarr.open_array(self.path, path="embedding", mode="r+")
+        # A chunk that is there is done, also one of ground that was never observed; open_array ignores its own config.
+        array.with_config({"write_empty_chunks": True})[:, :, rows, columns] = stored
         return self.read(slice(None), rows, columns)
+
+    def damage(self, i: int, j: int, reason: str) -> np.ndarray:
+        """Notes that a block cannot be made; returns its values (dates, dim, h, w), no data, to be written."""
+        rows, columns = self.pixels(i, j)
+        name = f"rows {rows.start} to {rows.stop}, columns {columns.start} to {columns.stop}"
+        with open(self._damage, "a") as file:  # a line in one write, for others may write too
+            file.write(json.dumps({name: reason}) + "\n")
+        return np.full((*self.shape[:2], rows.stop - rows.start, columns.stop - columns.start), np.nan, np.float32)
+
+    def damaged(self) -> dict[str, str]:
+        """By block that could not be made the reason, see :meth:`damage`."""
+        import zarr
+
+        if self.complete:
+            return cast("dict[str, str]", dict(zarr.open_group(self.path, mode="r").attrs).get("damaged", {}))
+        found = dict[str, str]()
+        for line in self._damage.read_text().splitlines() if self._damage.is_file() else ():
+            found |= json.loads(line)
+        return found
+
+    @property
+    def _damage(self) -> Path:
+        return self.path.parent / f".{self.path.name}.damaged"
 
     def read(self, dates: slice | int, rows: slice, columns: slice) -> np.ndarray:
         """Decoded values of a window: (dates, dim, h, w), or (dim, h, w) of one date."""
@@ -165,7 +189,10 @@ class EmbeddingStore:
             )
         for leftover in self.path.rglob("*.partial"):  # of killed writers
             leftover.unlink()
+        if damaged := self.damaged():
+            zarr.open_group(self.path, mode="r+").attrs["damaged"] = damaged
         zarr.consolidate_metadata(self.path, zarr_format=2)
+        self._damage.unlink(missing_ok=True)
 
     # Inside.
 

@@ -27,7 +27,7 @@ def identity_of(dataset: TileDataset) -> dict[str, Any]:
     """What decides about a map of the data: how many tiles there are and where, and the values of three of them."""
     digest = hashlib.sha256()
     digest.update(json.dumps([dataset.names, [str(place) for place in dataset.places()]]).encode())
-    for tile in (dataset[i] for i in evenly_spaced(len(dataset), 3)):
+    for _, tile in dataset.readable(evenly_spaced(len(dataset), 3)):
         for name, values in sorted(tile.values.items()):
             digest.update(name.encode() + values.numpy().tobytes())
     return {"tiles": len(dataset), "data": digest.hexdigest()[:16]}
@@ -86,6 +86,7 @@ class WorkingRaster:
     Attributes:
         strips: how many are finished, from the north.
         observed: whether any tile had an observation.
+        damaged: by name of a tile that could not be read, the reason.
         complete: the map itself was written.
         summary: what was noted of it then.
     """
@@ -93,6 +94,7 @@ class WorkingRaster:
     def __init__(self, path: Path) -> None:
         self.path, self.strips, self.observed, self.complete = path, 0, False, False
         self.summary: dict[str, Any] = {}
+        self.damaged: dict[str, str] = {}
         path.mkdir(parents=True, exist_ok=True)
         journal = path / _JOURNAL
         whole = []
@@ -106,10 +108,11 @@ class WorkingRaster:
                 self.complete, self.summary = True, entry["complete"]
             if "strip" in entry:
                 self.strips, self.observed = entry["strip"] + 1, self.observed or entry["observed"]
+                self.damaged |= entry.get("damaged", {})
         if whole:
             write_atomically(journal, "".join(f"{line}\n" for line in whole).encode())
 
-    def add(self, sheets: Mapping[str, Sheet], values: np.ndarray, observed: bool) -> None:
+    def add(self, sheets: Mapping[str, Sheet], values: np.ndarray, observed: bool, damaged: Mapping[str, str]) -> None:
         """The next strip: ``values`` (rows, columns, D) as every sheet stores them.
 
         Raises:
@@ -117,16 +120,18 @@ class WorkingRaster:
         """
         for name, sheet in sheets.items():
             write_atomically(self._file(name, self.strips), _encoded(sheet.store(values), sheet))
-        self.added(observed)
+        self.added(observed, damaged)
 
-    def added(self, observed: bool) -> None:
+    def added(self, observed: bool, damaged: Mapping[str, str]) -> None:
         """The next strip is on the disk.
 
         Args:
             observed: whether any tile of it had an observation.
+            damaged: all tiles so far that could not be read, see :attr:`damaged`.
         """
-        self._note({"strip": self.strips, "observed": observed})
-        self.strips, self.observed = self.strips + 1, self.observed or observed
+        found = {name: reason for name, reason in damaged.items() if name not in self.damaged}
+        self._note({"strip": self.strips, "observed": observed, **({"damaged": found} if found else {})})
+        self.strips, self.observed, self.damaged = self.strips + 1, self.observed or observed, self.damaged | found
 
     def finish(self, summary: Mapping[str, Any] | None = None) -> None:
         """The map was written; the strips are no longer wanted.

@@ -81,10 +81,11 @@ def photograph(dataset: TileDataset, ground: Ground, title: str = "True colour")
         return None
     read = _affordable(dataset, tiles)
     sheet = _Sheet(ground, len(visible.bands))
-    for t in read:
-        image = _clear_image(dataset[int(canvas.tiles[t])], visible)
+    position = {int(canvas.tiles[t]): int(t) for t in read}
+    for number, tile in dataset.readable(list(position)):
+        image = _clear_image(tile, visible)
         if image is not None:
-            sheet.add(canvas, int(t), image, dataset.grid)
+            sheet.add(canvas, position[number], image, dataset.grid)
     mean = sheet.mean()
     seen = np.isfinite(mean).all(axis=-1)
     if not seen.any():
@@ -177,7 +178,8 @@ def _same_crs(one: str, other: str) -> bool:
 
 def _affordable(dataset: TileDataset, tiles: np.ndarray) -> np.ndarray:
     """The tiles that are read, of those on the map: all, or as many as a picture is worth, evenly spaced."""
-    values = max(1, sum(v.numel() for v in dataset[int(tiles[len(tiles) // 2])].values.values()))
+    middle = next(dataset.readable(np.roll(tiles, -(len(tiles) // 2))), None)
+    values = 1 if middle is None else max(1, sum(v.numel() for v in middle[1].values.values()))
     most = int(np.clip(_VALUES // values, *_TILES))
     return tiles if len(tiles) <= most else tiles[evenly_spaced(len(tiles), most)]
 

@@ -89,8 +89,11 @@ def training_loader(
     )
 
 
-def require_fit(model: nn.Module, dataset: TileDataset) -> None:
+def require_fit(model: nn.Module, dataset: TileDataset, *, readable: bool = False) -> None:
     """Refuses data that the model was not trained for; reads a few tiles.
+
+    Args:
+        readable: leave out tiles whose files are damaged, see :func:`fusion.data.check.check_values`.
 
     Raises:
         ValueError: a modality that the model does not have, other bands, another unit, resolution or grid, or values
@@ -110,7 +113,7 @@ def require_fit(model: nn.Module, dataset: TileDataset) -> None:
             f"the model was trained on tiles of {' x '.join(map(str, config.grid))} patches, the data have "
             f"{' x '.join(map(str, dataset.grid))}; read them with tiles of the same ground size"
         )
-    check_values(dataset, config.modalities, tiles=8)
+    check_values(dataset, config.modalities, tiles=8, readable=readable)
 
 
 def evaluation_loader(dataset: TileDataset, batch_size: int, *, workers: int = 0) -> DataLoader[Tile]:

@@ -340,3 +340,13 @@ def test_torchrun_writes_what_one_process_writes(cube, model, tmp_path):
     assert tree(tmp_path / "one" / "field.zarr") == tree(tmp_path / "two" / "field.zarr")
     blocks = [line for line in said["two"].splitlines() if line.startswith("block ")]
     assert len(blocks) == len(set(blocks)) == 9  # each block was made once, by one of the two
+
+
+def test_a_block_that_was_never_observed_is_done_and_no_data(cube, model, tmp_path):
+    sensors = dict(cube.sensors)
+    values = sensors["s2"].values.copy()
+    values[..., :8, :8] = np.nan
+    sensors["s2"] = SensorCube(S2, sensors["s2"].dates, values, sensors["s2"].clear)
+    written = embed_cube(model, Cube("field", sensors, cube.geo), tmp_path / "field.zarr", block=8, rasters=False)
+    assert written.blocks == written.all_blocks
+    assert np.isnan(open_embeddings(written.path).embedding.values[..., :8, :8]).all()

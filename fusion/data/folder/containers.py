@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import need_keys, reading
+from ..files import DamagedFile, need_keys, reading
 from ..handles import Handles
 from .formats import CONTAINERS, NPY, Container, open_container, text
 
@@ -81,8 +82,10 @@ class Arrays:
             # A .npy is mapped into memory: nothing is unpacked, so keeping a copy would gain nothing.
             if size > self._left or path.suffix.lower() == NPY:
                 return Variable(self, path, name, *known)
-            self._kept[key] = Variable(self, path, name, *known, kept=_plain(array[...]))
-            self._left -= size
+            self._kept[key] = Variable(self, path, name, *known)
+            with contextlib.suppress(DamagedFile), reading(path):  # what can be read of it is then read in windows
+                self._kept[key] = Variable(self, path, name, *known, kept=_plain(array[...]))
+                self._left -= size
         return self._kept[key]
 
     def keep(self, size: int) -> bool:

@@ -212,14 +212,16 @@ def _zarr(path: Path) -> Container:
     import xarray
     import zarr
 
+    from .zarr_store import CheckedStore
+
     def group(name: str) -> Any:
         try:
-            return xarray.open_zarr(path, group=name or None, consolidated=False, **_AS_STORED)
+            return xarray.open_zarr(CheckedStore(path), group=name or None, consolidated=False, **_AS_STORED)
         except KeyError:  # no names of dimensions: not written by xarray
             return _Plain(store[name] if name else store)
 
     try:
-        store = zarr.open_group(path, mode="r")
+        store = zarr.open_group(CheckedStore(path), mode="r")
     except (ValueError, KeyError, TypeError) as error:
         raise OSError(str(error)) from error
     return XarrayContainer(group)

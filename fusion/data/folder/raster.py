@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..files import reading
+from ..files import DamagedFile, reading
 from .containers import Arrays
 from .conventions import Conventions, equals_any
 from .grid import Grid
@@ -39,6 +40,7 @@ class RasterFile(Pixels):
 
         self.path, self._arrays = path, arrays
         self._kept: tuple[np.ndarray, np.ndarray | None] | None = None  # codes (bands, H, W), what is hidden (H, W)
+        self._wanted = True  # in memory, if there is room
         with reading(path):
             image = self._open()
             grid, self._south_up = self._place(image)
@@ -116,8 +118,10 @@ class RasterFile(Pixels):
         row, column, height, width = window
         whole = (0, 0, self.sizes["y"], self.sizes["x"])
         inside = row >= 0 and column >= 0 and row + height <= whole[2] and column + width <= whole[3]
-        if self._kept is None and self._arrays.keep(int(np.prod(self.shape)) * self.dtype.itemsize):
-            self._kept = self._read(whole, range(len(self._bands)))
+        if self._wanted and self._arrays.keep(int(np.prod(self.shape)) * self.dtype.itemsize):
+            self._wanted = False
+            with contextlib.suppress(DamagedFile):  # what can be read of it is then read in windows
+                self._kept = self._read(whole, range(len(self._bands)))
         if self._kept is None or not inside:
             return self._read(window, bands)
         codes, masked = self._kept
