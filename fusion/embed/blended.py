@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 
 from .blend import Told
 from .mosaic import Canvas
-from .strips import strip_count, strips
+from .shared import missing_strips
+from .strips import strip_count
 from .working import WorkingRaster
 
 __all__ = ["Blend", "NothingObserved", "blended"]
@@ -35,41 +36,44 @@ class Blend:
     owner: np.ndarray
 
 
-def blended(told: Told, canvas: Canvas, path: Path, working: WorkingRaster) -> Blend:
-    """The cells of all tiles of a canvas, see :func:`~fusion.embed.strips.strips`.
+def blended(
+    told: Told, canvas: Canvas, path: Path, working: WorkingRaster, depth: int, *, wait: bool = True
+) -> Blend | None:
+    """The cells of all tiles of a canvas, see :func:`~fusion.embed.shared.missing_strips`.
 
     Args:
         path: of the raster to come.
-        working: what an earlier run has finished of it, in whose folder the values are kept: a map may be larger than
-            memory.
+        working: what has been finished of it, in whose folder the values are kept: a map may be larger than memory.
+        depth: D.
+        wait: for strips that other processes are at work on.
+
+    Returns:
+        None where some are missing (without ``wait``), or where another process has completed the map.
 
     Raises:
         NothingObserved: no tile has an observation.
     """
     height = max(told.cells[0], _ROWS)
-    files = {name: working.path / name for name in ("values", "owner")}
-    depth: int | None = None
     told.damaged = dict(working.damaged)
-    if working.strips:
-        depth = files["values"].stat().st_size // (4 * canvas.shape[0] * canvas.shape[1])
-    values: np.memmap | None = None
-    owner: np.memmap | None = None
-    if depth is not None and working.strips == strip_count(canvas, height):
-        told.progress.skip(len(canvas.tiles))
-        values = np.memmap(files["values"], np.float32, "r", shape=(*canvas.shape, depth))
-        return Blend(values, np.memmap(files["owner"], np.int32, "r", shape=canvas.shape))
-    for strip in strips(told, canvas, height, first=working.strips, depth=depth):
-        if values is None or owner is None:
-            mode: Literal["r+", "w+"] = "r+" if working.strips else "w+"
-            values = np.memmap(files["values"], np.float32, mode, shape=(*canvas.shape, strip.values.shape[-1]))
-            owner = np.memmap(files["owner"], np.int32, mode, shape=canvas.shape)
+    values = _opened(working.path / "values", (*canvas.shape, depth), np.float32)
+    owner = _opened(working.path / "owner", canvas.shape, np.int32)
+    for strip in missing_strips(told, canvas, height, working, depth=depth, wait=wait):
         here = np.s_[strip.top : strip.top + len(strip.values)]
         values[here], owner[here] = strip.values, strip.owner
         values.flush()
         owner.flush()
-        working.added(bool(strip.owner.any()), told.damaged)
-    if values is None or owner is None:
+        working.added(strip.number, bool(strip.owner.any()), told.damaged)
+    if working.complete or len(working.done) < strip_count(canvas, height):
+        return None
+    if not working.observed:
         raise NothingObserved(
             f"none of the {len(canvas.tiles)} tiles of {path} has an observation: there is no map{told.reasons()}"
         )
     return Blend(values, owner)
+
+
+def _opened(path: Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """An array in a file, which other processes may write at the same time; made if it is not there."""
+    with open(path, "ab") as file:
+        file.truncate(int(np.prod(shape)) * np.dtype(dtype).itemsize)
+    return np.memmap(path, dtype, "r+", shape=shape)

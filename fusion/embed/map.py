@@ -94,9 +94,10 @@ def embed_map(
     without a place go into one NPZ.
 
     A raster is computed from north to south in strips of rows, which lie in the folder ``<out>.partial`` until it is
-    whole. Stopped at any moment and called again with the same model, data and options, it goes on after the last of
-    them and writes the bytes that it would have written without the interruption (on the same machine with the same
-    number of threads).
+    whole. Stopped at any moment and called again with the same model, data and options, it goes on with what is missing
+    and writes the bytes that it would have written without the interruption (on the same machine with the same number
+    of threads). Any number of processes may do the same call at once (``torchrun``, or several shells, on one machine
+    or on a file system that knows POSIX locks); they share the strips, and each returns the maps that it has written.
 
     Args:
         model: maps a :class:`TileBatch` to something with ``.patches`` (B, P, D).
@@ -146,13 +147,29 @@ def embed_map(
         }
         file = out.with_suffix(".tif")
         folder = WorkingFolder(file.with_name(f"{file.name}.partial"), job, restart=restart)
-        written = [
-            _write_canvas(told, canvas, path, dtype, tags, folder, folder.raster(str(number)))
-            for number, (canvas, path) in enumerate(targets)
-        ]
+        depth = _depth(model, told)
+        working = [folder.raster(str(number)) for number in range(len(targets))]
+        written: dict[int, EmbeddingMap] = {}
+        for wait in (False, True):  # other processes may be at work on some
+            for number, (canvas, path) in enumerate(targets):
+                if number not in written:
+                    one = _write_canvas(told, canvas, path, dtype, tags, folder, working[number], depth, wait)
+                    written |= {} if one is None else {number: one}
         folder.remove()
         told.progress.end()
-    return written
+    return [written[number] for number in sorted(written)]
+
+
+def _depth(model: nn.Module, told: Told) -> int:
+    """D of the model's patches: as its configuration says, else of the first tile that was observed; 0 of none."""
+    known = getattr(getattr(model, "config", None), "dim", None)
+    if known is not None:
+        return int(known)
+    usual, told.progress = told.progress, Progress(0, 0, shown=False)
+    try:
+        return next((cells.shape[-1] for _, cells in told.of(np.arange(len(told.dataset)))), 0)
+    finally:
+        told.progress = usual
 
 
 def _write_canvas(
@@ -163,20 +180,27 @@ def _write_canvas(
     tags: dict[str, str],
     folder: WorkingFolder,
     working: WorkingRaster,
-) -> EmbeddingMap:
+    depth: int,
+    wait: bool,
+) -> EmbeddingMap | None:
+    """None where another process has written the map, or without ``wait`` is about to."""
     transform = canvas.transform
-    if working.complete and path.is_file():
+    if working.complete:
         told.progress.skip(len(canvas.tiles))
     else:
         try:
-            blend = blended(told, canvas, path, working)
+            blend = blended(told, canvas, path, working, depth, wait=wait)
         except NothingObserved:  # so that there is nothing to go on with
             folder.remove()
             raise
-        seams = seam_cosines(blend.values, blend.owner)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        error = write_geotiff(path, blend.values, transform, canvas.crs, dtype, tags)
-        working.finish({"shape": list(blend.values.shape), "error": asdict(error), "seams": asdict(seams)})
+        with working.claims.alone():
+            working.refresh()
+            if blend is None or working.complete:
+                return None
+            seams = seam_cosines(blend.values, blend.owner)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            error = write_geotiff(path, blend.values, transform, canvas.crs, dtype, tags)
+            working.finish({"shape": list(blend.values.shape), "error": asdict(error), "seams": asdict(seams)})
     found = working.summary
     known = QuantizationError(**found["error"]), Seams(**found["seams"])
     place = canvas.crs or None, (transform.a, -transform.e)

@@ -26,8 +26,9 @@ from .predictor import Predictor, asked, cells_of, identity, require_map
 from .preview import write_preview, write_styles
 from .progress import Progress
 from .raster import replacing
+from .shared import missing_strips
 from .sheets import sheets_of
-from .strips import strip_count, strips
+from .strips import strip_count
 from .working import WorkingFolder, WorkingRaster, identity_of
 
 __all__ = ["PredictedMap", "Predictor", "estimate_map", "predict_map"]
@@ -67,8 +68,9 @@ def predict_map(
 
     A raster is computed from north to south in strips of rows; two rows of tiles are in memory, whatever its size.
     Finished strips lie in the folder ``<out>.partial`` until the map is whole. Stopped at any moment and called again
-    with the same model, data and options, it goes on after the last of them and writes the bytes that it would have
-    written without the interruption (on the same machine with the same number of threads).
+    with the same model, data and options, it goes on with what is missing and writes the bytes that it would have
+    written without the interruption (on the same machine with the same number of threads). Several processes may do the
+    same call at once, see :func:`~fusion.embed.embed_map`.
 
     Args:
         module: fine-tuned, e.g. by :func:`fusion.training.load_finetuned`.
@@ -101,13 +103,15 @@ def predict_map(
         parts = [folder.raster(str(number)) for number in range(len(task.targets))]
         if progress and task.many and task.left(parts):
             print(task.estimate(task.left(parts)), flush=True)
-        written = [
-            _write_canvas(task, canvas, path, part, folder)
-            for (canvas, path), part in zip(task.targets, parts, strict=True)
-        ]
+        written: dict[int, PredictedMap] = {}
+        for wait in (False, True):  # other processes may be at work on some
+            for number, (canvas, path) in enumerate(task.targets):
+                if number not in written:
+                    one = _write_canvas(task, canvas, path, parts[number], folder, wait)
+                    written |= {} if one is None else {number: one}
         folder.remove()
         told.progress.end()
-    return written
+    return [written[number] for number in sorted(written)]
 
 
 def estimate_map(
@@ -160,7 +164,7 @@ class _Task:
         """Share of the pixels that an earlier run has not computed; ``parts``: of each raster what it has finished."""
         done = 0
         for (canvas, _), part in zip(self.targets, parts, strict=True):
-            rows = canvas.shape[0] if part.complete else min(part.strips * self.height, canvas.shape[0])
+            rows = canvas.shape[0] if part.complete else min(len(part.done) * self.height, canvas.shape[0])
             done += rows * canvas.shape[1]
         return 1 - done / self.pixels
 
@@ -209,8 +213,9 @@ def _task(
 
 
 def _write_canvas(
-    task: _Task, canvas: Canvas, path: Path, working: WorkingRaster, folder: WorkingFolder
-) -> PredictedMap:
+    task: _Task, canvas: Canvas, path: Path, working: WorkingRaster, folder: WorkingFolder, wait: bool
+) -> PredictedMap | None:
+    """None where another process has written the map, or without ``wait`` is about to."""
     told, sheets, classes, height = task.told, task.sheets, task.classes, task.height
     files = {name: path if name == "prediction" else path.with_name(f"{path.stem}_{name}.tif") for name in sheets}
     pixel = (canvas.transform.a, -canvas.transform.e)
@@ -225,23 +230,28 @@ def _write_canvas(
         path.with_suffix(".png"),
     )
     told.damaged = dict(working.damaged)
-    if working.complete and all(file.is_file() for file in files.values()):
+    if working.complete:
         told.progress.skip(len(canvas.tiles))
         return replace(written, damaged=working.damaged)
-    if working.strips < strip_count(canvas, height):
-        for strip in strips(told, canvas, height, first=working.strips, depth=len(classes)):
-            working.add(sheets, strip.values, bool(strip.owner.any()), told.damaged)
+    for strip in missing_strips(told, canvas, height, working, depth=len(classes), wait=wait):
+        working.add(strip.number, sheets, strip.values, bool(strip.owner.any()), told.damaged)
+    if working.complete or len(working.done) < strip_count(canvas, height):
+        return None
     if not working.observed:
         folder.remove()
         raise ValueError(
             f"none of the {len(canvas.tiles)} tiles of {path} has an observation: there is no map{told.reasons()}"
         )
-    for name, sheet in reversed(list(sheets.items())):  # the map itself comes last
-        stored = working.stored(name, canvas.shape, height, len(sheet.bands))
-        write_cog(files[name], stored, replace(sheet, store=_as_it_is), canvas.transform, canvas.crs)
-        write_styles(files[name], sheet)
-    write_preview(path, sheets["prediction"])
-    working.finish()
+    with working.claims.alone():
+        working.refresh()
+        if working.complete:
+            return None
+        for name, sheet in reversed(list(sheets.items())):  # the map itself comes last
+            stored = working.stored(name, canvas.shape, height, len(sheet.bands))
+            write_cog(files[name], stored, replace(sheet, store=_as_it_is), canvas.transform, canvas.crs)
+            write_styles(files[name], sheet)
+        write_preview(path, sheets["prediction"])
+        working.finish()
     return replace(written, damaged=working.damaged)
 
 

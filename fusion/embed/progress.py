@@ -31,7 +31,7 @@ class Progress:
 
     def add(self, tiles: int) -> None:
         """Tiles that were done now."""
-        self.done += tiles
+        self.done = min(self.done + tiles, self.tiles)  # at a border between processes tiles are read twice
         now, terminal = time.perf_counter(), sys.stderr.isatty()
         if self.shown and self.tiles and now - self.told >= (_TERMINAL if terminal else _LOG):
             self.told = now

@@ -51,7 +51,6 @@ def strips(told: Told, canvas: Canvas, height: int, *, first: int = 0, depth: in
     order = np.lexsort((canvas.corners[:, 1], canvas.corners[:, 0]))
     begin = int(np.searchsorted(canvas.corners[order, 0], first * height - told.cells[0], side="right"))
     begin -= begin % told.batch_size
-    told.progress.skip(begin)
     window = None if depth is None else _Window(canvas, told.cells, height, first, depth)
     for t, cells in told.of(canvas.tiles[order[begin:]]):  # cells (rows, columns, D)
         tile = order[begin + t]

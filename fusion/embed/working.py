@@ -15,11 +15,12 @@ import numpy as np
 from ..data import TileDataset
 from ..data.spacing import evenly_spaced
 from ..training.files import write_atomically
+from .claims import Claims
 from .cog import Sheet
 
 __all__ = ["WorkingFolder", "WorkingRaster", "identity_of"]
 
-_JOB, _JOURNAL = "job.json", "journal.jsonl"
+_JOB, _JOURNAL, _CLAIMS = "job.json", "journal.jsonl", "claims"
 _BLOCK = 256
 
 
@@ -49,89 +50,105 @@ class WorkingFolder:
         self.path = path
         if restart:
             self.remove()
-        wanted = json.loads(json.dumps(job))
-        if path.is_dir() and (path / _JOB).is_file():
-            found = json.loads((path / _JOB).read_text())
-            names = dict.fromkeys([*found, *wanted])
-            other = [
-                f"{n} {found.get(n)!r} there, {wanted.get(n)!r} now" for n in names if found.get(n) != wanted.get(n)
-            ]
-            if other:
-                raise ValueError(
-                    f"{path} holds the beginning of another map: {'; '.join(other)}. Begin anew with restart=True "
-                    "(--restart), which removes it, or give another out"
-                )
-        elif path.exists() and (not path.is_dir() or {child.name for child in path.iterdir()} - {f".{_JOB}.partial"}):
+        own = {_JOB, f".{_JOB}.partial", _CLAIMS}
+        known = not path.exists() or (path / _JOB).is_file()
+        if not known and (not path.is_dir() or {child.name for child in path.iterdir()} - own):
             raise ValueError(f"{path} is in the way: no map that was begun has left it. Remove it, or give another out")
-        else:
-            write_atomically(path / _JOB, (json.dumps(wanted, indent=2) + "\n").encode())
+        path.mkdir(parents=True, exist_ok=True)
+        with Claims(path / _CLAIMS).alone():  # others may begin at the same time
+            self._begin(json.loads(json.dumps(job)))
+
+    def _begin(self, wanted: Mapping[str, Any]) -> None:
+        if not (self.path / _JOB).is_file():
+            write_atomically(self.path / _JOB, (json.dumps(wanted, indent=2) + "\n").encode())
+            return
+        found = json.loads((self.path / _JOB).read_text())
+        names = dict.fromkeys([*found, *wanted])
+        other = [f"{n} {found.get(n)!r} there, {wanted.get(n)!r} now" for n in names if found.get(n) != wanted.get(n)]
+        if other:
+            raise ValueError(
+                f"{self.path} holds the beginning of another map: {'; '.join(other)}. Begin anew with restart=True "
+                "(--restart), which removes it, or give another out"
+            )
 
     def raster(self, name: str) -> WorkingRaster:
         return WorkingRaster(self.path / name)
 
     def remove(self) -> None:
-        """Removes what an earlier run left; a kill within leaves a folder that is still known as such."""
+        """Removes what an earlier run left; a kill within leaves a folder that is still known as such. Another process
+        of the same map may do so at the same time."""
         if (self.path / _JOB).is_file():
             for raster in self.path.iterdir():
                 if raster.is_dir():
-                    shutil.rmtree(raster)
-            shutil.rmtree(self.path)
+                    shutil.rmtree(raster, ignore_errors=True)
+            shutil.rmtree(self.path, ignore_errors=True)
 
 
 class WorkingRaster:
     """The finished strips of one raster: a small tiled GeoTIFF for every strip and sheet, and a journal of strips.
 
     A strip is in the journal once its files are on the disk, so that what a kill leaves half written is written again.
+    Several processes may work on one raster: each takes groups of strips that no other has (:attr:`claims`), and notes
+    in the journal what it has finished.
 
     Attributes:
-        strips: how many are finished, from the north.
-        observed: whether any tile had an observation.
+        done: numbers of the strips that are finished, by whomever.
+        observed: whether any tile of these had an observation.
         damaged: by name of a tile that could not be read, the reason.
         complete: the map itself was written.
         summary: what was noted of it then.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.strips, self.observed, self.complete = path, 0, False, False
+        self.path, self.observed, self.complete = path, False, False
+        self.done: set[int] = set()
         self.summary: dict[str, Any] = {}
         self.damaged: dict[str, str] = {}
+        self.claims = Claims(path / _CLAIMS)
         path.mkdir(parents=True, exist_ok=True)
-        journal = path / _JOURNAL
-        whole = []
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Learns what other processes have finished. Of a folder that is gone another has completed the map."""
+        if not self.path.is_dir():
+            self.complete = True
+            return
+        journal = self.path / _JOURNAL
         for line in journal.read_text().splitlines() if journal.is_file() else ():
             try:
                 entry = json.loads(line)
-            except ValueError:  # the last one, when the machine stopped
-                break
-            whole.append(line)
+            except ValueError:  # where the machine stopped
+                continue
             if "complete" in entry:
                 self.complete, self.summary = True, entry["complete"]
             if "strip" in entry:
-                self.strips, self.observed = entry["strip"] + 1, self.observed or entry["observed"]
+                self.done.add(entry["strip"])
+                self.observed = self.observed or entry["observed"]
                 self.damaged |= entry.get("damaged", {})
-        if whole:
-            write_atomically(journal, "".join(f"{line}\n" for line in whole).encode())
 
-    def add(self, sheets: Mapping[str, Sheet], values: np.ndarray, observed: bool, damaged: Mapping[str, str]) -> None:
-        """The next strip: ``values`` (rows, columns, D) as every sheet stores them.
+    def add(
+        self, strip: int, sheets: Mapping[str, Sheet], values: np.ndarray, observed: bool, damaged: Mapping[str, str]
+    ) -> None:
+        """Stores a strip: ``values`` (rows, columns, D) as every sheet stores them.
 
         Raises:
             RuntimeError: it cannot be written; what was finished stays.
         """
         for name, sheet in sheets.items():
-            write_atomically(self._file(name, self.strips), _encoded(sheet.store(values), sheet))
-        self.added(observed, damaged)
+            write_atomically(self._file(name, strip), _encoded(sheet.store(values), sheet))
+        self.added(strip, observed, damaged)
 
-    def added(self, observed: bool, damaged: Mapping[str, str]) -> None:
-        """The next strip is on the disk.
+    def added(self, strip: int, observed: bool, damaged: Mapping[str, str]) -> None:
+        """A strip is on the disk.
 
         Args:
             observed: whether any tile of it had an observation.
             damaged: all tiles so far that could not be read, see :attr:`damaged`.
         """
         found = {name: reason for name, reason in damaged.items() if name not in self.damaged}
-        self._note({"strip": self.strips, "observed": observed, **({"damaged": found} if found else {})})
-        self.strips, self.observed, self.damaged = self.strips + 1, self.observed or observed, self.damaged | found
+        self._note({"strip": strip, "observed": observed, **({"damaged": found} if found else {})})
+        self.done.add(strip)
+        self.observed, self.damaged = self.observed or observed, self.damaged | found
 
     def finish(self, summary: Mapping[str, Any] | None = None) -> None:
         """The map was written; the strips are no longer wanted.
@@ -143,20 +160,21 @@ class WorkingRaster:
         self._note({"complete": self.summary})
         self.complete = True
         for file in self.path.iterdir():
-            if file.name != _JOURNAL:
+            if file.name not in (_JOURNAL, _CLAIMS):
                 file.unlink()
 
     def stored(self, name: str, shape: tuple[int, int], height: int, bands: int) -> _Strips:
         """What was stored of one sheet, as (rows, columns, bands) of which windows can be read."""
-        files = [self._file(name, number) for number in range(self.strips)]
+        files = [self._file(name, number) for number in range(-(-shape[0] // height))]
         return _Strips(files, (*shape, bands), height)
 
     def _file(self, name: str, strip: int) -> Path:
         return self.path / f"{name}-{strip:06d}.tif"
 
     def _note(self, entry: Mapping[str, Any]) -> None:
-        with open(self.path / _JOURNAL, "a") as journal:
-            journal.write(json.dumps(entry) + "\n")
+        with open(self.path / _JOURNAL, "ab") as journal:
+            # In one write, for others may write too; what a stopped machine left of a line stays a line of its own.
+            journal.write(f"\n{json.dumps(entry)}\n".encode())
             journal.flush()
             os.fsync(journal.fileno())
 

@@ -143,7 +143,7 @@ def test_of_several_rasters_those_that_are_whole_are_not_made_again(module, tmp_
 def _stop_second(finished: list[int], raster: WorkingRaster) -> None:
     if len(finished) == 2:
         raise RuntimeError("enough")
-    raster._note({"complete": True})
+    raster._note({"complete": {}})
 
 
 def test_the_beginning_of_another_map_is_refused_and_thrown_away_only_when_asked(
@@ -183,8 +183,8 @@ def test_a_folder_that_was_only_begun_is_taken_up_and_removed_whole(tmp_path):
     (path / ".job.json.partial").write_text('{"mod')  # a kill at the very beginning
     folder = WorkingFolder(path, {"model": "a"})
     assert json.loads((path / "job.json").read_text()) == {"model": "a"}
-    folder.raster("0").add({}, np.zeros((1, 1, 1)), True)
-    assert WorkingFolder(path, {"model": "a"}).raster("0").strips == 1
+    folder.raster("0").add(0, {}, np.zeros((1, 1, 1)), True, {})
+    assert WorkingFolder(path, {"model": "a"}).raster("0").done == {0}
     folder.remove()
     assert not list(tmp_path.iterdir())
 
@@ -235,5 +235,5 @@ def test_strips_are_the_blend_of_all_tiles_with_the_bits_of_any_beginning(tiles,
     values = np.concatenate([strip.values for strip in whole])[..., 0]
     covered = ~np.isnan(values)
     np.testing.assert_allclose(values[covered], scene(ROWS, 24)[0][covered], atol=1e-5)
-    blend = blended(told(tiles, 2), canvas, tmp_path / "any.tif", WorkingRaster(tmp_path / "working"))
+    blend = blended(told(tiles, 2), canvas, tmp_path / "any.tif", WorkingRaster(tmp_path / "working"), 2)
     assert np.array_equal(blend.values[..., 0], values, equal_nan=True)

@@ -1,0 +1,67 @@
+"""The strips of a raster that are still to be made, shared with other processes that make the same map."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from .blend import Told
+from .mosaic import Canvas
+from .strips import Strip, strip_count, strips
+from .working import WorkingRaster
+
+__all__ = ["missing_strips"]
+
+_GROUP = 4  # strips: where a process takes up the work, a row of tiles is encoded that another has encoded too
+_PATIENCE = 0.2  # seconds between two looks at what others have finished
+
+
+def missing_strips(
+    told: Told, canvas: Canvas, height: int, working: WorkingRaster, *, depth: int, wait: bool = True
+) -> Iterator[Strip]:
+    """Strips that nobody has made. Who takes one must note it (``working.added``) before the next.
+
+    A process that is alone makes them from north to south in one go. Of several each takes groups of strips that no
+    other holds; if one dies, its strips are free again.
+
+    Args:
+        height: rows of a strip.
+        depth: D.
+        wait: until all are there, for those that others are at work on; else only as long as any is to be had.
+    """
+    count, before = strip_count(canvas, height), told.progress.done
+    try:
+        while True:
+            working.refresh()
+            left = [] if working.complete else [k for k in range(count) if k not in working.done]
+            known = before + round(len(canvas.tiles) * (1 - len(left) / count))
+            told.progress.skip(max(known - told.progress.done, 0))
+            if not left:
+                return
+            first = next((k for k in left if working.claims.take(k // _GROUP)), None)
+            if first is None:
+                if not wait:
+                    return
+                time.sleep(_PATIENCE)
+            else:
+                working.refresh()  # another may have finished the group just before
+                if first not in working.done:
+                    yield from _in_one_go(strips(told, canvas, height, first=first, depth=depth), working)
+                working.claims.give_all_back()
+    finally:
+        working.claims.close()
+
+
+def _in_one_go(found: Iterator[Strip], working: WorkingRaster) -> Iterator[Strip]:
+    """Strip after strip, on into the next group as long as it is to be had."""
+    for strip in found:
+        yield strip
+        following = strip.number + 1
+        if following % _GROUP == 0:
+            taken = working.claims.take(following // _GROUP)
+            working.claims.give_back(strip.number // _GROUP)
+            working.refresh()
+            if not taken or following in working.done:
+                return
+        elif following in working.done:
+            return
