@@ -19,6 +19,7 @@ from ..training.systems import config_of
 from .blend import Told, evaluating, rasters, stacked
 from .blended import NothingObserved, blended
 from .codec import QuantizationError
+from .formats.geozarr import require_free, write_geozarr
 from .mosaic import Canvas
 from .precision import Precision, resolved
 from .progress import Progress
@@ -29,6 +30,9 @@ from .working import WorkingFolder, WorkingRaster, identity_of
 
 __all__ = ["UNPLACED", "EmbeddingMap", "describe", "embed_map", "fingerprint"]
 
+# What is written for the suffix of `out`; tiles without a place go into an NPZ in any case.
+_FORMATS = {"": ".tif", ".tif": ".tif", ".tiff": ".tif", ".npz": ".tif", ".zarr": ".zarr"}
+
 UNPLACED = "The data is not georeferenced: no CRS, no transform. One array a tile, by name."
 
 
@@ -38,7 +42,7 @@ class EmbeddingMap:
 
     Attributes:
         path: the file.
-        shape: rows, columns, dimensions of a GeoTIFF; tiles, rows, columns, dimensions of an NPZ.
+        shape: rows, columns, dimensions of a GeoTIFF or a Zarr; tiles, rows, columns, dimensions of an NPZ.
         crs: None where unknown.
         patch: width and height of a patch in units of the CRS; None where unknown.
         dtype: of the stored values.
@@ -82,8 +86,11 @@ def embed_map(
 ) -> list[EmbeddingMap]:
     """Writes the patch embeddings of every tile, north up, one band a dimension.
 
-    Tiles that share a lattice of patches go into one GeoTIFF, ``out`` itself; if they make several rasters
-    (several CRS, or scattered places), ``out`` without its suffix becomes a folder with one GeoTIFF each, named by its
+    The suffix of ``out`` decides the format: ``.tif`` a GeoTIFF, ``.zarr`` a Zarr of version 3 (see
+    :mod:`~fusion.embed.formats.geozarr`). :func:`~fusion.embed.open_embeddings` reads both.
+
+    Tiles that share a lattice of patches go into one raster, ``out`` itself; if they make several rasters
+    (several CRS, or scattered places), ``out`` without its suffix becomes a folder with one raster each, named by its
     first tile. Where tiles overlap, patches are averaged with a weight that falls off to the border of the tile.
     A tile without any observation is no data. Tiles without a place go into one NPZ.
 
@@ -94,6 +101,7 @@ def embed_map(
 
     Args:
         model: maps a :class:`TileBatch` to something with ``.patches`` (B, P, D).
+        out: the file, or the folder beside which it would lie if there were one raster only.
         dtype: ``"float32"``, or ``"int8"``: vectors of unit length in AlphaEarth's mapping.
         modalities: use only these.
         patch_scale: embed patches of so many of the model's patches per side, for models whose ``forward`` takes
@@ -104,21 +112,25 @@ def embed_map(
         progress: say how far it is.
 
     Raises:
-        ValueError: a wrong ``dtype``, data whose bands, units or grid are not the model's, tiles some of which have a
-            place and some not, rotated tiles, a scale that the model does not take or that does not divide the grid,
-            the beginning of another map in the way.
+        ValueError: a wrong ``dtype`` or suffix, data whose bands, units or grid are not the model's, tiles some of
+            which have a place and some not, rotated tiles, a scale that the model does not take or that does not divide
+            the grid, the beginning of another map or a Zarr of something else in the way.
         RuntimeError: a file cannot be written; one that was there is untouched.
     """
+    out, suffix = Path(out), _suffix(out)
     if dtype not in ("float32", "int8"):
         raise ValueError(f"embed_map: dtype is 'float32' or 'int8', not {dtype!r}")
     dataset = dataset if modalities is None else dataset.with_modalities(modalities)
     if hasattr(model, "config"):
         require_fit(model, dataset)
     encode, grid = at_scale(model, dataset.grid, patch_scale)
-    out, tags = Path(out), describe(model, dataset)
+    tags = describe(model, dataset)
     if patch_scale > 1:
         tags["FUSION_PATCH_SCALE"] = str(patch_scale)
-    targets = rasters(dataset, out, grid)
+    targets = [(canvas, path.with_suffix(suffix)) for canvas, path in rasters(dataset, out, grid)]
+    for _, path in targets:
+        if suffix == ".zarr":
+            require_free(path)
 
     def patches(batch: TileBatch) -> Tensor:
         encoded: Tensor = encode(batch).patches  # (B, P, D)
@@ -138,7 +150,7 @@ def embed_map(
             "device": chosen.type,
             "precision": resolved(precision, chosen),
         }
-        file = out.with_suffix(".tif")
+        file = out.with_suffix(suffix)
         folder = WorkingFolder(file.with_name(f"{file.name}.partial"), job, restart=restart)
         written = [
             _write_canvas(told, canvas, path, dtype, tags, folder, folder.raster(str(number)))
@@ -147,6 +159,14 @@ def embed_map(
         folder.remove()
         told.progress.end()
     return written
+
+
+def _suffix(out: str | Path) -> str:
+    given = Path(out).suffix.lower()
+    if given not in _FORMATS:
+        wanted = ", ".join(dict.fromkeys(_FORMATS.values()))
+        raise ValueError(f"embed_map: {out} ends in {given!r}; files that end in {wanted} are written")
+    return _FORMATS[given]
 
 
 def _write_canvas(
@@ -159,7 +179,7 @@ def _write_canvas(
     working: WorkingRaster,
 ) -> EmbeddingMap:
     transform = canvas.transform
-    if working.complete and path.is_file():
+    if working.complete and path.exists():
         told.progress.skip(len(canvas.tiles))
     else:
         try:
@@ -169,7 +189,8 @@ def _write_canvas(
             raise
         seams = seam_cosines(blend.values, blend.owner)
         path.parent.mkdir(parents=True, exist_ok=True)
-        error = write_geotiff(path, blend.values, transform, canvas.crs, dtype, tags)
+        write = write_geozarr if path.suffix == ".zarr" else write_geotiff
+        error = write(path, blend.values, transform, canvas.crs, dtype, tags)
         working.finish({"shape": list(blend.values.shape), "error": asdict(error), "seams": asdict(seams)})
     found = working.summary
     known = QuantizationError(**found["error"]), Seams(**found["seams"])
