@@ -26,12 +26,11 @@ import numpy as np
 from affine import Affine
 
 from ... import __version__
-from ...data import Geo
 from ...data.given import numbers
 from ..codec import NODATA, ErrorMeter, QuantizationError
-from ..layout import axes_of
 from ..raster import Dtype, Windows, as_stored, checked, decoded, file_tags
 from .folders import chunk_side, replacing_folder
+from .place import coordinates
 
 __all__ = ["PROJ", "SPATIAL", "is_map", "require_free", "write_geozarr"]
 
@@ -94,7 +93,10 @@ def write_geozarr(
             dimension_names=("feature", "y", "x"),
             attributes=_of_array(dtype, tags),
         )
-        _add_axes(root, (rows, columns), dim, transform, crs)
+        features = np.arange(dim, dtype=np.int32)
+        _add(root, "feature", features, ("feature",), {"long_name": "dimension of the embedding"})
+        for name, (axes, places, about) in coordinates((rows, columns), transform, crs).items():
+            _add(root, name, places, axes, about)
         for here in _shards(rows, columns, shard):
             block = numbers(values[here], str(path))
             array[:, *here] = np.moveaxis(as_stored(block, dtype), -1, 0)
@@ -191,25 +193,6 @@ def _of_array(dtype: Dtype, tags: Mapping[str, str]) -> dict[str, Any]:
     known = {"long_name": "embedding", "units": "1", "grid_mapping": "spatial_ref", "coordinates": "spatial_ref"}
     how = {"decode": file_tags(dtype, tags)["FUSION_DECODE"]}
     return known | how | ({"nodata": NODATA} if dtype == "int8" else {})
-
-
-def _add_axes(root: Any, size: tuple[int, int], dim: int, transform: Affine, crs: str) -> None:
-    """Centres of pixels, numbers of features, and the variable that holds CRS and transform."""
-    from rasterio.crs import CRS
-
-    a, b, c, d, e, f = tuple(transform)[:6]
-    known = CRS.from_user_input(crs) if crs else None
-    geographic = known is not None and known.is_geographic
-    for name, (centres, about) in axes_of(size, Geo((a, b, c, d, e, f), crs)).items():
-        if geographic:
-            word = {"x": "longitude", "y": "latitude"}[name]
-            about = {"units": {"x": "degrees_east", "y": "degrees_north"}[name], "standard_name": word}
-        _add(root, name, centres, (name,), {**about, "axis": name.upper()})
-    _add(root, "feature", np.arange(dim, dtype=np.int32), ("feature",), {"long_name": "dimension of the embedding"})
-    place: dict[str, Any] = {"GeoTransform": f"{c!r} {a!r} {b!r} {f!r} {d!r} {e!r}"}
-    if known is not None:
-        place |= {"crs_wkt": known.to_wkt(), "spatial_ref": known.to_wkt()}
-    _add(root, "spatial_ref", np.zeros((), dtype=np.int64), (), place)
 
 
 def _add(root: Any, name: str, values: np.ndarray, dimensions: tuple[str, ...], attributes: Mapping[str, Any]) -> None:
