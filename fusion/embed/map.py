@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,8 @@ from ..training.systems import config_of
 from .blend import Told, evaluating, rasters, stacked
 from .blended import NothingObserved, blended
 from .codec import QuantizationError
+from .dates import dates_of
+from .formats.about import About
 from .formats.geozarr import require_free, write_geozarr
 from .mosaic import Canvas
 from .precision import Precision, resolved
@@ -83,6 +85,7 @@ def embed_map(
     precision: Precision = "float32",
     restart: bool = False,
     progress: bool = False,
+    licence: str | None = None,
 ) -> list[EmbeddingMap]:
     """Writes the patch embeddings of every tile, north up, one band a dimension.
 
@@ -110,6 +113,7 @@ def embed_map(
         precision: ``"float32"``, ``"bfloat16"``, or ``"auto"``, see :func:`~fusion.embed.precision.resolved`.
         restart: begin anew, whatever an earlier call left.
         progress: say how far it is.
+        licence: of the model, for those who get the map.
 
     Raises:
         ValueError: a wrong ``dtype`` or suffix, data whose bands, units or grid are not the model's, tiles some of
@@ -125,6 +129,7 @@ def embed_map(
         require_fit(model, dataset)
     encode, grid = at_scale(model, dataset.grid, patch_scale)
     tags = describe(model, dataset)
+    about = About(tags, dataset.modalities, patch_scale, licence=licence)
     if patch_scale > 1:
         tags["FUSION_PATCH_SCALE"] = str(patch_scale)
     targets = [(canvas, path.with_suffix(suffix)) for canvas, path in rasters(dataset, out, grid)]
@@ -139,10 +144,10 @@ def embed_map(
     with evaluating(model, device) as chosen:
         told = Told(patches, grid, dataset, batch_size, workers, chosen, precision=precision)
         if not targets:
-            return [_write_unplaced(told, out.with_suffix(".npz"), dtype, tags)]
+            return [_write_unplaced(told, out.with_suffix(".npz"), dtype, about.own_tags())]
         told.progress = Progress(len(dataset), sum(int(np.prod(c.shape)) for c, _ in targets), shown=progress)
         job = {
-            **tags,
+            **about.own_tags(),
             **identity_of(dataset),
             "files": [path.name for _, path in targets],
             "dtype": dtype,
@@ -153,7 +158,7 @@ def embed_map(
         file = out.with_suffix(suffix)
         folder = WorkingFolder(file.with_name(f"{file.name}.partial"), job, restart=restart)
         written = [
-            _write_canvas(told, canvas, path, dtype, tags, folder, folder.raster(str(number)))
+            _write_canvas(told, canvas, path, dtype, about, folder, folder.raster(str(number)))
             for number, (canvas, path) in enumerate(targets)
         ]
         folder.remove()
@@ -174,7 +179,7 @@ def _write_canvas(
     canvas: Canvas,
     path: Path,
     dtype: Dtype,
-    tags: dict[str, str],
+    about: About,
     folder: WorkingFolder,
     working: WorkingRaster,
 ) -> EmbeddingMap:
@@ -182,6 +187,7 @@ def _write_canvas(
     if working.complete and path.exists():
         told.progress.skip(len(canvas.tiles))
     else:
+        dates = dates_of(told, working.path)
         try:
             blend = blended(told, canvas, path, working)
         except NothingObserved:  # so that there is nothing to go on with
@@ -189,13 +195,17 @@ def _write_canvas(
             raise
         seams = seam_cosines(blend.values, blend.owner)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write = write_geozarr if path.suffix == ".zarr" else write_geotiff
-        error = write(path, blend.values, transform, canvas.crs, dtype, tags)
+        about, dim = replace(about, first=dates.first, last=dates.last), blend.values.shape[-1]
+        if path.suffix == ".zarr":
+            known = about.as_attributes(dim, dtype)
+            error = write_geozarr(path, blend.values, transform, canvas.crs, dtype, about.own_tags(), known)
+        else:
+            error = write_geotiff(path, blend.values, transform, canvas.crs, dtype, about.as_tags(dim, dtype))
         working.finish({"shape": list(blend.values.shape), "error": asdict(error), "seams": asdict(seams)})
     found = working.summary
-    known = QuantizationError(**found["error"]), Seams(**found["seams"])
+    measured = QuantizationError(**found["error"]), Seams(**found["seams"])
     place = canvas.crs or None, (transform.a, -transform.e)
-    return EmbeddingMap(path, tuple(found["shape"]), *place, dtype, *known)
+    return EmbeddingMap(path, tuple(found["shape"]), *place, dtype, *measured)
 
 
 def _write_unplaced(told: Told, path: Path, dtype: Dtype, tags: dict[str, str]) -> EmbeddingMap:
