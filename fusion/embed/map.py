@@ -22,6 +22,7 @@ from .codec import QuantizationError
 from .dates import dates_of
 from .formats.about import About
 from .formats.geozarr import require_free, write_geozarr
+from .items import write_embedding_item
 from .mosaic import Canvas
 from .precision import Precision, resolved
 from .progress import Progress
@@ -92,10 +93,10 @@ def embed_map(
     The suffix of ``out`` decides the format: ``.tif`` a GeoTIFF, ``.zarr`` a Zarr of version 3 (see
     :mod:`~fusion.embed.formats.geozarr`). :func:`~fusion.embed.open_embeddings` reads both.
 
-    Tiles that share a lattice of patches go into one raster, ``out`` itself; if they make several rasters
-    (several CRS, or scattered places), ``out`` without its suffix becomes a folder with one raster each, named by its
-    first tile. Where tiles overlap, patches are averaged with a weight that falls off to the border of the tile.
-    A tile without any observation is no data. Tiles without a place go into one NPZ.
+    Tiles that share a lattice of patches go into one raster, ``out`` itself; if they make several rasters (several CRS,
+    or scattered places), ``out`` without its suffix becomes a folder with one raster each, named by its first tile.
+    Beside each lies its STAC item (``.json``). Where tiles overlap, patches are averaged with a weight that falls off
+    to the border of the tile. A tile without any observation is no data. Tiles without a place go into one NPZ.
 
     A raster is computed from north to south in strips of rows, which lie in the folder ``<out>.partial`` until it is
     whole. Stopped at any moment and called again with the same model, data and options, it goes on after the last of
@@ -201,6 +202,7 @@ def _write_canvas(
             error = write_geozarr(path, blend.values, transform, canvas.crs, dtype, about.own_tags(), known)
         else:
             error = write_geotiff(path, blend.values, transform, canvas.crs, dtype, about.as_tags(dim, dtype))
+        write_embedding_item(path, canvas, dim, dtype, about)
         working.finish({"shape": list(blend.values.shape), "error": asdict(error), "seams": asdict(seams)})
     found = working.summary
     measured = QuantizationError(**found["error"]), Seams(**found["seams"])

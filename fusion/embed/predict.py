@@ -17,7 +17,9 @@ from .. import __version__
 from ..data import TileDataset
 from .blend import Told, evaluating, rasters
 from .cog import Sheet, write_cog
+from .dates import dates_of
 from .estimate import Estimate, measured
+from .items import write_prediction_item
 from .map import UNPLACED, describe
 from .mosaic import Canvas
 from .precision import Precision, resolved
@@ -61,7 +63,7 @@ def predict_map(
     of several classes a tile writes a band of 0 and 1 for each. Quantities are float32 and NaN; of a model with an
     interval there are three bands of each: the value, and the lower and the upper end of the interval. A tile without
     any observation is no data. Beside each raster lies its style for QGIS (``.qml``), beside the map a picture of it
-    with its legend (``.png``). Several rasters and tiles without a place are written as by
+    with its legend (``.png``) and its STAC item (``.json``). Several rasters and unplaced tiles are written as by
     :func:`~fusion.embed.embed_map`; an NPZ holds ``prediction`` (N, bands, rows, columns), ``names``, ``bands``,
     ``tags`` (JSON) and, if asked for, ``probabilities`` and ``entropy``.
 
@@ -227,6 +229,7 @@ def _write_canvas(
     if working.complete and all(file.is_file() for file in files.values()):
         told.progress.skip(len(canvas.tiles))
         return written
+    dates = dates_of(told, working.path)
     if working.strips < strip_count(canvas, height):
         for strip in strips(told, canvas, height, first=working.strips, depth=len(classes)):
             working.add(sheets, strip.values, bool(strip.owner.any()))
@@ -238,6 +241,7 @@ def _write_canvas(
         write_cog(files[name], stored, replace(sheet, store=_as_it_is), canvas.transform, canvas.crs)
         write_styles(files[name], sheet)
     write_preview(path, sheets["prediction"])
+    write_prediction_item(written, sheets, files, canvas, dates)
     working.finish()
     return written
 
