@@ -9,17 +9,17 @@ from typing import Any
 from .cog import Sheet
 from .dates import Dates
 from .formats.about import About
+from .formats.geoparquet import Table
 from .formats.stac import Asset, classes_of, write_item
 from .mosaic import Canvas
 from .predicted import PredictedMap
 from .raster import Dtype, band_names, file_tags
 
-__all__ = ["write_embedding_item", "write_prediction_item"]
+__all__ = ["write_embedding_item", "write_prediction_item", "write_table_item"]
 
 
 def write_embedding_item(path: Path, canvas: Canvas, dim: int, dtype: Dtype, about: About) -> Path:
     """The item of a map of embeddings, of which the map must be there; returns its file."""
-    fields = about.fields(dim, dtype)
     asset = _raster(path, canvas, dtype, -128 if dtype == "int8" else "nan", band_names(dim))
     return write_item(
         path,
@@ -29,12 +29,20 @@ def write_embedding_item(path: Path, canvas: Canvas, dim: int, dtype: Dtype, abo
         transform=canvas.transform,
         first=about.first,
         last=about.last,
-        properties={
-            "gsd": fields["gsd"],
-            "license": about.licence,
-            "emb:quantization": _quantization(fields.get("quantization")),
-            "emb:runtime_parameters": {**fields, **file_tags(dtype, about.own_tags())},
-        },
+        properties=_properties(dim, dtype, about),
+    )
+
+
+def write_table_item(path: Path, table: Table, dim: int, dtype: Dtype, about: About) -> Path:
+    """The item of a table of patches, which must be there; returns its file."""
+    return write_item(
+        path,
+        {"embeddings": Asset(path, more={"data_type": dtype})},
+        crs=table.crs,
+        bounds=table.bounds,
+        first=about.first,
+        last=about.last,
+        properties=_properties(dim, dtype, about),
     )
 
 
@@ -79,6 +87,16 @@ def _in_metres(crs: str) -> bool:
 
     known = CRS.from_user_input(crs) if crs else None
     return known is not None and known.is_projected and known.linear_units_factor[1] == 1
+
+
+def _properties(dim: int, dtype: Dtype, about: About) -> dict[str, Any]:
+    fields = about.fields(dim, dtype)
+    return {
+        "gsd": fields["gsd"],
+        "license": about.licence,
+        "emb:quantization": _quantization(fields.get("quantization")),
+        "emb:runtime_parameters": {**fields, **file_tags(dtype, about.own_tags())},
+    }
 
 
 def _quantization(known: Mapping[str, Any] | None) -> dict[str, Any] | None:

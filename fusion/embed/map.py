@@ -21,6 +21,7 @@ from .blended import NothingObserved, blended
 from .codec import QuantizationError
 from .dates import dates_of
 from .formats.about import About
+from .formats.geoparquet import Table, require_pyarrow
 from .formats.geozarr import require_free, write_geozarr
 from .items import write_embedding_item
 from .mosaic import Canvas
@@ -29,12 +30,13 @@ from .progress import Progress
 from .raster import Dtype, write_geotiff, write_npz
 from .scale import at_scale
 from .seams import Seams, seam_cosines
+from .table import write_table
 from .working import WorkingFolder, WorkingRaster, identity_of
 
 __all__ = ["UNPLACED", "EmbeddingMap", "describe", "embed_map", "fingerprint"]
 
 # What is written for the suffix of `out`; tiles without a place go into an NPZ in any case.
-_FORMATS = {"": ".tif", ".tif": ".tif", ".tiff": ".tif", ".npz": ".tif", ".zarr": ".zarr"}
+_FORMATS = {"": ".tif", ".tif": ".tif", ".tiff": ".tif", ".npz": ".tif", ".zarr": ".zarr", ".parquet": ".parquet"}
 
 UNPLACED = "The data is not georeferenced: no CRS, no transform. One array a tile, by name."
 
@@ -45,7 +47,8 @@ class EmbeddingMap:
 
     Attributes:
         path: the file.
-        shape: rows, columns, dimensions of a GeoTIFF or a Zarr; tiles, rows, columns, dimensions of an NPZ.
+        shape: rows, columns, dimensions of a GeoTIFF or a Zarr; tiles, rows, columns, dimensions of an NPZ; patches,
+            dimensions of a table.
         crs: None where unknown.
         patch: width and height of a patch in units of the CRS; None where unknown.
         dtype: of the stored values.
@@ -62,7 +65,7 @@ class EmbeddingMap:
     seams: Seams | None = None
 
     def __str__(self) -> str:
-        size = " x ".join(map(str, self.shape[:-1]))
+        size = " x ".join(map(str, self.shape[:-1])) if len(self.shape) > 2 else f"{self.shape[0]} rows"
         place = f"{self.crs}, patches of {self.patch[0]:g} x {self.patch[1]:g}" if self.crs and self.patch else "no CRS"
         lines = [f"{self.path}: {size}, {self.shape[-1]} bands, {self.dtype}, {place}"]
         if self.dtype == "int8":
@@ -91,7 +94,8 @@ def embed_map(
     """Writes the patch embeddings of every tile, north up, one band a dimension.
 
     The suffix of ``out`` decides the format: ``.tif`` a GeoTIFF, ``.zarr`` a Zarr of version 3 (see
-    :mod:`~fusion.embed.formats.geozarr`). :func:`~fusion.embed.open_embeddings` reads both.
+    :mod:`~fusion.embed.formats.geozarr`), ``.parquet`` one table of all patches (see
+    :mod:`~fusion.embed.formats.geoparquet`). :func:`~fusion.embed.open_embeddings` reads them.
 
     Tiles that share a lattice of patches go into one raster, ``out`` itself; if they make several rasters (several CRS,
     or scattered places), ``out`` without its suffix becomes a folder with one raster each, named by its first tile.
@@ -134,9 +138,10 @@ def embed_map(
     if patch_scale > 1:
         tags["FUSION_PATCH_SCALE"] = str(patch_scale)
     targets = [(canvas, path.with_suffix(suffix)) for canvas, path in rasters(dataset, out, grid)]
-    for _, path in targets:
-        if suffix == ".zarr":
-            require_free(path)
+    if suffix == ".parquet":
+        require_pyarrow()
+    for _, path in targets if suffix == ".zarr" else ():
+        require_free(path)
 
     def patches(batch: TileBatch) -> Tensor:
         encoded: Tensor = encode(batch).patches  # (B, P, D)
@@ -158,10 +163,14 @@ def embed_map(
         }
         file = out.with_suffix(suffix)
         folder = WorkingFolder(file.with_name(f"{file.name}.partial"), job, restart=restart)
-        written = [
-            _write_canvas(told, canvas, path, dtype, about, folder, folder.raster(str(number)))
-            for number, (canvas, path) in enumerate(targets)
-        ]
+        if suffix == ".parquet":
+            table = write_table(told, [canvas for canvas, _ in targets], file, dtype, about, folder)
+            written = [_of_table(table, file, targets[0][0], dtype)]
+        else:
+            written = [
+                _write_canvas(told, canvas, path, dtype, about, folder, folder.raster(str(number)))
+                for number, (canvas, path) in enumerate(targets)
+            ]
         folder.remove()
         told.progress.end()
     return written
@@ -214,6 +223,11 @@ def _write_unplaced(told: Told, path: Path, dtype: Dtype, tags: dict[str, str]) 
     values = stacked(told)  # (N, rows, columns, D)
     error = write_npz(path, values, told.dataset.names, dtype, tags | {"FUSION_NOTE": UNPLACED})
     return EmbeddingMap(path, values.shape, None, None, dtype, error)
+
+
+def _of_table(table: Table, path: Path, first: Canvas, dtype: Dtype) -> EmbeddingMap:
+    patch = (first.transform.a, -first.transform.e) if table.crs == first.crs else None
+    return EmbeddingMap(path, (table.rows, table.dim), table.crs or None, patch, dtype, table.error)
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -12,6 +12,7 @@ from ...data.files import reading
 from ..codec import DECODE_FORMULA, decode
 from ..raster import band_names, read_embeddings
 from ..store import open_store
+from .geoparquet import open_geoparquet
 from .place import coordinates
 from .rasters import open_raster
 from .tessera import open_tessera
@@ -31,12 +32,12 @@ def open_embeddings(path: str | Path, *, decoded: bool = True) -> xarray.Dataset
     a store of a context-aware model (``.zarr``)                  (time, feature, y, x)
     a map as Zarr 3 or GeoTIFF (``.zarr``, ``.tif``)              (feature, y, x)
     tiles without a place (``.npz``)                              (tile, feature, y, x)
+    patches as GeoParquet (``.parquet``)                          (patch, feature)
     AlphaEarth's GeoTIFFs, see :mod:`~.formats.rasters`           (feature, y, x), rows from the north
     Tessera's tiles (``.npy``), see :mod:`~.formats.tessera`      (feature, y, x), rows from the north
     ============================================================  ===================================
 
-    Values are read, and decoded, when they are used, but for the codes of a store of many dates, which are decoded at
-    once, and NPZ.
+    Values are read, and decoded, when they are used; NPZ, GeoParquet and the codes of a store of many dates at once.
 
     Args:
         decoded: float32, NaN where there is no data; ``False`` leaves what is stored, int8 codes where it is.
@@ -55,6 +56,8 @@ def open_embeddings(path: str | Path, *, decoded: bool = True) -> xarray.Dataset
     with reading(path):
         if path.suffix == ".npz":
             return _open_npz(path)
+        if path.suffix == ".parquet":
+            return open_geoparquet(path, decoded)
         return (open_tessera if path.suffix == ".npy" else open_raster)(path, decoded)
 
 
