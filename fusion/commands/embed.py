@@ -55,6 +55,7 @@ def embed(
     from fusion.commands.map_pages import labelled
     from fusion.commands.session import begin, beside, covering, interruptible, require_cpu
     from fusion.embed import choose_device, embed_map
+    from fusion.embed.formats.about import licence_beside
     from fusion.training import read_header
 
     source = Path(run)
@@ -79,7 +80,8 @@ def embed(
     given = {"data": data, "out": out, "reader": reader, "modalities": modalities, "split": split, "overlap": overlap}
     line = again(embed, run, **given | options | {"device": device})
     with interruptible(f"stopped; what is finished is kept. To go on: {line}"):
-        maps = embed_map(state.model("pretrained"), tiles, target, restart=restart, progress=True, **options)
+        kept: dict[str, Any] = {"restart": restart, "licence": licence_beside(source)}
+        maps = embed_map(state.model("pretrained"), tiles, target, progress=True, **kept, **options)
     for written in maps:
         print(written)
     if labelled(state.split("all")):

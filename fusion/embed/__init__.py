@@ -5,11 +5,12 @@ from .cube import EmbeddedCube, embed_cube
 from .cube_probe import CubeBlocks, CubeProbe
 from .device import choose_device
 from .estimate import Estimate
+from .formats.opening import open_embeddings
 from .map import EmbeddingMap, embed_map, fingerprint
 from .predict import PredictedMap, Predictor, estimate_map, predict_map
 from .raster import Embeddings, read_embeddings
 from .seams import Seams
-from .store import open_embeddings, stack_geotiffs
+from .store import stack_geotiffs
 
 __all__ = [
     "DECODE_FORMULA",

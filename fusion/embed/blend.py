@@ -19,7 +19,7 @@ from .mosaic import Canvas, lay_out
 from .precision import Precision, autocast
 from .progress import Progress
 
-__all__ = ["Told", "device_of", "evaluating", "rasters", "stacked"]
+__all__ = ["Told", "device_of", "evaluating", "joined", "rasters", "stacked"]
 
 
 class Told:
@@ -34,6 +34,7 @@ class Told:
     Attributes:
         dates: of the longest series that was seen.
         damaged: by name of a tile whose files cannot be read, the reason; it counts as one without an observation.
+        span: first and last date of the series, in ISO; None where they have no dates.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Told:
         self.precision = precision
         self.dates = 0
         self.damaged: dict[str, str] = {}
+        self.span: tuple[str, str] | None = None
 
     def of(self, tiles: Sequence[int] | np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """For each tile that was observed its number within ``tiles`` and its (rows, columns, D) float32 cells."""
@@ -87,7 +89,16 @@ class Told:
                 if single is not None:
                     yield from self._said(single, [number], tiles)
             return
+        days = [dates[~np.isnat(dates)] for dates in map(batch.dates, batch.days)]
+        for some in days:
+            self.span = joined(self.span, [str(day) for day in (some.min(), some.max())] if some.size else ())
         yield from zip(numbers, cells, strict=True)
+
+
+def joined(span: tuple[str, str] | None, dates: Sequence[str]) -> tuple[str, str] | None:
+    """The first and the last of a span and of further ISO dates."""
+    known = [*(span or ()), *dates]
+    return (min(known), max(known)) if known else None
 
 
 class _Batches(torch.utils.data.Dataset[Any]):

@@ -54,7 +54,7 @@ def blended(
         NothingObserved: no tile has an observation.
     """
     height = max(told.cells[0], _ROWS)
-    told.damaged = dict(working.damaged)
+    told.damaged, told.span = dict(working.damaged), working.span
     values = _opened(working.path / "values", (*canvas.shape, depth), np.float32)
     owner = _opened(working.path / "owner", canvas.shape, np.int32)
     for strip in missing_strips(told, canvas, height, working, depth=depth, wait=wait):
@@ -62,7 +62,7 @@ def blended(
         values[here], owner[here] = strip.values, strip.owner
         values.flush()
         owner.flush()
-        working.added(strip.number, bool(strip.owner.any()), told.damaged)
+        working.added(strip.number, bool(strip.owner.any()), told)
     if working.complete or len(working.done) < strip_count(canvas, height):
         return None
     if not working.observed:

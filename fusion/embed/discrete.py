@@ -12,7 +12,7 @@ import torch
 from fusion.kernels import quantize
 
 from .layout import TIME, add_array, new_group
-from .store import open_embeddings
+from .store import open_store
 
 __all__ = ["EmbeddingQuantizer", "read_codes", "write_codes"]
 
@@ -89,7 +89,7 @@ def write_codes(store: str | Path, out: str | Path, quantizer: EmbeddingQuantize
     out = Path(out)
     if out.exists():
         raise ValueError(f"{out} is there already; give another path")
-    data = open_embeddings(store)
+    data = open_store(store)
     times, _, height, width = data.embedding.shape
     size, layers = quantizer.codes.codebook_size, len(quantizer.codes.layers)
     dtype = np.uint8 if size <= 255 else np.uint16

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +20,23 @@ from .blend import Told, evaluating, rasters, stacked
 from .blended import NothingObserved, blended
 from .codec import QuantizationError
 from .damage import listed
+from .formats.about import About
+from .formats.geoparquet import Table, require_pyarrow
+from .formats.geozarr import require_free, write_geozarr
+from .items import write_embedding_item
 from .mosaic import Canvas
 from .precision import Precision, resolved
 from .progress import Progress
 from .raster import Dtype, write_geotiff, write_npz
 from .scale import at_scale
 from .seams import Seams, seam_cosines
+from .table import write_table
 from .working import WorkingFolder, WorkingRaster, identity_of
 
 __all__ = ["UNPLACED", "EmbeddingMap", "describe", "embed_map", "fingerprint"]
+
+# What is written for the suffix of `out`; tiles without a place go into an NPZ in any case.
+_FORMATS = {"": ".tif", ".tif": ".tif", ".tiff": ".tif", ".npz": ".tif", ".zarr": ".zarr", ".parquet": ".parquet"}
 
 UNPLACED = "The data is not georeferenced: no CRS, no transform. One array a tile, by name."
 
@@ -39,7 +47,8 @@ class EmbeddingMap:
 
     Attributes:
         path: the file.
-        shape: rows, columns, dimensions of a GeoTIFF; tiles, rows, columns, dimensions of an NPZ.
+        shape: rows, columns, dimensions of a GeoTIFF or a Zarr; tiles, rows, columns, dimensions of an NPZ; patches,
+            dimensions of a table.
         crs: None where unknown.
         patch: width and height of a patch in units of the CRS; None where unknown.
         dtype: of the stored values.
@@ -58,7 +67,7 @@ class EmbeddingMap:
     damaged: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        size = " x ".join(map(str, self.shape[:-1]))
+        size = " x ".join(map(str, self.shape[:-1])) if len(self.shape) > 2 else f"{self.shape[0]} rows"
         place = f"{self.crs}, patches of {self.patch[0]:g} x {self.patch[1]:g}" if self.crs and self.patch else "no CRS"
         lines = [f"{self.path}: {size}, {self.shape[-1]} bands, {self.dtype}, {place}"]
         if self.dtype == "int8":
@@ -84,14 +93,19 @@ def embed_map(
     precision: Precision = "float32",
     restart: bool = False,
     progress: bool = False,
+    licence: str | None = None,
 ) -> list[EmbeddingMap]:
     """Writes the patch embeddings of every tile, north up, one band a dimension.
 
-    Tiles that share a lattice of patches go into one GeoTIFF, ``out`` itself; if they make several rasters
-    (several CRS, or scattered places), ``out`` without its suffix becomes a folder with one GeoTIFF each, named by its
-    first tile. Where tiles overlap, patches are averaged with a weight that falls off to the border of the tile.
-    A tile without any observation is no data, and so is one whose files cannot be read, which the result lists. Tiles
-    without a place go into one NPZ.
+    The suffix of ``out`` decides the format: ``.tif`` a GeoTIFF, ``.zarr`` a Zarr of version 3 (see
+    :mod:`~fusion.embed.formats.geozarr`), ``.parquet`` one table of all patches (see
+    :mod:`~fusion.embed.formats.geoparquet`). :func:`~fusion.embed.open_embeddings` reads them.
+
+    Tiles that share a lattice of patches go into one raster, ``out`` itself; if they make several rasters (several CRS,
+    or scattered places), ``out`` without its suffix becomes a folder with one raster each, named by its first tile.
+    Beside each lies its STAC item (``.json``). Where tiles overlap, patches are averaged with a weight that falls off
+    to the border of the tile. A tile without any observation is no data, and so is one whose files cannot be read,
+    which the result lists. Tiles without a place go into one NPZ.
 
     A raster is computed from north to south in strips of rows, which lie in the folder ``<out>.partial`` until it is
     whole. Stopped at any moment and called again with the same model, data and options, it goes on with what is missing
@@ -101,6 +115,7 @@ def embed_map(
 
     Args:
         model: maps a :class:`TileBatch` to something with ``.patches`` (B, P, D).
+        out: the file, or the folder beside which it would lie if there were one raster only.
         dtype: ``"float32"``, or ``"int8"``: vectors of unit length in AlphaEarth's mapping.
         modalities: use only these.
         patch_scale: embed patches of so many of the model's patches per side, for models whose ``forward`` takes
@@ -109,23 +124,30 @@ def embed_map(
         precision: ``"float32"``, ``"bfloat16"``, or ``"auto"``, see :func:`~fusion.embed.precision.resolved`.
         restart: begin anew, whatever an earlier call left.
         progress: say how far it is.
+        licence: of the model, for those who get the map.
 
     Raises:
-        ValueError: a wrong ``dtype``, data whose bands, units or grid are not the model's, tiles some of which have a
-            place and some not, rotated tiles, a scale that the model does not take or that does not divide the grid,
-            the beginning of another map in the way.
+        ValueError: a wrong ``dtype`` or suffix, data whose bands, units or grid are not the model's, tiles some of
+            which have a place and some not, rotated tiles, a scale that the model does not take or that does not divide
+            the grid, the beginning of another map or a Zarr of something else in the way.
         RuntimeError: a file cannot be written; one that was there is untouched.
     """
+    out, suffix = Path(out), _suffix(out)
     if dtype not in ("float32", "int8"):
         raise ValueError(f"embed_map: dtype is 'float32' or 'int8', not {dtype!r}")
     dataset = dataset if modalities is None else dataset.with_modalities(modalities)
     if hasattr(model, "config"):
         require_fit(model, dataset, readable=True)
     encode, grid = at_scale(model, dataset.grid, patch_scale)
-    out, tags = Path(out), describe(model, dataset)
+    tags = describe(model, dataset)
+    about = About(tags, dataset.modalities, patch_scale, licence=licence)
     if patch_scale > 1:
         tags["FUSION_PATCH_SCALE"] = str(patch_scale)
-    targets = rasters(dataset, out, grid)
+    targets = [(canvas, path.with_suffix(suffix)) for canvas, path in rasters(dataset, out, grid)]
+    if suffix == ".parquet":
+        require_pyarrow()
+    for _, path in targets if suffix == ".zarr" else ():
+        require_free(path)
 
     def patches(batch: TileBatch) -> Tensor:
         encoded: Tensor = encode(batch).patches  # (B, P, D)
@@ -134,10 +156,10 @@ def embed_map(
     with evaluating(model, device) as chosen:
         told = Told(patches, grid, dataset, batch_size, workers, chosen, precision=precision)
         if not targets:
-            return [_write_unplaced(told, out.with_suffix(".npz"), dtype, tags)]
+            return [_write_unplaced(told, out.with_suffix(".npz"), dtype, about.own_tags())]
         told.progress = Progress(len(dataset), sum(int(np.prod(c.shape)) for c, _ in targets), shown=progress)
         job = {
-            **tags,
+            **about.own_tags(),
             **identity_of(dataset),
             "files": [path.name for _, path in targets],
             "dtype": dtype,
@@ -145,18 +167,30 @@ def embed_map(
             "device": chosen.type,
             "precision": resolved(precision, chosen),
         }
-        file = out.with_suffix(".tif")
+        file = out.with_suffix(suffix)
         folder = WorkingFolder(file.with_name(f"{file.name}.partial"), job, restart=restart)
         depth = _depth(model, told)
-        working = [folder.raster(str(number)) for number in range(len(targets))]
-        written: dict[int, EmbeddingMap] = {}
-        for wait in (False, True):  # other processes may be at work on some
-            for number, (canvas, path) in enumerate(targets):
-                if number not in written:
-                    one = _write_canvas(told, canvas, path, dtype, tags, folder, working[number], depth, wait)
-                    written |= {} if one is None else {number: one}
+        if suffix == ".parquet":
+            table = write_table(told, [canvas for canvas, _ in targets], file, dtype, about, folder, depth)
+            found = [] if table is None else [_of_table(table, file, targets[0][0], dtype, told.damaged)]
+        else:
+            found = _write_rasters(told, targets, dtype, about, folder, depth)
         folder.remove()
         told.progress.end()
+    return found
+
+
+def _write_rasters(
+    told: Told, targets: Sequence[tuple[Canvas, Path]], dtype: Dtype, about: About, folder: WorkingFolder, depth: int
+) -> list[EmbeddingMap]:
+    """Those that this process has written, or an earlier run."""
+    working = [folder.raster(str(number)) for number in range(len(targets))]
+    written: dict[int, EmbeddingMap] = {}
+    for wait in (False, True):  # other processes may be at work on some
+        for number, (canvas, path) in enumerate(targets):
+            if number not in written:
+                one = _write_canvas(told, canvas, path, dtype, about, folder, working[number], depth, wait)
+                written |= {} if one is None else {number: one}
     return [written[number] for number in sorted(written)]
 
 
@@ -172,12 +206,20 @@ def _depth(model: nn.Module, told: Told) -> int:
         told.progress = usual
 
 
+def _suffix(out: str | Path) -> str:
+    given = Path(out).suffix.lower()
+    if given not in _FORMATS:
+        wanted = ", ".join(dict.fromkeys(_FORMATS.values()))
+        raise ValueError(f"embed_map: {out} ends in {given!r}; files that end in {wanted} are written")
+    return _FORMATS[given]
+
+
 def _write_canvas(
     told: Told,
     canvas: Canvas,
     path: Path,
     dtype: Dtype,
-    tags: dict[str, str],
+    about: About,
     folder: WorkingFolder,
     working: WorkingRaster,
     depth: int,
@@ -199,18 +241,30 @@ def _write_canvas(
                 return None
             seams = seam_cosines(blend.values, blend.owner)
             path.parent.mkdir(parents=True, exist_ok=True)
-            error = write_geotiff(path, blend.values, transform, canvas.crs, dtype, tags)
+            first, last = working.span or (None, None)
+            about, dim = replace(about, first=first, last=last), blend.values.shape[-1]
+            if path.suffix == ".zarr":
+                known = about.as_attributes(dim, dtype)
+                error = write_geozarr(path, blend.values, transform, canvas.crs, dtype, about.own_tags(), known)
+            else:
+                error = write_geotiff(path, blend.values, transform, canvas.crs, dtype, about.as_tags(dim, dtype))
+            write_embedding_item(path, canvas, dim, dtype, about)
             working.finish({"shape": list(blend.values.shape), "error": asdict(error), "seams": asdict(seams)})
     found = working.summary
-    known = QuantizationError(**found["error"]), Seams(**found["seams"])
+    measured = QuantizationError(**found["error"]), Seams(**found["seams"])
     place = canvas.crs or None, (transform.a, -transform.e)
-    return EmbeddingMap(path, tuple(found["shape"]), *place, dtype, *known, working.damaged)
+    return EmbeddingMap(path, tuple(found["shape"]), *place, dtype, *measured, working.damaged)
 
 
 def _write_unplaced(told: Told, path: Path, dtype: Dtype, tags: dict[str, str]) -> EmbeddingMap:
     values = stacked(told)  # (N, rows, columns, D)
     error = write_npz(path, values, told.dataset.names, dtype, tags | {"FUSION_NOTE": UNPLACED})
     return EmbeddingMap(path, values.shape, None, None, dtype, error, damaged=told.damaged)
+
+
+def _of_table(table: Table, path: Path, first: Canvas, dtype: Dtype, damaged: Mapping[str, str]) -> EmbeddingMap:
+    patch = (first.transform.a, -first.transform.e) if table.crs == first.crs else None
+    return EmbeddingMap(path, (table.rows, table.dim), table.crs or None, patch, dtype, table.error, damaged=damaged)
 
 
 def fingerprint(model: nn.Module) -> str:

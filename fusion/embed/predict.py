@@ -18,6 +18,7 @@ from ..data import TileDataset
 from .blend import Told, evaluating, rasters
 from .cog import Sheet, write_cog
 from .estimate import Estimate, measured
+from .items import write_prediction_item
 from .map import UNPLACED, describe
 from .mosaic import Canvas
 from .precision import Precision, resolved
@@ -61,10 +62,11 @@ def predict_map(
     Classes are bytes, the index in ``module.classes`` and 255 for no data, with a colour each and their names. A model
     of several classes a tile writes a band of 0 and 1 for each. Quantities are float32 and NaN; of a model with an
     interval there are three bands of each: the value, and the lower and the upper end of the interval. A tile without
-    any observation is no data, and so is one whose files cannot be read, which the result lists. Beside each raster
-    lies its style for QGIS (``.qml``), beside the map a picture of it with its legend (``.png``). Several rasters and
-    tiles without a place are written as by :func:`~fusion.embed.embed_map`; an NPZ holds ``prediction`` (N, bands,
-    rows, columns), ``names``, ``bands``, ``tags`` (JSON) and, if asked for, ``probabilities`` and ``entropy``.
+    any observation is no data, and so is one whose files cannot be read, which the result lists. Beside each raster lie
+    its style for QGIS (``.qml``) and its STAC item (``.json``), beside the map a picture of it with its legend
+    (``.png``). Several rasters and unplaced tiles are written as by :func:`~fusion.embed.embed_map`; an NPZ holds
+    ``prediction`` (N, bands, rows, columns), ``names``, ``bands``, ``tags`` (JSON) and, if asked for, ``probabilities``
+    and ``entropy``.
 
     A raster is computed from north to south in strips of rows; two rows of tiles are in memory, whatever its size.
     Finished strips lie in the folder ``<out>.partial`` until the map is whole. Stopped at any moment and called again
@@ -229,12 +231,12 @@ def _write_canvas(
         files.get("entropy"),
         path.with_suffix(".png"),
     )
-    told.damaged = dict(working.damaged)
+    told.damaged, told.span = dict(working.damaged), working.span
     if working.complete:
         told.progress.skip(len(canvas.tiles))
         return replace(written, damaged=working.damaged)
     for strip in missing_strips(told, canvas, height, working, depth=len(classes), wait=wait):
-        working.add(strip.number, sheets, strip.values, bool(strip.owner.any()), told.damaged)
+        working.add(strip.number, sheets, strip.values, bool(strip.owner.any()), told)
     if working.complete or len(working.done) < strip_count(canvas, height):
         return None
     if not working.observed:
@@ -251,6 +253,7 @@ def _write_canvas(
             write_cog(files[name], stored, replace(sheet, store=_as_it_is), canvas.transform, canvas.crs)
             write_styles(files[name], sheet)
         write_preview(path, sheets["prediction"])
+        write_prediction_item(written, sheets, files, canvas, working.span)
         working.finish()
     return replace(written, damaged=working.damaged)
 

@@ -23,7 +23,11 @@ __all__ = [
     "Dtype",
     "Embeddings",
     "Windows",
+    "as_stored",
     "band_names",
+    "checked",
+    "decoded",
+    "file_tags",
     "read_embeddings",
     "replacing",
     "windows",
@@ -133,16 +137,16 @@ def write_geotiff(
         with rasterio.open(temporary, "w", **profile) as file:
             for window, (top, left, bottom, right) in windows(rows, columns):
                 block = numbers(values[top:bottom, left:right], str(path))
-                file.write(np.moveaxis(_stored(block, dtype), -1, 0), window=window)
+                file.write(np.moveaxis(as_stored(block, dtype), -1, 0), window=window)
             for number, name in enumerate(band_names(dim), start=1):
                 file.set_band_description(number, name)
-            file.update_tags(**_tags(dtype, tags))
+            file.update_tags(**file_tags(dtype, tags))
         with rasterio.open(temporary) as file:
             meter = ErrorMeter()
             for window, (top, left, bottom, right) in windows(rows, columns):
-                stored = np.moveaxis(file.read(window=window), 0, -1)
-                meter.add(numbers(values[top:bottom, left:right], str(path)), _decoded(stored))
-        return _checked(meter, path, dtype)  # raises before a damaged file replaces a good one
+                kept = np.moveaxis(file.read(window=window), 0, -1)
+                meter.add(numbers(values[top:bottom, left:right], str(path)), decoded(kept))
+        return checked(meter, path, dtype)  # raises before a damaged file replaces a good one
 
 
 def write_npz(
@@ -150,18 +154,18 @@ def write_npz(
 ) -> QuantizationError:
     """Writes ``values`` (N, rows, columns, D) of tiles without a place as NPZ: ``embeddings`` (N, D, rows, columns),
     ``names``, ``bands`` and ``tags`` (JSON)."""
-    stored = _stored(values, dtype)
+    kept = as_stored(values, dtype)
     with replacing(path) as temporary:
         np.savez_compressed(
             temporary,
-            embeddings=np.moveaxis(stored, -1, 1),
+            embeddings=np.moveaxis(kept, -1, 1),
             names=np.array(names),
             bands=np.array(band_names(values.shape[-1])),
-            tags=json.dumps(_tags(dtype, tags)),
+            tags=json.dumps(file_tags(dtype, tags)),
         )
         meter = ErrorMeter()
         meter.add(values, np.moveaxis(read_embeddings(temporary).values, 1, -1))
-        return _checked(meter, path, dtype)
+        return checked(meter, path, dtype)
 
 
 def read_embeddings(path: str | Path) -> Embeddings:
@@ -184,7 +188,7 @@ def _read_npz(path: Path) -> Embeddings:
     if not zipfile.is_zipfile(path):  # np.load would take it for a pickle
         raise OSError("cannot be read as embeddings: it is not an NPZ file, or a truncated one")
     with np.load(path) as file:
-        values = _decoded(file["embeddings"])
+        values = decoded(file["embeddings"])
         tags = json.loads(str(file["tags"]))
         return Embeddings(values, tuple(file["bands"].tolist()), tags=tags, names=tuple(file["names"].tolist()))
 
@@ -207,18 +211,21 @@ def _read_geotiff(path: Path) -> Embeddings:
             marks = np.array([mark for mark in file.nodatavals if mark is not None], dtype=stored.dtype)
             stored = np.where(np.isin(stored, marks) | ~np.isfinite(stored), stored.dtype.type(np.nan), stored)
         crs = file.crs.to_string() if file.crs else None
-        return Embeddings(_decoded(stored), tuple(map(str, file.descriptions)), file.transform, crs, tags)
+        return Embeddings(decoded(stored), tuple(map(str, file.descriptions)), file.transform, crs, tags)
 
 
-def _stored(values: np.ndarray, dtype: Dtype) -> np.ndarray:
+def as_stored(values: np.ndarray, dtype: Dtype) -> np.ndarray:
+    """Vectors (..., D) as they lie in a file: float32, or the int8 codes of their directions."""
     return encode(unit(values)) if dtype == "int8" else values.astype(np.float32)
 
 
-def _decoded(stored: np.ndarray) -> np.ndarray:
+def decoded(stored: np.ndarray) -> np.ndarray:
+    """float32 values of what lies in a file."""
     return decode(stored) if stored.dtype == np.int8 else stored
 
 
-def _tags(dtype: Dtype, tags: Mapping[str, str]) -> dict[str, str]:
+def file_tags(dtype: Dtype, tags: Mapping[str, str]) -> dict[str, str]:
+    """What made a file, and how its numbers are read."""
     how = {
         "float32": {"FUSION_DECODE": "value = v", "FUSION_LENGTH": "as the model gives it"},
         "int8": {"FUSION_DECODE": DECODE_FORMULA, "FUSION_LENGTH": "1: decode before any mean or cosine"},
@@ -236,7 +243,12 @@ def windows(rows: int, columns: int) -> Iterator[tuple[object, tuple[int, int, i
             yield Window(left, top, right - left, bottom - top), (top, left, bottom, right)
 
 
-def _checked(meter: ErrorMeter, path: Path, dtype: Dtype) -> QuantizationError:
+def checked(meter: ErrorMeter, path: Path, dtype: Dtype) -> QuantizationError:
+    """The error of a file that was read back.
+
+    Raises:
+        RuntimeError: what is on disk is not what was written.
+    """
     error = meter.result()
     if meter.lost or (dtype == "float32" and error.max_error > 1e-6):
         raise RuntimeError(

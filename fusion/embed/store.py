@@ -29,7 +29,7 @@ from .raster import Dtype, band_names
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["EmbeddingStore", "open_embeddings", "stack_geotiffs"]
+__all__ = ["EmbeddingStore", "open_store", "stack_geotiffs"]
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,7 @@ class EmbeddingStore:
                 )
 
 
-def open_embeddings(path: str | Path, *, decoded: bool = True) -> xarray.Dataset:
+def open_store(path: str | Path, *, decoded: bool = True) -> xarray.Dataset:
     """The store as an xarray data set: ``embedding`` (time, feature, y, x) with dates, feature names and places.
 
     float32 is read when it is used. int8 codes are decoded, which reads them all; ``decoded=False`` leaves them.

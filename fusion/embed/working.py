@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from ..data import TileDataset
 from ..data.spacing import evenly_spaced
 from ..training.files import write_atomically
+from .blend import Told, joined
 from .claims import Claims
 from .cog import Sheet
 
@@ -71,6 +73,12 @@ class WorkingFolder:
                 "(--restart), which removes it, or give another out"
             )
 
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """For what one process does and the others wait for; False where another has removed the folder."""
+        with Claims(self.path / _CLAIMS).alone() as there:
+            yield there and (self.path / _JOB).is_file()
+
     def raster(self, name: str) -> WorkingRaster:
         return WorkingRaster(self.path / name)
 
@@ -95,6 +103,7 @@ class WorkingRaster:
         done: numbers of the strips that are finished, by whomever.
         observed: whether any tile of these had an observation.
         damaged: by name of a tile that could not be read, the reason.
+        span: first and last date of the series of its tiles, in ISO; None where they have no dates.
         complete: the map itself was written.
         summary: what was noted of it then.
     """
@@ -104,6 +113,7 @@ class WorkingRaster:
         self.done: set[int] = set()
         self.summary: dict[str, Any] = {}
         self.damaged: dict[str, str] = {}
+        self.span: tuple[str, str] | None = None
         self.claims = Claims(path / _CLAIMS)
         path.mkdir(parents=True, exist_ok=True)
         self.refresh()
@@ -125,10 +135,9 @@ class WorkingRaster:
                 self.done.add(entry["strip"])
                 self.observed = self.observed or entry["observed"]
                 self.damaged |= entry.get("damaged", {})
+                self.span = joined(self.span, entry.get("dates", ()))
 
-    def add(
-        self, strip: int, sheets: Mapping[str, Sheet], values: np.ndarray, observed: bool, damaged: Mapping[str, str]
-    ) -> None:
+    def add(self, strip: int, sheets: Mapping[str, Sheet], values: np.ndarray, observed: bool, told: Told) -> None:
         """Stores a strip: ``values`` (rows, columns, D) as every sheet stores them.
 
         Raises:
@@ -136,19 +145,22 @@ class WorkingRaster:
         """
         for name, sheet in sheets.items():
             write_atomically(self._file(name, strip), _encoded(sheet.store(values), sheet))
-        self.added(strip, observed, damaged)
+        self.added(strip, observed, told)
 
-    def added(self, strip: int, observed: bool, damaged: Mapping[str, str]) -> None:
+    def added(self, strip: int, observed: bool, told: Told) -> None:
         """A strip is on the disk.
 
         Args:
             observed: whether any tile of it had an observation.
-            damaged: all tiles so far that could not be read, see :attr:`damaged`.
+            told: by which it was made: its :attr:`damaged` tiles, and its dates.
         """
-        found = {name: reason for name, reason in damaged.items() if name not in self.damaged}
-        self._note({"strip": strip, "observed": observed, **({"damaged": found} if found else {})})
+        found = {name: reason for name, reason in told.damaged.items() if name not in self.damaged}
+        more: dict[str, Any] = {"damaged": found} if found else {}
+        more |= {"dates": told.span} if told.span else {}
+        self._note({"strip": strip, "observed": observed, **more})
         self.done.add(strip)
         self.observed, self.damaged = self.observed or observed, self.damaged | found
+        self.span = joined(self.span, told.span or ())
 
     def finish(self, summary: Mapping[str, Any] | None = None) -> None:
         """The map was written; the strips are no longer wanted.

@@ -218,7 +218,7 @@ def test_predict_names_the_next_step_and_estimates_without_writing(finetuned, fo
     assert capsys.readouterr().out.splitlines()[-1] == (
         f"open '{out}' in QGIS; next: {shlex.join(['fusion', 'evaluate', str(run), '--data', str(data)])}"
     )
-    assert {path.suffix for path in tmp_path.iterdir()} == {".tif", ".qml", ".png", ".xml", ".html"}
+    assert {path.suffix for path in tmp_path.iterdir()} == {".tif", ".qml", ".png", ".xml", ".html", ".json"}
 
 
 def test_predict_that_is_terminated_says_the_command_that_goes_on(finetuned, folder, tmp_path, capsys, monkeypatch):

@@ -19,10 +19,11 @@ from fusion.context import ContextFusion, FusionConfig, SensorConfig
 from fusion.context.samples import ContextSamples
 from fusion.data import Geo, Modality, collate
 from fusion.data.cubes import Cube, SensorCube, observed_statistics
+from fusion.embed import open_embeddings
 from fusion.embed.cube import embed_cube
 from fusion.embed.dense import BlockEncoder
 from fusion.embed.raster import read_embeddings
-from fusion.embed.store import EmbeddingStore, open_embeddings, stack_geotiffs
+from fusion.embed.store import EmbeddingStore, stack_geotiffs
 
 S2 = Modality("s2", "series", ("B04", "B08"), 10.0, 5, "reflectance x 10000")
 S1 = Modality("s1", "series", ("VV", "VH"), 10.0, 5, "dB")

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from fusion.embed import open_embeddings
 from fusion.embed.discrete import EmbeddingQuantizer, read_codes, write_codes
-from fusion.embed.store import EmbeddingStore, open_embeddings
+from fusion.embed.store import EmbeddingStore
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ def uninterrupted(request, tiles, model, tmp_path_factory) -> tuple[str, bytes, 
     """Kind of the numbers, bytes of the file, and what is said of it."""
     path = tmp_path_factory.mktemp("whole") / "map.tif"
     (written,) = embed_map(model, tiles, path, dtype=request.param, batch_size=5)
-    assert [p.name for p in path.parent.iterdir()] == ["map.tif"]
+    assert sorted(p.name for p in path.parent.iterdir()) == ["map.json", "map.tif"]
     return request.param, path.read_bytes(), str(written).partition(": ")[2]
 
 
@@ -73,7 +73,7 @@ def test_a_map_that_was_stopped_has_the_bytes_of_one_that_was_not(
     (written,) = embed_map(model, tiles, path, dtype=dtype, batch_size=5)
     assert path.read_bytes() == whole
     assert str(written).partition(": ")[2] == said
-    assert [p.name for p in tmp_path.iterdir()] == ["map.tif"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["map.json", "map.tif"]
     assert sum(seen) <= (1 - strip / STRIPS) * len(tiles) + 15
 
 
@@ -122,7 +122,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(tiles, model, tmp_path
         assert done.returncode == -signal.SIGKILL, done.stderr
     embed_map(model, tiles, out, batch_size=5)
     assert out.read_bytes() == (tmp_path / "whole.tif").read_bytes()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["map.tif", "whole.tif"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["map.json", "map.tif", "whole.json", "whole.tif"]
 
 
 def test_the_beginning_of_another_map_is_not_gone_on_with(tiles, model, tmp_path, monkeypatch):
@@ -140,7 +140,7 @@ def test_the_beginning_of_another_map_is_not_gone_on_with(tiles, model, tmp_path
     with pytest.raises(ValueError, match="holds the beginning of another map: data "):
         embed_map(model, tall(0.01), tmp_path / "map.tif", batch_size=32)
     embed_map(model, tiles, tmp_path / "map.tif", dtype="int8", restart=True)
-    assert [p.name for p in tmp_path.iterdir()] == ["map.tif"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["map.json", "map.tif"]
 
 
 def test_where_nothing_was_observed_nothing_is_left(model, tiles, tmp_path):
