@@ -8,12 +8,26 @@ A mean or a cosine of the codes themselves is wrong: decode first.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from ..data.given import numbers
 
-__all__ = ["DECODE_FORMULA", "NODATA", "ErrorMeter", "QuantizationError", "decode", "encode", "unit"]
+__all__ = [
+    "DECODE_FORMULA",
+    "NODATA",
+    "Dtype",
+    "ErrorMeter",
+    "QuantizationError",
+    "as_stored",
+    "decode",
+    "decoded",
+    "encode",
+    "unit",
+]
+
+Dtype = Literal["float32", "int8"]
 
 NODATA = -128
 DECODE_FORMULA = "value = sign(v) * (v / 127.5)^2"
@@ -91,3 +105,13 @@ def decode(codes: np.ndarray) -> np.ndarray:
         raise TypeError(f"decode: codes are int8, not {codes.dtype}")
     v = codes.astype(np.float32)
     return np.where(codes == NODATA, np.nan, np.sign(v) * (v / 127.5) ** 2).astype(np.float32)
+
+
+def as_stored(values: np.ndarray, dtype: Dtype) -> np.ndarray:
+    """Vectors (..., D) as they lie in a file: float32, or the int8 codes of their directions."""
+    return encode(unit(values)) if dtype == "int8" else values.astype(np.float32)
+
+
+def decoded(stored: np.ndarray) -> np.ndarray:
+    """float32 values of what lies in a file."""
+    return decode(stored) if stored.dtype == np.int8 else stored

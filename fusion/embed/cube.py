@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -179,6 +180,8 @@ def _finish(store: EmbeddingStore, cube: Cube, encoder: BlockEncoder, rasters: b
         if not store.complete:
             for leftover in folder.glob(".*.tif"):  # of killed writers
                 leftover.unlink()
+            for leftover in folder.glob(".blocks-*"):
+                shutil.rmtree(leftover, ignore_errors=True)
             if geo is not None:
                 for t, path in enumerate(files):
                     tags = {"FUSION_MODEL": fingerprint(encoder.model), "FUSION_DATE": path.stem}

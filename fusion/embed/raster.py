@@ -10,23 +10,23 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from affine import Affine
 
 from ..data.files import reading
 from ..data.given import numbers
-from .codec import DECODE_FORMULA, NODATA, ErrorMeter, QuantizationError, decode, encode, unit
+from .codec import DECODE_FORMULA, NODATA, Dtype, ErrorMeter, QuantizationError, as_stored, decoded
+from .formats.folders import chunk_side
+from .formats.pyramid import write_optimised
 
 __all__ = [
     "Dtype",
     "Embeddings",
     "Windows",
-    "as_stored",
     "band_names",
     "checked",
-    "decoded",
     "file_tags",
     "read_embeddings",
     "replacing",
@@ -35,7 +35,6 @@ __all__ = [
     "write_npz",
 ]
 
-Dtype = Literal["float32", "int8"]
 _BLOCK = 256
 
 
@@ -109,6 +108,9 @@ def write_geotiff(
 ) -> QuantizationError:
     """Writes ``values`` (rows, columns, D; NaN = no data) and reads every block back, to state the error.
 
+    The file is cloud-optimised: tiled, all dimensions of a pixel together, with overviews, which are means of vectors
+    (:mod:`~fusion.embed.formats.pyramid`).
+
     ``float32`` keeps the vectors as they are; ``int8`` stores their direction (unit length), AlphaEarth's mapping.
 
     Raises:
@@ -117,6 +119,7 @@ def write_geotiff(
     import rasterio
 
     rows, columns, dim = values.shape
+    side = chunk_side(dim, np.dtype(dtype).itemsize)
     profile = {
         "driver": "GTiff",
         "height": rows,
@@ -127,20 +130,25 @@ def write_geotiff(
         "transform": transform,
         "crs": crs or None,
         "compress": "deflate",
+        "zlevel": 1,  # of what is copied and thrown away
         "predictor": 2 if dtype == "int8" else 3,
         "bigtiff": "if_safer",
         "interleave": "pixel",
+        "tiled": True,
+        "blockxsize": side,
+        "blockysize": side,
     }
-    if min(rows, columns) >= _BLOCK:
-        profile |= {"tiled": True, "blockxsize": _BLOCK, "blockysize": _BLOCK}
-    with replacing(path) as temporary:
-        with rasterio.open(temporary, "w", **profile) as file:
+    # The driver for cloud-optimised files copies; it cannot be written to block by block.
+    with replacing(path) as temporary, tempfile.TemporaryDirectory(prefix=".blocks-", dir=path.parent) as folder:
+        plain = Path(folder) / "blocks.tif"
+        with rasterio.open(plain, "w", **profile) as file:
             for window, (top, left, bottom, right) in windows(rows, columns):
                 block = numbers(values[top:bottom, left:right], str(path))
                 file.write(np.moveaxis(as_stored(block, dtype), -1, 0), window=window)
             for number, name in enumerate(band_names(dim), start=1):
                 file.set_band_description(number, name)
             file.update_tags(**file_tags(dtype, tags))
+        write_optimised(plain, temporary, side)
         with rasterio.open(temporary) as file:
             meter = ErrorMeter()
             for window, (top, left, bottom, right) in windows(rows, columns):
@@ -212,16 +220,6 @@ def _read_geotiff(path: Path) -> Embeddings:
             stored = np.where(np.isin(stored, marks) | ~np.isfinite(stored), stored.dtype.type(np.nan), stored)
         crs = file.crs.to_string() if file.crs else None
         return Embeddings(decoded(stored), tuple(map(str, file.descriptions)), file.transform, crs, tags)
-
-
-def as_stored(values: np.ndarray, dtype: Dtype) -> np.ndarray:
-    """Vectors (..., D) as they lie in a file: float32, or the int8 codes of their directions."""
-    return encode(unit(values)) if dtype == "int8" else values.astype(np.float32)
-
-
-def decoded(stored: np.ndarray) -> np.ndarray:
-    """float32 values of what lies in a file."""
-    return decode(stored) if stored.dtype == np.int8 else stored
 
 
 def file_tags(dtype: Dtype, tags: Mapping[str, str]) -> dict[str, str]:

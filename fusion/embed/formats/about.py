@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ...data import Modality
-from ..raster import Dtype
+from ..codec import Dtype
 
 __all__ = ["GEOEMB", "About", "licence_beside"]
 

@@ -18,8 +18,8 @@ import numpy as np
 from affine import Affine
 
 from ...data.given import numbers
-from ..codec import DECODE_FORMULA, ErrorMeter, QuantizationError, decode
-from ..raster import Dtype, Windows, as_stored, band_names, checked, decoded, file_tags, replacing
+from ..codec import DECODE_FORMULA, Dtype, ErrorMeter, QuantizationError, as_stored, decode, decoded
+from ..raster import Windows, band_names, checked, file_tags, replacing
 
 if TYPE_CHECKING:
     import xarray

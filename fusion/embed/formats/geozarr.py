@@ -27,8 +27,8 @@ from affine import Affine
 
 from ... import __version__
 from ...data.given import numbers
-from ..codec import NODATA, ErrorMeter, QuantizationError
-from ..raster import Dtype, Windows, as_stored, checked, decoded, file_tags
+from ..codec import NODATA, Dtype, ErrorMeter, QuantizationError, as_stored, decoded
+from ..raster import Windows, checked, file_tags
 from .folders import chunk_side, replacing_folder
 from .place import coordinates
 
