@@ -26,7 +26,7 @@ LAYERS = (
     ("training",),
     ("tokenizers",),
     ("omnisat", "token_fusion", "context", "baselines"),
-    ("compat", "embed", "evaluation"),
+    ("compat", "embed", "evaluation", "export"),
     ("arrays", "selftest", "workflow"),
     ("commands", "cli"),
     ("experiments",),
