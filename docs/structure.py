@@ -28,7 +28,7 @@ LAYERS = (
     ("omnisat", "token_fusion", "context", "baselines"),
     ("compat", "embed", "evaluation", "export"),
     ("arrays", "selftest", "workflow"),
-    ("commands", "cli"),
+    ("adapters", "commands", "cli"),
     ("experiments",),
 )
 LEVEL = {package: level for level, packages in enumerate(LAYERS) for package in packages}

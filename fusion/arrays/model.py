@@ -76,6 +76,16 @@ class ArrayModel:
         self.task: str | None = None if placed.head is None else placed.head.task
         self.classes: tuple[str, ...] = () if placed.head is None else tuple(placed.head.classes)
 
+    @property
+    def encoder(self) -> Any:
+        """The network itself, in evaluation mode, on its device."""
+        return self._placed.encoder
+
+    @property
+    def system(self) -> str:
+        """``"omnisat"``, ``"token-fusion"``, ``"context"``, ..."""
+        return self._header.system
+
     def __repr__(self) -> str:
         told = "; ".join(f"{m.name} ({' '.join(m.bands)}, {m.resolution:g} m, {m.unit})" for m in self.modalities)
         head = f", {self.task} of {', '.join(self.classes)}" if self.task else ""
