@@ -26,9 +26,9 @@ LAYERS = (
     ("training",),
     ("tokenizers",),
     ("omnisat", "token_fusion", "context", "baselines"),
-    ("compat", "embed", "evaluation"),
+    ("compat", "embed", "evaluation", "export"),
     ("arrays", "selftest", "workflow"),
-    ("commands", "cli"),
+    ("adapters", "commands", "cli"),
     ("experiments",),
 )
 LEVEL = {package: level for level, packages in enumerate(LAYERS) for package in packages}

@@ -9,6 +9,7 @@ from typing import Any
 from .attention import RelativeAttention, euclidean_buckets, relative_attention
 from .backends import BackendError, backends, use_backend
 from .infonce import PatchInfoNCE, patch_info_nce, patch_info_nce_ragged
+from .plain import plain_operators
 from .quantize import (
     FiniteScalarQuantizer,
     MeanScaleBins,
@@ -47,6 +48,7 @@ __all__ = [
     "nearest_code",
     "patch_info_nce",
     "patch_info_nce_ragged",
+    "plain_operators",
     "relative_attention",
     "use_backend",
     "vector_quantize",

@@ -7,7 +7,8 @@ only warn.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
 import torch
@@ -24,12 +25,14 @@ __all__ = [
     "define",
     "differentiable",
     "not_differentiable_twice",
+    "replaced",
     "under_autocast",
 ]
 
 _new_library: Callable[..., Any] = torch.library.Library  # which torch does not annotate
 _library = _new_library("fusion", "FRAGMENT")
 _runs: dict[torch._ops.OpOverload, Callable[..., Any]] = {}
+_replaced: list[Mapping[torch._ops.OpOverload, Callable[..., Any]]] = []
 _functions: dict[torch._ops.OpOverload, Any] = {}  # by operator its torch.autograd.Function, if it has a gradient
 
 
@@ -83,11 +86,22 @@ def call(operator: torch._ops.OpOverload, *args: Any) -> Any:
     torch negates when it is read, get the operator itself.
     """
     if not _plain(args):
-        return operator(*args)
+        return _replaced[-1].get(operator, operator)(*args) if _replaced else operator(*args)
     if torch.is_grad_enabled() and torch._C._any_requires_grad(*args):
         function = _functions.get(operator)
         return operator(*args) if function is None else function.apply(*args, None)
     return _runs[operator](*args)
+
+
+@contextlib.contextmanager
+def replaced(by: Mapping[torch._ops.OpOverload, Callable[..., Any]]) -> Iterator[None]:
+    """Inside the block, in every thread, :func:`call` runs other functions in the place of operators where something
+    looks on: a tracer, a compiler, a mode, a transform. They take the same arguments."""
+    _replaced.append(by)
+    try:
+        yield
+    finally:
+        _replaced.pop()
 
 
 def _plain(args: tuple[Any, ...]) -> bool:

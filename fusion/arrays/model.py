@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from ..embed.map import fingerprint
 from ..embed.precision import Precision
 from ..embed.raster import band_names
 from ..embed.sheets import NO_CLASS
+from ..export import Exported, export_model
 from ..training.checkpoints import Header, load_finetuned, load_model, read_header
 from . import hub
 from .given import Given, sort_by_modality
@@ -73,6 +75,16 @@ class ArrayModel:
         self.modalities: tuple[Modality, ...] = tuple(placed.encoder.config.modalities)
         self.task: str | None = None if placed.head is None else placed.head.task
         self.classes: tuple[str, ...] = () if placed.head is None else tuple(placed.head.classes)
+
+    @property
+    def encoder(self) -> Any:
+        """The network itself, in evaluation mode, on its device."""
+        return self._placed.encoder
+
+    @property
+    def system(self) -> str:
+        """``"omnisat"``, ``"token-fusion"``, ``"context"``, ..."""
+        return self._header.system
 
     def __repr__(self) -> str:
         told = "; ".join(f"{m.name} ({' '.join(m.bands)}, {m.resolution:g} m, {m.unit})" for m in self.modalities)
@@ -216,6 +228,32 @@ class ArrayModel:
         about = {"licence": licence, "training_data": training_data}
         encoder, head = self._placed.encoder, self._placed.head
         return hub.push(repository, encoder, head, self._header, private=private, **about)
+
+    def export(
+        self,
+        path: str | Path,
+        *,
+        output: Literal["embedding", "prediction"] | None = None,
+        modalities: Sequence[str] = (),
+        patch_scale: int = 1,
+        aot: bool = False,
+    ) -> Exported:
+        """Writes the model as a graph that PyTorch runs without this package, ``program(values, days, valid)``; see
+        :func:`fusion.export.export_model` for what goes in and comes out.
+
+        Args:
+            path: ends in ``.pt2``.
+            output: by default the prediction of a model that has a head, else the embedding of patches.
+            modalities: export a model of these alone.
+            patch_scale: embed patches of so many of the model's patches per side (OmniSat).
+            aot: compile it for this machine and the model's device (AOTInductor).
+
+        Raises:
+            ValueError, RuntimeError: as there.
+        """
+        encoder, head = self._placed.encoder, self._placed.head
+        options: dict[str, Any] = {"output": output, "modalities": modalities, "patch_scale": patch_scale, "aot": aot}
+        return export_model(path, encoder, head, **options)
 
     def _of_head(self) -> list[Modality]:
         """The modalities that a probe was made with; all of them for what does not name any."""

@@ -157,6 +157,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "evaluate": Command("finetune:evaluate", "run", configurable=True),
     "embed": Command("embed:embed", "run", configurable=True),
     "predict": Command("predict:predict", "run", configurable=True),
+    "export": Command("export:export", "run"),
     "generate": Command("generate:generate", "run", configurable=True),
     "counterfactual": Command("counterfactual:counterfactual", "run", configurable=True),
     "sensitivity": Command("sensitivity:sensitivity", "run", configurable=True),

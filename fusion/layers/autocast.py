@@ -14,9 +14,9 @@ __all__ = ["differentiable_once", "without_autocast"]
 
 
 def without_autocast(device: str) -> AbstractContextManager[Any]:
-    """Autocast off for a type of device; nothing for those that it does not know, as ``meta``."""
-    known = torch.amp.is_autocast_available(device)
-    return torch.autocast(device, enabled=False) if known else nullcontext()
+    """Autocast off for a type of device where it is on; nothing for those that it does not know, as ``meta``."""
+    on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if on else nullcontext()
 
 
 def differentiable_once(backward: Callable[..., Any]) -> Callable[..., Any]:

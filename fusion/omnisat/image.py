@@ -97,7 +97,7 @@ class ImageEncoder(nn.Module):
         folded = self.stem.folded(patches, valid)
         parts = [
             self._slice(patches[part], folded, keep=maps is not None)
-            for part in patch_slices(len(patches), self.map_bytes, patches.device, chained=True)
+            for part in patch_slices(patches.shape[0], self.map_bytes, patches.device, chained=True)
         ]
         tokens, indices, kept = zip(*parts, strict=True)
         if maps is not None:

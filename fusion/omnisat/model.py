@@ -73,7 +73,7 @@ class OmniSat(nn.Module):
                 flat, out.indices[name] = encoder(patches, per_patch, maps=kept)
                 if kept is not None:
                     out.maps[name] = kept
-                tokens.append(flat.view(len(values), self.config.patches, -1))
+                tokens.append(flat.unflatten(0, (-1, self.config.patches)))
             else:
                 patches = patchify_series(values, modality.patch_size)  # (B, P, L, C*s*s)
                 token, out.attention[name] = encoder(patches, batch.days[name], valid)
@@ -117,7 +117,7 @@ class OmniSat(nn.Module):
         combined = self.combine(seen.tokens, seen.valid)
         single = seen.tokens.transpose(0, 1).flatten(1, 2)  # (B, M*P, D)
         valid = seen.valid.T.repeat_interleave(self.config.patches, 1)
-        there = valid.new_ones(len(valid), 1 + self.config.patches)
+        there = valid.new_ones(valid.shape[0], 1 + self.config.patches)
         return torch.cat([combined.summary[:, None], combined.patches, single], 1), torch.cat([there, valid], 1)
 
     @property

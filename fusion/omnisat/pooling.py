@@ -36,7 +36,12 @@ _CHAINED = {"cpu": 28 << 20, "cuda": 1 << 62}
 
 
 def patch_slices(patches: int, bytes_per_patch: int, device: torch.device, chained: bool = False) -> Iterator[slice]:
-    """Cuts ``patches`` into consecutive slices whose maps are small, or (``chained``) not large."""
+    """Cuts ``patches`` into consecutive slices whose maps are small, or (``chained``) not large.
+
+    One slice where ``torch.export`` traces: how many there are must not hang on the batch of the example.
+    """
+    if torch.compiler.is_exporting():
+        return iter((slice(None),))
     limit = (_CHAINED if chained else _CACHED).get(device.type, 256 << 20)
     step = max(1, limit // max(1, bytes_per_patch))
     return (slice(start, min(start + step, patches)) for start in range(0, patches, step))
@@ -115,4 +120,6 @@ class _MaxPool(torch.autograd.Function):
 
 def max_pool(maps: Tensor) -> tuple[Tensor, Tensor]:
     """Differentiable :func:`pool`; keeps two bytes a window for the backward pass."""
+    if torch.compiler.is_exporting():
+        return pool(maps)
     return _MaxPool.apply(maps)

@@ -123,7 +123,7 @@ class Stem(nn.Module):
         """The layers as they are, a few patches at a time: nothing has to be kept."""
         side = (patches.shape[-1] - 1) // self.conv.stride[0] + 1
         maps = []
-        for part in patch_slices(len(patches), _map_bytes(self.conv.weight, side), patches.device):
+        for part in patch_slices(patches.shape[0], _map_bytes(self.conv.weight, side), patches.device):
             z = F.gelu(self.norm(self.conv(patches[part])))  # (n, D, side, side)
             maps.append(pool(z) if self.pooled else (z, None))
         pooled, indices = zip(*maps, strict=True)

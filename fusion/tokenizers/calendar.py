@@ -38,7 +38,7 @@ class Calendar:
         interval = ((days - self.start) / self.step).floor().long()  # (B, L)
         inside = valid & (interval >= 0) & (interval < self.length)
         slot = torch.where(inside, interval, self.length)  # the rest goes behind the end
-        shape = (len(values), self.length + 1, values.shape[2])
+        shape = (values.shape[0], self.length + 1, values.shape[2])
         index = slot[..., None].expand_as(values)
         total = values.new_zeros(shape).scatter_add_(1, index, torch.where(inside[..., None], values, 0))
         count = values.new_zeros(shape[:2]).scatter_add_(1, slot, inside.to(values.dtype))

@@ -89,7 +89,7 @@ class ImagePatches(ModalityTokenizer):
         patches = self._cut(values)
         seen = patches.isfinite().all((1, 2, 3))
         codes = self.tokenizer.encode(patches.nan_to_num(0.0))
-        return torch.where(seen, codes, -1).view(len(values), -1)
+        return torch.where(seen, codes, -1).unflatten(0, (-1, self.grid[0] * self.grid[1]))
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:

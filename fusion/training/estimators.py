@@ -94,8 +94,12 @@ class ForestEstimator(Estimator):
 
     def forward(self, x: Tensor) -> Tensor:
         held = len(self.roots) * max(4, self.values.shape[1])
-        rows = self._filled(x).float().split(max(1, _HELD // held))
-        mean = torch.cat([self._mean(some) for some in rows]) if len(x) else self.values.new_zeros(0, self._outputs)
+        filled = self._filled(x).float()
+        if torch.compiler.is_exporting():  # how often a loop runs must not hang on the rows of the example
+            mean = self._mean(filled)
+        else:
+            parts = [self._mean(some) for some in filled.split(max(1, _HELD // held))]
+            mean = torch.cat(parts) if len(x) else self.values.new_zeros(0, self._outputs)
         if self.logits == 1:
             mean = mean.clamp_min(_LEAST).log()
         elif self.logits == 2:
@@ -119,7 +123,7 @@ class ForestEstimator(Estimator):
 
     def _mean(self, x: Tensor) -> Tensor:
         """(n, K) of rows (n, D) without NaN."""
-        at = self.roots.long().expand(len(x), -1)  # (n, trees)
+        at = self.roots.long().expand(x.shape[0], -1)  # (n, trees)
         for _ in range(self.depth):
             node = at.clamp_min(0)
             right = x.gather(1, self.feature[node].long()) > self.threshold[node]

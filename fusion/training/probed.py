@@ -122,5 +122,5 @@ class Probed(nn.Module):
             return out
         patches = self.model(batch).patches  # (B, P, D)
         rows, columns = config_of(self.model).grid
-        out = self.estimator(patches.flatten(0, 1)).unflatten(0, (len(patches), rows, columns))  # (B, *grid, K)
+        out = self.estimator(patches.flatten(0, 1)).unflatten(0, (-1, rows, columns))  # (B, *grid, K)
         return F.interpolate(out.movedim(-1, 1), self.label_shape)

@@ -154,7 +154,12 @@ class _Bins(ValueTokenizer):
 
         def make() -> list[tuple[Tensor, Tensor]]:
             edges, centres = self.edges, self.centres
-            sizes = self.sizes.cpu().tolist() if has_values(centres) else [centres.shape[1]] * centres.shape[0]
+            if has_values(centres):
+                sizes = self.sizes.cpu().tolist()
+            else:  # of a trace: all bins, and of a variable that has fewer none begins at its outer edge
+                sizes = [centres.shape[1]] * centres.shape[0]
+                number = torch.arange(edges.shape[1], device=edges.device)
+                edges = edges.masked_fill((number == self.sizes[:, None]) & (number < edges.shape[1] - 1), math.nan)
             return [(edges[c, : size + 1].clone(), centres[c, :size].clone()) for c, size in enumerate(sizes)]
 
         found: list[tuple[Tensor, Tensor]] = remember((self.edges, self.centres), "variables", make)
