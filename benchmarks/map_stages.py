@@ -24,6 +24,7 @@ import rasterio
 import torch
 import xarray as xr
 from affine import Affine
+from torch import nn
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
@@ -35,29 +36,29 @@ from fusion.embed import embed_map  # noqa: E402
 from fusion.omnisat import OmniSat, OmniSatConfig  # noqa: E402
 
 BANDS, UNIT, DATES = ("B02", "B03", "B04", "B08"), "reflectance x 10000", 12
-DAYS = [str(np.datetime64("2021-04-01") + 15 * k) for k in range(DATES)]
 
 
-def write_ground(folder: Path, side: int) -> dict[str, FolderDataset]:
-    """The same ground in both formats, with the sizes of chunks that are usual, opened."""
+def write_ground(folder: Path, side: int, dates: int = DATES) -> dict[str, FolderDataset]:
+    """The same season in both formats, with the sizes of chunks that are usual, opened."""
+    days = [str(np.datetime64("2021-04-01") + 180 * k // dates) for k in range(dates)]
     rng = np.random.default_rng(0)
     fields = np.kron(rng.uniform(200, 3000, (4, side // 8, side // 8)), np.ones((8, 8)))
-    season = 1 + 0.2 * np.sin(np.arange(DATES))[:, None, None, None]
-    values = (fields * season + rng.normal(0, 30, (DATES, 4, side, side))).clip(1, 10_000).astype(np.uint16)
+    season = 1 + 0.2 * np.sin(np.arange(dates))[:, None, None, None]
+    values = (fields * season + rng.normal(0, 30, (dates, 4, side, side))).clip(1, 10_000).astype(np.uint16)
     profile = {"driver": "GTiff", "height": side, "width": side, "count": 4, "dtype": "uint16", "crs": "EPSG:32631"}
     profile |= {"compress": "deflate", "tiled": True, "blockxsize": 256, "blockysize": 256}
-    for name, image in zip(DAYS, values, strict=True):
+    for name, image in zip(days, values, strict=True):
         with rasterio.open(
             folder / f"s2_{name}.tif", "w", transform=Affine(10, 0, 5e5, 0, -10, 5.6e6), **profile
         ) as file:
             file.write(image)
     y, x = 5.6e6 - 10 * (np.arange(side) + 0.5), 5e5 + 10 * (np.arange(side) + 0.5)
     cube = xr.DataArray(values, {"y": y, "x": x}, ("time", "band", "y", "x"), "s2", {"crs": "EPSG:32631"})
-    cube.chunk({"time": DATES, "band": 4, "y": 128, "x": 128}).to_dataset().to_zarr(folder / "cube.zarr", zarr_format=2)
+    cube.chunk({"time": dates, "band": 4, "y": 128, "x": 128}).to_dataset().to_zarr(folder / "cube.zarr", zarr_format=2)
     source = {"bands": list(BANDS), "resolution": 10, "unit": UNIT}
     sources = {
         "GeoTIFF a date": source | {"files": "s2_{date}.tif"},
-        "Zarr": source | {"files": "cube.zarr", "variable": "s2", "dates": DAYS},
+        "Zarr": source | {"files": "cube.zarr", "variable": "s2", "dates": days},
     }
     tile = {"files": "{scene}.tif", "tile": 60, "patch": 10}
     opened = {}
@@ -67,7 +68,7 @@ def write_ground(folder: Path, side: int) -> dict[str, FolderDataset]:
     return opened
 
 
-def measured(model: OmniSat, tiles: FolderDataset, out: Path) -> dict[str, float]:
+def measured(model: nn.Module, tiles: FolderDataset, out: Path) -> dict[str, float]:
     """Seconds of each stage of one map."""
     spent = {"read": 0.0, "encode": 0.0}
 
