@@ -26,7 +26,7 @@ def embed(
     restart: bool = False,
     block: int = 64,
 ) -> int:
-    """Writes the embedding of every patch: GeoTIFF where the data is georeferenced, NPZ where it is not.
+    """Writes the embedding of every patch: GeoTIFF, Zarr or GeoParquet where the data is georeferenced, else NPZ.
 
     A context-aware model embeds every pixel of described cubes on every date it was seen: a Zarr and a GeoTIFF a date.
     Stopped at any moment, the same command goes on where it stopped. Of cubes several processes, e.g. by torchrun,
@@ -35,7 +35,8 @@ def embed(
     Args:
         run: run folder or checkpoint of the encoder.
         data: a folder of images, or of TreeSatAI-TS, PASTIS-HD or FLAIR; a YAML that describes one; or `landscape`.
-        out: the file, RUN/embeddings.tif by default; several rasters go into a folder of that name.
+        out: the file, RUN/embeddings.tif by default; .tif is a cloud-optimised GeoTIFF, .zarr a Zarr 3, .parquet a
+            table of patches (GeoParquet); several rasters go into a folder of that name. Cubes: a folder of .zarr.
         reader: options of the data's reader.
         modalities: use only these, e.g. --modalities '[s2,s1]'.
         split: the tiles to embed; one that is dealt for labels, as the description has no splits, takes

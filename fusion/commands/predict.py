@@ -30,10 +30,10 @@ def predict(
 ) -> int:
     """Writes what a fine-tuned model says of every pixel or tile: GeoTIFF where the data is georeferenced, else NPZ.
 
-    Classes have their names and colours in the file; quantities are float32. A style for QGIS and a picture lie beside
-    it. Tiles that overlap are averaged, so that no border of a tile is left to be seen. Stopped at any moment, the same
-    command goes on after the last finished rows, which lie in a folder of the map's name and `.partial`. A probe of a
-    context-aware model maps the pixels of cubes.
+    Classes have their names and colours in the file; quantities are float32. A style for QGIS, a picture and a STAC
+    item lie beside it. Tiles that overlap are averaged, so that no border of a tile is left to be seen. Stopped at any
+    moment, the same command goes on after the last finished rows, which lie in a folder of the map's name and
+    `.partial`. A probe of a context-aware model maps the pixels of cubes.
 
     Args:
         run: run folder or checkpoint of the fine-tuned model.
