@@ -14,7 +14,6 @@ from ..embed.map import fingerprint
 from ..embed.precision import Precision
 from ..embed.raster import band_names
 from ..embed.sheets import NO_CLASS
-from ..export import Exported, export_model
 from ..training.checkpoints import Header, load_finetuned, load_model, read_header
 from . import hub
 from .given import Given, sort_by_modality
@@ -24,6 +23,8 @@ from .results import as_array, as_predictions
 
 if TYPE_CHECKING:
     import xarray
+
+    from ..export import Exported
 
 __all__ = ["ArrayModel", "load"]
 
@@ -251,6 +252,8 @@ class ArrayModel:
         Raises:
             ValueError, RuntimeError: as there.
         """
+        from ..export import export_model  # torch.export takes a second to import
+
         encoder, head = self._placed.encoder, self._placed.head
         options: dict[str, Any] = {"output": output, "modalities": modalities, "patch_scale": patch_scale, "aot": aot}
         return export_model(path, encoder, head, **options)

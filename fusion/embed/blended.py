@@ -72,7 +72,7 @@ def blended(
     return Blend(values, owner)
 
 
-def _opened(path: Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+def _opened(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
     """An array in a file, which other processes may write at the same time; made if it is not there."""
     with open(path, "ab") as file:
         file.truncate(int(np.prod(shape)) * np.dtype(dtype).itemsize)

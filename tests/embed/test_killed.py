@@ -33,7 +33,7 @@ def run(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.extra
 @pytest.mark.parametrize("command", ["embed", "predict"])
 def test_killed_ten_times_at_random_it_ends_with_the_same_bytes(command, run):
     def start(out: Path) -> subprocess.Popen[str]:

@@ -94,6 +94,7 @@ def test_a_map_stopped_while_its_file_is_written_needs_no_tile_again(
     assert (tmp_path / "map.tif").read_bytes() == whole
 
 
+@pytest.mark.extra
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(tiles, model, tmp_path):
     embed_map(model, tiles, tmp_path / "whole.tif", batch_size=5)
     out = tmp_path / "map.tif"

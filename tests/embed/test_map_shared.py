@@ -59,7 +59,7 @@ def together(kind: str, out: Path, kills: tuple[int, int] = (0, 0)) -> list[tupl
     return [counts.get(timeout=10) for k in kills if not k]
 
 
-@pytest.mark.parametrize("kind", ["embed", "predict"])
+@pytest.mark.parametrize("kind", ["embed", pytest.param("predict", marks=pytest.mark.extra)])
 def test_two_processes_share_a_map_and_its_bytes_are_those_of_one(kind, tmp_path):
     torch.set_num_threads(1)
     tiles = tall() if kind == "embed" else tall_of_classes()
@@ -73,6 +73,7 @@ def test_two_processes_share_a_map_and_its_bytes_are_those_of_one(kind, tmp_path
     assert sum(tiles for tiles, _ in found) <= 1.5 * len(tiles)
 
 
+@pytest.mark.extra
 def test_if_one_of_two_dies_the_other_takes_over_its_strips(tmp_path):
     torch.set_num_threads(1)
     tiles = tall()

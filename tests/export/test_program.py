@@ -96,7 +96,7 @@ def test_the_graph_has_operators_of_torch_alone_and_no_path_of_the_machine(expor
     assert str(Path(fusion.__file__).parent) not in text
 
 
-@pytest.mark.slow
+@pytest.mark.extra
 def test_a_fine_tuned_model_gives_probabilities(tmp_path):
     """Of token fusion, so that both are looked at in one trace."""
     encoder = token_fusion()

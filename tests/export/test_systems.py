@@ -114,7 +114,7 @@ def test_tokenizers(weather, photo, tmp_path):
     agree(torch.export.load(written.path).module(), lambda tiles: model(tiles).patches, MODALITIES, SMALL_GRID)
 
 
-@pytest.mark.slow
+@pytest.mark.extra
 def test_windows_of_a_context_aware_model(tmp_path):
     """NaN where a pixel was not observed, frames that do not exist not valid, as training samples have it."""
     encoder = load_model(SAVED / "context.safetensors")
