@@ -59,8 +59,12 @@ class ErrorMeter:
     def add(self, original: np.ndarray, stored: np.ndarray) -> None:
         """Takes vectors (..., D) and the same as they were read back, decoded; NaN where there is no data."""
         known = ~np.isnan(original).any(axis=-1)
-        wanted, found = original[known].astype(np.float64), stored[known].astype(np.float64)
+        wanted, found = original[known], stored[known]
         self.lost += int((np.isnan(found).any(axis=-1)).sum() + (~np.isnan(stored[~known])).any(axis=-1).sum())
+        if np.array_equal(wanted, found):  # nothing to calculate
+            self._cosines, self._count = self._cosines + len(wanted), self._count + len(wanted)
+            return
+        wanted, found = wanted.astype(np.float64), found.astype(np.float64)
         direction, kept = unit(wanted), unit(found)
         self._cosines += float((direction * kept).sum())
         self._count += len(wanted)

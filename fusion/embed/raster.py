@@ -129,9 +129,6 @@ def write_geotiff(
         "nodata": NODATA if dtype == "int8" else np.nan,
         "transform": transform,
         "crs": crs or None,
-        "compress": "deflate",
-        "zlevel": 1,  # of what is copied and thrown away
-        "predictor": 2 if dtype == "int8" else 3,
         "bigtiff": "if_safer",
         "interleave": "pixel",
         "tiled": True,

@@ -47,6 +47,7 @@ def write_optimised(plain: Path, finished: Path, side: int) -> None:
             compress="deflate",
             predictor="yes",
             level=6,
+            num_threads="all_cpus",
             bigtiff="if_safer",
             blocksize=side,
         )
