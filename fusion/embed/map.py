@@ -184,7 +184,7 @@ def _write_rasters(
     told: Told, targets: Sequence[tuple[Canvas, Path]], dtype: Dtype, about: About, folder: WorkingFolder, depth: int
 ) -> list[EmbeddingMap]:
     """Those that this process has written, or an earlier run."""
-    working = [folder.raster(str(number)) for number in range(len(targets))]
+    working = [folder.raster(str(number), path) for number, (_, path) in enumerate(targets)]
     written: dict[int, EmbeddingMap] = {}
     for wait in (False, True):  # other processes may be at work on some
         for number, (canvas, path) in enumerate(targets):

@@ -102,7 +102,7 @@ def predict_map(
                 print(task.estimate(), flush=True)
             return [_write_unplaced(told, Path(out).with_suffix(".npz"), task.sheets, module.classes)]
         folder = WorkingFolder(task.working, task.job(), restart=restart)
-        parts = [folder.raster(str(number)) for number in range(len(task.targets))]
+        parts = [folder.raster(str(number), path) for number, (_, path) in enumerate(task.targets)]
         if progress and task.many and task.left(parts):
             print(task.estimate(task.left(parts)), flush=True)
         written: dict[int, PredictedMap] = {}

@@ -79,8 +79,17 @@ class WorkingFolder:
         with Claims(self.path / _CLAIMS).alone() as there:
             yield there and (self.path / _JOB).is_file()
 
-    def raster(self, name: str) -> WorkingRaster:
-        return WorkingRaster(self.path / name)
+    def raster(self, name: str, file: Path | None = None) -> WorkingRaster:
+        """What is finished of a raster.
+
+        Args:
+            file: of the map that it becomes; if that was complete and is gone, it is made anew.
+        """
+        found = WorkingRaster(self.path / name)
+        if found.complete and file is not None and not file.exists():
+            shutil.rmtree(found.path)
+            found = WorkingRaster(found.path)
+        return found
 
     def remove(self) -> None:
         """Removes what an earlier run left; a kill within leaves a folder that is still known as such. Another process
