@@ -98,6 +98,9 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
         }
         self._rows = np.arange(len(names))  # of the reader's own list; views hold some of them
 
+    #: Whether tiles may be read by another thread while a model is at work; not where the model reads the files itself.
+    read_ahead = True
+
     # What a reader implements.
 
     def _read(self, row: int, rng: np.random.Generator | None) -> Tile:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from .precision import Precision, autocast
 from .progress import Progress
 
 __all__ = ["Told", "device_of", "evaluating", "joined", "rasters", "stacked"]
+
+
+_Read = tuple[list[bool], TileBatch | None, dict[str, str]]  # observed, those that were, what is wrong with others
 
 
 class Told:
@@ -59,17 +63,29 @@ class Told:
     def of(self, tiles: Sequence[int] | np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """For each tile that was observed its number within ``tiles`` and its (rows, columns, D) float32 cells."""
         chosen = self.dataset.subset(tiles)
-        loader = torch.utils.data.DataLoader(
-            _Batches(chosen), self.batch_size, collate_fn=_as_it_is, num_workers=self.workers
-        )
         first = 0
-        for observed, batch, damaged in loader:
+        for observed, batch, damaged in self._read(chosen):
             self.damaged |= damaged
             if batch is not None:
                 self.dates = max([self.dates, *(v.shape[1] for v in batch.values.values() if v.ndim == 5)])
                 yield from self._said(batch, (first + np.flatnonzero(observed)).tolist(), chosen)
             first += len(observed)
             self.progress.add(len(observed))
+
+    def _read(self, tiles: TileDataset) -> Iterator[_Read]:
+        """The batches; the next one is read while this one is computed."""
+        batches, count, size = _Batches(tiles), len(tiles), self.batch_size
+        if self.workers or not tiles.read_ahead:
+            yield from torch.utils.data.DataLoader(batches, size, collate_fn=_as_it_is, num_workers=self.workers)
+            return
+        with ThreadPoolExecutor(1) as reader:
+            ahead = [reader.submit(batches.__getitems__, list(range(min(size, count))))]
+            for start in range(size, count + size, size):
+                found = ahead.pop().result()
+                if start < count:
+                    following = list(range(start, min(start + size, count)))
+                    ahead.append(reader.submit(batches.__getitems__, following))
+                yield found
 
     def reasons(self) -> str:
         """What is wrong with the tiles that cannot be read, to be put after a sentence."""
@@ -110,7 +126,7 @@ class _Batches(torch.utils.data.Dataset[Any]):
     def __len__(self) -> int:
         return len(self.tiles)
 
-    def __getitems__(self, indices: list[int]) -> tuple[list[bool], TileBatch | None, dict[str, str]]:
+    def __getitems__(self, indices: list[int]) -> _Read:
         """Which tiles were observed, these as a batch, and by name what is wrong with those that cannot be read."""
         try:
             return *self.tiles.gather(indices), {}

@@ -36,6 +36,8 @@ class CubeBlocks(TileDataset):
         ValueError: no pixel a block, or cubes without the sensors.
     """
 
+    read_ahead = False
+
     def __init__(self, cubes: Sequence[Cube], sensors: Sequence[str], block: int = 64) -> None:
         if block < 1:
             raise ValueError(f"CubeBlocks: blocks have 1 pixel a side or more, not {block}")
