@@ -53,6 +53,9 @@ def blended(
     Raises:
         NothingObserved: no tile has an observation.
     """
+    working.refresh()
+    if working.complete:
+        return None
     height = max(told.cells[0], _ROWS)
     told.damaged, told.span = dict(working.damaged), working.span
     values = _opened(working.path / "values", (*canvas.shape, depth), np.float32)

@@ -49,7 +49,7 @@ class WorkingFolder:
     """
 
     def __init__(self, path: Path, job: Mapping[str, Any], *, restart: bool = False) -> None:
-        self.path = path
+        self.path, self._begun = path, False
         if restart:
             self.remove()
         own = {_JOB, f".{_JOB}.partial", _CLAIMS}
@@ -59,6 +59,7 @@ class WorkingFolder:
         path.mkdir(parents=True, exist_ok=True)
         with Claims(path / _CLAIMS).alone():  # others may begin at the same time
             self._begin(json.loads(json.dumps(job)))
+        self._begun = True
 
     def _begin(self, wanted: Mapping[str, Any]) -> None:
         if not (self.path / _JOB).is_file():
@@ -94,10 +95,9 @@ class WorkingFolder:
     def remove(self) -> None:
         """Removes what an earlier run left; a kill within leaves a folder that is still known as such. Another process
         of the same map may do so at the same time."""
-        if (self.path / _JOB).is_file():
-            for raster in self.path.iterdir():
-                if raster.is_dir():
-                    shutil.rmtree(raster, ignore_errors=True)
+        if self._begun or (self.path / _JOB).is_file():
+            for raster in self.path.glob("*/"):
+                shutil.rmtree(raster, ignore_errors=True)
             shutil.rmtree(self.path, ignore_errors=True)
 
 
@@ -128,12 +128,13 @@ class WorkingRaster:
         self.refresh()
 
     def refresh(self) -> None:
-        """Learns what other processes have finished. Of a folder that is gone another has completed the map."""
-        if not self.path.is_dir():
-            self.complete = True
+        """Learns what other processes have finished. Of a journal that is gone another has completed the map."""
+        try:
+            lines = (self.path / _JOURNAL).read_text().splitlines()
+        except FileNotFoundError:  # or nothing has been finished yet
+            self.complete = self.complete or bool(self.done) or not self.path.is_dir()
             return
-        journal = self.path / _JOURNAL
-        for line in journal.read_text().splitlines() if journal.is_file() else ():
+        for line in lines:
             try:
                 entry = json.loads(line)
             except ValueError:  # where the machine stopped
@@ -193,9 +194,12 @@ class WorkingRaster:
         return self.path / f"{name}-{strip:06d}.tif"
 
     def _note(self, entry: Mapping[str, Any]) -> None:
-        with open(self.path / _JOURNAL, "ab") as journal:
-            # In one write, for others may write too; what a stopped machine left of a line stays a line of its own.
-            journal.write(f"\n{json.dumps(entry)}\n".encode())
+        with open(self.path / _JOURNAL, "a+b") as journal:
+            if journal.tell():
+                journal.seek(-1, os.SEEK_END)
+            torn = journal.read(1) not in (b"", b"\n")  # what a stopped machine left of a line stays one of its own
+            # In one write, which appends wherever the file has been read: others may write too.
+            journal.write(b"\n" * torn + json.dumps(entry).encode() + b"\n")
             journal.flush()
             os.fsync(journal.fileno())
 

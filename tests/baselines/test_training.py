@@ -34,8 +34,8 @@ def landscape():
         ("pse-ltae", {}),
         ("utae", {}),
         ("timm-image", {}),
-        ("timm-image", {"series": "median"}),
-        ("timm-image", {"backbone": "vit-tiny"}),
+        pytest.param("timm-image", {"series": "median"}, marks=pytest.mark.extra),
+        pytest.param("timm-image", {"backbone": "vit-tiny"}, marks=pytest.mark.extra),
     ],
 )
 def test_eight_tiles_are_learned_by_heart(landscape, system, fields):

@@ -13,7 +13,7 @@ pytest.importorskip("triton")
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "host_time.py"
 
 
-@pytest.mark.slow
+@pytest.mark.extra
 def test_every_call_is_measured() -> None:
     done = subprocess.run([sys.executable, str(SCRIPT)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

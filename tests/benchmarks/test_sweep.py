@@ -37,7 +37,7 @@ with Launches():
 """
 
 
-@pytest.mark.slow
+@pytest.mark.extra
 def test_candidates_are_launched() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM, str(ROOT)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

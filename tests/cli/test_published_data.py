@@ -16,7 +16,7 @@ SMALL = ["--model.dim", "16", "--model.heads", "2", "--model.depth", "1", "--mod
 ONE_EPOCH = ["--training.epochs", "1", "--training.batch_size", "8", "--training.workers", "0"]
 
 
-@pytest.mark.slow
+@pytest.mark.extra
 def test_the_protocol_with_few_labels_trains_and_validates_as_asked(tmp_path, capsys):
     write_pastis(tmp_path / "pastis", patches=5)
     data = ["--data", str(tmp_path / "pastis"), "--reader.few", "true", "--reader.cut", "8"]

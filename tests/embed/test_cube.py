@@ -328,7 +328,7 @@ def test_the_command_embeds_described_cubes(cube, model, tmp_path, capsys):
     assert len(list((tmp_path / "embeddings" / "field").glob("*.tif"))) == 8
 
 
-@pytest.mark.slow
+@pytest.mark.extra
 def test_torchrun_writes_what_one_process_writes(cube, model, tmp_path):
     command = describe(cube, model, tmp_path)
     launchers = {"one": [], "two": ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]}

@@ -59,7 +59,8 @@ def together(kind: str, out: Path, kills: tuple[int, int] = (0, 0)) -> list[tupl
     return [counts.get(timeout=10) for k in kills if not k]
 
 
-@pytest.mark.parametrize("kind", ["embed", pytest.param("predict", marks=pytest.mark.extra)])
+@pytest.mark.extra
+@pytest.mark.parametrize("kind", ["embed", "predict"])
 def test_two_processes_share_a_map_and_its_bytes_are_those_of_one(kind, tmp_path):
     torch.set_num_threads(1)
     tiles = tall() if kind == "embed" else tall_of_classes()
@@ -80,6 +81,14 @@ def test_if_one_of_two_dies_the_other_takes_over_its_strips(tmp_path):
     embed_map(encoder(tiles), tiles, tmp_path / "whole.tif", batch_size=5)
     together("embed", tmp_path / "map.tif", kills=(3, 0))
     assert (tmp_path / "map.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
+
+
+def test_a_map_that_another_process_has_completed_is_known_as_such_while_its_folder_disappears(tmp_path):
+    mine = WorkingRaster(tmp_path / "0")
+    mine.added(0, True, SimpleNamespace(damaged={}, span=None))
+    (tmp_path / "0" / "journal.jsonl").unlink()  # as the other removes what is in it, and then the folder
+    mine.refresh()
+    assert mine.complete
 
 
 def test_a_strip_that_another_process_holds_is_not_made_twice(tmp_path):

@@ -43,7 +43,7 @@ def exported(tmp_path_factory) -> Case:
     return Case(model, folder / "embedding.pt2", out.getvalue())
 
 
-@pytest.mark.slow
+@pytest.mark.extra
 def test_embeddings_are_the_models_for_any_number_of_tiles_and_dates(exported, tmp_path):
     batches = [given(exported.model.config.modalities, GRID, *lengths) for lengths in LENGTHS]
     found = answers(exported.file, batches, tmp_path)
