@@ -49,7 +49,11 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
         label_shape: of the label of a tile: () for a class, (K,), or (H, W) for a map; None without labels.
         ignore_index: what a map of classes holds where there is no label; a map of a quantity holds NaN there.
         augmentation: what random views are changed by; nothing by default.
+        read_ahead: whether tiles may be read by another thread while a model is at work; not where the model reads the
+            same files.
     """
+
+    read_ahead = True
 
     def __init__(
         self,
@@ -97,9 +101,6 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
             for name, members in (splits or {}).items()
         }
         self._rows = np.arange(len(names))  # of the reader's own list; views hold some of them
-
-    #: Whether tiles may be read by another thread while a model is at work; not where the model reads the files itself.
-    read_ahead = True
 
     # What a reader implements.
 

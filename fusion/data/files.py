@@ -89,7 +89,7 @@ def _told(path: Path, error: BaseException) -> str | None:
         return f"{package} ({why})"
     if isinstance(error, UnicodeDecodeError):
         return _disguise(path) or f"is not text in UTF-8 ({why}); save it as UTF-8, or copy it again"
-    if isinstance(error, RuntimeError | ValueError) and _OF_A_CHUNK.search(text):
+    if isinstance(error, RuntimeError | ValueError) and _is_zarr(path) and _OF_A_CHUNK.search(text):
         return f"{_DAMAGED} ({why})"
     if not isinstance(error, _OF_THE_FILE):
         return None
@@ -151,8 +151,7 @@ def _disguise(path: Path) -> str | None:
     """What a file is that is not what its name says; None where it may be a damaged one of its kind."""
     try:
         if os.path.isdir(path):
-            store = any(os.path.exists(os.path.join(path, name)) for name in _OF_ZARR)
-            return None if store else "is a folder, a file is wanted"
+            return None if _is_zarr(path) else "is a folder, a file is wanted"
         with open(path, "rb") as file:
             begin = file.read(512)
     except OSError:
@@ -160,6 +159,10 @@ def _disguise(path: Path) -> str | None:
     if not begin:
         return "the file is damaged or incomplete: it is empty (0 bytes); copy or download it again"
     return next((told for pattern, told in _DISGUISES if re.match(pattern, begin)), None)
+
+
+def _is_zarr(path: Path) -> bool:
+    return any(os.path.exists(os.path.join(path, name)) for name in _OF_ZARR)
 
 
 def read_json(path: Path) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import struct
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,29 +25,33 @@ class CheckedStore(LocalStore):
 
     def __init__(self, root: Path | str) -> None:
         super().__init__(root, read_only=True)
+        self._blosc: dict[Path, bool] = {}  # by folder of chunks
 
     async def get(self, key: str, prototype: Any = None, byte_range: Any = None) -> Any:
         found = await super().get(key, prototype, byte_range)
         whole = byte_range is None and key.rpartition("/")[2] not in _METADATA
-        if found is not None and whole and _in_blosc(self.root, str(Path(key).parent)):
-            content = found.to_bytes()
-            wanted = struct.unpack("<I", content[12:_HEADER])[0] if len(content) >= _HEADER else _HEADER
-            if len(content) < wanted:
-                raise OSError(f"chunk {key} has {len(content)} of {wanted} bytes")
+        if found is not None and whole and self._in_blosc(Path(key).parent):
+            header = found[:_HEADER].to_bytes()
+            wanted = struct.unpack_from("<I", header, 12)[0] if len(header) == _HEADER else _HEADER
+            if len(found) < wanted:
+                raise OSError(f"chunk {key} has {len(found)} of {wanted} bytes")
         return found
 
+    def _in_blosc(self, folder: Path) -> bool:
+        """Whether Blosc compresses the chunks of the array that a folder belongs to."""
+        if folder not in self._blosc:
+            above = (_compressor(self.root / inner) for inner in (folder, *folder.parents))
+            self._blosc[folder] = next((name for name in above if name is not None), "") == "blosc"
+        return self._blosc[folder]
 
-@lru_cache(maxsize=4096)
-def _in_blosc(root: Path, folder: str) -> bool:
-    """Whether Blosc compresses the chunks of the array that a folder belongs to."""
-    for inner in (Path(folder), *Path(folder).parents):
-        for name in (".zarray", "zarr.json"):
-            file = root / inner / name
-            if not file.is_file():
-                continue
-            about = json.loads(file.read_text())
+
+def _compressor(folder: Path) -> str | None:
+    """Name of what compresses an array, "" for nothing; None of a folder that is no array."""
+    for name in (".zarray", "zarr.json"):
+        if (folder / name).is_file():
+            about = json.loads((folder / name).read_text())
             if name == ".zarray":
-                return (about.get("compressor") or {}).get("id") == "blosc"
-            codecs = about.get("codecs", [])
-            return bool(codecs) and codecs[-1].get("name") == "blosc"
-    return False
+                return str((about.get("compressor") or {}).get("id", ""))
+            codecs = about.get("codecs") or [{}]
+            return str(codecs[-1].get("name", ""))
+    return None
