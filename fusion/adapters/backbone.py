@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from ..arrays import ArrayModel, load
 from ..arrays.names import positions
 from ..data import Modality
-from ..data.given import calendar_dates, words
+from ..data.given import calendar_dates, january_before, words
 from ..export.plain import PlainEncoder
 from ..training.systems import reinitialised
+from .given import of_modality
 
 __all__ = ["Backbone"]
 
@@ -72,8 +73,8 @@ class Backbone(nn.Module):
         self.grid = self.encoder.grid
         self.num_features = self.out_channels = int(model.encoder.config.dim)
         self.output, self.modality = output, modality or next(iter(self.modalities))
-        self._days = {name: _days(_of(dates, name), name) for name in self.modalities}
-        self._order = {name: _order(m, _of(bands, name)) for name, m in self.modalities.items()}
+        self._days = {name: _days(of_modality(dates, name), name) for name in self.modalities}
+        self._order = {name: _order(m, of_modality(bands, name)) for name, m in self.modalities.items()}
 
     def forward(self, x: Tensor | Mapping[str, Tensor], days: Any = None) -> Tensor:
         """Encodes B inputs.
@@ -103,7 +104,7 @@ class Backbone(nn.Module):
             lengths = own.shape[:2] if own.ndim == 5 else own.shape[:1]
             valid[name] = torch.ones(lengths, dtype=torch.bool, device=own.device)
             if own.ndim == 5:
-                at[name] = self._at(name, _of(days, name), own, here)
+                at[name] = self._at(name, of_modality(days, name), own, here)
         rows, columns = cast("tuple[int, int]", tiles)
         maps = self.encoder(values, at, valid).unflatten(1, self.grid)  # (B * rows * columns, h, w, D)
         maps = maps.unflatten(0, (-1, rows, columns)).permute(0, 5, 1, 3, 2, 4)  # (B, D, rows, h, columns, w)
@@ -143,17 +144,12 @@ class Backbone(nn.Module):
         return days.expand(len(tiles), -1) if days.ndim == 1 else days.repeat_interleave(each, 0)
 
 
-def _of(given: Any, name: str) -> Any:
-    return given.get(name) if isinstance(given, Mapping) else given
-
-
 def _days(dates: Any, name: str) -> Tensor | None:
     """(T,) whole days since 1 January of the year of the first date."""
     if dates is None:
         return None
     days = calendar_dates(dates, f"Backbone: dates of {name}")
-    origin = days.min().astype("datetime64[Y]").astype("datetime64[D]")
-    return torch.from_numpy((days - origin).astype(np.int64))
+    return torch.from_numpy((days - january_before(days)).astype(np.int64))
 
 
 def _order(modality: Modality, bands: Sequence[str] | None) -> list[int] | None:

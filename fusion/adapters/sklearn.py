@@ -11,10 +11,11 @@ import numpy as np
 from ..arrays import ArrayModel, load
 from ..arrays.names import positions
 from ..data import ArrayTiles, Modality, Tile, TileDataset
-from ..data.given import calendar_dates, numbers, words
+from ..data.given import calendar_dates, january_before, numbers, words
 from ..embed.raster import band_names
 from ..evaluation import extract
 from ..training.vectors import Pool, pools_of
+from .given import of_modality
 
 try:
     from sklearn.base import BaseEstimator, TransformerMixin
@@ -154,15 +155,14 @@ class Embedder(TransformerMixin, BaseEstimator):
         chosen = [m for m in model.modalities if m.name in values and m.name in (self.modalities or values)]
         ordered = {m.name: self._in_order(m, values[m.name]) for m in chosen}
         dates = {m.name: self._dates(m) for m in chosen if m.kind == "series"}
-        first = min((own.min() for own in dates.values()), default=None)
-        origin = None if first is None else first.astype("datetime64[Y]").astype("datetime64[D]")
+        origin = january_before(np.concatenate(list(dates.values()))) if dates else None
         days = {name: (own - origin).astype(np.int64) for name, own in dates.items()}
         return ArrayTiles(chosen, ordered, days, grid=config.grid, origin=origin)
 
     def _in_order(self, modality: Modality, values: Any) -> np.ndarray:
         """With the bands in the order of the model."""
         array = numbers(values, f"Embedder: {modality.name!r}")
-        given = _of(self.bands, modality.name)
+        given = of_modality(self.bands, modality.name)
         if given is None:
             return array
         axis = array.ndim - 3 if array.ndim > 3 else array.ndim - 1  # single pixels may have no axes of space
@@ -176,7 +176,7 @@ class Embedder(TransformerMixin, BaseEstimator):
 
     def _dates(self, modality: Modality) -> np.ndarray:
         """(T,) datetime64[D]."""
-        given = _of(self.dates, modality.name)
+        given = of_modality(self.dates, modality.name)
         if given is None:
             raise ValueError(
                 f"Embedder: {modality.name} is a series, whose dates are not known; give Embedder(..., dates=[...]), "
@@ -195,10 +195,6 @@ class _Tiles(TileDataset):
 
     def _read(self, row: int, rng: np.random.Generator | None) -> Tile:
         return self._tiles[row]
-
-
-def _of(given: Any, name: str) -> Any:
-    return given.get(name) if isinstance(given, Mapping) else given
 
 
 def _xarray(x: Any) -> bool:

@@ -22,7 +22,7 @@ from torch import Tensor
 from ..arrays.names import positions
 from ..data import Geo, Modality, Tile, TileDataset
 from ..data.dataset import Task
-from ..data.given import calendar_dates, numbers, words
+from ..data.given import calendar_dates, january_before, numbers, words
 from ..data.series import fill_gaps
 
 __all__ = ["TorchgeoTiles"]
@@ -111,8 +111,7 @@ class TorchgeoTiles(TileDataset):
             elif valid[0]:
                 tile.values[name] = torch.from_numpy(filled[0])
         if dates:
-            first = min(own.min() for own in dates.values())
-            tile.origin = first.astype("datetime64[Y]").astype("datetime64[D]")
+            tile.origin = january_before(np.concatenate(list(dates.values())))
             tile.days = {n: torch.from_numpy((own - tile.origin).astype(np.int64)) for n, own in dates.items()}
         tile.geo = self._geo(sample)
         tile.label = None if self.task is None else self._answer(sample, self.task)

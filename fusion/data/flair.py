@@ -37,6 +37,7 @@ from .flair_images import (
 )
 from .flair_layout import CENTROIDS, Area, Image, find_images
 from .geotiff import put_image
+from .given import january_before
 from .modality import Modality
 from .npy import MappedArrays
 from .series import choose_dates, fill_gaps, without_infinite
@@ -219,7 +220,7 @@ class FlairDataset(TileDataset):
         if covered is not None:
             share = covered.mean(axis=(1, 2))
             quality = np.where(share > self.max_cloud, 0, 1 - share)
-        tile.origin = np.datetime64(f"{dates.min().astype('datetime64[Y]')}-01-01", "D")
+        tile.origin = january_before(dates)
         days = (dates - tile.origin).astype(np.int64)
         chosen = choose_dates(days, quality, self.max_dates, rng)
         chosen = chosen[np.argsort(days[chosen], kind="stable")]

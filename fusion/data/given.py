@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-__all__ = ["calendar_dates", "flags", "numbers", "tile_numbers", "unpacked", "words"]
+__all__ = ["calendar_dates", "flags", "january_before", "numbers", "tile_numbers", "unpacked", "words"]
 
 _COMPACT = 8  # digits of 20200410
 _NAT = np.datetime64("NaT", "D")
@@ -96,6 +96,12 @@ def unpacked(given: Any, what: str) -> None:
 def flags(given: Any) -> np.ndarray:
     """bool, False where a mask covers it: what is unknown is not clear."""
     return np.asarray(np.ma.filled(given, False)).astype(bool)
+
+
+def january_before(dates: np.ndarray) -> np.datetime64:
+    """1 January of the year of the first of some dates, datetime64[D]: what days of tiles count from."""
+    january: np.datetime64 = dates.min().astype("datetime64[Y]").astype("datetime64[D]")
+    return january
 
 
 def calendar_dates(given: Any, what: str) -> np.ndarray:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .files import read_json
+from .given import january_before
 from .pastis_place import place_of
 from .tiles import Geo
 
@@ -47,8 +48,8 @@ class Patch:
     @property
     def origin(self) -> np.datetime64 | None:
         """1 January of the year in which its series begin."""
-        first = [dates.min() for dates in self.dates.values() if len(dates)]
-        return np.datetime64(f"{min(first).astype('datetime64[Y]')}-01-01", "D") if first else None
+        dates = np.concatenate([*self.dates.values(), np.zeros(0, "datetime64[D]")])
+        return january_before(dates) if len(dates) else None
 
 
 def read_patches(path: Path) -> list[Patch]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..files import reading
+from ..given import january_before
 from ..npy import open_array
 from ..tiles import Geo
 from .align import Warped
@@ -53,7 +54,7 @@ class Scene:
 
     def days(self, layer: Layer) -> np.ndarray:
         """(L,) int64 days since ``origin``; of months without a year, since 1 January of their own first one."""
-        start = self.origin if layer.year_known and self.origin is not None else _january(layer.dates)
+        start = self.origin if layer.year_known and self.origin is not None else january_before(layer.dates)
         days: np.ndarray = (layer.dates - start).astype(np.int64)
         return days
 
@@ -98,13 +99,8 @@ def open_scene(name: str, files: Mapping[str, Found], masks: Mapping[str, Found]
             )
     height, width = np.min(list(extents.values()), axis=0)
     known = [layer.dates for layer in layers.values() if len(layer.dates) and layer.year_known]
-    origin = _january(np.concatenate(known)) if known else None
+    origin = january_before(np.concatenate(known)) if known else None
     return Scene(name, layers, (float(height), float(width)), tiles, origin)
-
-
-def _january(dates: np.ndarray) -> np.datetime64:
-    """1 January of the year of the first of the dates."""
-    return np.datetime64(f"{dates.min().astype('datetime64[Y]')}-01-01", "D")
 
 
 class _Reader:
