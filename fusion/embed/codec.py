@@ -8,6 +8,7 @@ A mean or a cosine of the codes themselves is wrong: decode first.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -24,6 +25,7 @@ __all__ = [
     "decode",
     "decoded",
     "encode",
+    "undecodable",
     "unit",
 ]
 
@@ -109,6 +111,14 @@ def decode(codes: np.ndarray) -> np.ndarray:
         raise TypeError(f"decode: codes are int8, not {codes.dtype}")
     v = codes.astype(np.float32)
     return np.where(codes == NODATA, np.nan, np.sign(v) * (v / 127.5) ** 2).astype(np.float32)
+
+
+def undecodable(path: Path, why: str) -> ValueError:
+    """The error of codes that have no rule, or one that is not known here."""
+    return ValueError(
+        f"{path} holds int8 codes and nothing says how they are decoded: {why}. Open it with decoded=False and apply "
+        "the rule of whoever made it"
+    )
 
 
 def as_stored(values: np.ndarray, dtype: Dtype) -> np.ndarray:

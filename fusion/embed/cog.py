@@ -13,6 +13,7 @@ import numpy as np
 from affine import Affine
 
 from ..training.files import write_atomically
+from .formats.optimised import copy_optimised, tiled_profile
 from .raster import Windows, replacing, windows
 from .style import class_colours
 
@@ -56,44 +57,17 @@ def write_cog(path: Path, values: Windows, sheet: Sheet, transform: Affine, crs:
         RuntimeError: the file cannot be written, or what is on disk is not what was written.
     """
     import rasterio
-    from rasterio.errors import RasterioError
-    from rasterio.shutil import copy
 
     rows, columns, _ = values.shape
-    profile: dict[str, Any] = {
-        "driver": "GTiff",
-        "height": rows,
-        "width": columns,
-        "count": len(sheet.bands),
-        "dtype": sheet.dtype,
-        "nodata": sheet.nodata,
-        "transform": transform,
-        "crs": crs or None,
-        "compress": "deflate",
-        "bigtiff": "if_safer",
-        "tiled": True,
-        "blockxsize": _BLOCK,
-        "blockysize": _BLOCK,
-    }
-    # A driver for cloud-optimised files copies; it cannot be written to block by block.
+    bands = len(sheet.bands)
+    profile = tiled_profile((rows, columns), bands, sheet.dtype, sheet.nodata, transform, crs, _BLOCK)
     with replacing(path) as finished, tempfile.TemporaryDirectory(prefix=".blocks-", dir=path.parent) as folder:
         plain = Path(folder) / "blocks.tif"
         with rasterio.open(plain, "w", **profile) as file:
             for window, (top, left, bottom, right) in windows(rows, columns):
                 file.write(sheet.store(np.asarray(values[top:bottom, left:right])), window=window)
             _describe(file, sheet)
-        try:
-            copy(
-                plain,
-                finished,
-                driver="COG",
-                compress="deflate",
-                predictor="yes",
-                bigtiff="if_safer",
-                overview_resampling="mode" if sheet.categories else "average",
-            )
-        except RasterioError as error:
-            raise OSError(str(error)) from error
+        copy_optimised(plain, finished, overview_resampling="mode" if sheet.categories else "average")
         with rasterio.open(finished) as file:
             for window, (top, left, bottom, right) in windows(rows, columns):
                 wanted = sheet.store(np.asarray(values[top:bottom, left:right]))

@@ -19,6 +19,7 @@ from ..data.files import reading
 from ..data.given import numbers
 from .codec import DECODE_FORMULA, NODATA, Dtype, ErrorMeter, QuantizationError, as_stored, decoded
 from .formats.folders import chunk_side
+from .formats.optimised import tiled_profile
 from .formats.pyramid import write_optimised
 
 __all__ = [
@@ -120,22 +121,8 @@ def write_geotiff(
 
     rows, columns, dim = values.shape
     side = chunk_side(dim, np.dtype(dtype).itemsize)
-    profile = {
-        "driver": "GTiff",
-        "height": rows,
-        "width": columns,
-        "count": dim,
-        "dtype": dtype,
-        "nodata": NODATA if dtype == "int8" else np.nan,
-        "transform": transform,
-        "crs": crs or None,
-        "bigtiff": "if_safer",
-        "interleave": "pixel",
-        "tiled": True,
-        "blockxsize": side,
-        "blockysize": side,
-    }
-    # The driver for cloud-optimised files copies; it cannot be written to block by block.
+    nodata = NODATA if dtype == "int8" else np.nan
+    profile = tiled_profile((rows, columns), dim, dtype, nodata, transform, crs, side) | {"interleave": "pixel"}
     with replacing(path) as temporary, tempfile.TemporaryDirectory(prefix=".blocks-", dir=path.parent) as folder:
         plain = Path(folder) / "blocks.tif"
         with rasterio.open(plain, "w", **profile) as file:

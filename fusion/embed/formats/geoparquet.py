@@ -18,7 +18,7 @@ import numpy as np
 from affine import Affine
 
 from ...data.given import numbers
-from ..codec import DECODE_FORMULA, Dtype, ErrorMeter, QuantizationError, as_stored, decode, decoded
+from ..codec import DECODE_FORMULA, Dtype, ErrorMeter, QuantizationError, as_stored, decode, decoded, undecodable
 from ..raster import Windows, band_names, checked, file_tags, replacing
 
 if TYPE_CHECKING:
@@ -133,10 +133,7 @@ def open_geoparquet(path: Path, decode_codes: bool) -> xarray.Dataset:
     vectors = _vectors(table.column("embedding"))
     if vectors.dtype == np.int8 and decode_codes:
         if meta.get("FUSION_DECODE") != DECODE_FORMULA:
-            raise ValueError(
-                f"{path} holds int8 codes and nothing says how they are decoded: its FUSION_DECODE is "
-                f"{meta.get('FUSION_DECODE')!r}. Open it with decoded=False and apply the rule of whoever made it"
-            )
+            raise undecodable(path, f"its FUSION_DECODE is {meta.get('FUSION_DECODE')!r}")
         vectors = decode(vectors)
     boxes = table.column("bbox").combine_chunks().flatten()  # xmin, ymin, xmax, ymax
     about: dict[str, Any] = {key: value for key, value in meta.items() if key.startswith(("FUSION_", "GEOEMB_"))}

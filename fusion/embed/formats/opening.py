@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...data.files import reading
-from ..codec import DECODE_FORMULA, decode
+from ..codec import DECODE_FORMULA, decode, undecodable
 from ..raster import band_names, read_embeddings
 from ..store import open_store
 from .geoparquet import open_geoparquet
@@ -74,10 +74,7 @@ def _open_geozarr(path: Path, decoded: bool) -> xarray.Dataset:
     if decoded and values.dtype == np.int8:
         rule = values.attrs.get("decode")
         if rule != DECODE_FORMULA:
-            raise ValueError(
-                f"{path} holds int8 codes and nothing says how they are decoded: its attribute decode is {rule!r}, not "
-                f"{DECODE_FORMULA!r}. Open it with decoded=False and apply the rule of whoever made it"
-            )
+            raise undecodable(path, f"its attribute decode is {rule!r}, not {DECODE_FORMULA!r}")
         data["embedding"] = (values.dims, lazy(values.shape, "float32", partial(_codes, path)), values.attrs)
     return data.assign_coords(feature=np.array(band_names(values.shape[0])))
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..codec import Dtype, as_stored, decoded
+from .optimised import copy_optimised
 
 __all__ = ["write_optimised"]
 
@@ -34,25 +35,11 @@ def write_optimised(plain: Path, finished: Path, side: int) -> None:
         OSError: the copy cannot be written.
     """
     import rasterio
-    from rasterio.errors import RasterioError
-    from rasterio.shutil import copy
 
-    try:
-        with rasterio.open(plain) as file:
-            size = file.shape
-        copy(
-            _virtual(plain, [_write_level(plain, factor, side) for factor in _factors(size, side)]),
-            finished,
-            driver="COG",
-            compress="deflate",
-            predictor="yes",
-            level=6,
-            num_threads="all_cpus",
-            bigtiff="if_safer",
-            blocksize=side,
-        )
-    except RasterioError as error:
-        raise OSError(str(error)) from error
+    with rasterio.open(plain) as file:
+        size = file.shape
+    levels = [_write_level(plain, factor, side) for factor in _factors(size, side)]
+    copy_optimised(_virtual(plain, levels), finished, level=6, blocksize=side, num_threads="all_cpus")
 
 
 def _factors(size: tuple[int, int], side: int) -> list[int]:

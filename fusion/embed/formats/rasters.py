@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..codec import DECODE_FORMULA, NODATA, decode
+from ..codec import DECODE_FORMULA, NODATA, decode, undecodable
 from .place import coordinates, north_up
 
 if TYPE_CHECKING:
@@ -52,10 +52,10 @@ def open_raster(path: Path, decoded: bool) -> xarray.Dataset:
     if stored == "int8":
         alphaearth = names == ALPHAEARTH and nodata == NODATA
         if decoded and not alphaearth and tags.get("FUSION_DECODE") != DECODE_FORMULA:
-            raise ValueError(
-                f"{path} holds int8 codes and nothing says how they are decoded: its tag FUSION_DECODE is "
-                f"{tags.get('FUSION_DECODE')!r}, and it has not AlphaEarth's 64 bands A00 to A63 with no data -128. "
-                "Open it with decoded=False and apply the rule of whoever made it"
+            raise undecodable(
+                path,
+                f"its tag FUSION_DECODE is {tags.get('FUSION_DECODE')!r}, and it has not AlphaEarth's 64 bands A00 to "
+                "A63 with no data -128",
             )
         about |= {"attribution": _ATTRIBUTION} if alphaearth else {}
     dtype = "float32" if decoded else stored

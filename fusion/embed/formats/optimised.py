@@ -1,0 +1,53 @@
+"""Cloud-optimised GeoTIFFs: GDAL's driver for them copies, it cannot be written to block by block."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from affine import Affine
+
+__all__ = ["copy_optimised", "tiled_profile"]
+
+
+def tiled_profile(
+    size: tuple[int, int], bands: int, dtype: str, nodata: float, transform: Affine, crs: str, side: int
+) -> dict[str, Any]:
+    """Of the plain GeoTIFF that is written block by block, copied and thrown away.
+
+    Args:
+        size: rows and columns.
+        side: pixels per side of a block.
+    """
+    return {
+        "driver": "GTiff",
+        "height": size[0],
+        "width": size[1],
+        "count": bands,
+        "dtype": dtype,
+        "nodata": nodata,
+        "transform": transform,
+        "crs": crs or None,
+        "bigtiff": "if_safer",
+        "tiled": True,
+        "blockxsize": side,
+        "blockysize": side,
+    }
+
+
+def copy_optimised(plain: Path, finished: Path, **options: Any) -> None:
+    """The cloud-optimised copy, compressed without loss.
+
+    Args:
+        options: further ones of GDAL's driver COG.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    from rasterio.errors import RasterioError
+    from rasterio.shutil import copy
+
+    try:
+        copy(plain, finished, driver="COG", compress="deflate", predictor="yes", bigtiff="if_safer", **options)
+    except RasterioError as error:
+        raise OSError(str(error)) from error
