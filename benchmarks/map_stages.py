@@ -14,7 +14,8 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -71,25 +72,29 @@ def write_ground(folder: Path, side: int, dates: int = DATES) -> dict[str, Folde
 def measured(model: nn.Module, tiles: FolderDataset, out: Path) -> dict[str, float]:
     """Seconds of each stage of one map."""
     spent = {"read": 0.0, "encode": 0.0}
-
-    def timed(stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **options: Any) -> Any:
-            started = time.perf_counter()
-            result = function(*arguments, **options)
-            spent[stage] += time.perf_counter() - started
-            return result
-
-        return call
-
-    gather, forward = SceneTiles.gather, model.forward
-    SceneTiles.gather, model.forward = timed("read", gather), timed("encode", forward)  # type: ignore[method-assign]
     started = time.perf_counter()
-    try:
+    with timed(SceneTiles, "gather", spent, "read"), timed(model, "forward", spent, "encode"):
         embed_map(model, tiles, out, restart=True)
-    finally:
-        SceneTiles.gather, model.forward = gather, forward  # type: ignore[method-assign]
     whole = time.perf_counter() - started
     return spent | {"rest": whole - sum(spent.values()), "whole": whole}
+
+
+@contextmanager
+def timed(owner: Any, name: str, spent: dict[str, float], stage: str) -> Iterator[None]:
+    """Adds the seconds of every call of a method to those of a stage."""
+    usual = getattr(owner, name)
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        started = time.perf_counter()
+        result = usual(*arguments, **options)
+        spent[stage] += time.perf_counter() - started
+        return result
+
+    setattr(owner, name, call)
+    try:
+        yield
+    finally:
+        setattr(owner, name, usual)
 
 
 def main() -> None:

@@ -15,8 +15,6 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from benchmarks.harness import RESULTS, conditions, device_name  # noqa: E402
-from benchmarks.map_stages import BANDS, UNIT, measured, write_ground  # noqa: E402
+from benchmarks.map_stages import BANDS, UNIT, measured, timed, write_ground  # noqa: E402
 from fusion.context import ContextFusion, FusionConfig, SensorConfig  # noqa: E402
 from fusion.data import FolderDataset, Modality, open_cubes  # noqa: E402
 from fusion.embed import embed_cube  # noqa: E402
@@ -101,27 +99,10 @@ def _row(system: str, dates: int, side: int, seconds: dict[str, float], read: in
 def _of_cube(model: ContextFusion, cube: Any, out: Path) -> dict[str, float]:
     spent = {"read": 0.0, "write": 0.0}
     started = time.perf_counter()
-    with _timed(BlockEncoder, "_read", spent, "read"), _timed(EmbeddingStore, "write", spent, "write"):
+    with timed(BlockEncoder, "_read", spent, "read"), timed(EmbeddingStore, "write", spent, "write"):
         embed_cube(model, cube, out, rasters=False)
     whole = time.perf_counter() - started
     return {"read": spent["read"], "rest": spent["write"], "encode": whole - sum(spent.values())}
-
-
-@contextmanager
-def _timed(owner: type, name: str, spent: dict[str, float], stage: str) -> Iterator[None]:
-    usual = getattr(owner, name)
-
-    def call(*arguments: Any, **options: Any) -> Any:
-        started = time.perf_counter()
-        result = usual(*arguments, **options)
-        spent[stage] += time.perf_counter() - started
-        return result
-
-    setattr(owner, name, call)
-    try:
-        yield
-    finally:
-        setattr(owner, name, usual)
 
 
 def _size(folder: Path) -> int:
