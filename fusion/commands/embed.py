@@ -29,8 +29,8 @@ def embed(
     """Writes the embedding of every patch: GeoTIFF, Zarr or GeoParquet where the data is georeferenced, else NPZ.
 
     A context-aware model embeds every pixel of described cubes on every date it was seen: a Zarr and a GeoTIFF a date.
-    Stopped at any moment, the same command goes on where it stopped. Of cubes several processes, e.g. by torchrun,
-    share the work.
+    Stopped at any moment, the same command goes on where it stopped. Several processes, e.g. by torchrun, share the
+    work.
 
     Args:
         run: run folder or checkpoint of the encoder.

@@ -78,18 +78,23 @@ class Told:
         if self.workers or not tiles.read_ahead:
             yield from torch.utils.data.DataLoader(batches, size, collate_fn=_as_it_is, num_workers=self.workers)
             return
+        every = [range(start, min(start + size, count)) for start in range(0, count, size)]
         with ThreadPoolExecutor(1) as reader:
-            ahead = [reader.submit(batches.__getitems__, list(range(min(size, count))))]
-            for start in range(size, count + size, size):
-                found = ahead.pop().result()
-                if start < count:
-                    following = list(range(start, min(start + size, count)))
-                    ahead.append(reader.submit(batches.__getitems__, following))
+            ahead = reader.submit(batches.__getitems__, every[0])
+            for following in every[1:]:
+                found, ahead = ahead.result(), reader.submit(batches.__getitems__, following)
                 yield found
+            yield ahead.result()
 
-    def reasons(self) -> str:
-        """What is wrong with the tiles that cannot be read, to be put after a sentence."""
-        return f"\n{listed(self.damaged)}" if self.damaged else ""
+    def nothing_observed(self, tiles: str, what: str = "map") -> str:
+        """An error message, with what is wrong with tiles that cannot be read.
+
+        Args:
+            tiles: how many there are, and of what.
+            what: there is none of then.
+        """
+        reasons = f"\n{listed(self.damaged)}" if self.damaged else ""
+        return f"none of the {tiles} has an observation: there is no {what}{reasons}"
 
     def _said(self, batch: TileBatch, numbers: list[int], tiles: TileDataset) -> Iterator[tuple[int, np.ndarray]]:
         """A tile each; of a network that reads files itself one by one, if some of them are damaged."""
@@ -126,17 +131,17 @@ class _Batches(torch.utils.data.Dataset[Any]):
     def __len__(self) -> int:
         return len(self.tiles)
 
-    def __getitems__(self, indices: list[int]) -> _Read:
+    def __getitems__(self, indices: Sequence[int]) -> _Read:
         """Which tiles were observed, these as a batch, and by name what is wrong with those that cannot be read."""
         try:
             return *self.tiles.gather(indices), {}
         except DamagedFile:
-            whole, damaged = [], dict[str, str]()
+            whole, damaged, names = [], dict[str, str](), self.tiles.names
             for i in indices:
                 try:
                     self.tiles.gather([i])
                 except DamagedFile as error:
-                    damaged[self.tiles.names[i]] = str(error)
+                    damaged[names[i]] = str(error)
                 else:
                     whole.append(i)
             observed, batch = self.tiles.gather(whole) if whole else ([], None)
@@ -161,7 +166,7 @@ def stacked(told: Told) -> np.ndarray:
             values = np.full((count, *cells.shape), np.nan, dtype=np.float32)
         values[t] = cells
     if values is None:
-        raise ValueError(f"none of the {count} tiles has an observation: there is no map{told.reasons()}")
+        raise ValueError(told.nothing_observed(f"{count} tiles"))
     return values
 
 

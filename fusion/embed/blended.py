@@ -57,7 +57,6 @@ def blended(
     if working.complete:
         return None
     height = max(told.cells[0], _ROWS)
-    told.damaged, told.span = dict(working.damaged), working.span
     values = _opened(working.path / "values", (*canvas.shape, depth), np.float32)
     owner = _opened(working.path / "owner", canvas.shape, np.int32)
     for strip in missing_strips(told, canvas, height, working, depth=depth, wait=wait):
@@ -69,9 +68,7 @@ def blended(
     if working.complete or len(working.done) < strip_count(canvas, height):
         return None
     if not working.observed:
-        raise NothingObserved(
-            f"none of the {len(canvas.tiles)} tiles of {path} has an observation: there is no map{told.reasons()}"
-        )
+        raise NothingObserved(told.nothing_observed(f"{len(canvas.tiles)} tiles of {path}"))
     return Blend(values, owner)
 
 

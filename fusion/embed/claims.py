@@ -27,7 +27,22 @@ class Claims:
 
     def take(self, part: int) -> bool:
         """Whether part ``part``, from 0, is now this process's."""
-        return self._lock(1 + part, wait=False)
+        file = self._file()
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 1 + part)
+        except (BlockingIOError, PermissionError):  # what a lock of another process is called depends on the system
+            return False
+        return True
+
+    @contextmanager
+    def holding(self, part: int) -> Iterator[bool]:
+        """:meth:`take`, and gives it back at the end."""
+        mine = self.take(part)
+        try:
+            yield mine
+        finally:
+            if mine:
+                self.give_back(part)
 
     def give_back(self, part: int) -> None:
         fcntl.lockf(self._file(), fcntl.LOCK_UN, 1, 1 + part)
@@ -39,14 +54,14 @@ class Claims:
     def alone(self) -> Iterator[bool]:
         """For what one process does and the others wait for. False where the file's folder is gone."""
         try:
-            self._lock(0, wait=True)
+            file = self._file()
         except FileNotFoundError:
             yield False
             return
+        fcntl.lockf(file, fcntl.LOCK_EX, 1, 0)
         try:
             yield True
         finally:
-            fcntl.lockf(self._file(), fcntl.LOCK_UN, 1, 0)
             self.close()
 
     def close(self) -> None:
@@ -54,13 +69,6 @@ class Claims:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-
-    def _lock(self, byte: int, *, wait: bool) -> bool:
-        try:
-            fcntl.lockf(self._file(), fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, byte)
-        except (BlockingIOError, PermissionError):
-            return False
-        return True
 
     def _file(self) -> int:
         if self._descriptor is None:

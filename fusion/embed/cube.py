@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -136,25 +137,26 @@ def embed_cube(
         out, encoder.dates, encoder.dim, cube.shape, cube.geo, block=block, dtype=dtype, about=about
     )
     made, pixels, meter = 0, 0, ErrorMeter()
-    while not store.complete and (left := [b for b in store.blocks() if not store.done(*b)]):
-        worked = False
-        for i, j in left:
-            with store.locked(1 + i * store.grid[1] + j, wait=False) as mine:
-                if not mine or store.done(i, j):
-                    continue
-                try:
-                    values = encoder(*store.pixels(i, j))
-                except DamagedFile as error:
-                    values = store.damage(i, j, str(error))
-                stored = store.write(i, j, values)
-                meter.add(*(np.moveaxis(part, 1, -1) for part in (values, stored)))
-            worked, made = True, made + 1
-            pixels += int(np.isfinite(values[:, 0]).sum())
-            if progress:
-                # With the end of its line in one write: unbuffered, lines of several processes would run into another.
-                print(f"block {i},{j} of {store.grid[0]} x {store.grid[1]}\n", end="", flush=True)
-        if not worked:
-            time.sleep(0.2)  # the rest is in the hands of others; if one of them dies, its lock is free
+    with closing(store.claims()) as claims:
+        while not store.complete and (left := [b for b in store.blocks() if not store.done(*b)]):
+            worked = False
+            for i, j in left:
+                with claims.holding(i * store.grid[1] + j) as mine:
+                    if not mine or store.done(i, j):
+                        continue
+                    try:
+                        values = encoder(*store.pixels(i, j))
+                    except DamagedFile as error:
+                        values = store.damage(i, j, str(error))
+                    stored = store.write(i, j, values)
+                    meter.add(*(np.moveaxis(part, 1, -1) for part in (values, stored)))
+                worked, made = True, made + 1
+                pixels += int(np.isfinite(values[:, 0]).sum())
+                if progress:
+                    # With the end of its line in one write: unbuffered, lines of processes would run into another.
+                    print(f"block {i},{j} of {store.grid[0]} x {store.grid[1]}\n", end="", flush=True)
+            if not worked:
+                time.sleep(0.2)  # the rest is in the hands of others; if one of them dies, its lock is free
     seconds = time.perf_counter() - started
     files = _finish(store, cube, encoder, rasters)
     return EmbeddedCube(
@@ -176,7 +178,7 @@ def _finish(store: EmbeddingStore, cube: Cube, encoder: BlockEncoder, rasters: b
     """Writes a GeoTIFF a date, if the place is known and they are wanted, and marks the store as complete."""
     geo, folder = cube.geo if rasters else None, store.path.with_suffix("")
     files = () if geo is None else tuple(folder / f"{date}.tif" for date in encoder.dates)
-    with store.locked(0):
+    with store.claims().alone():
         if not store.complete:
             for leftover in folder.glob(".*.tif"):  # of killed writers
                 leftover.unlink()

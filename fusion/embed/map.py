@@ -30,6 +30,7 @@ from .progress import Progress
 from .raster import Dtype, write_geotiff, write_npz
 from .scale import at_scale
 from .seams import Seams, seam_cosines
+from .shared import in_turn
 from .table import write_table
 from .working import WorkingFolder, WorkingRaster, identity_of
 
@@ -185,13 +186,10 @@ def _write_rasters(
 ) -> list[EmbeddingMap]:
     """Those that this process has written, or an earlier run."""
     working = [folder.raster(str(number), path) for number, (_, path) in enumerate(targets)]
-    written: dict[int, EmbeddingMap] = {}
-    for wait in (False, True):  # other processes may be at work on some
-        for number, (canvas, path) in enumerate(targets):
-            if number not in written:
-                one = _write_canvas(told, canvas, path, dtype, about, folder, working[number], depth, wait)
-                written |= {} if one is None else {number: one}
-    return [written[number] for number in sorted(written)]
+    return in_turn(
+        zip(targets, working, strict=True),
+        lambda one, wait: _write_canvas(told, *one[0], dtype, about, folder, one[1], depth, wait),
+    )
 
 
 def _depth(model: nn.Module, told: Told) -> int:

@@ -27,7 +27,7 @@ from .predictor import Predictor, asked, cells_of, identity, require_map
 from .preview import write_preview, write_styles
 from .progress import Progress
 from .raster import replacing
-from .shared import missing_strips
+from .shared import in_turn, missing_strips
 from .sheets import sheets_of
 from .strips import strip_count
 from .working import WorkingFolder, WorkingRaster, identity_of
@@ -105,15 +105,13 @@ def predict_map(
         parts = [folder.raster(str(number), path) for number, (_, path) in enumerate(task.targets)]
         if progress and task.many and task.left(parts):
             print(task.estimate(task.left(parts)), flush=True)
-        written: dict[int, PredictedMap] = {}
-        for wait in (False, True):  # other processes may be at work on some
-            for number, (canvas, path) in enumerate(task.targets):
-                if number not in written:
-                    one = _write_canvas(task, canvas, path, parts[number], folder, wait)
-                    written |= {} if one is None else {number: one}
+        written = in_turn(
+            zip(task.targets, parts, strict=True),
+            lambda one, wait: _write_canvas(task, *one[0], one[1], folder, wait),
+        )
         folder.remove()
         told.progress.end()
-    return [written[number] for number in sorted(written)]
+    return written
 
 
 def estimate_map(
@@ -231,7 +229,6 @@ def _write_canvas(
         files.get("entropy"),
         path.with_suffix(".png"),
     )
-    told.damaged, told.span = dict(working.damaged), working.span
     if working.complete:
         told.progress.skip(len(canvas.tiles))
         return replace(written, damaged=working.damaged)
@@ -241,9 +238,7 @@ def _write_canvas(
         return None
     if not working.observed:
         folder.remove()
-        raise ValueError(
-            f"none of the {len(canvas.tiles)} tiles of {path} has an observation: there is no map{told.reasons()}"
-        )
+        raise ValueError(told.nothing_observed(f"{len(canvas.tiles)} tiles of {path}"))
     with working.claims.alone():
         working.refresh()
         if working.complete:
@@ -274,7 +269,7 @@ def _write_unplaced(told: Told, path: Path, sheets: Mapping[str, Sheet], classes
             arrays[name][t] = sheet.store(cells)
         seen += 1
     if not seen:
-        raise ValueError(f"none of the {len(names)} tiles has an observation: there is no map{told.reasons()}")
+        raise ValueError(told.nothing_observed(f"{len(names)} tiles"))
     tags = {name: {**sheet.tags, "FUSION_NOTE": UNPLACED} for name, sheet in sheets.items()}
     bands = np.array(next(iter(sheets.values())).bands)
     with replacing(path) as temporary:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 from .blend import Told
 from .mosaic import Canvas
 from .strips import Strip, strip_count, strips
 from .working import WorkingRaster
 
-__all__ = ["missing_strips"]
+__all__ = ["in_turn", "missing_strips"]
+
+One = TypeVar("One")
+Made = TypeVar("Made")
 
 _GROUP = 4  # strips: where a process takes up the work, a row of tiles is encoded that another has encoded too
 _PATIENCE = 0.2  # seconds between two looks at what others have finished
@@ -30,6 +34,7 @@ def missing_strips(
         wait: until all are there, for those that others are at work on; else only as long as any is to be had.
     """
     count, before = strip_count(canvas, height), told.progress.done
+    told.damaged, told.span = dict(working.damaged), working.span
     try:
         while True:
             working.refresh()
@@ -50,6 +55,22 @@ def missing_strips(
                 working.claims.give_all_back()
     finally:
         working.claims.close()
+
+
+def in_turn(rasters: Iterable[One], make: Callable[[One, bool], Made | None]) -> list[Made]:
+    """What becomes of several rasters, in their order; without those that other processes have made.
+
+    Those that others are at work on are left for a second turn, in which they are waited for.
+
+    Args:
+        make: of a raster and whether to wait; None if nothing came of it.
+    """
+    every, made = list(rasters), dict[int, Made]()
+    for wait in (False, True):
+        for number, raster in enumerate(every):
+            if number not in made and (found := make(raster, wait)) is not None:
+                made[number] = found
+    return [made[number] for number in sorted(made)]
 
 
 def _in_one_go(found: Iterator[Strip], working: WorkingRaster) -> Iterator[Strip]:

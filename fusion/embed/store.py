@@ -7,12 +7,10 @@ told by locks on bytes of one file beside the store; a lock dies with its holder
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -22,6 +20,7 @@ import numpy as np
 from .. import __version__
 from ..data import Geo
 from ..data.given import calendar_dates, numbers
+from .claims import Claims
 from .codec import DECODE_FORMULA, NODATA, decode, encode, unit
 from .layout import TIME, add_array, axes_of, georeference, new_group
 from .raster import Dtype, band_names
@@ -88,7 +87,7 @@ class EmbeddingStore:
         }
         identity = json.loads(json.dumps(identity))
         path.parent.mkdir(parents=True, exist_ok=True)
-        with store.locked(0):
+        with store.claims().alone():
             if path.exists():
                 store._require(identity)
             else:
@@ -160,19 +159,9 @@ class EmbeddingStore:
         stored = np.asarray(zarr.open_array(self.path, path="embedding", mode="r")[dates, :, rows, columns])
         return decode(stored) if self.dtype == "int8" else stored
 
-    @contextmanager
-    def locked(self, byte: int, *, wait: bool = True) -> Iterator[bool]:
-        """Holds one byte of the lock file: 0 for the store, 1 + k for its k-th block. Says whether it was to be had.
-
-        Never take two at once: a process that closes the file loses all its locks on it (POSIX).
-        """
-        with open(self.path.parent / f".{self.path.name}.lock", "a+b") as file:
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, byte)
-            except OSError:
-                yield False
-                return
-            yield True  # closing the file lets go
+    def claims(self) -> Claims:
+        """Who is at work on which block, by its number; have no two of them at once."""
+        return Claims(self.path.parent / f".{self.path.name}.lock")
 
     @property
     def complete(self) -> bool:

@@ -53,12 +53,12 @@ def write_table(
         names = [told.dataset.names[t] for t in canvas.tiles]
         parts.append(Part(blend.values, blend.owner, names, pieces, canvas.crs))
         days += working.span or ()
+    told.damaged = damaged
     if not parts:
         folder.remove()  # so that there is nothing to go on with
-        raise NothingObserved(f"none of the {len(told.dataset)} tiles has an observation: there is no table")
+        raise NothingObserved(told.nothing_observed(f"{len(told.dataset)} tiles", "table"))
     about = replace(about, first=min(days, default=None), last=max(days, default=None))
     dim = parts[0].values.shape[-1]
-    told.damaged = damaged
     with folder.alone() as there:
         if not there:
             return None
