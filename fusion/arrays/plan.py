@@ -17,7 +17,7 @@ from ..data.folder import Description
 from ..data.folder.opening import Tiles
 from ..data.folder.scene import Scene
 from ..data.folder.scene_tiles import SceneTiles
-from ..data.folder.tiling import corners
+from ..data.folder.tiling import Corners, corners
 from ..data.spacing import evenly_spaced
 from ..embed.scale import at_scale
 from .given import Given
@@ -167,9 +167,9 @@ def _check(scene: Scene, description: Description, wanted: tuple[Modality, ...])
     Raises:
         ValueError: a range that is not that of the unit, or a factor of ten from that of the training.
     """
-    places = [(0, top, left) for top, left in corners(scene, description)]
-    some = [places[int(i)] for i in evenly_spaced(len(places), min(_LOOKED_AT, len(places)))]
-    tiles = SceneTiles(description, [scene], some, max_dates=_DATES, where="arrays")
+    places = Corners.of([corners(scene, description)])
+    some = evenly_spaced(len(places), min(_LOOKED_AT, len(places)))
+    tiles = SceneTiles(description, [scene], places.select(some), max_dates=_DATES, where="arrays")
     known = {modality.name: modality for modality in wanted}
     for tile in (tiles[i] for i in range(len(tiles))):
         for name in tile.values:

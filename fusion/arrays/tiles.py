@@ -15,7 +15,7 @@ from ..data import TileBatch, TileDataset
 from ..data.folder import Description
 from ..data.folder.scene import Scene
 from ..data.folder.scene_tiles import SceneTiles
-from ..data.folder.tiling import cover
+from ..data.folder.tiling import Corners, cover
 from ..embed.blend import Told
 from ..embed.mosaic import Canvas
 from ..embed.strips import strips
@@ -94,8 +94,7 @@ class Cover:
         scene = replace(open_arrays(given, self.description), origin=self.origin)
         top, left, _, _ = self.window(part)
         places = self.corners[self.tiles_of(part)] * self.cell - (top, left)
-        corners = [(0, float(top), float(left)) for top, left in places]
-        return SceneTiles(self.description, [scene], corners, max_dates=max_dates, where="arrays")
+        return SceneTiles(self.description, [scene], Corners.of([places]), max_dates=max_dates, where="arrays")
 
     def asked(
         self,
@@ -157,7 +156,7 @@ def cover_arrays(
         )
         if common > patch or _least_common(coarsest, side / cells[0]) > coarsest:
             description, by = replace(description, patch=common), "patch"
-    places = np.array(cover([scene], description, overlap, by)[0]).reshape(-1, 2)  # metres
+    places = cover([scene], description, overlap, by)[0]  # (N, 2) metres
     if not len(places):
         extent = " x ".join(f"{length:g}" for length in scene.extent)
         raise ValueError(f"the arrays cover {extent} m, a tile of the model is {side:g} x {side:g} m; give more ground")

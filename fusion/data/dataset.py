@@ -18,6 +18,7 @@ from .files import DamagedFile
 from .given import tile_numbers, words
 from .modality import Modality
 from .months import in_months
+from .places import ComputedNames, Places
 from .tiles import Geo, Tile, TileBatch, collate
 
 __all__ = ["Task", "TileDataset"]
@@ -90,7 +91,7 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
         self.classes = words(classes, f"{type(self).__name__}: classes")
         self.label_shape = label_shape if labels is None else tuple(labels.shape[1:])
         self.ignore_index = int(ignore_index)
-        self._names = [str(name) for name in names]
+        self._names: Sequence[str] = names if isinstance(names, ComputedNames) else [str(name) for name in names]
         self._labels = labels
         self.augmentation = Augmentation()
         self._statistics: dict[str, Modality] = {}  # whose bands' deviations the augmentation goes by
@@ -174,7 +175,11 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
 
     @property
     def names(self) -> list[str]:
-        return [self._names[row] for row in self._rows]
+        return [self._names[row] for row in self._rows.tolist()]
+
+    def name(self, tile: int) -> str:
+        """Of one tile, without a list of all."""
+        return self._names[int(self._rows[tile])]
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -227,6 +232,10 @@ class TileDataset(torch.utils.data.Dataset[Tile]):
     def places(self) -> list[Geo | None]:
         """Where each tile lies; reads no imagery."""
         return [self._place(int(row)) for row in self._rows]
+
+    def located(self) -> Places:
+        """Where the tiles lie, in columns, for data sets of millions; reads no imagery."""
+        return Places.of(self.places())
 
     def blocks(self) -> np.ndarray | None:
         """(N,) name of the block of ground of each tile, or None: tiles of a block are alike, and no N observations."""

@@ -78,10 +78,10 @@ class Told:
         if self.workers or not tiles.read_ahead:
             yield from torch.utils.data.DataLoader(batches, size, collate_fn=_as_it_is, num_workers=self.workers)
             return
-        every = [range(start, min(start + size, count)) for start in range(0, count, size)]
         with ThreadPoolExecutor(1) as reader:
-            ahead = reader.submit(batches.__getitems__, every[0])
-            for following in every[1:]:
+            ahead = reader.submit(batches.__getitems__, range(min(size, count)))
+            for start in range(size, count, size):
+                following = range(start, min(start + size, count))
                 found, ahead = ahead.result(), reader.submit(batches.__getitems__, following)
                 yield found
             yield ahead.result()
@@ -136,12 +136,12 @@ class _Batches(torch.utils.data.Dataset[Any]):
         try:
             return *self.tiles.gather(indices), {}
         except DamagedFile:
-            whole, damaged, names = [], dict[str, str](), self.tiles.names
+            whole, damaged = [], dict[str, str]()
             for i in indices:
                 try:
                     self.tiles.gather([i])
                 except DamagedFile as error:
-                    damaged[names[i]] = str(error)
+                    damaged[self.tiles.name(i)] = str(error)
                 else:
                     whole.append(i)
             observed, batch = self.tiles.gather(whole) if whole else ([], None)
@@ -182,21 +182,11 @@ def rasters(dataset: TileDataset, out: Path, cells: tuple[int, int]) -> list[tup
     Raises:
         ValueError: some tiles have a place and some have not, or one is rotated.
     """
-    places = dataset.places()
-    unplaced = [name for name, place in zip(dataset.names, places, strict=True) if place is None]
-    if len(unplaced) == len(places):
-        return []
-    if unplaced:
-        raise ValueError(
-            f"{len(unplaced)} of {len(places)} tiles have no place, e.g. {unplaced[0]}; map them separately "
-            "(dataset.subset)"
-        )
-    known = [place for place in places if place is not None]
-    canvases = lay_out(known, dataset.grid, dataset.modalities, dataset.names, cells)
+    canvases = lay_out(dataset, cells)
     if len(canvases) == 1:
         return [(canvases[0], out.with_suffix(".tif"))]
     folder = out.with_suffix("")
-    names = [dataset.names[canvas.tiles[0]] for canvas in canvases]
+    names = [dataset.name(canvas.tiles[0]) for canvas in canvases]
     scenes = [re.sub(r"_r\d+_c\d+$", "", name) for name in names]
     if len(set(scenes)) == len(scenes):
         names = scenes

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from affine import Affine
 
-from ..data import Geo, Modality
+from ..data import TileDataset
+from ..data.places import Places
 
 __all__ = ["Canvas", "lay_out"]
 
@@ -41,41 +41,40 @@ class Canvas:
     flipped: bool = False
 
 
-def lay_out(
-    places: Sequence[Geo],
-    grid: tuple[int, int],
-    modalities: Sequence[Modality],
-    names: Sequence[str],
-    cells: tuple[int, int] | None = None,
-) -> list[Canvas]:
-    """Sorts tiles into as few rasters as make sense, in the order of their first tiles.
+def lay_out(dataset: TileDataset, cells: tuple[int, int] | None = None) -> list[Canvas]:
+    """Sorts tiles into as few rasters as make sense, in the order of their first tiles; none where no tile has a place.
 
     Tiles share a raster if they have one CRS and one lattice of cells and are not too scattered; scattered
     tiles share one only with those they touch.
 
     Args:
-        places: where each tile lies; its transform is that of the coarsest grid, whichever modalities are used.
-        grid: patches per tile (rows, columns).
         cells: of the raster per tile (rows, columns); by default the patches.
 
     Raises:
-        ValueError: a tile is rotated or mirrored; the message names it.
+        ValueError: some tiles have a place and some have not, or one is rotated or mirrored; the message names it.
     """
-    rows, columns = cells = cells or grid
-    frames = np.array([_patch_frame(*pair, modalities) for pair in zip(places, names, strict=True)])
-    frames[:, :2] *= grid[1] / columns, grid[0] / rows  # of a cell
-    crs = np.array([place.crs for place in places])
+    places = dataset.located()
+    if not places.known.all():
+        return _unplaced(dataset, places.known)
+    rows, columns = cells = cells or dataset.grid
+    sizes = np.array([_patch_size(places, number, dataset) for number in range(len(places.frames))])  # (F, 2)
+    sizes *= dataset.grid[1] / columns, dataset.grid[0] / rows  # of a cell
+    systems = np.array([frame.crs for frame in places.frames])  # (F,)
     canvases = []
-    remaining = np.arange(len(places))
+    remaining = np.arange(len(dataset))
     while len(remaining):
-        width, height, left, first_y = frames[remaining[0]]
-        offsets = (frames[remaining, 2:] - (left, first_y)) / (width, height)  # (T, 2) in cells: x, y
-        same = (
-            (crs[remaining] == crs[remaining[0]])
-            & np.isclose(frames[remaining, :2], (width, height), rtol=1e-6, atol=0).all(axis=1)
-            & (np.abs(offsets - np.rint(offsets)) < _ALIGNMENT).all(axis=1)
-        )
-        corners = np.rint(offsets[same]).astype(np.int64)[:, ::-1]  # (T, 2) row, column from the first tile
+        frame, (left, first_y) = places.frame[remaining[0]], places.corners[remaining[0]]
+        width, height = sizes[frame]
+        alike = (systems == systems[frame]) & np.isclose(sizes, sizes[frame], rtol=1e-6, atol=0).all(axis=1)  # (F,)
+        same = alike[places.frame[remaining]]
+        lattice = np.empty((len(remaining), 2), dtype=np.int32)  # row, column from the first tile
+        for axis, size in enumerate((width, height)):  # one at a time: there may be millions of tiles
+            offset = (places.corners[remaining, axis] - places.corners[remaining[0], axis]) / size
+            nearest = np.rint(offset)
+            same &= np.abs(offset - nearest) < _ALIGNMENT
+            lattice[:, 1 - axis] = nearest
+        del offset, nearest
+        corners = lattice[same]
         if height > 0:  # rows run north: count them from the other end
             corners[:, 0] = -corners[:, 0]
         for members in _groups(corners, cells):
@@ -87,7 +86,7 @@ def lay_out(
             canvases.append(
                 Canvas(
                     transform,
-                    places[tiles[0]].crs,
+                    places.frames[frame].crs,
                     (height_, width_),
                     tiles,
                     corners[members] - origin,
@@ -98,20 +97,32 @@ def lay_out(
     return sorted(canvases, key=lambda c: c.tiles[0])
 
 
-def _patch_frame(place: Geo, name: str, modalities: Sequence[Modality]) -> tuple[float, float, float, float]:
-    """Width and (signed) height of a patch and x, y of the corner of the first one, in units of the CRS."""
-    a, b, c, d, e, f = place.transform
-    if b != 0 or d != 0 or a <= 0 or e == 0:
+def _unplaced(dataset: TileDataset, known: np.ndarray) -> list[Canvas]:
+    if known.any():
         raise ValueError(
-            f"tile {name}: its transform {place.transform} is rotated or mirrored; a map wants columns that run "
+            f"{(~known).sum()} of {len(known)} tiles have no place, e.g. {dataset.name(int(known.argmin()))}; map them "
+            "separately (dataset.subset)"
+        )
+    return []
+
+
+def _patch_size(places: Places, number: int, dataset: TileDataset) -> tuple[float, float]:
+    """Width and (signed) height of the patches of a frame, in units of the CRS."""
+    place, modalities = places.frames[number], dataset.modalities
+    a, b, _, d, e, _ = place.transform
+    if b != 0 or d != 0 or a <= 0 or e == 0:
+        first = int((places.frame == number).argmax())
+        (x, y), name = places.corners[first].tolist(), dataset.name(first)
+        raise ValueError(
+            f"tile {name}: its transform {(a, b, x, d, e, y)} is rotated or mirrored; a map wants columns that run "
             "east. Warp the data to a north-up grid first (e.g. with gdalwarp)"
         )
     metres = _metres_per_unit(place.crs)
     if metres is None:  # degrees or nothing: only the pixels of the coarsest modality can be counted
         pixels = max(modalities, key=lambda m: m.resolution).patch_size
-        return a * pixels, e * pixels, c, f
+        return a * pixels, e * pixels
     side = modalities[0].patch_metres / metres
-    return side, math.copysign(side, e), c, f
+    return side, math.copysign(side, e)
 
 
 @functools.cache
@@ -129,7 +140,9 @@ def _groups(corners: np.ndarray, cells: tuple[int, int]) -> list[np.ndarray]:
     from scipy.spatial import cKDTree
 
     extent = np.prod(corners.max(axis=0) - corners.min(axis=0) + np.array(cells), dtype=np.float64)
-    distinct = len(np.unique(corners, axis=0))
+    least, (_, width) = corners.min(axis=0), np.ptp(corners, axis=0).astype(np.int64) + 1
+    keys = np.sort((corners[:, 0] - least[0]) * width + corners[:, 1])
+    distinct = 1 + np.count_nonzero(np.diff(keys))
     if distinct * cells[0] * cells[1] >= _LEAST_FILL * extent:
         return [np.arange(len(corners))]
     # Tiles are boxes of one size: two touch where their corners are at most one tile apart.

@@ -50,7 +50,7 @@ def write_table(
             damaged |= told.damaged
         if blend is None:
             return None
-        names = [told.dataset.names[t] for t in canvas.tiles]
+        names = [told.dataset.name(t) for t in canvas.tiles]
         parts.append(Part(blend.values, blend.owner, names, pieces, canvas.crs))
         days += working.span or ()
     told.damaged = damaged

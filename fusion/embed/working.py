@@ -29,7 +29,10 @@ _BLOCK = 256
 def identity_of(dataset: TileDataset) -> dict[str, Any]:
     """What decides about a map of the data: how many tiles there are and where, and the values of three of them."""
     digest = hashlib.sha256()
-    digest.update(json.dumps([dataset.names, [str(place) for place in dataset.places()]]).encode())
+    places = dataset.located()
+    digest.update(str(places.frames).encode() + places.frame.tobytes() + places.corners.tobytes())
+    for number in range(len(dataset)):
+        digest.update(dataset.name(number).encode() + b"\0")
     for _, tile in dataset.readable(evenly_spaced(len(dataset), 3)):
         for name, values in sorted(tile.values.items()):
             digest.update(name.encode() + values.numpy().tobytes())

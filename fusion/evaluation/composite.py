@@ -146,13 +146,11 @@ def _red_green_blue(bands: Sequence[str]) -> tuple[int, ...] | None:
 def _on_the_ground(dataset: TileDataset, ground: Ground) -> tuple[np.ndarray, Canvas | None]:
     """Positions within its canvas of the tiles that lie on the map, and the canvas: of those with the CRS of the map,
     the one with most of them."""
-    places = dataset.places()
-    known = [place for place in places if place is not None]
     best: tuple[np.ndarray, Canvas | None] = (np.empty(0, dtype=np.int64), None)
-    if len(known) < len(places):
+    if not dataset.located().known.all():
         return best
     rows, columns = dataset.grid
-    for canvas in lay_out(known, dataset.grid, dataset.modalities, dataset.names):
+    for canvas in lay_out(dataset):
         if not _same_crs(canvas.crs, ground.crs):
             continue
         tops, lefts = canvas.corners.T

@@ -112,16 +112,14 @@ def _visible(dataset: TileDataset) -> tuple[str, Modality] | None:
 def _corners(dataset: TileDataset) -> tuple[np.ndarray, tuple[int, int], bool]:
     """Upper left patch of each tile (T, 2), patches of the whole map, and whether that is where they lie."""
     rows, columns = dataset.grid
-    places = dataset.places()
-    known = [place for place in places if place is not None]
-    if len(known) == len(places):
-        canvases = lay_out(known, dataset.grid, dataset.modalities, dataset.names)
+    if dataset.located().known.all():
+        canvases = lay_out(dataset)
         if len(canvases) == 1 and not canvases[0].flipped:
-            corners = np.empty((len(places), 2), dtype=int)
+            corners = np.empty((len(dataset), 2), dtype=int)
             corners[canvases[0].tiles] = canvases[0].corners
             return corners, canvases[0].shape, True
-    across = int(np.ceil(np.sqrt(len(places))))
-    at = np.stack(np.divmod(np.arange(len(places)), across), axis=1)  # (T, 2)
+    across = int(np.ceil(np.sqrt(len(dataset))))
+    at = np.stack(np.divmod(np.arange(len(dataset)), across), axis=1)  # (T, 2)
     return at * (rows, columns), (int(at[-1, 0] + 1) * rows, across * columns), False
 
 

@@ -22,7 +22,7 @@ from .opening import Opener
 from .patterns import find_files, of_scene
 from .scene import Scene, open_scene
 from .scene_tiles import SceneTiles
-from .tiling import Corner, corners, members
+from .tiling import Corners, corners, members
 
 __all__ = ["FolderDataset"]
 
@@ -69,10 +69,8 @@ class FolderDataset(SceneTiles):
         self.opener = Opener(self.folder, self.description, self.arrays)
         scenes = self._open_scenes(modalities is not None if complete is None else complete)
         description = self.description
-        tiles = [
-            (number, top, left) for number, scene in enumerate(scenes) for top, left in corners(scene, description)
-        ]
-        if not tiles:
+        tiles = Corners.of([corners(scene, description) for scene in scenes])
+        if not len(tiles):
             extent = scenes[0].extent
             raise ValueError(
                 f"{self.folder}: no scene holds a tile of {description.tile:g} m, e.g. {scenes[0].name} is "
@@ -80,7 +78,7 @@ class FolderDataset(SceneTiles):
             )
         found = label_tiles(scenes, self.opener)
         if found is not None:
-            tiles = [tile for tile, keep in zip(tiles, found.enough, strict=True) if keep]
+            tiles = tiles.select(np.asarray(found.enough, dtype=bool))
         splits, self._dealt = self._split_up(scenes, tiles, found, seed)
         task, classes = (None, ()) if found is None else task_of(found.labels)
         super().__init__(
@@ -150,7 +148,7 @@ class FolderDataset(SceneTiles):
         return {file.path for scenes in found for files in scenes.values() for file in files}
 
     def _split_up(
-        self, scenes: list[Scene], tiles: list[Corner], found: Labelled | None, seed: int
+        self, scenes: list[Scene], tiles: Corners, found: Labelled | None, seed: int
     ) -> tuple[dict[str, Sequence[int] | np.ndarray], np.ndarray | None]:
         """Numbers of tiles by split, as described, or dealt where there are labels and no splits; then also the block
         of each tile, (N,)."""
@@ -168,7 +166,7 @@ class FolderDataset(SceneTiles):
     def _block(self, row: int) -> str | None:
         if self._dealt is not None:
             return f"block-{self._dealt[row]}"
-        return self.scenes[self._tiles[row][0]].name if len(self.scenes) > 1 else None
+        return self.scenes[self._tiles.scenes[row]].name if len(self.scenes) > 1 else None
 
 
 _NO_BANDS: tuple[str, ...] = ()

@@ -11,6 +11,7 @@ from ..blocks import SHARES
 from .balance import FAIR, divided, even_deal
 from .labels import Labelled
 from .scene import Scene
+from .tiling import Corners
 
 __all__ = ["deal"]
 
@@ -20,7 +21,7 @@ _MANY, _ENOUGH = 40, 15  # blocks: eight for the smallest split, as intervals of
 
 def deal(
     scenes: Sequence[Scene],
-    tiles: Sequence[tuple[int, float, float]],
+    tiles: Corners,
     side: float,
     found: Labelled,
     seed: int,
@@ -34,7 +35,7 @@ def deal(
     Blocks count from the first scene of each CRS: scenes of one place share them.
 
     Args:
-        tiles: scene, top and left in metres, of labelled tiles.
+        tiles: those with labels.
         side: of a tile in metres.
         found: their labels; of several deals the one in which classes are most even is taken.
     """
@@ -116,9 +117,7 @@ def _blocks(place: np.ndarray, positions: np.ndarray, block: int) -> np.ndarray:
     return np.unique(cells, axis=0, return_inverse=True)[1].ravel()
 
 
-def _positions(
-    scenes: Sequence[Scene], tiles: Sequence[tuple[int, float, float]], side: float
-) -> tuple[np.ndarray, np.ndarray]:
+def _positions(scenes: Sequence[Scene], tiles: Corners, side: float) -> tuple[np.ndarray, np.ndarray]:
     """(N,) which plane a tile lies in, a number for each CRS or scene without place; (N, 2) row and column of its
     corner there, in tiles."""
     planes: dict[Hashable, tuple[int, float, float]] = {}
@@ -132,10 +131,8 @@ def _positions(
         key = grid.crs, round(high, 9), round(wide, 9)
         plane, top, left = planes.setdefault(key, (len(planes), grid.top, grid.left))
         corners.append((plane, (top - grid.top) / high, (grid.left - left) / wide))
-    place = np.array([corners[number][0] for number, _, _ in tiles])
-    rows = [corners[number][1] + top / side for number, top, _ in tiles]
-    columns = [corners[number][2] + left / side for number, _, left in tiles]
-    return place, np.column_stack([rows, columns])
+    plane, *corner = np.array(corners)[tiles.scenes].T
+    return plane.astype(int), np.stack(corner, axis=1) + tiles.metres / side
 
 
 def _joined(of_tile: np.ndarray, touching: np.ndarray) -> np.ndarray:

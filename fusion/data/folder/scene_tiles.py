@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -11,12 +12,13 @@ import torch
 
 from ..dataset import TileDataset
 from ..modality import Modality
+from ..places import ComputedNames, Places
 from ..series import fill_gaps
 from ..tiles import Geo, Tile, TileBatch
 from .description import Description
 from .layer import Layer
 from .scene import Scene
-from .tiling import Corner, cover
+from .tiling import Corners, cover
 from .together import as_batch, read_together
 
 __all__ = ["SceneTiles"]
@@ -32,7 +34,7 @@ class SceneTiles(TileDataset):
     Args:
         description: the modalities, and the sides of tiles and patches.
         scenes: opened by it.
-        corners: of each tile the number of its scene, top and left in metres.
+        corners: where the tiles begin.
         max_dates: overrides the description for every series.
         where: how messages begin.
         labels: what :class:`~fusion.data.TileDataset` takes of labels and splits.
@@ -45,14 +47,14 @@ class SceneTiles(TileDataset):
         self,
         description: Description,
         scenes: Sequence[Scene],
-        corners: Sequence[Corner],
+        corners: Corners,
         *,
         max_dates: int | None = None,
         where: str = "scenes",
         **labels: Any,
     ) -> None:
         self.description, self.scenes, self.max_dates = description, list(scenes), max_dates
-        self._side, self._tiles = description.tile, list(corners)
+        self._side, self._tiles = description.tile, corners
         patches = round(description.tile / description.patch)
         modalities = [_modality(name, description, self.scenes, where) for name in description.modalities]
         super().__init__(self._tile_names(), modalities, (patches, patches), **labels)
@@ -69,15 +71,15 @@ class SceneTiles(TileDataset):
         """
         if self.task is not None:
             raise ValueError("covering: labels are of the tiles that there are; open the data without (labels=False)")
-        places = cover(self.scenes, self.description, overlap, by)
         view = copy.copy(self)
-        view._tiles = [(number, top, left) for number, own in enumerate(places) for top, left in own]
+        view._tiles = Corners.of(cover(self.scenes, self.description, overlap, by))
         view._names, view._splits = view._tile_names(), {}
         view._rows = np.arange(len(view._tiles))
         return view
 
-    def _tile_names(self) -> list[str]:
-        return [f"{self.scenes[s].name}_r{top:04g}_c{left:04g}" for s, top, left in self._tiles]
+    def _tile_names(self) -> ComputedNames:
+        scenes = [scene.name for scene in self.scenes]
+        return ComputedNames(len(self._tiles), partial(_tile_name, scenes, self._tiles))
 
     def storage(self, modality: str) -> tuple[int, str]:
         pixels = [scene.layers[modality].pixels for scene in self.scenes if modality in scene.layers]
@@ -85,8 +87,23 @@ class SceneTiles(TileDataset):
 
     def ground(self) -> list[tuple[str, float, float]]:
         """Of each tile the scene, and the metres from the scene's northern and western border to the tile's."""
-        found = (self._tiles[row] for row in self._rows)
+        found = (self._tiles[int(row)] for row in self._rows)
         return [(self.scenes[number].name, top, left) for number, top, left in found]
+
+    def located(self) -> Places:
+        coarsest = max(modality.resolution for modality in self.modalities)
+        frames: dict[Geo, int] = {}
+        frame, metre, corner = np.full(len(self.scenes), -1, np.int32), *np.full((2, len(self.scenes), 2), np.nan)
+        for number, geo in enumerate(scene.geo for scene in self.scenes):
+            if geo is not None:
+                width, _, corner[number, 0], _, height, corner[number, 1] = geo.transform
+                metre[number] = width, height
+                own = Geo((width * coarsest, 0.0, 0.0, 0.0, height * coarsest, 0.0), geo.crs)
+                frame[number] = frames.setdefault(own, len(frames))
+        tiles = self._tiles.select(self._rows)
+        at = tiles.metres[:, ::-1] * metre[tiles.scenes]  # (N, 2) x, y
+        at += corner[tiles.scenes]
+        return Places(at, frame[tiles.scenes], tuple(frames))
 
     def gather(self, tiles: Sequence[int]) -> tuple[list[bool], TileBatch | None]:
         rows = [int(self._rows[i]) for i in tiles]
@@ -169,6 +186,11 @@ class SceneTiles(TileDataset):
         side = round(self._side / layer.resolution)
         dates = np.arange(len(layer.dates)) if layer.source.kind == "series" else None
         return layer.clear(dates, corner, (side, side), layer.resolution)
+
+
+def _tile_name(scenes: Sequence[str], tiles: Corners, row: int) -> str:
+    number, top, left = tiles[row]
+    return f"{scenes[number]}_r{top:04g}_c{left:04g}"
 
 
 def _modality(name: str, description: Description, scenes: Sequence[Scene], where: str) -> Modality:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from typing import Any, Literal
 
@@ -13,13 +13,43 @@ import numpy as np
 from .description import Description
 from .scene import Scene
 
-__all__ = ["Corner", "corners", "cover", "members"]
+__all__ = ["Corner", "Corners", "corners", "cover", "members"]
 
 Corner = tuple[int, float, float]  # number of the scene, top and left in metres
 
 
-def corners(scene: Scene, description: Description, border: float | None = None) -> list[tuple[float, float]]:
-    """Top and left of the tiles of a scene, in metres.
+@dataclass(frozen=True)
+class Corners:
+    """Where N tiles begin, in columns: a scene of a satellite has millions of tiles.
+
+    Attributes:
+        scenes: (N,) int32 number of the scene of each.
+        metres: (N, 2) float64 from the scene's northern and western border to the tile's.
+    """
+
+    scenes: np.ndarray
+    metres: np.ndarray
+
+    @classmethod
+    def of(cls, places: Sequence[np.ndarray]) -> Corners:
+        """From (n, 2) top and left in metres for each scene."""
+        counts = [len(own) for own in places]
+        return cls(np.repeat(np.arange(len(counts), dtype=np.int32), counts), np.concatenate(places).reshape(-1, 2))
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, row: int) -> Corner:
+        top, left = self.metres[row].tolist()
+        return int(self.scenes[row]), top, left
+
+    def select(self, which: np.ndarray) -> Corners:
+        """Those of some numbers, or of a mask."""
+        return Corners(self.scenes[which], self.metres[which])
+
+
+def corners(scene: Scene, description: Description, border: float | None = None) -> np.ndarray:
+    """(N, 2) top and left of the tiles of a scene, in metres.
 
     Args:
         border: more tiles along the right and the lower border, which begin at multiples of so many metres and end as
@@ -27,13 +57,13 @@ def corners(scene: Scene, description: Description, border: float | None = None)
     """
     stride, side = description.stride or description.tile, description.tile
     tops, lefts = (_starts(length - side, stride, border) for length in scene.extent)
-    return [(float(top), float(left)) for top in tops for left in lefts]
+    return np.stack(np.meshgrid(tops, lefts, indexing="ij"), axis=-1).reshape(-1, 2)
 
 
 def cover(
     scenes: Sequence[Scene], description: Description, overlap: float, by: Literal["patch", "pixel"]
-) -> list[list[tuple[float, float]]]:
-    """Of each scene top and left of tiles that cover it, see :meth:`.dataset.FolderDataset.covering`.
+) -> list[np.ndarray]:
+    """Of each scene (N, 2) top and left of tiles that cover it, see :meth:`.dataset.FolderDataset.covering`.
 
     Raises:
         ValueError: an overlap that is not from 0 to below 1.
@@ -60,14 +90,13 @@ def members(
     split: str,
     rule: Mapping[str, Any],
     scenes: Sequence[Scene],
-    tiles: Sequence[Corner],
+    tiles: Corners,
     side: float,
-) -> list[int]:
-    """Tiles that lie wholly within the rows and columns of a split, of scenes whose name matches.
+) -> np.ndarray:
+    """Numbers of tiles that lie wholly within the rows and columns of a split, of scenes whose name matches.
 
     Args:
         rule: ``files``, ``rows`` and ``columns`` of the split, as the description has them.
-        tiles: scene, top and left in metres.
         side: of a tile in metres.
 
     Raises:
@@ -77,17 +106,13 @@ def members(
     if unknown:
         raise ValueError(f"split {split!r}: unknown key {', '.join(unknown)}; known are files, rows, columns")
     patterns = _patterns(split, rule.get("files", "*"), scenes)
-    found = []
-    for i, (number, top, left) in enumerate(tiles):
-        scene = scenes[number]
-        height, width = scene.extent
-        if (
-            any(fnmatch(scene.name, pattern) for pattern in patterns)
-            and _inside(top / height, (top + side) / height, rule.get("rows", [0, 1]))
-            and _inside(left / width, (left + side) / width, rule.get("columns", [0, 1]))
-        ):
-            found.append(i)
-    return found
+    wanted = np.array([any(fnmatch(scene.name, pattern) for pattern in patterns) for scene in scenes])
+    inside = wanted[tiles.scenes]  # (N,)
+    extent = np.array([scene.extent for scene in scenes])  # (S, 2) height, width
+    for axis, key in enumerate(("rows", "columns")):
+        length, start = extent[tiles.scenes, axis], tiles.metres[:, axis]
+        inside &= _inside(start / length, (start + side) / length, rule.get(key, [0, 1]))
+    return np.flatnonzero(inside)
 
 
 def _patterns(split: str, given: Any, scenes: Sequence[Scene]) -> list[str]:
@@ -102,6 +127,8 @@ def _patterns(split: str, given: Any, scenes: Sequence[Scene]) -> list[str]:
     return [str(one) for one in several]
 
 
-def _inside(start: float, end: float, intervals: Sequence[Any]) -> bool:
+def _inside(start: np.ndarray, end: np.ndarray, intervals: Sequence[Any]) -> np.ndarray:
+    """(N,) bool: shares of a scene that lie wholly within one of the intervals."""
     pairs = intervals if intervals and isinstance(intervals[0], list | tuple) else [intervals]
-    return any(low - 1e-9 <= start and end <= high + 1e-9 for low, high in pairs)
+    found: np.ndarray = np.any([(low - 1e-9 <= start) & (end <= high + 1e-9) for low, high in pairs], axis=0)
+    return found
