@@ -13,7 +13,7 @@ import numpy as np
 from affine import Affine
 
 from ..training.files import write_atomically
-from .formats.optimised import copy_optimised, tiled_profile
+from .formats.optimised import copy_optimised, small_cache, tiled_profile
 from .raster import Windows, replacing, windows
 from .style import class_colours
 
@@ -47,6 +47,7 @@ class Sheet:
     together: bool = False
 
 
+@small_cache()
 def write_cog(path: Path, values: Windows, sheet: Sheet, transform: Affine, crs: str) -> None:
     """Writes ``values`` (rows, columns, D) block by block, and reads every block back.
 

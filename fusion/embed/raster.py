@@ -19,7 +19,7 @@ from ..data.files import reading
 from ..data.given import numbers
 from .codec import DECODE_FORMULA, NODATA, Dtype, ErrorMeter, QuantizationError, as_stored, decoded
 from .formats.folders import chunk_side
-from .formats.optimised import tiled_profile
+from .formats.optimised import small_cache, tiled_profile
 from .formats.pyramid import write_optimised
 
 __all__ = [
@@ -104,6 +104,7 @@ def _umask() -> int:
     return mask
 
 
+@small_cache()
 def write_geotiff(
     path: Path, values: Windows, transform: Affine, crs: str, dtype: Dtype, tags: Mapping[str, str]
 ) -> QuantizationError:

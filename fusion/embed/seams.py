@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,12 +33,12 @@ class Seams:
         )
 
 
-def seam_cosines(values: np.ndarray, owner: np.ndarray) -> Seams:
+def seam_cosines(values: Iterable[np.ndarray], owner: Iterable[np.ndarray]) -> Seams:
     """Compares each patch with its right and lower neighbour.
 
     Args:
-        values: (rows, columns, D), NaN where there is no data.
-        owner: (rows, columns) number of the tile that a patch comes from.
+        values: a row after the other (columns, D), NaN where there is no data.
+        owner: a row after the other (columns,) number of the tile that a patch comes from.
     """
     sums, counts = np.zeros(2), np.zeros(2, dtype=np.int64)  # within, across
     above = above_owner = None

@@ -169,9 +169,9 @@ def test_a_finished_store_is_left_alone(cube, model, stored):
     assert tree(stored.path) == before
 
 
-def _embed(path: str, delay: float) -> None:
+def _embed(path: str, delay: float, threads: int) -> None:
     """In a process of its own; ``delay`` seconds a block, so that there is time to be killed."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)  # as here: the last bits of a sum depend on them
     cube = make_cube()
     call = BlockEncoder.__call__
 
@@ -184,7 +184,9 @@ def _embed(path: str, delay: float) -> None:
 
 
 def start(path: Path, delay: float) -> multiprocessing.Process:
-    process = multiprocessing.get_context("spawn").Process(target=_embed, args=(str(path), delay))
+    process = multiprocessing.get_context("spawn").Process(
+        target=_embed, args=(str(path), delay, torch.get_num_threads())
+    )
     process.start()
     return process
 

@@ -46,7 +46,7 @@ class Part:
     """
 
     values: Windows
-    owner: np.ndarray
+    owner: Windows
     names: Sequence[str]
     pieces: Sequence[tuple[int, int, Affine]]
     crs: str
@@ -252,7 +252,7 @@ def _bounds(parts: Iterable[Part], crs: str) -> tuple[float, float, float, float
     for part in parts:
         for first, count, transform in part.pieces:
             for row in range(count):
-                columns = np.flatnonzero(part.owner[first + row])
+                columns = np.flatnonzero(part.owner[first + row : first + row + 1, :])
                 if len(columns):
                     corners = _corners(np.full(len(columns), row), columns, transform)
                     corners = corners if crs == part.crs else _reprojected(corners, part.crs, crs)

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from affine import Affine
 
-__all__ = ["copy_optimised", "tiled_profile"]
+__all__ = ["copy_optimised", "small_cache", "tiled_profile"]
+
+_CACHE = 128 * 2**20  # bytes
+
+
+@contextlib.contextmanager
+def small_cache() -> Iterator[None]:
+    """GDAL keeps few blocks of what is written once and read once: by default it takes a twentieth of the machine's
+    memory. What the user says by ``GDAL_CACHEMAX`` stays."""
+    import rasterio
+
+    with contextlib.nullcontext() if os.environ.get("GDAL_CACHEMAX") else rasterio.Env(GDAL_CACHEMAX=_CACHE):
+        yield
 
 
 def tiled_profile(
