@@ -34,9 +34,12 @@ def admit(tile: Tile, modality: Modality, grid: tuple[int, int]) -> None:
             f"{tuple(tile.observed[name].shape)}; they must be the same"
         )
     # NumPy, because torch would wake its threads for each tile, in each worker.
-    tile.values[name] = values = torch.from_numpy(without_infinite(values.numpy(), name))
+    finite = np.isfinite(values.numpy())
+    whole = bool(finite.all())
+    if not whole:
+        tile.values[name] = values = torch.from_numpy(without_infinite(values.numpy(), name))
     if modality.kind == "image":
-        if not np.isfinite(values.numpy()).all():
+        if not whole:
             del tile.values[name]
             tile.observed.pop(name, None)
         return
@@ -46,12 +49,12 @@ def admit(tile: Tile, modality: Modality, grid: tuple[int, int]) -> None:
             f"tile {tile.name}: {name!r} has {len(values)} dates of data and "
             f"{'no' if days is None else len(days)} days; they must match one to one"
         )
-    finite = torch.from_numpy(np.isfinite(values.numpy()).all(axis=(1, 2, 3)))
-    valid = tile.valid.get(name, torch.ones_like(finite)) & finite
+    of_date = finite.all(axis=(1, 2, 3))  # (L,)
+    valid = tile.valid[name].numpy() & of_date if name in tile.valid else of_date
     if not valid.any():
         for part in (tile.values, tile.days, tile.valid, tile.observed):
             part.pop(name, None)
         return
-    if not finite.all():
-        values = torch.where(finite[:, None, None, None], values, torch.zeros((), dtype=values.dtype))
-    tile.values[name], tile.valid[name] = values, valid
+    if not whole:
+        values = torch.from_numpy(np.where(of_date[:, None, None, None], values.numpy(), values.numpy().dtype.type(0)))
+    tile.values[name], tile.valid[name] = values, torch.from_numpy(valid)

@@ -3,7 +3,7 @@ days that are a little others."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -86,6 +86,7 @@ def augment(
     Returns:
         a new tile; without a place if the ground moved, since rows then no longer run from north to south.
     """
+    tile = _with_own_tables(tile)
     across, down = (bool(flip) and augmentation.flips for flip in rng.integers(0, 2, 2))
     turns = int(rng.integers(0, 4)) if augmentation.rotations else 0
     if (across, down, turns) not in _STILL:
@@ -101,28 +102,23 @@ def augment(
             label=moved(tile.label) if dense and tile.label is not None else tile.label,
             geo=None,
         )
+    series = [modality.kind == "series" and modality.name in tile.values for modality in modalities]
     if augmentation.date_dropout:
-        seeds = rng.integers(0, 2**32, len(modalities))
-        for modality, seed in zip(modalities, seeds, strict=True):
-            if modality.kind == "series" and modality.name in tile.values:
-                tile = _without_dates(tile, modality.name, augmentation.date_dropout, np.random.default_rng(seed))
+        for modality, own in _streams(modalities, rng, series):
+            _leave_out_dates(tile, modality.name, augmentation.date_dropout, own)
     if augmentation.span_dropout:
-        for modality, own in _streams(modalities, rng):
-            if modality.kind == "series" and modality.name in tile.values:
-                tile = _without_span(tile, modality.name, augmentation.span_dropout, own)
+        for modality, own in _streams(modalities, rng, series):
+            _leave_out_span(tile, modality.name, augmentation.span_dropout, own)
     if augmentation.modality_dropout:
         dropped = rng.random(len(modalities)) < augmentation.modality_dropout
-        tile = _without_modalities(tile, [m.name for m in modalities], dropped, int(rng.integers(0, 2**31)))
+        _leave_out_modalities(tile, [m.name for m in modalities], dropped, int(rng.integers(0, 2**31)))
     if augmentation.shift_days:
         most = int(augmentation.shift_days)
         moved_by = int(rng.integers(-most, most + 1))
-        tile = replace(tile, days={name: days + moved_by for name, days in tile.days.items()})
+        tile.days = {name: days + moved_by for name, days in tile.days.items()}
     if augmentation.of_values:
-        changed = dict(tile.values)
-        for modality, own in _streams(modalities, rng):
-            if modality.name in changed:
-                changed[modality.name] = _with_jitter(changed[modality.name], modality, augmentation, own)
-        tile = replace(tile, values=changed)
+        for modality, own in _streams(modalities, rng, [modality.name in tile.values for modality in modalities]):
+            tile.values[modality.name] = _with_jitter(tile.values[modality.name], modality, augmentation, own)
     return tile
 
 
@@ -144,55 +140,63 @@ def with_deviations(
     return known
 
 
+def _with_own_tables(tile: Tile) -> Tile:
+    """The same tile, of which tensors can be exchanged."""
+    return replace(
+        tile, values=dict(tile.values), days=dict(tile.days), valid=dict(tile.valid), observed=dict(tile.observed)
+    )
+
+
+def _tables(tile: Tile) -> tuple[dict[str, Tensor], ...]:
+    return tile.values, tile.days, tile.valid, tile.observed
+
+
 def _streams(
-    modalities: Sequence[Modality], rng: np.random.Generator
+    modalities: Sequence[Modality], rng: np.random.Generator, wanted: Sequence[bool]
 ) -> Iterator[tuple[Modality, np.random.Generator]]:
-    """Each modality with random numbers of its own, the same whatever the others draw."""
+    """Each modality that is wanted with random numbers of its own, the same whatever the others draw."""
     seeds = rng.integers(0, 2**32, len(modalities))
-    for modality, seed in zip(modalities, seeds, strict=True):
-        yield modality, np.random.default_rng(seed)
+    for modality, seed, this in zip(modalities, seeds, wanted, strict=True):
+        if this:
+            yield modality, np.random.default_rng(seed)
 
 
-def _without_dates(tile: Tile, name: str, probability: float, rng: np.random.Generator) -> Tile:
+def _leave_out_dates(tile: Tile, name: str, probability: float, rng: np.random.Generator) -> None:
     valid = tile.valid[name].numpy()  # (L,)
-    return _without(tile, name, valid & (rng.random(len(valid)) < probability), rng)
+    _leave_out(tile, name, valid & (rng.random(len(valid)) < probability), rng)
 
 
-def _without_span(tile: Tile, name: str, share: float, rng: np.random.Generator) -> Tile:
+def _leave_out_span(tile: Tile, name: str, share: float, rng: np.random.Generator) -> None:
     valid = tile.valid[name].numpy()  # (L,)
     length = int(rng.integers(0, int(share * len(valid)) + 1))
     first = int(rng.integers(0, len(valid) - length + 1))
     inside = np.zeros(len(valid), dtype=bool)
     inside[first : first + length] = True
-    return _without(tile, name, valid & inside, rng)
+    _leave_out(tile, name, valid & inside, rng)
 
 
-def _without(tile: Tile, name: str, dropped: np.ndarray, rng: np.random.Generator) -> Tile:
-    """Without the dates ``dropped`` (L,) of a series, but for one, drawn at random, if no valid one were left."""
+def _leave_out(tile: Tile, name: str, dropped: np.ndarray, rng: np.random.Generator) -> None:
+    """The dates ``dropped`` (L,) of a series, but for one, drawn at random, if no valid one were left."""
     valid = tile.valid[name].numpy()
     if valid.any() and not (valid & ~dropped).any():
         dropped[rng.choice(np.flatnonzero(valid))] = False
     if not dropped.any():
-        return tile
-    kept = torch.from_numpy(~dropped)
-
-    def of(part: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {key: value[kept] if key == name else value for key, value in part.items()}
-
-    return replace(tile, values=of(tile.values), days=of(tile.days), valid=of(tile.valid), observed=of(tile.observed))
+        return
+    kept = np.flatnonzero(~dropped)
+    for table in _tables(tile):
+        if name in table:  # NumPy, which takes a third of torch's time for so few numbers
+            table[name] = torch.from_numpy(table[name].numpy()[kept])
 
 
-def _without_modalities(tile: Tile, names: Sequence[str], dropped: np.ndarray, choice: int) -> Tile:
-    """Without those of ``dropped`` (M,); if that were all that have a valid value, one of them stays by ``choice``."""
+def _leave_out_modalities(tile: Tile, names: Sequence[str], dropped: np.ndarray, choice: int) -> None:
+    """Those of ``dropped`` (M,); if that were all that have a valid value, one of them stays by ``choice``."""
     usable = [name for name in names if name in tile.values and bool(tile.valid.get(name, _YES).any())]
     gone = {name for name, drop in zip(names, dropped, strict=True) if drop}
     if usable and gone.issuperset(usable):
         gone.remove(usable[choice % len(usable)])
-
-    def of(part: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: value for name, value in part.items() if name not in gone}
-
-    return replace(tile, values=of(tile.values), days=of(tile.days), valid=of(tile.valid), observed=of(tile.observed))
+    for table in _tables(tile):
+        for name in gone.intersection(table):
+            del table[name]
 
 
 def _with_jitter(values: Tensor, modality: Modality, augmentation: Augmentation, rng: np.random.Generator) -> Tensor:
@@ -200,5 +204,5 @@ def _with_jitter(values: Tensor, modality: Modality, augmentation: Augmentation,
     gain, offset = augmentation.gain, augmentation.offset
     g, o = rng.uniform(-gain, gain, modality.channels), rng.uniform(-offset, offset, modality.channels)
     mean, std = np.array(modality.mean), np.array(modality.std)
-    factor, summand = (torch.from_numpy(row.astype(np.float32))[:, None, None] for row in (1 + g, o * std - g * mean))
-    return values * factor + summand
+    factor, summand = (row.astype(np.float32)[:, None, None] for row in (1 + g, o * std - g * mean))
+    return torch.from_numpy(values.numpy() * factor + summand)

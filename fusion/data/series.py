@@ -75,10 +75,10 @@ def fill_gaps(values: np.ndarray, max_missing: float = 0.5, name: str = "") -> t
     Returns:
         values without NaN (0 where not valid), and valid (L,) bool.
     """
+    if np.isfinite(values).all():
+        return values, np.ones(len(values), dtype=bool)
     values = without_infinite(values, name)
     missing = np.isnan(values)
-    if not missing.any():
-        return values, np.ones(len(values), dtype=bool)
     share = missing.mean(axis=(2, 3))  # (L, C)
     valid = (share <= max_missing).all(axis=1) & (share < 1).all(axis=1)
     total = np.where(missing, 0, values).sum(axis=(2, 3), dtype=np.float64)
