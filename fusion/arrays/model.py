@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 __all__ = ["ArrayModel", "load"]
 
 
-def load(run: str | Path, device: str = "auto", *, precision: Precision = "auto") -> ArrayModel:
+def load(
+    run: str | Path, device: str = "auto", *, precision: Precision = "auto", compile_model: bool = False
+) -> ArrayModel:
     """A trained model of any system, for arrays.
 
     ::
@@ -42,6 +44,8 @@ def load(run: str | Path, device: str = "auto", *, precision: Precision = "auto"
         run: run folder or checkpoint; or a model of the Hugging Face Hub, ``"org/name"`` or ``"org/name@revision"``.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ... A context-aware model runs on the CPU.
         precision: ``"float32"``, ``"bfloat16"``, or ``"auto"``: bfloat16 on GPUs that calculate in it, else float32.
+        compile_model: by ``torch.compile``, which takes about a minute when the first tiles come; not a context-aware
+            model.
 
     Raises:
         FileNotFoundError, ValueError: as :func:`fusion.training.load_model`; a model of a single sensor, the first
@@ -54,13 +58,13 @@ def load(run: str | Path, device: str = "auto", *, precision: Precision = "auto"
     head: Any = load_finetuned(path) if header.finetuned else None
     encoder = load_model(path) if head is None else head.model
     if header.system == "context":  # its encoder reads windows of cubes in the processor's memory
-        if device not in ("auto", "cpu") or precision not in ("auto", "float32"):
+        if device not in ("auto", "cpu") or precision not in ("auto", "float32") or compile_model:
             raise ValueError(
-                f"{run} is a context-aware model, which runs on the CPU in float32; leave device={device!r} "
-                f"and precision={precision!r} out"
+                f"{run} is a context-aware model, which runs on the CPU in float32 as it is; leave device={device!r}, "
+                f"precision={precision!r} and compile_model={compile_model} out"
             )
         device = "cpu"
-    return ArrayModel(Placed(encoder, head, device, precision), header, str(run))
+    return ArrayModel(Placed(encoder, head, device, precision, compile_model), header, str(run))
 
 
 class ArrayModel:

@@ -22,12 +22,14 @@ class Placed:
         head: the fine-tuned module, probe or ensemble around it; None for a bare encoder.
         asked: ``"auto"``, or the device.
         precision: see :func:`fusion.embed.precision.resolved`.
+        compiled: by ``torch.compile``, when the first tiles come.
     """
 
     encoder: Any
     head: Any
     asked: str
     precision: Precision = "auto"
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         self.device = choose_device(self.asked)
@@ -43,7 +45,13 @@ class Placed:
             for module in (encoder, head):
                 if module is not None:
                     module.cpu()
-        return {"encoder": encoder, "head": head, "asked": self.asked, "precision": self.precision}
+        return {
+            "encoder": encoder,
+            "head": head,
+            "asked": self.asked,
+            "precision": self.precision,
+            "compiled": self.compiled,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]

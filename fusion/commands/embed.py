@@ -23,6 +23,7 @@ def embed(
     workers: int = 0,
     device: str = "auto",
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    compile_model: bool = False,
     restart: bool = False,
     block: int = 64,
 ) -> int:
@@ -49,6 +50,8 @@ def embed(
         workers: processes that read tiles.
         device: auto (a GPU if there is one), cpu, cuda, cuda:1, ...; cubes are embedded on the CPU.
         precision: float32, bfloat16, or auto: bfloat16 on GPUs that calculate in it, float32 elsewhere.
+        compile_model: compile the model first (torch.compile), which takes about a minute and pays for large maps;
+            not for cubes.
         restart: begin anew, and throw away what an interrupted run of this map has left.
         block: pixels per side in memory at a time (cubes).
     """
@@ -63,7 +66,7 @@ def embed(
     if read_header(source).system == "context":
         if patch_scale != 1:
             raise ValueError(f"{run} embeds single pixels, it has no patches; leave --patch_scale {patch_scale} out")
-        require_cpu(run, device, precision)
+        require_cpu(run, device, precision, compile_model)
         return _embed_cubes(source, data, out, reader or {}, dtype, block)
     target = beside(source, "embeddings.tif", out)
     state = begin(data, target.parent, reader=reader, modalities=modalities, model=source, labelled=False)
@@ -74,6 +77,7 @@ def embed(
         "workers": workers,
         "device": choose_device(device),
         "precision": precision,
+        "compile_model": compile_model,
     }
     tiles = state.split(split)
     if overlap is not None or (patch_scale == 1 and split == "all"):

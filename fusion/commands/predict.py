@@ -23,6 +23,7 @@ def predict(
     workers: int = 0,
     device: str = "auto",
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    compile_model: bool = False,
     restart: bool = False,
     estimate: bool = False,
     report: bool = True,
@@ -51,6 +52,8 @@ def predict(
         workers: processes that read tiles.
         device: auto (a GPU if there is one), cpu, cuda, cuda:1, ...; cubes are mapped on the CPU.
         precision: float32, bfloat16, or auto: bfloat16 on GPUs that calculate in it, float32 elsewhere.
+        compile_model: compile the model first (torch.compile), which takes about a minute and pays for large maps;
+            not for cubes.
         restart: begin anew, and throw away what an interrupted run of this map has left.
         block: pixels per side in memory at a time (cubes).
         estimate: only say what the map will take: time, memory, size on disk; nothing is written.
@@ -72,6 +75,7 @@ def predict(
         "workers": workers,
         "device": device,
         "precision": precision,
+        "compile_model": compile_model,
     }
     given: dict[str, Any] = {"data": data, "out": out, "reader": reader, "modalities": modalities, "split": split}
     given |= {"overlap": overlap, "block": block}
@@ -88,7 +92,7 @@ def predict(
                     f"{run} maps whole cubes with its own sensors; leave --modalities, --split and --overlap out"
                 )
             module, tiles = _of_cubes(module, data, reader, block)
-            require_cpu(run, device, precision)
+            require_cpu(run, device, precision, compile_model)
             options |= {"batch_size": 1, "device": "cpu", "precision": "float32"}  # a block is memory enough
         else:
             state = begin(data, target.parent, reader=reader, modalities=modalities, model=source, labelled=False)

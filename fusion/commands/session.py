@@ -117,13 +117,17 @@ def of_tiles(reader: Mapping[str, Any] | None) -> dict[str, Any]:
     return {name: value for name, value in (reader or {}).items() if name not in _OF_CUBES}
 
 
-def require_cpu(run: str, device: str, precision: str) -> None:
+def require_cpu(run: str, device: str, precision: str, compile_model: bool) -> None:
     """
     Raises:
-        ValueError: a device or precision that a context-aware model, whose encoder reads cubes, does not run in.
+        ValueError: a device, a precision or a compilation that a context-aware model, whose encoder reads cubes, does
+            not know.
     """
-    if device not in ("auto", "cpu") or precision not in ("auto", "float32"):
-        raise ValueError(f"{run} is of cubes, which run on the CPU in float32; leave --device and --precision out")
+    if device not in ("auto", "cpu") or precision not in ("auto", "float32") or compile_model:
+        raise ValueError(
+            f"{run} is of cubes, which run on the CPU in float32 as they are; leave --device, --precision and "
+            "--compile_model out"
+        )
 
 
 def known_to(module: object, tiles: TileDataset) -> TileDataset:

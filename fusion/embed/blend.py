@@ -34,6 +34,7 @@ class Told:
         cells: rows and columns.
         progress: is told of every tile that was read.
         precision: see :func:`~fusion.embed.precision.resolved`.
+        compiled: by ``torch.compile``, when the first batch comes.
 
     Attributes:
         dates: of the longest series that was seen.
@@ -51,8 +52,10 @@ class Told:
         device: torch.device,
         progress: Progress | None = None,
         precision: Precision = "float32",
+        compiled: bool = False,
     ) -> None:
-        self.say, self.cells, self.dataset = say, cells, dataset
+        self.say = torch.compile(say, dynamic=True) if compiled else say  # batches differ in tiles and dates
+        self.cells, self.dataset = cells, dataset
         self.batch_size, self.workers, self.device = batch_size, workers, device
         self.progress = progress or Progress(0, 0, shown=False)
         self.precision = precision

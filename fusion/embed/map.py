@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -92,6 +93,7 @@ def embed_map(
     workers: int = 0,
     device: torch.device | str | None = None,
     precision: Precision = "float32",
+    compile_model: bool = False,
     restart: bool = False,
     progress: bool = False,
     licence: str | None = None,
@@ -123,6 +125,8 @@ def embed_map(
             ``patch_scale``. Tiles that overlap share a raster if they are such patches apart.
         device: where the model runs; by default where it is.
         precision: ``"float32"``, ``"bfloat16"``, or ``"auto"``, see :func:`~fusion.embed.precision.resolved`.
+        compile_model: by ``torch.compile``: the first batch takes about a minute, others less than without; last digits
+            differ.
         restart: begin anew, whatever an earlier call left.
         progress: say how far it is.
         licence: of the model, for those who get the map.
@@ -155,7 +159,8 @@ def embed_map(
         return encoded.unflatten(1, grid)
 
     with evaluating(model, device) as chosen:
-        told = Told(patches, grid, dataset, batch_size, workers, chosen, precision=precision)
+        how: dict[str, Any] = {"precision": precision, "compiled": compile_model}
+        told = Told(patches, grid, dataset, batch_size, workers, chosen, **how)
         if not targets:
             return [_write_unplaced(told, out.with_suffix(".npz"), dtype, about.own_tags())]
         told.progress = Progress(len(dataset), sum(int(np.prod(c.shape)) for c, _ in targets), shown=progress)
@@ -167,6 +172,7 @@ def embed_map(
             "batch_size": batch_size,
             "device": chosen.type,
             "precision": resolved(precision, chosen),
+            "compiled": compile_model,
         }
         file = out.with_suffix(suffix)
         folder = WorkingFolder(file.with_name(f"{file.name}.partial"), job, restart=restart)

@@ -49,6 +49,7 @@ def predict_map(
     workers: int = 0,
     device: torch.device | str | None = None,
     precision: Precision = "float32",
+    compile_model: bool = False,
     restart: bool = False,
     progress: bool = False,
 ) -> list[PredictedMap]:
@@ -84,6 +85,8 @@ def predict_map(
             the probabilities. Where several classes may be present, the mean of that of each.
         device: where the model runs; by default where it is.
         precision: ``"float32"``, ``"bfloat16"``, or ``"auto"``, see :func:`~fusion.embed.precision.resolved`.
+        compile_model: by ``torch.compile``: the first batch takes about a minute, others less than without; last digits
+            differ.
         restart: begin anew, whatever an earlier call left.
         progress: say how far it is.
 
@@ -94,7 +97,8 @@ def predict_map(
             beginning of another map in the way.
         RuntimeError: a file cannot be written; one that was there is untouched.
     """
-    with _task(module, dataset, out, probabilities, entropy, batch_size, workers, device, precision) as task:
+    how = precision, compile_model
+    with _task(module, dataset, out, probabilities, entropy, batch_size, workers, device, *how) as task:
         told = task.told
         told.progress = Progress(len(dataset), task.pixels, shown=progress)
         if not task.targets:
@@ -125,13 +129,15 @@ def estimate_map(
     workers: int = 0,
     device: torch.device | str | None = None,
     precision: Precision = "float32",
+    compile_model: bool = False,
 ) -> Estimate:
     """What :func:`predict_map` with these arguments will take, from a few batches of tiles; nothing is written.
 
     Raises:
         TypeError, ValueError: as :func:`predict_map`.
     """
-    with _task(module, dataset, out, probabilities, entropy, batch_size, workers, device, precision) as task:
+    how = precision, compile_model
+    with _task(module, dataset, out, probabilities, entropy, batch_size, workers, device, *how) as task:
         return task.estimate()
 
 
@@ -145,6 +151,7 @@ class _Task:
     classes: tuple[str, ...]
     tags: Mapping[str, str]
     working: Path
+    compiled: bool
 
     @property
     def pixels(self) -> int:
@@ -184,6 +191,7 @@ class _Task:
             "batch_size": self.told.batch_size,
             "device": self.told.device.type,
             "precision": self.told.precision,
+            "compiled": self.compiled,
         }
 
 
@@ -198,6 +206,7 @@ def _task(
     workers: int,
     device: torch.device | str | None,
     precision: Precision,
+    compile_model: bool,
 ) -> Iterator[_Task]:
     """With the model in evaluation mode, where it is to run."""
     require_map(module, dataset, shares=probabilities or entropy)
@@ -207,9 +216,9 @@ def _task(
     options: dict[str, Any] = {"probabilities": probabilities, "entropy": entropy}
     sheets = sheets_of(module.task, module.classes, tags, intervals=getattr(module, "intervals", ()), **options)
     with evaluating(module if isinstance(module, nn.Module) else module.model, device) as chosen:
-        told = Told(lambda batch: asked(module, batch, cells), cells, dataset, batch_size, workers, chosen)
-        told.precision = resolved(precision, chosen)
-        yield _Task(told, targets, sheets, module.classes, tags, file.with_name(f"{file.name}.partial"))
+        how: dict[str, Any] = {"precision": resolved(precision, chosen), "compiled": compile_model}
+        told = Told(lambda batch: asked(module, batch, cells), cells, dataset, batch_size, workers, chosen, **how)
+        yield _Task(told, targets, sheets, module.classes, tags, file.with_name(f"{file.name}.partial"), compile_model)
 
 
 def _write_canvas(

@@ -122,7 +122,7 @@ def test_the_reference_is_needed_and_options_of_tiles_are_not_known(run, arrays)
         model.embed({"s1": arrays["s1"]})
     with pytest.raises(ValueError, match="embeds single pixels, not tiles; leave patch_scale and overlap out"):
         model.embed(arrays, patch_scale=2)
-    with pytest.raises(ValueError, match="runs on the CPU in float32; leave device='cuda'"):
+    with pytest.raises(ValueError, match="runs on the CPU in float32 as it is; leave device='cuda'"):
         fusion.load(run, device="cuda")
 
 
