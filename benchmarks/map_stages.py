@@ -39,9 +39,19 @@ from fusion.omnisat import OmniSat, OmniSatConfig  # noqa: E402
 BANDS, UNIT, DATES = ("B02", "B03", "B04", "B08"), "reflectance x 10000", 12
 
 
+def days_of(dates: int) -> list[str]:
+    """ISO dates over half a year."""
+    return [str(np.datetime64("2021-04-01") + 180 * k // dates) for k in range(dates)]
+
+
+def zarr_tiles(folder: Path, days: list[str], **options: int) -> FolderDataset:
+    """Tiles of 60 m that cover, overlapping, what :func:`write_ground` has written as a Zarr."""
+    return _opened(folder, _SOURCE | {"files": "cube.zarr", "variable": "s2", "dates": days}, **options)
+
+
 def write_ground(folder: Path, side: int, dates: int = DATES) -> dict[str, FolderDataset]:
     """The same season in both formats, with the sizes of chunks that are usual, opened."""
-    days = [str(np.datetime64("2021-04-01") + 180 * k // dates) for k in range(dates)]
+    days = days_of(dates)
     rng = np.random.default_rng(0)
     fields = np.kron(rng.uniform(200, 3000, (4, side // 8, side // 8)), np.ones((8, 8)))
     season = 1 + 0.2 * np.sin(np.arange(dates))[:, None, None, None]
@@ -56,17 +66,18 @@ def write_ground(folder: Path, side: int, dates: int = DATES) -> dict[str, Folde
     y, x = 5.6e6 - 10 * (np.arange(side) + 0.5), 5e5 + 10 * (np.arange(side) + 0.5)
     cube = xr.DataArray(values, {"y": y, "x": x}, ("time", "band", "y", "x"), "s2", {"crs": "EPSG:32631"})
     cube.chunk({"time": dates, "band": 4, "y": 128, "x": 128}).to_dataset().to_zarr(folder / "cube.zarr", zarr_format=2)
-    source = {"bands": list(BANDS), "resolution": 10, "unit": UNIT}
-    sources = {
-        "GeoTIFF a date": source | {"files": "s2_{date}.tif"},
-        "Zarr": source | {"files": "cube.zarr", "variable": "s2", "dates": days},
+    return {
+        "GeoTIFF a date": _opened(folder, _SOURCE | {"files": "s2_{date}.tif"}, memory=0),
+        "Zarr": zarr_tiles(folder, days, memory=0),
     }
-    tile = {"files": "{scene}.tif", "tile": 60, "patch": 10}
-    opened = {}
-    for name, modality in sources.items():
-        dataset = FolderDataset(tile | {"modalities": {"s2": modality}}, folder, labels=False, memory=0)
-        opened[name] = dataset.covering()
-    return opened
+
+
+_SOURCE = {"bands": list(BANDS), "resolution": 10, "unit": UNIT}
+
+
+def _opened(folder: Path, modality: dict[str, Any], **options: int) -> FolderDataset:
+    described = {"files": "{scene}.tif", "tile": 60, "patch": 10, "modalities": {"s2": modality}}
+    return FolderDataset(described, folder, labels=False, **options).covering()
 
 
 def measured(model: nn.Module, tiles: FolderDataset, out: Path) -> dict[str, float]:

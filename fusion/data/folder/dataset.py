@@ -58,7 +58,7 @@ class FolderDataset(SceneTiles):
         labels: bool = True,
         max_dates: int | None = None,
         seed: int = 0,
-        memory: int = 1 << 30,
+        memory: int = 3 << 28,
         complete: bool | None = None,
     ) -> None:
         self.folder = Path(folder)
