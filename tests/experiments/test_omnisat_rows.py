@@ -82,7 +82,7 @@ def test_repetitions_have_their_folders_and_the_mean_counts(archives, tmp_path):
     assert "aerial, radar" in (outcome.out / "report.html").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.extra
 def test_rows_of_a_data_set_share_the_pretrained_model_and_a_table(archives, tmp_path):
     first, second = TOGETHER
     told(whole := run(first, archives, tmp_path))

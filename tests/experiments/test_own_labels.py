@@ -42,7 +42,7 @@ def crops(data_dir, tmp_path_factory):
     return folder, out, dict(zip(TILES, patches, strict=True))
 
 
-@pytest.mark.slow
+@pytest.mark.extra
 def test_products_and_parcels_are_described_without_a_question(crops):
     described = (crops[0] / "fusion.yaml").read_text()
     assert "Please answer" not in described
@@ -51,7 +51,7 @@ def test_products_and_parcels_are_described_without_a_question(crops):
     assert "SCL_20m.jp2" in described
 
 
-@pytest.mark.slow
+@pytest.mark.extra
 def test_the_map_of_crops_lies_on_its_ground_with_names_and_colours(crops):
     _, out, patches = crops
     maps = {path.stem: path for path in (out / "map").glob("*.tif") if "_" not in path.stem}
@@ -78,7 +78,7 @@ def test_the_map_of_crops_lies_on_its_ground_with_names_and_colours(crops):
         assert path.with_suffix(".png").stat().st_size > 1000
 
 
-@pytest.mark.slow
+@pytest.mark.extra
 def test_the_map_of_crops_is_said_to_beat_the_strongest_control_or_not(crops):
     _, out, _ = crops
     found = json.loads((out / "tuned" / "metrics.json").read_text())["finetune"]
@@ -133,7 +133,7 @@ def test_biomass_is_mapped_with_an_interval_whose_coverage_is_stated(data_dir, t
     assert np.corrcoef(truth.ravel(), value[:, :128].ravel())[0, 1] > 0.4
 
 
-@pytest.mark.slow
+@pytest.mark.extra
 def test_a_forest_on_frozen_embeddings_maps_the_same_crops(crops, tmp_path):
     folder, out, _ = crops
     run("probe", out / "encoder", "--data", folder, "--out", tmp_path / "probe", "--save", "forest", "--draws", "1")
