@@ -63,18 +63,19 @@ def lay_out(dataset: TileDataset, cells: tuple[int, int] | None = None) -> list[
     canvases = []
     remaining = np.arange(len(dataset))
     while len(remaining):
-        frame, (left, first_y) = places.frame[remaining[0]], places.corners[remaining[0]]
-        width, height = sizes[frame]
+        frame, first = places.frame[remaining[0]], places.corners[remaining[0]]
+        (width, height), (left, first_y) = sizes[frame], first
         alike = (systems == systems[frame]) & np.isclose(sizes, sizes[frame], rtol=1e-6, atol=0).all(axis=1)  # (F,)
-        same = alike[places.frame[remaining]]
-        lattice = np.empty((len(remaining), 2), dtype=np.int32)  # row, column from the first tile
+        taken = alike[places.frame[remaining]]
+        near = remaining[taken]
+        lattice, aligned = np.empty((len(near), 2), dtype=np.int32), np.ones(len(near), dtype=bool)
         for axis, size in enumerate((width, height)):  # one at a time: there may be millions of tiles
-            offset = (places.corners[remaining, axis] - places.corners[remaining[0], axis]) / size
+            offset = (places.corners[near, axis] - first[axis]) / size
             nearest = np.rint(offset)
-            same &= np.abs(offset - nearest) < _ALIGNMENT
+            aligned &= np.abs(offset - nearest) < _ALIGNMENT
             lattice[:, 1 - axis] = nearest
         del offset, nearest
-        corners = lattice[same]
+        same, corners = near[aligned], lattice[aligned]  # (T,), (T, 2) row, column from the first tile
         if height > 0:  # rows run north: count them from the other end
             corners[:, 0] = -corners[:, 0]
         for members in _groups(corners, cells):
@@ -82,7 +83,7 @@ def lay_out(dataset: TileDataset, cells: tuple[int, int] | None = None) -> list[
             height_, width_ = (int(n) for n in corners[members].max(axis=0) - origin + (rows, columns))
             top = first_y + (height * rows if height > 0 else 0) - abs(height) * origin[0]
             transform = Affine(width, 0, left + width * origin[1], 0, -abs(height), top)
-            tiles = remaining[same][members]
+            tiles = same[members]
             canvases.append(
                 Canvas(
                     transform,
@@ -93,7 +94,8 @@ def lay_out(dataset: TileDataset, cells: tuple[int, int] | None = None) -> list[
                     bool(height > 0),
                 )
             )
-        remaining = remaining[~same]
+        taken[taken] = aligned
+        remaining = remaining[~taken]
     return sorted(canvases, key=lambda c: c.tiles[0])
 
 

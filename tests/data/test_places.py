@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pytest
 import rasterio
 
-from fusion.data import FolderDataset, Geo
+from fusion.data import ArrayTiles, FolderDataset, Geo, Modality
 from fusion.data.places import ComputedNames, Places
 from fusion.embed.blend import rasters
 from fusion.embed.mosaic import lay_out
@@ -61,6 +62,18 @@ def test_columns_say_what_the_places_of_single_tiles_do(tmp_path):
         assert [columns.frames[k] for k in columns.frame] == [single.frames[k] for k in single.frame]
         assert data.names == [data.name(k) for k in range(len(data))] == [data[k].name for k in range(len(data))]
     assert [canvas.crs for canvas in lay_out(tiles)] == ["EPSG:32631", "EPSG:32631", "EPSG:32632"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_tiles_in_metres_and_in_fine_degrees_are_apart():
+    """In cells of the one, the other lie further away than 32 bits count."""
+    metres = [Geo((10.0, 0.0, 6e6 + 60.0 * k, 0.0, -10.0, 9e6), "EPSG:32631") for k in range(2)]
+    degrees = [Geo((1e-6, 0.0, 11.0 + 6e-6 * k, 0.0, -1e-6, 47.0), "EPSG:4326") for k in range(2)]
+    places = [degrees[0], metres[0], degrees[1], metres[1]]
+    image = Modality("image", "image", ("red",), 10.0, 1)
+    tiles = ArrayTiles([image], {"image": np.zeros((4, 1, 6, 6), np.float32)}, grid=(6, 6), places=places)
+    assert [canvas.tiles.tolist() for canvas in lay_out(tiles)] == [[0, 2], [1, 3]]
+    assert [canvas.shape for canvas in lay_out(tiles)] == [(6, 12), (6, 12)]
 
 
 def test_the_tiles_of_a_large_scene_take_little_memory(tmp_path):
