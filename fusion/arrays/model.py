@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import __version__
 from ..data import Modality
+from ..embed.device import require_cpu
 from ..embed.map import fingerprint
 from ..embed.precision import Precision
 from ..embed.raster import band_names
@@ -57,12 +58,8 @@ def load(
         raise ValueError(f"{run} is the autoencoder of one sensor; load the model of both stages that was made of it")
     head: Any = load_finetuned(path) if header.finetuned else None
     encoder = load_model(path) if head is None else head.model
-    if header.system == "context":  # its encoder reads windows of cubes in the processor's memory
-        if device not in ("auto", "cpu") or precision not in ("auto", "float32") or compile_model:
-            raise ValueError(
-                f"{run} is a context-aware model, which runs on the CPU in float32 as it is; leave device={device!r}, "
-                f"precision={precision!r} and compile_model={compile_model} out"
-            )
+    if header.system == "context":
+        require_cpu(run, device, precision, compile_model)
         device = "cpu"
     return ArrayModel(Placed(encoder, head, device, precision, compile_model), header, str(run))
 

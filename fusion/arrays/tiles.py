@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from affine import Affine
@@ -120,8 +120,16 @@ class Cover:
         top, left = part.rows.start - int(first[0]), part.columns.start - int(first[1])
         height, width = part.shape
         out = np.empty((height, width, depth), dtype=np.float32)
-        how: dict[str, Any] = {"precision": placed.precision, "compiled": placed.compiled}
-        told = Told(say, self.cells, tiles, batch_size, 0, placed.device, **how)
+        told = Told(
+            say,
+            self.cells,
+            tiles,
+            batch_size,
+            0,
+            placed.device,
+            precision=placed.precision,
+            compiled=placed.compiled,
+        )
         for strip in strips(told, canvas, max(self.cells[0], 16), depth=depth):
             upper, lower = max(strip.top, top), min(strip.top + len(strip.values), top + height)
             if upper < lower:

@@ -57,8 +57,9 @@ def embed(
     """
     from fusion.commands.following import again, command, lead_on
     from fusion.commands.map_pages import labelled
-    from fusion.commands.session import begin, beside, covering, interruptible, require_cpu
+    from fusion.commands.session import begin, beside, covering, interruptible
     from fusion.embed import choose_device, embed_map
+    from fusion.embed.device import require_cpu
     from fusion.embed.formats.about import licence_beside
     from fusion.training import read_header
 

@@ -63,9 +63,10 @@ def predict(
 
     from fusion.commands.following import again, command
     from fusion.commands.map_pages import labelled, write_pages
-    from fusion.commands.session import begin, beside, covering, interruptible, known_to, of_tiles, require_cpu
+    from fusion.commands.session import begin, beside, covering, interruptible, known_to, of_tiles
     from fusion.data import open_unlabelled
     from fusion.embed import choose_device, estimate_map, predict_map
+    from fusion.embed.device import require_cpu
     from fusion.training import Probed, load_finetuned
 
     options: dict[str, Any] = {

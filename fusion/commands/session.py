@@ -27,7 +27,6 @@ __all__ = [
     "of_cubes",
     "of_tiles",
     "print_table",
-    "require_cpu",
 ]
 
 
@@ -115,19 +114,6 @@ def of_cubes(reader: Mapping[str, Any] | None) -> dict[str, Any]:
 def of_tiles(reader: Mapping[str, Any] | None) -> dict[str, Any]:
     """The options that concern tiles, where the same data are read as cubes too."""
     return {name: value for name, value in (reader or {}).items() if name not in _OF_CUBES}
-
-
-def require_cpu(run: str, device: str, precision: str, compile_model: bool) -> None:
-    """
-    Raises:
-        ValueError: a device, a precision or a compilation that a context-aware model, whose encoder reads cubes, does
-            not know.
-    """
-    if device not in ("auto", "cpu") or precision not in ("auto", "float32") or compile_model:
-        raise ValueError(
-            f"{run} is of cubes, which run on the CPU in float32 as they are; leave --device, --precision and "
-            "--compile_model out"
-        )
 
 
 def known_to(module: object, tiles: TileDataset) -> TileDataset:

@@ -55,7 +55,7 @@ class Told:
         compiled: bool = False,
     ) -> None:
         self.say = torch.compile(say, dynamic=True) if compiled else say  # batches differ in tiles and dates
-        self.cells, self.dataset = cells, dataset
+        self.cells, self.dataset, self.compiled = cells, dataset, compiled
         self.batch_size, self.workers, self.device = batch_size, workers, device
         self.progress = progress or Progress(0, 0, shown=False)
         self.precision = precision

@@ -6,7 +6,7 @@ import sys
 
 import torch
 
-__all__ = ["choose_device"]
+__all__ = ["choose_device", "require_cpu"]
 
 
 def choose_device(asked: str) -> torch.device:
@@ -28,6 +28,24 @@ def choose_device(asked: str) -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", _worker() % torch.cuda.device_count())
+
+
+def require_cpu(run: object, device: str, precision: str, compile_model: bool) -> None:
+    """What a context-aware model runs as, whose encoder reads windows of cubes in the processor's memory.
+
+    Raises:
+        ValueError: another device or precision was asked for, or that it be compiled.
+    """
+    asked = {
+        "device": (device, device not in ("auto", "cpu")),
+        "precision": (precision, precision not in ("auto", "float32")),
+        "compile_model": (compile_model, compile_model),
+    }
+    wrong = [f"{name}={value!r}" for name, (value, refused) in asked.items() if refused]
+    if wrong:
+        raise ValueError(
+            f"{run} is a context-aware model, which runs on the CPU in float32 as it is; leave {', '.join(wrong)} out"
+        )
 
 
 def _worker() -> int:

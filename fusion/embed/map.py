@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -159,8 +158,7 @@ def embed_map(
         return encoded.unflatten(1, grid)
 
     with evaluating(model, device) as chosen:
-        how: dict[str, Any] = {"precision": precision, "compiled": compile_model}
-        told = Told(patches, grid, dataset, batch_size, workers, chosen, **how)
+        told = Told(patches, grid, dataset, batch_size, workers, chosen, precision=precision, compiled=compile_model)
         if not targets:
             return [_write_unplaced(told, out.with_suffix(".npz"), dtype, about.own_tags())]
         told.progress = Progress(len(dataset), sum(int(np.prod(c.shape)) for c, _ in targets), shown=progress)

@@ -151,7 +151,6 @@ class _Task:
     classes: tuple[str, ...]
     tags: Mapping[str, str]
     working: Path
-    compiled: bool
 
     @property
     def pixels(self) -> int:
@@ -191,7 +190,7 @@ class _Task:
             "batch_size": self.told.batch_size,
             "device": self.told.device.type,
             "precision": self.told.precision,
-            "compiled": self.compiled,
+            "compiled": self.told.compiled,
         }
 
 
@@ -216,9 +215,17 @@ def _task(
     options: dict[str, Any] = {"probabilities": probabilities, "entropy": entropy}
     sheets = sheets_of(module.task, module.classes, tags, intervals=getattr(module, "intervals", ()), **options)
     with evaluating(module if isinstance(module, nn.Module) else module.model, device) as chosen:
-        how: dict[str, Any] = {"precision": resolved(precision, chosen), "compiled": compile_model}
-        told = Told(lambda batch: asked(module, batch, cells), cells, dataset, batch_size, workers, chosen, **how)
-        yield _Task(told, targets, sheets, module.classes, tags, file.with_name(f"{file.name}.partial"), compile_model)
+        told = Told(
+            lambda batch: asked(module, batch, cells),
+            cells,
+            dataset,
+            batch_size,
+            workers,
+            chosen,
+            precision=resolved(precision, chosen),
+            compiled=compile_model,
+        )
+        yield _Task(told, targets, sheets, module.classes, tags, file.with_name(f"{file.name}.partial"))
 
 
 def _write_canvas(
