@@ -25,8 +25,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from benchmarks.harness import conditions, device_name  # noqa: E402
-from benchmarks.map_stages import BANDS, DATES, UNIT, days_of, write_ground, zarr_tiles  # noqa: E402
-from fusion.data import Modality  # noqa: E402
+from benchmarks.map_stages import DATES, S2, covering, days_of, write_ground, zarr_description  # noqa: E402
 from fusion.embed import embed_map  # noqa: E402
 from fusion.omnisat import OmniSat, OmniSatConfig  # noqa: E402
 
@@ -35,9 +34,8 @@ def measured(side: int, folder: Path) -> dict[str, float]:
     """Of one map, by this process."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    s2 = Modality("s2", "series", BANDS, 10.0, 1, UNIT, (1700.0,) * 4, (900.0,) * 4)
-    model = OmniSat(OmniSatConfig.preset("tiny", [s2], (6, 6))).eval()
-    tiles = zarr_tiles(folder, days_of(DATES))
+    model = OmniSat(OmniSatConfig.preset("tiny", [S2], (6, 6))).eval()
+    tiles = covering(zarr_description(days_of(DATES)), folder)
     before = _peak()
     embed_map(model, tiles, folder / "map.tif")
     return {"side": side, "tiles": len(tiles), "MiB before": before, "MiB at most": _peak()}

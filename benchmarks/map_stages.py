@@ -37,6 +37,8 @@ from fusion.embed import embed_map  # noqa: E402
 from fusion.omnisat import OmniSat, OmniSatConfig  # noqa: E402
 
 BANDS, UNIT, DATES = ("B02", "B03", "B04", "B08"), "reflectance x 10000", 12
+S2 = Modality("s2", "series", BANDS, 10.0, 1, UNIT, (1700.0,) * 4, (900.0,) * 4)
+_SOURCE = {"bands": list(BANDS), "resolution": 10, "unit": UNIT}
 
 
 def days_of(dates: int) -> list[str]:
@@ -44,9 +46,14 @@ def days_of(dates: int) -> list[str]:
     return [str(np.datetime64("2021-04-01") + 180 * k // dates) for k in range(dates)]
 
 
-def zarr_tiles(folder: Path, days: list[str], **options: int) -> FolderDataset:
-    """Tiles of 60 m that cover, overlapping, what :func:`write_ground` has written as a Zarr."""
-    return _opened(folder, _SOURCE | {"files": "cube.zarr", "variable": "s2", "dates": days}, **options)
+def zarr_description(days: list[str]) -> dict[str, Any]:
+    """Of the Zarr that :func:`write_ground` writes, in tiles of 60 m."""
+    return _described(_SOURCE | {"files": "cube.zarr", "variable": "s2", "dates": days})
+
+
+def covering(description: dict[str, Any], folder: Path, **options: int) -> FolderDataset:
+    """Tiles that cover the ground, overlapping."""
+    return FolderDataset(description, folder, labels=False, **options).covering()
 
 
 def write_ground(folder: Path, side: int, dates: int = DATES) -> dict[str, FolderDataset]:
@@ -67,17 +74,13 @@ def write_ground(folder: Path, side: int, dates: int = DATES) -> dict[str, Folde
     cube = xr.DataArray(values, {"y": y, "x": x}, ("time", "band", "y", "x"), "s2", {"crs": "EPSG:32631"})
     cube.chunk({"time": dates, "band": 4, "y": 128, "x": 128}).to_dataset().to_zarr(folder / "cube.zarr", zarr_format=2)
     return {
-        "GeoTIFF a date": _opened(folder, _SOURCE | {"files": "s2_{date}.tif"}, memory=0),
-        "Zarr": zarr_tiles(folder, days, memory=0),
+        "GeoTIFF a date": covering(_described(_SOURCE | {"files": "s2_{date}.tif"}), folder, memory=0),
+        "Zarr": covering(zarr_description(days), folder, memory=0),
     }
 
 
-_SOURCE = {"bands": list(BANDS), "resolution": 10, "unit": UNIT}
-
-
-def _opened(folder: Path, modality: dict[str, Any], **options: int) -> FolderDataset:
-    described = {"files": "{scene}.tif", "tile": 60, "patch": 10, "modalities": {"s2": modality}}
-    return FolderDataset(described, folder, labels=False, **options).covering()
+def _described(modality: dict[str, Any]) -> dict[str, Any]:
+    return {"files": "{scene}.tif", "tile": 60, "patch": 10, "modalities": {"s2": modality}}
 
 
 def measured(model: nn.Module, tiles: FolderDataset, out: Path) -> dict[str, float]:
@@ -114,13 +117,12 @@ def main() -> None:
     parser.add_argument("--save", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    s2 = Modality("s2", "series", BANDS, 10.0, 1, UNIT, (1700.0,) * 4, (900.0,) * 4)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         ground = write_ground(Path(folder), options.side)
         for size in ("tiny", "small"):
             torch.manual_seed(0)
-            model = OmniSat(OmniSatConfig.preset(size, [s2], (6, 6))).eval()
+            model = OmniSat(OmniSatConfig.preset(size, [S2], (6, 6))).eval()
             for source, tiles in ground.items():
                 together = SceneTiles.gather
                 for how, gather in (("together", together), ("one by one", TileDataset.gather)):

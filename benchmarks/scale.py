@@ -26,9 +26,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from benchmarks.harness import RESULTS, conditions, device_name  # noqa: E402
-from benchmarks.map_stages import BANDS, UNIT, measured, timed, write_ground  # noqa: E402
+from benchmarks.map_stages import S2, measured, timed, write_ground, zarr_description  # noqa: E402
 from fusion.context import ContextFusion, FusionConfig, SensorConfig  # noqa: E402
-from fusion.data import FolderDataset, Modality, open_cubes  # noqa: E402
+from fusion.data import FolderDataset, open_cubes  # noqa: E402
 from fusion.embed import embed_cube  # noqa: E402
 from fusion.embed.dense import BlockEncoder  # noqa: E402
 from fusion.embed.store import EmbeddingStore  # noqa: E402
@@ -36,7 +36,6 @@ from fusion.omnisat import OmniSat, OmniSatConfig  # noqa: E402
 from fusion.token_fusion import TokenFusion, TokenFusionConfig  # noqa: E402
 
 DATES = (12, 36)
-S2 = Modality("s2", "series", BANDS, 10.0, 1, UNIT, (1700.0,) * 4, (900.0,) * 4)
 AREAS = {  # square kilometres
     "a Sentinel-2 tile": 109.8**2,
     "a country of 500,000 km²": 500_000.0,
@@ -72,9 +71,7 @@ def measure(side: int, dates: int) -> list[Row]:
             seconds = measured(model, tiles, folder / "map.tif")
             rows.append(_row(system, dates, side, seconds, read, (folder / "map.tif").stat().st_size, model.config.dim))
         days = [str(day) for day in tiles.scenes[0].layers["s2"].dates]
-        source = {"bands": list(BANDS), "resolution": 10, "unit": UNIT, "files": "cube.zarr", "variable": "s2"}
-        described = {"files": "{scene}.tif", "tile": 60, "patch": 10, "modalities": {"s2": source | {"dates": days}}}
-        (cube,) = open_cubes(str(folder), cube=described, memory=0)
+        (cube,) = open_cubes(str(folder), cube=zarr_description(days), memory=0)
         torch.manual_seed(0)
         context = ContextFusion(FusionConfig((SensorConfig(S2),))).eval()
         seconds = _of_cube(context, cube, folder / "cube-embeddings.zarr")
