@@ -19,6 +19,7 @@ from ..data.folder.scene import Scene
 from ..data.folder.scene_tiles import SceneTiles
 from ..data.folder.tiling import Corners, corners
 from ..data.spacing import evenly_spaced
+from ..embed.batches import usual_batch
 from ..embed.scale import at_scale
 from .given import Given
 from .jobs import CubeEmbedding, CubePrediction, Job, TileEmbedding, TilePrediction
@@ -31,7 +32,6 @@ __all__ = ["Options", "Plan", "plan_cube", "plan_tiles"]
 
 _CUBE_BLOCK = 64  # pixels per side of a cube that its encoder is given at a time, unless Dask's chunks say more
 _LEAST, _MOST = 256, 512  # pixels of the finest arrays per side of a part, whatever their chunks
-_PATCHES = 2048  # of a batch: enough for the cost of a call not to count, also where a tile is a pixel
 _LOOKED_AT, _DATES = 3, 4  # tiles, and dates of each, of which the range of values is compared with the model's
 
 
@@ -105,7 +105,7 @@ def plan_tiles(
     cover = cover_arrays(scene, description, overlap=overlap, by=by, cells=cells)
     if options.check:
         _check(scene, description, placed.encoder.config.modalities)
-    batch_size = options.batch_size or min(max(_PATCHES // (rows * columns), 8), 1024)
+    batch_size = options.batch_size or usual_batch((rows, columns))
     job: Job
     if kind == "embedding":
         job = TileEmbedding(placed, cover, batch_size, options.max_dates, options.patch_scale)

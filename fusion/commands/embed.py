@@ -19,7 +19,7 @@ def embed(
     overlap: float | None = None,
     dtype: Literal["float32", "int8"] = "float32",
     patch_scale: int = 1,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     workers: int = 0,
     device: str = "auto",
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
@@ -46,7 +46,7 @@ def embed(
             has no seams. A `stride` in the description is kept.
         dtype: float32, or int8 (unit vectors in AlphaEarth's mapping, a quarter of the size).
         patch_scale: embed patches of so many of the model's patches per side (OmniSat).
-        batch_size: tiles at a time.
+        batch_size: tiles at a time; by default as many as the free memory allows and the model needs to be fast.
         workers: processes that read tiles.
         device: auto (a GPU if there is one), cpu, cuda, cuda:1, ...; cubes are embedded on the CPU.
         precision: float32, bfloat16, or auto: bfloat16 on GPUs that calculate in it, float32 elsewhere.

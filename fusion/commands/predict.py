@@ -19,7 +19,7 @@ def predict(
     overlap: float | None = None,
     probabilities: bool = False,
     entropy: bool = False,
-    batch_size: int = 8,
+    batch_size: int | None = None,
     workers: int = 0,
     device: str = "auto",
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
@@ -48,7 +48,7 @@ def predict(
             maps; a `stride` in the description is kept.
         probabilities: write those of every class too, beside the map with _probabilities in its name.
         entropy: write how uncertain the classes are, from 0 to 1, with _entropy in its name.
-        batch_size: tiles at a time.
+        batch_size: tiles at a time; by default as many as the free memory allows and the model needs to be fast.
         workers: processes that read tiles.
         device: auto (a GPU if there is one), cpu, cuda, cuda:1, ...; cubes are mapped on the CPU.
         precision: float32, bfloat16, or auto: bfloat16 on GPUs that calculate in it, float32 elsewhere.

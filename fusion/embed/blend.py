@@ -32,9 +32,13 @@ class Told:
     Args:
         say: from a batch of B tiles to (B, rows, columns, D), the cells that each tile is made of.
         cells: rows and columns.
+        batch_size: tiles at a time; may be set later.
         progress: is told of every tile that was read.
         precision: see :func:`~fusion.embed.precision.resolved`.
         compiled: by ``torch.compile``, when the first batch comes.
+
+    Raises:
+        ValueError: ``batch_size`` below 1.
 
     Attributes:
         dates: of the longest series that was seen.
@@ -54,7 +58,10 @@ class Told:
         precision: Precision = "float32",
         compiled: bool = False,
     ) -> None:
-        self.say = torch.compile(say, dynamic=True) if compiled else say  # batches differ in tiles and dates
+        if batch_size < 1:
+            raise ValueError(f"batch_size is 1 or more tiles at a time, not {batch_size}")
+        self.say = say
+        self._compiled = torch.compile(say, dynamic=True) if compiled else say  # batches differ in tiles and dates
         self.cells, self.dataset, self.compiled = cells, dataset, compiled
         self.batch_size, self.workers, self.device = batch_size, workers, device
         self.progress = progress or Progress(0, 0, shown=False)
@@ -74,6 +81,11 @@ class Told:
                 yield from self._said(batch, (first + np.flatnonzero(observed)).tolist(), chosen)
             first += len(observed)
             self.progress.add(len(observed))
+
+    def answer(self, batch: TileBatch, *, compiled: bool = True) -> Tensor:
+        """(B, rows, columns, D) of B tiles that were observed, on the device."""
+        with torch.inference_mode(), autocast(self.precision, self.device):
+            return (self._compiled if compiled else self.say)(batch.to(self.device))
 
     def _read(self, tiles: TileDataset) -> Iterator[_Read]:
         """The batches; the next one is read while this one is computed."""
@@ -102,8 +114,7 @@ class Told:
     def _said(self, batch: TileBatch, numbers: list[int], tiles: TileDataset) -> Iterator[tuple[int, np.ndarray]]:
         """A tile each; of a network that reads files itself one by one, if some of them are damaged."""
         try:
-            with torch.inference_mode(), autocast(self.precision, self.device):
-                cells = self.say(batch.to(self.device)).float().cpu().numpy()  # (B, rows, columns, D)
+            cells = self.answer(batch).float().cpu().numpy()  # (B, rows, columns, D)
         except DamagedFile as error:
             if len(numbers) == 1:
                 self.damaged[batch.names[0]] = str(error)

@@ -14,7 +14,8 @@ from affine import Affine
 
 from ..training.files import write_atomically
 from .formats.optimised import copy_optimised, small_cache, tiled_profile
-from .raster import Windows, replacing, windows
+from .formats.temporary import beside, replacing
+from .raster import Windows, windows
 from .style import class_colours
 
 __all__ = ["Sheet", "write_cog"]
@@ -62,7 +63,7 @@ def write_cog(path: Path, values: Windows, sheet: Sheet, transform: Affine, crs:
     rows, columns, _ = values.shape
     bands = len(sheet.bands)
     profile = tiled_profile((rows, columns), bands, sheet.dtype, sheet.nodata, transform, crs, _BLOCK)
-    with replacing(path) as finished, tempfile.TemporaryDirectory(prefix=".blocks-", dir=path.parent) as folder:
+    with replacing(path) as finished, tempfile.TemporaryDirectory(**beside(path)) as folder:
         plain = Path(folder) / "blocks.tif"
         with rasterio.open(plain, "w", **profile) as file:
             for window, (top, left, bottom, right) in windows(rows, columns):

@@ -16,6 +16,7 @@ from .. import __version__
 from ..data import TileBatch, TileDataset
 from ..training.loading import require_fit
 from ..training.systems import config_of
+from .batches import batch_entry, fitting_batch
 from .blend import Told, evaluating, rasters, stacked
 from .blended import NothingObserved, blended
 from .codec import QuantizationError
@@ -23,6 +24,7 @@ from .damage import listed
 from .formats.about import About
 from .formats.geoparquet import Table, require_pyarrow
 from .formats.geozarr import require_free, write_geozarr
+from .formats.temporary import sweep
 from .items import write_embedding_item
 from .mosaic import Canvas
 from .precision import Precision, resolved
@@ -88,7 +90,7 @@ def embed_map(
     dtype: Dtype = "float32",
     modalities: Sequence[str] | None = None,
     patch_scale: int = 1,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     workers: int = 0,
     device: torch.device | str | None = None,
     precision: Precision = "float32",
@@ -122,6 +124,8 @@ def embed_map(
         modalities: use only these.
         patch_scale: embed patches of so many of the model's patches per side, for models whose ``forward`` takes
             ``patch_scale``. Tiles that overlap share a raster if they are such patches apart.
+        batch_size: tiles at a time; by default some 2,000 patches, or fewer where a measurement says that these would
+            take over half of the free memory. A call that goes on with an earlier one takes that one's.
         device: where the model runs; by default where it is.
         precision: ``"float32"``, ``"bfloat16"``, or ``"auto"``, see :func:`~fusion.embed.precision.resolved`.
         compile_model: by ``torch.compile``: the first batch takes about a minute, others less than without; last digits
@@ -158,8 +162,11 @@ def embed_map(
         return encoded.unflatten(1, grid)
 
     with evaluating(model, device) as chosen:
-        told = Told(patches, grid, dataset, batch_size, workers, chosen, precision=precision, compiled=compile_model)
+        at_first = 1 if batch_size is None else batch_size
+        told = Told(patches, grid, dataset, at_first, workers, chosen, precision=precision, compiled=compile_model)
+        entry, measured = batch_entry(told, batch_size)
         if not targets:
+            told.batch_size = batch_size or fitting_batch(told)
             return [_write_unplaced(told, out.with_suffix(".npz"), dtype, about.own_tags())]
         told.progress = Progress(len(dataset), sum(int(np.prod(c.shape)) for c, _ in targets), shown=progress)
         job = {
@@ -167,33 +174,40 @@ def embed_map(
             **identity_of(dataset),
             "files": [path.name for _, path in targets],
             "dtype": dtype,
-            "batch_size": batch_size,
+            **entry,
             "device": chosen.type,
             "precision": resolved(precision, chosen),
             "compiled": compile_model,
         }
         file = out.with_suffix(suffix)
-        folder = WorkingFolder(file.with_name(f"{file.name}.partial"), job, restart=restart)
-        depth = _depth(model, told)
+        folder = WorkingFolder(file.with_name(f"{file.name}.partial"), job, measured, restart=restart)
+        told.batch_size = folder.job["batch_size"]
+        making = _Making(told, dtype, about, folder, _depth(model, told))
         if suffix == ".parquet":
-            table = write_table(told, [canvas for canvas, _ in targets], file, dtype, about, folder, depth)
+            table = write_table(told, [canvas for canvas, _ in targets], file, dtype, about, folder, making.depth)
             found = [] if table is None else [_of_table(table, file, targets[0][0], dtype, told.damaged)]
         else:
-            found = _write_rasters(told, targets, dtype, about, folder, depth)
+            found = _write_rasters(making, targets)
         folder.remove()
         told.progress.end()
     return found
 
 
-def _write_rasters(
-    told: Told, targets: Sequence[tuple[Canvas, Path]], dtype: Dtype, about: About, folder: WorkingFolder, depth: int
-) -> list[EmbeddingMap]:
+@dataclass(frozen=True)
+class _Making:
+    """What all rasters of a map have in common; D is ``depth``."""
+
+    told: Told
+    dtype: Dtype
+    about: About
+    folder: WorkingFolder
+    depth: int
+
+
+def _write_rasters(making: _Making, targets: Sequence[tuple[Canvas, Path]]) -> list[EmbeddingMap]:
     """Those that this process has written, or an earlier run."""
-    working = [folder.raster(str(number), path) for number, (_, path) in enumerate(targets)]
-    return in_turn(
-        zip(targets, working, strict=True),
-        lambda one, wait: _write_canvas(told, *one[0], dtype, about, folder, one[1], depth, wait),
-    )
+    working = [making.folder.raster(str(number), path) for number, (_, path) in enumerate(targets)]
+    return in_turn(zip(targets, working, strict=True), lambda one, wait: _write_canvas(making, *one[0], one[1], wait))
 
 
 def _depth(model: nn.Module, told: Told) -> int:
@@ -217,25 +231,17 @@ def _suffix(out: str | Path) -> str:
 
 
 def _write_canvas(
-    told: Told,
-    canvas: Canvas,
-    path: Path,
-    dtype: Dtype,
-    about: About,
-    folder: WorkingFolder,
-    working: WorkingRaster,
-    depth: int,
-    wait: bool,
+    making: _Making, canvas: Canvas, path: Path, working: WorkingRaster, wait: bool
 ) -> EmbeddingMap | None:
     """None where another process has written the map, or without ``wait`` is about to."""
-    transform = canvas.transform
+    told, dtype, transform = making.told, making.dtype, canvas.transform
     if working.complete:
         told.progress.skip(len(canvas.tiles))
     else:
         try:
-            blend = blended(told, canvas, path, working, depth, wait=wait)
+            blend = blended(told, canvas, path, working, making.depth, wait=wait)
         except NothingObserved:  # so that there is nothing to go on with
-            folder.remove()
+            making.folder.remove()
             raise
         with working.claims.alone():
             working.refresh()
@@ -243,8 +249,9 @@ def _write_canvas(
                 return None
             seams = seam_cosines(blend.values, blend.owner)
             path.parent.mkdir(parents=True, exist_ok=True)
+            sweep(path)
             first, last = working.span or (None, None)
-            about, dim = replace(about, first=first, last=last), blend.values.shape[-1]
+            about, dim = replace(making.about, first=first, last=last), blend.values.shape[-1]
             if path.suffix == ".zarr":
                 known = about.as_attributes(dim, dtype)
                 error = write_geozarr(path, blend.values, transform, canvas.crs, dtype, about.own_tags(), known)

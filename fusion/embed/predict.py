@@ -15,9 +15,11 @@ from torch import nn
 
 from .. import __version__
 from ..data import TileDataset
+from .batches import batch_entry, fitting_batch
 from .blend import Told, evaluating, rasters
 from .cog import Sheet, write_cog
 from .estimate import Estimate, measured
+from .formats.temporary import replacing, sweep
 from .items import write_prediction_item
 from .map import UNPLACED, describe
 from .mosaic import Canvas
@@ -26,7 +28,6 @@ from .predicted import PredictedMap
 from .predictor import Predictor, asked, cells_of, identity, require_map
 from .preview import write_preview, write_styles
 from .progress import Progress
-from .raster import replacing
 from .shared import in_turn, missing_strips
 from .sheets import sheets_of
 from .strips import strip_count
@@ -45,7 +46,7 @@ def predict_map(
     *,
     probabilities: bool = False,
     entropy: bool = False,
-    batch_size: int = 8,
+    batch_size: int | None = None,
     workers: int = 0,
     device: torch.device | str | None = None,
     precision: Precision = "float32",
@@ -83,6 +84,8 @@ def predict_map(
         entropy: write how uncertain the classes are, to ``<out>_entropy.tif``: the Shannon entropy of the probabilities
             as a part of the largest that K classes can have, from 0 (one is certain) to 1 (all are alike), in bytes as
             the probabilities. Where several classes may be present, the mean of that of each.
+        batch_size: tiles at a time; by default some 2,000 patches, or fewer where a measurement says that these would
+            take over half of the free memory. A call that goes on with an earlier one takes that one's.
         device: where the model runs; by default where it is.
         precision: ``"float32"``, ``"bfloat16"``, or ``"auto"``, see :func:`~fusion.embed.precision.resolved`.
         compile_model: by ``torch.compile``: the first batch takes about a minute, others less than without; last digits
@@ -97,15 +100,18 @@ def predict_map(
             beginning of another map in the way.
         RuntimeError: a file cannot be written; one that was there is untouched.
     """
-    how = precision, compile_model
-    with _task(module, dataset, out, probabilities, entropy, batch_size, workers, device, *how) as task:
+    settings = _Settings(probabilities, entropy, batch_size, workers, device, precision, compile_model)
+    with _task(module, dataset, out, settings) as task:
         told = task.told
         told.progress = Progress(len(dataset), task.pixels, shown=progress)
+        entry, to_measure = batch_entry(told, batch_size)
         if not task.targets:
+            told.batch_size = batch_size or fitting_batch(told)
             if progress and task.many:
                 print(task.estimate(), flush=True)
             return [_write_unplaced(told, Path(out).with_suffix(".npz"), task.sheets, module.classes)]
-        folder = WorkingFolder(task.working, task.job(), restart=restart)
+        folder = WorkingFolder(task.working, task.job() | entry, to_measure, restart=restart)
+        told.batch_size = folder.job["batch_size"]
         parts = [folder.raster(str(number), path) for number, (_, path) in enumerate(task.targets)]
         if progress and task.many and task.left(parts):
             print(task.estimate(task.left(parts)), flush=True)
@@ -125,7 +131,7 @@ def estimate_map(
     *,
     probabilities: bool = False,
     entropy: bool = False,
-    batch_size: int = 8,
+    batch_size: int | None = None,
     workers: int = 0,
     device: torch.device | str | None = None,
     precision: Precision = "float32",
@@ -136,9 +142,23 @@ def estimate_map(
     Raises:
         TypeError, ValueError: as :func:`predict_map`.
     """
-    how = precision, compile_model
-    with _task(module, dataset, out, probabilities, entropy, batch_size, workers, device, *how) as task:
+    settings = _Settings(probabilities, entropy, batch_size, workers, device, precision, compile_model)
+    with _task(module, dataset, out, settings) as task:
+        task.told.batch_size = batch_size or fitting_batch(task.told)
         return task.estimate()
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """As :func:`predict_map` has them."""
+
+    probabilities: bool
+    entropy: bool
+    batch_size: int | None
+    workers: int
+    device: torch.device | str | None
+    precision: Precision
+    compile_model: bool
 
 
 @dataclass(frozen=True)
@@ -178,7 +198,7 @@ class _Task:
         return measured(self.told, [canvas for canvas, _ in self.targets], self.sheets, self.height, left=left)
 
     def job(self) -> dict[str, Any]:
-        """What decides about the bytes of a map."""
+        """What decides about the bytes of a map, without the number of tiles at a time."""
         return {
             "version": __version__,
             "model": self.tags["FUSION_MODEL"],
@@ -187,7 +207,6 @@ class _Task:
             "files": [path.name for _, path in self.targets],
             "sheets": list(self.sheets),
             "interval": self.sheets["prediction"].tags.get("FUSION_INTERVAL", ""),
-            "batch_size": self.told.batch_size,
             "device": self.told.device.type,
             "precision": self.told.precision,
             "compiled": self.told.compiled,
@@ -195,35 +214,24 @@ class _Task:
 
 
 @contextlib.contextmanager
-def _task(
-    module: Predictor,
-    dataset: TileDataset,
-    out: str | Path,
-    probabilities: bool,
-    entropy: bool,
-    batch_size: int,
-    workers: int,
-    device: torch.device | str | None,
-    precision: Precision,
-    compile_model: bool,
-) -> Iterator[_Task]:
+def _task(module: Predictor, dataset: TileDataset, out: str | Path, settings: _Settings) -> Iterator[_Task]:
     """With the model in evaluation mode, where it is to run."""
-    require_map(module, dataset, shares=probabilities or entropy)
+    require_map(module, dataset, shares=settings.probabilities or settings.entropy)
     cells, file = cells_of(module, dataset), Path(out).with_suffix(".tif")
     targets = rasters(dataset, file, cells)
     tags = describe(module.model, dataset) | {"FUSION_MODEL": identity(module), "FUSION_TASK": module.task}
-    options: dict[str, Any] = {"probabilities": probabilities, "entropy": entropy}
+    options: dict[str, Any] = {"probabilities": settings.probabilities, "entropy": settings.entropy}
     sheets = sheets_of(module.task, module.classes, tags, intervals=getattr(module, "intervals", ()), **options)
-    with evaluating(module if isinstance(module, nn.Module) else module.model, device) as chosen:
+    with evaluating(module if isinstance(module, nn.Module) else module.model, settings.device) as chosen:
         told = Told(
             lambda batch: asked(module, batch, cells),
             cells,
             dataset,
-            batch_size,
-            workers,
+            1 if settings.batch_size is None else settings.batch_size,
+            settings.workers,
             chosen,
-            precision=resolved(precision, chosen),
-            compiled=compile_model,
+            precision=resolved(settings.precision, chosen),
+            compiled=settings.compile_model,
         )
         yield _Task(told, targets, sheets, module.classes, tags, file.with_name(f"{file.name}.partial"))
 
@@ -260,6 +268,7 @@ def _write_canvas(
         if working.complete:
             return None
         for name, sheet in reversed(list(sheets.items())):  # the map itself comes last
+            sweep(files[name])
             stored = working.stored(name, canvas.shape, height, len(sheet.bands))
             write_cog(files[name], stored, replace(sheet, store=_as_it_is), canvas.transform, canvas.crs)
             write_styles(files[name], sheet)

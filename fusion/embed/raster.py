@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -18,9 +16,10 @@ from affine import Affine
 from ..data.files import reading
 from ..data.given import numbers
 from .codec import DECODE_FORMULA, NODATA, Dtype, ErrorMeter, QuantizationError, as_stored, decoded
-from .formats.folders import chunk_side
+from .formats.chunks import chunk_side
 from .formats.optimised import small_cache, tiled_profile
 from .formats.pyramid import write_optimised
+from .formats.temporary import beside, replacing
 
 __all__ = [
     "Dtype",
@@ -30,7 +29,6 @@ __all__ = [
     "checked",
     "file_tags",
     "read_embeddings",
-    "replacing",
     "windows",
     "write_geotiff",
     "write_npz",
@@ -74,36 +72,6 @@ def band_names(dim: int) -> tuple[str, ...]:
     return tuple(f"E{k:0{max(2, len(str(dim - 1)))}d}" for k in range(dim))
 
 
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place if the block succeeds and is removed if it fails.
-
-    Raises:
-        RuntimeError: the disk is full or the folder cannot be written; a file that was there is untouched.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-    except OSError as error:
-        raise RuntimeError(f"cannot write {path}: {error.strerror or error}") from None
-    temporary = Path(name)
-    try:
-        yield temporary
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's files are private, ours are the user's to share
-        os.replace(temporary, path)
-    except OSError as error:  # rasterio's I/O error is one, too
-        raise RuntimeError(f"writing {path} failed: {error}; nothing was replaced") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 @small_cache()
 def write_geotiff(
     path: Path, values: Windows, transform: Affine, crs: str, dtype: Dtype, tags: Mapping[str, str]
@@ -124,7 +92,7 @@ def write_geotiff(
     side = chunk_side(dim, np.dtype(dtype).itemsize)
     nodata = NODATA if dtype == "int8" else np.nan
     profile = tiled_profile((rows, columns), dim, dtype, nodata, transform, crs, side) | {"interleave": "pixel"}
-    with replacing(path) as temporary, tempfile.TemporaryDirectory(prefix=".blocks-", dir=path.parent) as folder:
+    with replacing(path) as temporary, tempfile.TemporaryDirectory(**beside(path)) as folder:
         plain = Path(folder) / "blocks.tif"
         with rasterio.open(plain, "w", **profile) as file:
             for window, (top, left, bottom, right) in windows(rows, columns):

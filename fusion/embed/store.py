@@ -22,6 +22,7 @@ from ..data import Geo
 from ..data.given import calendar_dates, numbers
 from .claims import Claims
 from .codec import DECODE_FORMULA, NODATA, decode, encode, unit
+from .formats.temporary import beside, sweep
 from .layout import TIME, add_array, axes_of, georeference, new_group
 from .raster import Dtype, band_names
 
@@ -91,7 +92,8 @@ class EmbeddingStore:
             if path.exists():
                 store._require(identity)
             else:
-                temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+                sweep(path)
+                temporary = Path(tempfile.mkdtemp(**beside(path)))
                 temporary.chmod(0o755)
                 store._lay_out(temporary, days, geo, identity)
                 temporary.rename(path)

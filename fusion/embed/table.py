@@ -13,6 +13,7 @@ from .blend import Told
 from .blended import NothingObserved, blended
 from .formats.about import About
 from .formats.geoparquet import Part, Table, write_geoparquet
+from .formats.temporary import sweep
 from .items import write_table_item
 from .mosaic import Canvas
 from .raster import Dtype
@@ -62,6 +63,7 @@ def write_table(
     with folder.alone() as there:
         if not there:
             return None
+        sweep(path)
         table = write_geoparquet(path, parts, dtype, about.as_tags(dim, dtype))
         write_table_item(path, table, dim, dtype, about)
         folder.remove()

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,13 +47,24 @@ class WorkingFolder:
     Args:
         path: the folder.
         job: what decides about the bytes of the map: model, data, options; plain types.
+        measured: by name further things that do, which are measured by the first run and taken over by later ones.
         restart: throw away what an earlier run left.
+
+    Attributes:
+        job: with what was measured.
 
     Raises:
         ValueError: an earlier run left a folder for another job; the message says what differs.
     """
 
-    def __init__(self, path: Path, job: Mapping[str, Any], *, restart: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        job: Mapping[str, Any],
+        measured: Mapping[str, Callable[[], Any]] | None = None,
+        *,
+        restart: bool = False,
+    ) -> None:
         self.path, self._begun = path, False
         if restart:
             self.remove()
@@ -63,14 +74,16 @@ class WorkingFolder:
             raise ValueError(f"{path} is in the way: no map that was begun has left it. Remove it, or give another out")
         path.mkdir(parents=True, exist_ok=True)
         with Claims(path / _CLAIMS).alone():  # others may begin at the same time
-            self._begin(json.loads(json.dumps(job)))
+            self.job = self._begin(json.loads(json.dumps(job)), measured or {})
         self._begun = True
 
-    def _begin(self, wanted: Mapping[str, Any]) -> None:
+    def _begin(self, wanted: dict[str, Any], measured: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
         if not (self.path / _JOB).is_file():
+            wanted |= {name: measure() for name, measure in measured.items()}
             write_atomically(self.path / _JOB, (json.dumps(wanted, indent=2) + "\n").encode())
-            return
-        found = json.loads((self.path / _JOB).read_text())
+            return wanted
+        found: dict[str, Any] = json.loads((self.path / _JOB).read_text())
+        wanted |= {name: found[name] for name in measured if name in found}
         names = dict.fromkeys([*found, *wanted])
         other = [f"{n} {found.get(n)!r} there, {wanted.get(n)!r} now" for n in names if found.get(n) != wanted.get(n)]
         if other:
@@ -78,6 +91,7 @@ class WorkingFolder:
                 f"{self.path} holds the beginning of another map: {'; '.join(other)}. Begin anew with restart=True "
                 "(--restart), which removes it, or give another out"
             )
+        return found
 
     @contextmanager
     def alone(self) -> Iterator[bool]:

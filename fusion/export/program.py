@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
-from ..embed.raster import replacing
+from ..embed.formats.temporary import replacing
 from ..kernels import plain_operators
 from ..training.files import readable_size, write_atomically
 from ..training.probed import Probed

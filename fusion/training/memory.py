@@ -6,23 +6,20 @@ import copy
 import logging
 import os
 import warnings
-import weakref
-from collections.abc import Iterable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import cast
 
 import torch
 from lightning import LightningModule
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
 
 from fusion.data import TileBatch, TileDataset, collate
 
 from .files import readable_size
+from .live import LiveBytes, OutOfRoom, tensors_of
 
 __all__ = ["MemoryEstimate", "available_memory", "estimate_memory"]
 
@@ -135,69 +132,26 @@ def _peaks(module: LightningModule, dataset: TileDataset, precision: str, room: 
 
     peaks: dict[int, int] = {}
     if len(tiles) > 1:
-        with suppress(_OutOfRoom):
+        with suppress(OutOfRoom):
             peaks[2] = measure(2)
     if len(tiles) < 3 and peaks:
         return peaks
     if peaks and peaks[2] * len(tiles) < 2 * room:
-        with suppress(_OutOfRoom):
+        with suppress(OutOfRoom):
             return peaks | {len(tiles): measure(len(tiles))}
     try:
         return peaks | {1: measure(1)}
-    except _OutOfRoom as reached:
+    except OutOfRoom as reached:
         return {0: reached.bytes}
-
-
-class _OutOfRoom(Exception):
-    """A step took more than it may."""
-
-    def __init__(self, bytes_: int) -> None:
-        super().__init__(bytes_)
-        self.bytes = bytes_
-
-
-class _Live(TorchDispatchMode):
-    """Counts the bytes of tensors that are alive, and their peak; sees what every operator returns, in backward and in
-    recomputed parts too, but not the scratch space inside an operator. Raises where there are more than ``room``."""
-
-    def __init__(self, room: int) -> None:
-        TorchDispatchMode.__init__(self)
-        self.room = room
-        self.bytes: int = 0
-        self.peak: int = 0
-        self._known: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        tree_map_only(Tensor, self._note, out)
-        return out
-
-    def ignore(self, tensors: Iterable[Tensor]) -> None:
-        """These were there before."""
-        self._known.update(tensor.untyped_storage()._cdata for tensor in tensors)
-
-    def _note(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in self._known:
-            self._known.add(storage._cdata)
-            self.bytes += storage.nbytes()
-            self.peak = max(self.peak, self.bytes)
-            weakref.finalize(storage, self._gone, storage._cdata, storage.nbytes())
-            if self.bytes > self.room:
-                raise _OutOfRoom(self.bytes)
-
-    def _gone(self, key: int, size: int) -> None:
-        self._known.discard(key)
-        self.bytes -= size
 
 
 def _step_bytes(module: LightningModule, batch: TileBatch, precision: str, room: int) -> int:
     """Peak bytes of one training step beyond weights: the batch, activations, gradients."""
-    inputs = list(_tensors(batch))
+    inputs = list(tensors_of(batch))
     read = sum(tensor.nbytes for tensor in inputs)
     autocast = torch.autocast("cpu", torch.bfloat16) if "mixed" in precision else nullcontext()
     try:
-        with _Live(room - read) as live:
+        with LiveBytes(room - read) as live:
             live.ignore([*module.parameters(), *module.buffers(), *inputs])
             with autocast:
                 output = module.training_step(batch, 0)
@@ -205,19 +159,12 @@ def _step_bytes(module: LightningModule, batch: TileBatch, precision: str, room:
             del output
             if loss.requires_grad:  # a loss of nothing is refused in words when training begins
                 loss.backward()
-    except _OutOfRoom as reached:
-        raise _OutOfRoom(reached.bytes + read) from None
+    except OutOfRoom as reached:
+        raise OutOfRoom(reached.bytes + read) from None
     finally:
         for parameter in module.parameters():
             parameter.grad = None
     return int(live.peak) + read
-
-
-def _tensors(batch: TileBatch) -> Iterable[Tensor]:
-    for group in (batch.values, batch.days, batch.valid, batch.observed):
-        yield from group.values()
-    if batch.labels is not None:
-        yield batch.labels
 
 
 class _silent:

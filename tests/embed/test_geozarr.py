@@ -16,8 +16,9 @@ from rasterio.crs import CRS
 from fusion.data import ArrayTiles
 from fusion.embed import decode, embed_map, read_embeddings
 from fusion.embed.formats import geozarr
-from fusion.embed.formats.folders import chunk_side, replacing_folder
+from fusion.embed.formats.chunks import chunk_side
 from fusion.embed.formats.geozarr import write_geozarr
+from fusion.embed.formats.temporary import replacing_folder
 from fusion.embed.working import WorkingRaster
 
 from .conftest import Places, tile_at

@@ -29,8 +29,9 @@ from ... import __version__
 from ...data.given import numbers
 from ..codec import NODATA, Dtype, ErrorMeter, QuantizationError, as_stored, decoded
 from ..raster import Windows, checked, file_tags
-from .folders import chunk_side, replacing_folder
+from .chunks import chunk_side
 from .place import coordinates
+from .temporary import replacing_folder
 
 __all__ = ["PROJ", "SPATIAL", "is_map", "require_free", "write_geozarr"]
 

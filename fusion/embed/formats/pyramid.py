@@ -20,6 +20,7 @@ from .optimised import copy_optimised
 
 __all__ = ["write_optimised"]
 
+_LEVEL = 1  # of deflate: 6 takes twice the time and saves 3 % of a float32 file, 2 % of an int8 one
 _READ = 256  # pixels per side that are decoded at a time
 
 
@@ -39,7 +40,7 @@ def write_optimised(plain: Path, finished: Path, side: int) -> None:
     with rasterio.open(plain) as file:
         size = file.shape
     levels = [_write_level(plain, factor, side) for factor in _factors(size, side)]
-    copy_optimised(_virtual(plain, levels), finished, level=6, blocksize=side, num_threads="all_cpus")
+    copy_optimised(_virtual(plain, levels), finished, level=_LEVEL, blocksize=side, num_threads="all_cpus")
 
 
 def _factors(size: tuple[int, int], side: int) -> list[int]:
