@@ -72,6 +72,6 @@ def test_a_map_that_was_begun_without_is_not_gone_on_with(module, tmp_path, monk
     with monkeypatch.context() as patch:
         patch.setattr(module.model, "forward", stop)
         with pytest.raises(KeyboardInterrupt):
-            embed_map(module.model, tiles, tmp_path / "map.tif")
+            embed_map(module.model, tiles, tmp_path / "map.tif", batch_size=8)
     with pytest.raises(ValueError, match="compiled"):
-        embed_map(module.model, tiles, tmp_path / "map.tif", compile_model=True)
+        embed_map(module.model, tiles, tmp_path / "map.tif", batch_size=8, compile_model=True)
