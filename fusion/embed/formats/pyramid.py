@@ -74,24 +74,36 @@ def _write_level(plain: Path, factor: int, side: int) -> Path:
 
 def _mean(file: Any, top: int, left: int, shape: tuple[int, int], factor: int) -> np.ndarray:
     """(rows, columns, D) means of the decoded vectors of squares of pixels, NaN where none has data."""
-    sums = np.zeros((*shape, file.count), dtype=np.float32)
+    sums = np.zeros((file.count, *shape), dtype=np.float32)  # (D, rows, columns), as GDAL reads
     counts = np.zeros(shape, dtype=np.int64)
     bottom, right = (min(start + n * factor, end) for start, n, end in zip((top, left), shape, file.shape, strict=True))
     for rows in _spans(top, bottom):
         for columns in _spans(left, right):
-            stored = file.read(window=((rows.start, rows.stop), (columns.start, columns.stop)))
-            vectors = np.moveaxis(decoded(stored), 0, -1)
-            known = ~np.isnan(vectors).any(axis=-1)
-            sums_here, counts_here, here = np.where(known[..., None], vectors, 0), known.astype(np.int64), []
-            for axis, (span, start) in enumerate(((rows, top), (columns, left))):
-                cells = (np.arange(span.start, span.stop) - start) // factor  # of the overview
-                begins = np.flatnonzero(np.diff(cells, prepend=-1))
-                sums_here, counts_here = (np.add.reduceat(part, begins, axis) for part in (sums_here, counts_here))
-                here.append(slice(int(cells[0]), int(cells[-1]) + 1))
-            sums[here[0], here[1]] += sums_here
-            counts[here[0], here[1]] += counts_here
+            vectors = decoded(file.read(window=((rows.start, rows.stop), (columns.start, columns.stop))))
+            known = ~np.isnan(vectors).any(axis=0)
+            vectors[:, ~known] = 0
+            below = min(factor, _READ)  # of a square that is larger than what is read this is a part
+            counts_here = _sums(known.astype(np.int64), below)
+            first = (rows.start - top) // factor, (columns.start - left) // factor
+            here = tuple(slice(begin, begin + n) for begin, n in zip(first, counts_here.shape, strict=True))
+            sums[:, *here] += _sums(vectors, below)
+            counts[here] += counts_here
     with np.errstate(invalid="ignore"):
-        return sums / np.where(counts == 0, np.nan, counts)[..., None].astype(np.float32)
+        means = sums / np.where(counts == 0, np.nan, counts).astype(np.float32)
+    return np.moveaxis(means, 0, -1)
+
+
+def _sums(values: np.ndarray, side: int) -> np.ndarray:
+    """(..., rows, columns) -> the sums of squares of ``side`` x ``side`` values, at the lower and right border of what
+    there is of them."""
+    for axis in (-2, -1):
+        parts = [values[..., k::side, :] if axis == -2 else values[..., k::side] for k in range(side)]
+        total = parts[0].copy()
+        for part in parts[1:]:
+            here = total[..., : part.shape[-2], : part.shape[-1]]
+            here += part
+        values = total
+    return values
 
 
 def _spans(first: int, last: int) -> Iterator[slice]:
