@@ -24,7 +24,7 @@ import torch
 
 from .gpu.measure import peak
 
-__all__ = ["Build", "compare", "conditions", "device_name", "save"]
+__all__ = ["Build", "behind", "compare", "conditions", "device_name", "faster_peers", "save"]
 
 RESULTS = Path(__file__).parent / "results"
 _M_MMAP_THRESHOLD = -3  # of malloc.h
@@ -34,6 +34,7 @@ Step = Callable[[], Any]
 Build = Callable[[], Step]
 
 _rows: dict[str, list[dict[str, Any]]] = {}  # by op
+_faster: list[str] = []
 
 
 def compare(
@@ -76,6 +77,24 @@ def compare(
     benchmark.extra_info.update({name: row for name, row in rows.items()})
     benchmark.pedantic(steps[ours], rounds=3, iterations=1)
     return rows
+
+
+def behind(benchmark: Any, rows: dict[str, dict[str, Any]], *names: str, least: float = 1.0) -> None:
+    """Notes peers that are faster here, for the end of the session: on somebody else's machine that is news and no
+    failure. What is committed is held to be ahead by tests/benchmarks/test_committed.py.
+
+    Args:
+        names: of the peers that count; all without them.
+        least: of their time to ours.
+    """
+    for name, row in rows.items():
+        if row["ratio"] < least and (not names or name in names):
+            _faster.append(f"{benchmark.group}: {name} takes {row['ratio']:.2f} times as long as ours")
+
+
+def faster_peers() -> list[str]:
+    """A line each, of this session."""
+    return list(_faster)
 
 
 def _times_cpu(steps: dict[str, Step], seconds: float) -> dict[str, list[float]]:

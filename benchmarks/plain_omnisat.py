@@ -40,7 +40,7 @@ def plainly(model: OmniSat, objective: PretrainingObjective) -> None:
         if type(module) in forwards:
             module.forward = forwards[type(module)].__get__(module)
         module.to(memory_format=torch.contiguous_format)
-    objective.contrast = lambda seen, alike: (contrast(seen.tokens), None)
+    objective.contrast = lambda seen, alike=None: (contrast(seen.tokens), None)
 
 
 def image_tokens(self: ImageEncoder, patches: Tensor, valid: Tensor, maps: None = None) -> tuple[Tensor, list[Tensor]]:

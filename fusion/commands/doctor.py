@@ -49,12 +49,15 @@ def _show_hardware() -> None:
     import torch
 
     from fusion.kernels import build, toolchain
+    from fusion.layers.autocast import bfloat16_unavailable
 
     try:
         compiler = toolchain.version(toolchain.cxx()).splitlines()[0]
     except toolchain.ToolchainError as error:
         compiler = str(error)
     print(f"CPU:      {toolchain.cpu_level()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads")
+    reason = bfloat16_unavailable("cpu")
+    print(f"bfloat16: {reason or 'calculated in; --training.precision auto tries whether a step is faster by it'}")
     print(f"compiler: {compiler}")
     if torch.cuda.is_available():
         for i in range(torch.cuda.device_count()):

@@ -31,6 +31,8 @@ def _limit(rate: float) -> int:
 
 def _above(x: Tensor, noise: Tensor, limit: float) -> Tensor:
     """x where noise > limit, else 0: ReLU's backward, the fastest vectorised selection there is."""
+    if x.dtype in (torch.bfloat16, torch.float16):  # which cannot hold the noise
+        return torch.ops.aten.threshold_backward(x.float(), noise.float(), limit).to(x.dtype)
     return torch.ops.aten.threshold_backward(x, noise.to(x.dtype), limit)
 
 
@@ -61,12 +63,11 @@ class _ReluDropout(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (out,) = ctx.saved_tensors
-        return _above(grad, out, 0).mul_(1 / (1 - ctx.rate)), None
+        return torch.ops.aten.threshold_backward(grad, out, 0).mul_(1 / (1 - ctx.rate)), None
 
 
 def _own(x: Tensor, rate: float) -> bool:
-    exact = x.dtype in (torch.float32, torch.float64)  # others cannot hold the noise
-    return 0 < rate < 1 and exact and x.device.type == "cpu" and not torch.compiler.is_compiling()
+    return 0 < rate < 1 and x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 class Dropout(nn.Dropout):

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
+from .convolution import Convolution
 from .pooling import layout, max_pool, patch_slices, to_channels_last
 from .stem import Stem
 from .unpooling import UnpoolConvolution, UnpoolProjection
@@ -51,8 +52,8 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, dim: int, groups: int = 4, kernel: int = 3) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(dim, dim, kernel, padding=kernel // 2, bias=False)
-        self.conv2 = nn.Conv2d(dim, dim, kernel, padding=kernel // 2, bias=False)
+        self.conv1 = Convolution(dim, dim, kernel)
+        self.conv2 = Convolution(dim, dim, kernel)
         self.norm = nn.GroupNorm(groups, dim)
 
     def forward(self, x: Tensor) -> Tensor:

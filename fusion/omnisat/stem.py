@@ -16,9 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers.autocast import differentiable_once, without_autocast
+from ..layers.autocast import differentiable_once, to_autocast, without_autocast
 from .pooling import empty_map, index_dtype, layout, patch_slices, pick, pool, unpool
-from .unpooling import to_autocast
 
 __all__ = ["Stem"]
 

@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers.autocast import differentiable_once
+from ..layers.autocast import differentiable_once, to_autocast
+from .convolution import as_products, products_backward
 from .pooling import empty_map, layout, patch_slices, pick, unpool
 
-__all__ = ["UnpoolConvolution", "UnpoolProjection", "to_autocast"]
+__all__ = ["UnpoolConvolution", "UnpoolProjection"]
 
 
 class _Convolution(torch.autograd.Function):
@@ -37,14 +38,23 @@ class _Convolution(torch.autograd.Function):
         grad = grad.contiguous(memory_format=layout(weight))
         grad_x, grad_weight = empty_map(weight, *x.shape[:3]), torch.zeros_like(weight)
         for part in _slices(x, ctx.side):
-            maps, wanted = unpool(x[part], index[part], ctx.side), (True, True, False)
-            one, none = [1, 1], [0, 0]
-            grad_maps, grad_part, _ = torch.ops.aten.convolution_backward(
-                grad[part], maps, weight, None, one, one, one, True, none, 1, wanted
-            )
+            maps = unpool(x[part], index[part], ctx.side)
+            grad_maps, grad_part = _convolution_backward(grad[part], maps, weight)
             grad_weight += grad_part
             grad_x[part] = pick(grad_maps, index[part])
         return grad_x, None, grad_weight, None
+
+
+def _convolution_backward(grad: Tensor, maps: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Of a transposed convolution, whose gradient is that of the maps convolved with the weight as it is."""
+    if as_products(maps):
+        grad_maps, kernel = products_backward(grad, maps, weight.permute(0, 2, 3, 1))
+        return grad_maps, kernel.permute(0, 3, 1, 2)
+    one, none, wanted = [1, 1], [0, 0], (True, True, False)
+    grad_maps, grad_weight, _ = torch.ops.aten.convolution_backward(
+        grad, maps, weight, None, one, one, one, True, none, 1, wanted
+    )
+    return grad_maps, grad_weight
 
 
 class _Projection(torch.autograd.Function):
@@ -82,14 +92,6 @@ class _Projection(torch.autograd.Function):
 
 def _slices(x: Tensor, side: int) -> Any:
     return patch_slices(len(x), x.shape[1] * side * side * x.element_size(), x.device)
-
-
-def to_autocast(*tensors: Tensor) -> list[Tensor]:
-    """To the dtype of autocast, where that is on; autograd functions of one's own must do so themselves."""
-    device = tensors[0].device.type
-    if not torch.is_autocast_enabled(device):
-        return list(tensors)
-    return [t.to(torch.get_autocast_dtype(device)) for t in tensors]
 
 
 class _Unpooled(nn.Module):

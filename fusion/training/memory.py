@@ -21,7 +21,7 @@ from fusion.data import TileBatch, TileDataset, collate
 from .files import readable_size
 from .live import LiveBytes, OutOfRoom, tensors_of
 
-__all__ = ["MemoryEstimate", "available_memory", "estimate_memory"]
+__all__ = ["MemoryEstimate", "available_memory", "estimate_memory", "unlogged"]
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def estimate_memory(
         available = min(available, int(limit * 2**30))
     on_cpu = torch.device(device).type == "cpu"
     room = available if on_cpu else available_memory("cpu")
-    with torch.random.fork_rng(devices=[]), _silent():
+    with torch.random.fork_rng(devices=[]), unlogged():
         probe = copy.deepcopy(module).cpu().train()
         probe.trainer = None
         peaks = _peaks(probe, dataset, precision, room)
@@ -167,7 +167,7 @@ def _step_bytes(module: LightningModule, batch: TileBatch, precision: str, room:
     return int(live.peak) + read
 
 
-class _silent:
+class unlogged:
     """``self.log`` outside a trainer warns; here that is expected."""
 
     def __enter__(self) -> None:

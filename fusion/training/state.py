@@ -71,8 +71,8 @@ class KeepState(Checkpoint):
     one device, the step after a resume has the same bits as without the interruption.
     """
 
-    def __init__(self, path: Path, identity: dict[str, Any], asked: Interruption, part: int) -> None:
-        self.path, self.identity, self.asked, self.part = path, identity, asked, part
+    def __init__(self, path: Path, identity: dict[str, Any], asked: Interruption, part: int, precision: str) -> None:
+        self.path, self.identity, self.asked, self.part, self.precision = path, identity, asked, part, precision
         self.views: RandomViews  # set when the trainer knows its rank
         self._place = (0, 0)  # epoch, batches of it that are done
         self._awaited: dict[str, float] = {}
@@ -111,6 +111,7 @@ class KeepState(Checkpoint):
         checkpoint["fusion"] = {
             "identity": self.identity,
             "part": self.part,  # tiles computed at a time
+            "precision": self.precision,
             "epochs": self._place[0],
             "finished": self._finished,
             "early": self._finished and trainer.should_stop,

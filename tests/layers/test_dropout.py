@@ -6,14 +6,15 @@ from fusion.layers import Dropout, relu_dropout
 
 @pytest.mark.parametrize("rate", [0.1, 0.2, 0.5])
 @pytest.mark.parametrize("shape", [(300, 400), (7, 11, 1301)])
-def test_share_scale_and_gradient(rate, shape):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_share_scale_and_gradient(rate, shape, dtype):
     torch.manual_seed(0)
-    x = (torch.randn(shape) + 3).requires_grad_()
+    x = (torch.randn(shape).abs() + 1).to(dtype).requires_grad_()
     out = Dropout(rate)(x)
     kept = out != 0
     assert kept.double().mean().item() == pytest.approx(1 - rate, abs=0.01)
     torch.testing.assert_close(out[kept], x[kept] / (1 - rate))
-    weight = torch.randn(shape)
+    weight = torch.randn(shape).to(dtype)
     (out * weight).sum().backward()
     torch.testing.assert_close(x.grad, weight * kept / (1 - rate))
     # Neighbours come from one 64-bit draw: they must be independent all the same.
@@ -21,16 +22,17 @@ def test_share_scale_and_gradient(rate, shape):
     assert pairs == pytest.approx((1 - rate) ** 2, abs=0.01)
 
 
-def test_relu_dropout():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_relu_dropout(dtype):
     torch.manual_seed(0)
-    x = torch.randn(200, 300, requires_grad=True)
+    x = torch.randn(200, 300, dtype=dtype, requires_grad=True)
     out = relu_dropout(x, 0.25, True)
     assert ((out != 0) & (x <= 0)).sum() == 0
     kept = out != 0
     assert kept[x > 0].double().mean().item() == pytest.approx(0.75, abs=0.01)
     torch.testing.assert_close(out[kept], x[kept] / 0.75)
     out.sum().backward()
-    torch.testing.assert_close(x.grad, kept / 0.75)
+    torch.testing.assert_close(x.grad, (kept / 0.75).to(dtype))
     torch.testing.assert_close(relu_dropout(x, 0.25, False), x.relu())
 
 
@@ -44,3 +46,14 @@ def test_seed_and_modes():
     assert torch.equal(drop.eval()(x), x)
     assert torch.equal(Dropout(0.0)(x), x)
     assert drop.train()(x.bfloat16()).dtype == torch.bfloat16
+
+
+def test_the_noise_of_half_precision_is_that_of_float32():
+    torch.manual_seed(0)
+    x = torch.randn(40, 50)
+    kept = []
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        torch.manual_seed(1)
+        kept.append(Dropout(0.3)(x.to(dtype)) != 0)
+    assert torch.equal(kept[0], kept[1])
+    assert torch.equal(kept[0], kept[2])
