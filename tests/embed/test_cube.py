@@ -191,7 +191,7 @@ def start(path: Path, delay: float) -> multiprocessing.Process:
     return process
 
 
-@pytest.mark.slow
+@pytest.mark.extra  # maps of tiles are killed in test_predict_resume.py
 def test_killed_at_any_moment_it_ends_with_the_same_bits(tmp_path, stored):
     """Killed while blocks are made, while one is written, and while rasters are written."""
     path = tmp_path / "field.zarr"

@@ -60,7 +60,7 @@ def test_embed_an_xarray():
     assert bool(found.notnull().all())
 
 
-@pytest.mark.slow
+@pytest.mark.extra  # a cluster is tested in tests/arrays/test_dask.py
 def test_embed_with_dask():
     found = load("embed_with_dask").main()
     assert found.embedding.shape == (64, 64, 64)
