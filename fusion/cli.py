@@ -7,6 +7,8 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from .threads import share_cores
+
 __all__ = ["main"]
 
 # Exit codes: 0 done, 1 done and the answer is no, 2 could not be done, 130 interrupted.
@@ -16,6 +18,7 @@ _CANNOT, _INTERRUPTED = 2, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns the exit code; errors of the package are told without a traceback."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    share_cores()
     try:
         from .commands.parser import parse
     except ModuleNotFoundError as error:
