@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from ..data import TileBatch
 from ..data.files import DamagedFile
 from ..data.spacing import evenly_spaced
@@ -89,9 +87,9 @@ def _bytes(told: Told, batch: TileBatch, room: int) -> int:
     inputs = list(tensors_of(batch))
     read = sum(tensor.nbytes for tensor in inputs)
     try:
-        with torch.inference_mode(), LiveBytes(room - read) as live:
+        with LiveBytes(room - read) as live:
             live.ignore(inputs)
-            told.answer(batch, compiled=False)
+            told.answer(batch, measured=True)
     except OutOfRoom as reached:
         raise OutOfRoom(reached.bytes + read) from None
     return live.peak + read

@@ -82,10 +82,16 @@ class Told:
             first += len(observed)
             self.progress.add(len(observed))
 
-    def answer(self, batch: TileBatch, *, compiled: bool = True) -> Tensor:
-        """(B, rows, columns, D) of B tiles that were observed, on the device."""
-        with torch.inference_mode(), autocast(self.precision, self.device):
-            return (self._compiled if compiled else self.say)(batch.to(self.device))
+    def answer(self, batch: TileBatch, *, measured: bool = False) -> Tensor:
+        """(B, rows, columns, D) of B tiles that were observed, on the device.
+
+        Args:
+            measured: its operators are watched: not compiled, and not in inference mode, in which a watcher is given
+                some of them (``einsum``) before autocast has cast what they are made of.
+        """
+        mode: Any = torch.no_grad() if measured else torch.inference_mode()
+        with mode, autocast(self.precision, self.device):
+            return (self.say if measured else self._compiled)(batch.to(self.device))
 
     def _read(self, tiles: TileDataset) -> Iterator[_Read]:
         """The batches; the next one is read while this one is computed."""

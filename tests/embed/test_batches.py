@@ -82,6 +82,21 @@ def test_tiles_without_an_observation_and_damaged_ones_are_not_measured(free, mo
     assert not {tiles.names[number] for number in (0, 1, 2, 7)} & {*asked[0], *asked[1]}
 
 
+def test_a_network_in_bfloat16_is_measured_as_it_runs(tiles, free):
+    """Products of what autocast has cast with what it has not, which it casts, too."""
+    weight = torch.ones(192, 6)
+
+    def mixed(batch) -> Tensor:
+        network(batch)
+        half = torch.nn.functional.linear(batch.values["aerial"].flatten(1), weight.T)  # (B, 6)
+        assert half.dtype == torch.bfloat16
+        return torch.einsum("bi,ij->bj", half, torch.ones(6, 6)).view(-1, *GRID, 1)
+
+    free(60e6)
+    run = Told(mixed, GRID, tiles, 1, 0, torch.device("cpu"), precision="bfloat16")
+    assert fitting_batch(run) == 25
+
+
 def test_nothing_observed_is_left_to_the_map(free):
     free(20e6)
     tiles = cut(np.full((2, 24, 36), np.nan, np.float32), (8, 12))
