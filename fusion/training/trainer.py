@@ -129,14 +129,9 @@ def fit(
     check_values(train, config_of(module.get_submodule("model")).modalities)
     device = _device(trainer_arguments)
     tiles = min(batch_size, len(train))  # a step
-    if trainer_arguments.get("precision") == "auto":
-        precision = before.get("precision") if before else None
-        if precision is None:
-            trial = try_precisions(module, train, tiles, device=device, seed=seed)
-            precision = trial.precision
-            if progress:
-                print(f"precision: {trial}", flush=True)
-        trainer_arguments["precision"] = precision
+    untried = trainer_arguments.get("precision") == "auto"
+    if untried and before and "precision" in before:
+        untried, trainer_arguments["precision"] = False, before["precision"]
     part = part_size(
         module,
         train,
@@ -145,9 +140,14 @@ def fit(
         memory_limit,
         begun=before.get("part", tiles) if before else None,
         device=device,
-        precision=str(trainer_arguments.get("precision", "32-true")),
+        precision="32-true" if untried else str(trainer_arguments.get("precision", "32-true")),
         progress=progress,
     )
+    if untried:
+        trial = try_precisions(module, train, part, device=device, seed=seed)
+        trainer_arguments["precision"] = trial.precision
+        if progress:
+            print(f"precision: {trial}", flush=True)
     config = identity | settings | {"part": part, "trainer": {k: str(v) for k, v in trainer_arguments.items()}}
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - readers and libraries may use the global one

@@ -105,3 +105,20 @@ def test_several_processes_do_not_choose_each_for_itself(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match=r"precision='auto' is measured by one process"):
         fit(Watched(), Meadows(24), None, tmp_path, epochs=1, memory="ignore", precision="auto", progress=False)
+
+
+def test_what_does_not_fit_is_refused_before_a_step_of_it_is_tried(tmp_path, monkeypatch):
+    monkeypatch.setattr("fusion.training.memory.available_memory", lambda device: 20_000)
+    monkeypatch.setattr(trainer, "try_precisions", lambda *_, **__: pytest.fail("a step is tried"))
+    with pytest.raises(ValueError, match="training would need"):
+        fit(Watched(), Meadows(24), None, tmp_path, epochs=1, batch_size=24, precision="auto", progress=False)
+
+
+def test_parts_of_a_step_are_tried(tmp_path, monkeypatch):
+    tried = []
+    monkeypatch.setattr(trainer, "part_size", lambda *_, **__: 4)
+    monkeypatch.setattr(
+        trainer, "try_precisions", lambda module, train, tiles, **_: tried.append(tiles) or Trial((2.0, 1.0), 0.0)
+    )
+    fit(Watched(), Meadows(24), None, tmp_path, epochs=1, batch_size=8, precision="auto", progress=False)
+    assert tried == [4]
