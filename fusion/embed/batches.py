@@ -9,7 +9,7 @@ from ..data import TileBatch
 from ..data.files import DamagedFile
 from ..data.spacing import evenly_spaced
 from ..training.files import readable_size
-from ..training.live import LiveBytes, OutOfRoom, tensors_of
+from ..training.live import OutOfRoom, peak_bytes
 from ..training.memory import available_memory
 from .blend import Told
 
@@ -79,17 +79,4 @@ def batch_entry(told: Told, asked: int | None) -> tuple[dict[str, Any], dict[str
 
 
 def _bytes(told: Told, batch: TileBatch, room: int) -> int:
-    """At most, of the tiles and of what the network makes of them.
-
-    Raises:
-        OutOfRoom: more than ``room``.
-    """
-    inputs = list(tensors_of(batch))
-    read = sum(tensor.nbytes for tensor in inputs)
-    try:
-        with LiveBytes(room - read) as live:
-            live.ignore(inputs)
-            told.answer(batch, measured=True)
-    except OutOfRoom as reached:
-        raise OutOfRoom(reached.bytes + read) from None
-    return live.peak + read
+    return peak_bytes(lambda: told.answer(batch, measured=True), batch, room)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map_only
 
 from fusion.data import TileBatch
 
-__all__ = ["LiveBytes", "OutOfRoom", "tensors_of"]
+__all__ = ["OutOfRoom", "peak_bytes"]
 
 
 class OutOfRoom(Exception):
@@ -23,7 +23,7 @@ class OutOfRoom(Exception):
         self.bytes = bytes_
 
 
-class LiveBytes(TorchDispatchMode):
+class _LiveBytes(TorchDispatchMode):
     """Counts the bytes of tensors that are alive, and their peak; sees what every operator returns, in backward and in
     recomputed parts too, but not the scratch space inside an operator. Raises where there are more than ``room``."""
 
@@ -58,7 +58,27 @@ class LiveBytes(TorchDispatchMode):
         self.bytes -= size
 
 
-def tensors_of(batch: TileBatch) -> Iterable[Tensor]:
+def peak_bytes(run: Callable[[], object], batch: TileBatch, room: int, known: Iterable[Tensor] = ()) -> int:
+    """At most, of a batch and of what ``run`` makes of it.
+
+    Args:
+        known: tensors that do not count.
+
+    Raises:
+        OutOfRoom: more than ``room``.
+    """
+    inputs = list(_tensors_of(batch))
+    read = sum(tensor.nbytes for tensor in inputs)
+    try:
+        with _LiveBytes(room - read) as live:
+            live.ignore([*known, *inputs])
+            run()
+    except OutOfRoom as reached:
+        raise OutOfRoom(reached.bytes + read) from None
+    return int(live.peak) + read
+
+
+def _tensors_of(batch: TileBatch) -> Iterable[Tensor]:
     """What a batch is made of."""
     for group in (batch.values, batch.days, batch.valid, batch.observed):
         yield from group.values()

@@ -19,7 +19,7 @@ from torch import Tensor
 from fusion.data import TileBatch, TileDataset, collate
 
 from .files import readable_size
-from .live import LiveBytes, OutOfRoom, tensors_of
+from .live import OutOfRoom, peak_bytes
 
 __all__ = ["MemoryEstimate", "available_memory", "estimate_memory", "unlogged"]
 
@@ -147,24 +147,21 @@ def _peaks(module: LightningModule, dataset: TileDataset, precision: str, room: 
 
 def _step_bytes(module: LightningModule, batch: TileBatch, precision: str, room: int) -> int:
     """Peak bytes of one training step beyond weights: the batch, activations, gradients."""
-    inputs = list(tensors_of(batch))
-    read = sum(tensor.nbytes for tensor in inputs)
     autocast = torch.autocast("cpu", torch.bfloat16) if "mixed" in precision else nullcontext()
+
+    def step() -> None:
+        with autocast:
+            output = module.training_step(batch, 0)
+        loss = cast(Tensor, output["loss"] if isinstance(output, dict) else output)
+        del output
+        if loss.requires_grad:  # a loss of nothing is refused in words when training begins
+            loss.backward()
+
     try:
-        with LiveBytes(room - read) as live:
-            live.ignore([*module.parameters(), *module.buffers(), *inputs])
-            with autocast:
-                output = module.training_step(batch, 0)
-            loss = cast(Tensor, output["loss"] if isinstance(output, dict) else output)
-            del output
-            if loss.requires_grad:  # a loss of nothing is refused in words when training begins
-                loss.backward()
-    except OutOfRoom as reached:
-        raise OutOfRoom(reached.bytes + read) from None
+        return peak_bytes(step, batch, room, [*module.parameters(), *module.buffers()])
     finally:
         for parameter in module.parameters():
             parameter.grad = None
-    return int(live.peak) + read
 
 
 class unlogged:

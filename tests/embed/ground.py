@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from fusion.data import ArrayTiles, Geo, Modality, fit_statistics
+from fusion.embed.working import WorkingRaster
 from fusion.omnisat import OmniSat, OmniSatConfig
 from fusion.training import Finetuning
 
@@ -50,3 +52,15 @@ def finetuned(
         last = list(module.head.parameters())[-2]  # the weights of the last layer; the bias follows
         last *= 10 / last.norm(dim=1, keepdim=True).clamp_min(1e-6)
     return module.eval()
+
+
+def stop_at(patch: pytest.MonkeyPatch, strip: int, error: type[BaseException] = KeyboardInterrupt) -> None:
+    """The next map stops when it has computed a strip, before that is noted."""
+    noted = WorkingRaster._note
+
+    def note(self, entry):
+        if entry.get("strip") == strip:
+            raise error("stopped")
+        noted(self, entry)
+
+    patch.setattr(WorkingRaster, "_note", note)

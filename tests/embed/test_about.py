@@ -15,7 +15,8 @@ from torch import nn
 from fusion.data import ArrayTiles, Geo, Modality
 from fusion.embed import embed_map, fingerprint
 from fusion.embed.formats.about import About, licence_beside
-from fusion.embed.working import WorkingRaster
+
+from .ground import stop_at
 
 OPTICAL = Modality("s2", "series", ("B02", "B08"), 10.0, 2)
 RADAR = Modality("s1", "image", ("VV",), 20.0, 1)
@@ -96,16 +97,11 @@ def test_a_map_of_single_pixels_is_of_pixels():
 
 
 def test_dates_of_a_map_that_was_stopped_are_those_of_all_of_it(tmp_path, monkeypatch):
-    data, noted = tiles(80), WorkingRaster._note  # 160 rows of patches, 3 strips
+    data = tiles(80)  # 160 rows of patches, 3 strips
     [whole] = embed_map(Means(), data, tmp_path / "whole.tif", batch_size=4)
 
-    def note(self, entry):
-        if entry.get("strip") == 1:
-            raise KeyboardInterrupt
-        noted(self, entry)
-
     with monkeypatch.context() as patch:
-        patch.setattr(WorkingRaster, "_note", note)
+        stop_at(patch, 1)
         with pytest.raises(KeyboardInterrupt):
             embed_map(Means(), data, tmp_path / "map.tif", batch_size=4)
     embed_map(Means(), data, tmp_path / "map.tif", batch_size=4)

@@ -14,9 +14,8 @@ from fusion.data.files import DamagedFile
 from fusion.embed import embed_map, estimate_map, predict_map
 from fusion.embed.batches import fitting_batch, usual_batch
 from fusion.embed.blend import Told
-from fusion.embed.working import WorkingRaster
 
-from .ground import CLASSES, GRID, cut, finetuned, scene
+from .ground import CLASSES, GRID, cut, finetuned, scene, stop_at
 
 FIXED, EACH = 4_000_000, 1_000_000  # bytes of the network below: whatever it is asked, and of every tile
 
@@ -116,15 +115,9 @@ def test_a_map_that_is_gone_on_with_keeps_its_batches_whatever_is_free_now(kind,
     make(of, tiles, tmp_path / "whole.tif")
     size = max(sizes[2:])  # after two measurements
     assert 1 < size < len(tiles)
-    noted = WorkingRaster._note
-
-    def note(self, entry):
-        if entry.get("strip") == 1:
-            raise KeyboardInterrupt
-        noted(self, entry)
 
     with monkeypatch.context() as patch:
-        patch.setattr(WorkingRaster, "_note", note)
+        stop_at(patch, 1)
         with pytest.raises(KeyboardInterrupt):
             make(of, tiles, tmp_path / "map.tif")
     assert json.loads((tmp_path / "map.tif.partial" / "job.json").read_text())["batch_size"] == size

@@ -16,7 +16,7 @@ from fusion.embed import embed_map
 from fusion.embed.working import WorkingRaster
 from fusion.omnisat import OmniSat
 
-from .ground import CLASSES, cut, finetuned, scene
+from .ground import CLASSES, cut, finetuned, scene, stop_at
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STRIPS = 3  # of 64 rows of patches of 4 pixels
@@ -55,15 +55,10 @@ def test_a_map_that_was_stopped_has_the_bytes_of_one_that_was_not(
     strip, tiles, model, uninterrupted, tmp_path, monkeypatch
 ):
     dtype, whole, said = uninterrupted
-    noted, path = WorkingRaster._note, tmp_path / "map.tif"
-
-    def note(self, entry):
-        if entry.get("strip") == strip:
-            raise KeyboardInterrupt
-        noted(self, entry)
+    path = tmp_path / "map.tif"
 
     with monkeypatch.context() as patch:
-        patch.setattr(WorkingRaster, "_note", note)
+        stop_at(patch, strip)
         with pytest.raises(KeyboardInterrupt):
             embed_map(model, tiles, path, dtype=dtype, batch_size=5)
     assert [p.name for p in tmp_path.iterdir()] == ["map.tif.partial"]

@@ -24,7 +24,7 @@ from fusion.embed.mosaic import Canvas
 from fusion.embed.strips import strips
 from fusion.embed.working import WorkingFolder, WorkingRaster
 
-from .ground import CLASSES, CRS, HEIGHT, WIDTH, cut, finetuned, scene
+from .ground import CLASSES, CRS, HEIGHT, WIDTH, cut, finetuned, scene, stop_at
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ROWS = 200  # four strips of 64 rows
@@ -60,18 +60,6 @@ def contents(folder: Path) -> dict[str, bytes]:
     """Of all files but the item, which has the time of writing where the data have no dates."""
     assert (folder / "map.json").is_file()
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix != ".json"}
-
-
-def stop_at(monkeypatch, strip: int, error: type[BaseException]) -> None:
-    """The next map stops when it has computed a strip, before that is noted."""
-    noted = WorkingRaster._note
-
-    def note(self, entry):
-        if entry.get("strip") == strip:
-            raise error("stopped")
-        noted(self, entry)
-
-    monkeypatch.setattr(WorkingRaster, "_note", note)
 
 
 @pytest.mark.parametrize("strip", [0, 2])
