@@ -14,19 +14,23 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from .averaging import averaged
-from .checkpoints import save_model
+from .checkpoints import model_bytes
 from .files import write_atomically
 
 __all__ = ["FiniteLoss", "History", "KeepModels"]
 
 
 class KeepModels(Checkpoint):
-    """``last.safetensors`` after every epoch, ``best.safetensors`` whenever the monitored metric improves."""
+    """``last.safetensors``, and ``best.safetensors`` of the epoch whose monitored metric is best.
+
+    They are written by :meth:`write`, see :class:`~fusion.training.state.KeepState`; until then they are in memory.
+    """
 
     def __init__(self, run: Path, monitor: str, mode: str) -> None:
         self.run, self.monitor, self.mode = run, monitor, mode
         self.best = math.inf if mode == "min" else -math.inf
         self.improved = False
+        self._unwritten: dict[str, bytes] = {}  # by name of the file
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.val_dataloaders is None:  # a plateau scheduler that waits for a validation loss follows this one
@@ -44,18 +48,15 @@ class KeepModels(Checkpoint):
         value = metrics[self.monitor]
         self.improved = value < self.best if self.mode == "min" else value > self.best
         if trainer.is_global_zero:
-            self._save("last", module, metrics | {"epoch": trainer.current_epoch})
-            if self.improved:
-                self._save("best", module, metrics | {"epoch": trainer.current_epoch})
+            content = _bytes(module, metrics | {"epoch": trainer.current_epoch})
+            self._unwritten |= dict.fromkeys(["last", "best"] if self.improved else ["last"], content)
         if self.improved:
             self.best = value
 
-    def _save(self, name: str, module: LightningModule, metrics: dict[str, float]) -> None:
-        finetuned = module if hasattr(module, "head") else None
-        with averaged(module):
-            save_model(
-                self.run / f"{name}.safetensors", module.get_submodule("model"), metrics=metrics, finetuned=finetuned
-            )
+    def write(self) -> None:
+        while self._unwritten:
+            name, content = self._unwritten.popitem()
+            write_atomically(self.run / f"{name}.safetensors", content)
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best}
@@ -65,7 +66,7 @@ class KeepModels(Checkpoint):
 
 
 class History(Checkpoint):
-    """One line an epoch, in ``metrics.csv`` and on the screen. Rows of an earlier part of the run stay."""
+    """One line an epoch, on the screen and, by :meth:`write`, in ``metrics.csv``. Rows of an earlier part stay."""
 
     def __init__(self, path: Path, models: KeepModels, show: bool, first_epoch: int = 0) -> None:
         self.path, self.models, self.show = path, models, show
@@ -93,14 +94,18 @@ class History(Checkpoint):
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "seconds": round(seconds, 3), "lr": rate}
         self.rows.append(row | metrics)
+        if self.show:
+            print(self._line(trainer, metrics, seconds), flush=True)
+
+    def write(self) -> None:
+        if not self.rows:
+            return
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
         text = io.StringIO()
         writer = csv.DictWriter(text, columns)
         writer.writeheader()
         writer.writerows(self.rows)
         write_atomically(self.path, text.getvalue().encode())
-        if self.show:
-            print(self._line(trainer, metrics, seconds), flush=True)
 
     def _line(self, trainer: Trainer, metrics: dict[str, float], seconds: float) -> str:
         epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs or 0
@@ -113,6 +118,13 @@ class History(Checkpoint):
         return (
             f"epoch {epoch:>{len(str(epochs))}}/{epochs}  {numbers}  {speed:.0f} tiles/s  "
             f"eta {int(left // 60):02d}:{int(left % 60):02d}{best}"
+        )
+
+
+def _bytes(module: LightningModule, metrics: dict[str, float]) -> bytes:
+    with averaged(module):
+        return model_bytes(
+            module.get_submodule("model"), metrics=metrics, finetuned=module if hasattr(module, "head") else None
         )
 
 

@@ -35,6 +35,7 @@ __all__ = [
     "Header",
     "load_finetuned",
     "load_model",
+    "model_bytes",
     "read_header",
     "save_model",
 ]
@@ -92,6 +93,20 @@ def save_model(
         TypeError: the model's class belongs to no registered system.
         RuntimeError: no space or no permission; the previous file is untouched.
     """
+    return write_atomically(path, model_bytes(model, metrics=metrics, finetuned=finetuned))
+
+
+def model_bytes(
+    model: nn.Module,
+    *,
+    metrics: Mapping[str, float] | None = None,
+    finetuned: LightningModule | Probed | Ensemble | None = None,
+) -> bytes:
+    """The file that :func:`save_model` would write now.
+
+    Raises:
+        TypeError: the model's class belongs to no registered system.
+    """
     from safetensors.torch import save
 
     header = Header(
@@ -111,7 +126,7 @@ def save_model(
         whole = storage.nbytes() == tensor.nbytes and storage.data_ptr() not in seen
         seen.add(storage.data_ptr())
         tensors[name] = tensor if whole else tensor.clone()
-    return write_atomically(path, save(tensors, metadata=header.to_metadata()))
+    return save(tensors, metadata=header.to_metadata())
 
 
 def read_header(path: Path | str) -> Header:

@@ -6,8 +6,11 @@ import io
 import random
 import signal
 import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -18,7 +21,10 @@ from lightning.pytorch.callbacks import Checkpoint
 from .files import write_atomically
 from .loading import RandomViews
 
-__all__ = ["AtomicState", "Interrupted", "Interruption", "KeepState"]
+__all__ = ["SECONDS_BETWEEN", "AtomicState", "Interrupted", "Interruption", "KeepState"]
+
+# Of training that a kill may undo. Epochs of a few steps would otherwise spend a fifth of their time on files.
+SECONDS_BETWEEN = 2.0
 
 
 class Interrupted(Exception):
@@ -63,21 +69,41 @@ class AtomicState(TorchCheckpointIO):
         return cast("dict[str, Any]", torch.load(path, map_location=map_location, weights_only=True))
 
 
+class Writes(Protocol):
+    """What belongs to the run folder and is written with the state."""
+
+    def write(self) -> None:
+        """Writes what is known of epochs that have ended."""
+
+
 class KeepState(Checkpoint):
-    """``last.ckpt``: all that the next step depends on, saved after each epoch and where somebody asked to stop.
+    """``last.ckpt``: all that the next step depends on, saved after epochs and where somebody asked to stop.
+
+    After the first and the last epoch, and after those that end ``SECONDS_BETWEEN`` or more after it was saved before;
+    models and metrics are written then too, so that the folder is of one epoch.
 
     Beside what Lightning saves, that is: random states, the place in the data order, and the metrics that plateau
     schedulers still wait for when an epoch ends (Lightning steps them after the last chance to save). With these, on
     one device, the step after a resume has the same bits as without the interruption.
     """
 
-    def __init__(self, path: Path, identity: dict[str, Any], asked: Interruption, part: int, precision: str) -> None:
+    def __init__(
+        self,
+        path: Path,
+        identity: dict[str, Any],
+        asked: Interruption,
+        part: int,
+        precision: str,
+        others: Sequence[Writes] = (),
+    ) -> None:
         self.path, self.identity, self.asked, self.part, self.precision = path, identity, asked, part, precision
+        self.others = others
         self.views: RandomViews  # set when the trainer knows its rank
         self._place = (0, 0)  # epoch, batches of it that are done
         self._awaited: dict[str, float] = {}
         self._finished = False
         self._loaded: dict[str, Any] | None = None
+        self._saved_at: float | None = None  # seconds, of time.monotonic
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         if self._loaded is None:
@@ -103,9 +129,15 @@ class KeepState(Checkpoint):
         monitored = {config.monitor for config in trainer.lr_scheduler_configs if config.reduce_on_plateau}
         metrics = trainer.callback_metrics
         awaited = {name: float(metrics[name]) for name in monitored if name in metrics}
-        self._save(trainer, epochs, 0, awaited)
-        if self._somebody_asked(trainer) and not self._finished:
+        asked = self._somebody_asked(trainer)
+        if asked or self._finished or self._due(trainer):
+            self._save(trainer, epochs, 0, awaited)
+        if asked and not self._finished:
             raise Interrupted(f"the end of epoch {epochs}, step {trainer.global_step}")
+
+    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
+        with suppress(RuntimeError):  # of a full disk; the first error is the one to be told
+            self._write_others(trainer)  # the state of a step that failed is none to go on from
 
     def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["fusion"] = {
@@ -128,12 +160,26 @@ class KeepState(Checkpoint):
 
     def _save(self, trainer: Trainer, epoch: int, batches: int, awaited: dict[str, float]) -> None:
         self._place, self._awaited = (epoch, batches), awaited
+        self._write_others(trainer)
         trainer.save_checkpoint(self.path)
+        self._saved_at = time.monotonic()
+
+    def _write_others(self, trainer: Trainer) -> None:
+        if trainer.is_global_zero:
+            for other in self.others:
+                other.write()
+
+    def _due(self, trainer: Trainer) -> bool:
+        due = self._saved_at is None or time.monotonic() - self._saved_at >= SECONDS_BETWEEN
+        return _any_rank(trainer, due)
 
     def _somebody_asked(self, trainer: Trainer) -> bool:
-        if trainer.world_size == 1:
-            return self.asked.requested
-        return trainer.strategy.reduce_boolean_decision(self.asked.requested, all=False)
+        return _any_rank(trainer, self.asked.requested)
+
+
+def _any_rank(trainer: Trainer, own: bool) -> bool:
+    """The same answer on every rank: saving is work of all."""
+    return own if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(own, all=False)
 
 
 def _random_state() -> dict[str, Any]:

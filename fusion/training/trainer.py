@@ -60,7 +60,8 @@ def fit(
 
     The run folder gets ``best.safetensors`` and ``last.safetensors`` (models), ``last.ckpt`` (everything needed to
     go on), ``metrics.csv`` (a row an epoch), ``tensorboard/``, ``config.yaml``, ``environment.json`` and
-    ``commands.txt``. Ctrl-C finishes the step, saves, and raises ``KeyboardInterrupt``; the same call goes on from
+    ``commands.txt``. Models, state and metrics are written when an epoch ends; of epochs shorter than two seconds,
+    once in two seconds. Ctrl-C finishes the step, saves, and raises ``KeyboardInterrupt``; the same call goes on from
     there, on one CPU or GPU with the bits of a run that was never interrupted (GPU: if its kernels are deterministic).
 
     Args:
@@ -156,7 +157,8 @@ def fit(
         models = KeepModels(run, monitor, mode)
         arguments = {"log_every_n_steps": 20} | with_parts(trainer_arguments, tiles, part, len(train))
         history = History(run / "metrics.csv", models, progress, first_epoch=before["epochs"] if before else 0)
-        keep = KeepState(state, identity, asked, part, str(trainer_arguments.get("precision", "32-true")))
+        precision = str(trainer_arguments.get("precision", "32-true"))
+        keep = KeepState(state, identity, asked, part, precision, others=(models, history))
         finite = FiniteLoss(arguments["log_every_n_steps"])
         stopping = _stopping(monitor, mode, patience, validation)
         trainer = Trainer(

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny_system import S2, VHR, Meadows, TinyConfig, TinyTraining
 
-from fusion.training import fit, load_model, read_header
+from fusion.training import fit, load_model, read_header, state
 from fusion.training.state import KeepState
 
 
@@ -194,11 +194,45 @@ def test_a_disk_that_fills_keeps_the_last_state(tmp_path, straight, monkeypatch)
             raise full
         saved(self, trainer, epoch, *place)
 
+    monkeypatch.setattr(state, "SECONDS_BETWEEN", 0.0)
     monkeypatch.setattr(KeepState, "_save", save)
     with pytest.raises(RuntimeError, match="the disk is full"):
         train(tmp_path)
     monkeypatch.undo()
     assert torch.equal(weights(train(tmp_path)), weights(straight[0]))
+
+
+def test_short_epochs_share_a_save(tmp_path, straight, monkeypatch):
+    saved, at = KeepState._save, []
+
+    def save(self, trainer, epoch, *place):
+        at.append(epoch)
+        saved(self, trainer, epoch, *place)
+
+    monkeypatch.setattr(KeepState, "_save", save)
+    for seconds, epochs in ((0.0, [1, 2, 3, 4]), (1e9, [1, 4])):
+        monkeypatch.setattr(state, "SECONDS_BETWEEN", seconds)
+        at.clear()
+        run = tmp_path / str(seconds)
+        assert torch.equal(weights(train(run)), weights(straight[0]))
+        assert at == epochs
+        assert [row["epoch"] for row in rows(run)] == ["0", "1", "2", "3"]
+        for name in ("best.safetensors", "last.safetensors"):
+            written, expected = load_model(run / name).state_dict(), load_model(straight[1] / name).state_dict()
+            assert all(torch.equal(written[key], value) for key, value in expected.items())
+            assert read_header(run / name).metrics == read_header(straight[1] / name).metrics
+
+
+def test_a_run_that_failed_between_saves_goes_on_from_the_last_of_them(tmp_path, straight, monkeypatch):
+    monkeypatch.setattr(state, "SECONDS_BETWEEN", 1e9)
+    failing = module()
+    failing.on_validation_epoch_start = lambda: 1 / 0 if failing.current_epoch == 2 else None
+    with pytest.raises(ZeroDivisionError):
+        train(tmp_path, trained=failing)
+    assert len(rows(tmp_path)) == 2
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["fusion"]["epochs"] == 1
+    assert torch.equal(weights(train(tmp_path)), weights(straight[0]))
+    assert [row["epoch"] for row in rows(tmp_path)] == ["0", "1", "2", "3"]
 
 
 def test_data_that_the_model_does_not_expect_are_refused_before_the_first_step(tmp_path):
