@@ -16,6 +16,7 @@ from fusion.kernels import (
     finite_scalar_quantize,
     nearest_code,
     patch_info_nce,
+    pool_dates,
     relative_attention,
     use_backend,
 )
@@ -170,6 +171,34 @@ def _quantize(
     return run
 
 
+def _pooling_inputs() -> Tensors:
+    tiles, patches, dates, dim, heads = 3, 5, 11, 24, 4
+    valid = torch.rand(tiles, dates, generator=torch.Generator().manual_seed(7)) > 0.3
+    valid[2] = False  # a tile without any date
+    shapes = {
+        "values": (tiles, patches, dates, dim),
+        "query": (heads, dim),
+        "offset": (tiles, dates, heads),
+        "positions": (tiles, dates, dim // heads),
+        "bias": (dim,),
+        "norm_weight": (dim,),
+        "norm_bias": (dim,),
+    }
+    return {name: _random(*shape, seed=k) for k, (name, shape) in enumerate(shapes.items())} | {"valid": valid}
+
+
+def _pooled(inputs: Tensors) -> Tensors:
+    norm = inputs["norm_weight"], inputs["norm_bias"]
+    given: dict[str, Any] = {k: v for k, v in inputs.items() if not k.startswith("norm")}
+    pooled, attention = pool_dates(**given, norm=norm, groups=3)
+    return {"pooled": pooled, "attention": attention}
+
+
+def _pooled_plainly(inputs: Tensors) -> Tensors:
+    with use_backend("eager"):
+        return _pooled(inputs)
+
+
 CHECKS = (
     Check(
         "patch_info_nce",
@@ -192,4 +221,5 @@ CHECKS = (
         _quantize(nearest_code, finite_scalar_quantize, bin_encode),
         _quantize(quantize.nearest_code, quantize.finite_scalar_quantize, quantize.bin_encode),
     ),
+    Check("pool_dates", ("pool_dates",), _pooling_inputs, _pooled, _pooled_plainly),
 )

@@ -10,6 +10,7 @@ from .attention import RelativeAttention, euclidean_buckets, relative_attention
 from .backends import BackendError, backends, use_backend
 from .infonce import PatchInfoNCE, patch_info_nce, patch_info_nce_ragged
 from .plain import plain_operators
+from .pooling import pool_dates
 from .quantize import (
     FiniteScalarQuantizer,
     MeanScaleBins,
@@ -49,6 +50,7 @@ __all__ = [
     "patch_info_nce",
     "patch_info_nce_ragged",
     "plain_operators",
+    "pool_dates",
     "relative_attention",
     "use_backend",
     "vector_quantize",

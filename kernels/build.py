@@ -149,7 +149,7 @@ def _cpu_library() -> Library:
         name="fusion_cpu",
         title="CPU kernels",
         sources=(
-            *(CSRC / "bindings" / f"{op}.cpp" for op in ("attention", "infonce", "quantize")),
+            *(CSRC / "bindings" / f"{op}.cpp" for op in ("attention", "infonce", "pooling", "quantize")),
             *sorted((CSRC / "cpu").glob("*.cpp")),
         ),
         compile={".cpp": command},

@@ -14,6 +14,8 @@ from .attention.dropout import keep_mask
 from .attention.inputs import Inputs, statistics_dtype
 from .attention.registration import attend
 from .operators import replaced
+from .pooling import eager as pooling
+from .pooling.registration import pool
 from .quantize import eager, reference
 from .quantize import registration as quantize
 
@@ -80,6 +82,7 @@ def _bin_decode(codes: Tensor, centres: Tensor) -> Tensor:
 
 _FORMS: dict[torch._ops.OpOverload, Callable[..., Any]] = {
     attend: _attend,
+    pool: pooling.pool_dates,
     quantize.nearest_code: _nearest_code,
     quantize.finite_scalar_quantize: eager.finite_scalar_quantize,
     quantize.bin_encode: reference.bin_encode,

@@ -36,13 +36,18 @@ class TemporalAttention(nn.Module):
 
         The attention returned is the one before dropout.
         """
-        query = self.query / math.sqrt(self.key_dim)  # (H, K)
-        folded = torch.einsum("hk,hkd->hd", query, self.key.weight.unflatten(0, (self.heads, self.key_dim)))
-        offset = (query * self.key.bias.view(self.heads, self.key_dim)).sum(1)  # (H,)
-        by_slice = folded.unflatten(1, (self.heads, -1)).sum(1)  # (H, D/H): the code is repeated for every slice
-        scores = F.linear(values, folded) + F.linear(positions, by_slice, offset)[:, None]  # (B, P, L, H)
+        query, offset = self.projected(positions)
+        scores = F.linear(values, query) + offset[:, None]  # (B, P, L, H)
         attention = masked_softmax(scores, None if valid is None else valid[:, None, :, None], dim=2)
         weights = self.dropout(attention)
         pooled = (weights.unsqueeze(-1) * values.unflatten(-1, (self.heads, -1))).sum(2)  # (B, P, H, D/H)
         pooled = pooled + torch.einsum("bplh,blw->bphw", weights, positions)
         return pooled.flatten(2), attention
+
+    def projected(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """What makes scores of dates: (H, D) to multiply them with, and (B, L, H) to add for positions (B, L, D/H)."""
+        query = self.query / math.sqrt(self.key_dim)  # (H, K)
+        folded = torch.einsum("hk,hkd->hd", query, self.key.weight.unflatten(0, (self.heads, self.key_dim)))
+        offset = (query * self.key.bias.view(self.heads, self.key_dim)).sum(1)  # (H,)
+        by_slice = folded.unflatten(1, (self.heads, -1)).sum(1)  # (H, D/H): the code is repeated for every slice
+        return folded, F.linear(positions, by_slice, offset)

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers import Dropout, MaskedBatchNorm, MaskedGroupNorm, TemporalAttention, encode_days, relu_dropout
+from ..kernels import pool_dates
+from ..layers import Dropout, MaskedBatchNorm, MaskedGroupNorm, TemporalAttention, encode_days
+from ..layers.merged import linear_norm_relu, may_merge, merged
 
 __all__ = ["SeriesDecoder", "SeriesEncoder", "TemporalAttention", "patchify_series", "select_dates"]
 
@@ -80,17 +83,45 @@ class SeriesEncoder(nn.Module):
         batch, patches = series.shape[:2]
         per_date = None if valid is None else valid[:, None].expand(-1, patches, -1)  # (B, P, L)
         x = series
-        for linear, norm in zip(self.date_layers, self.date_norms, strict=True):
-            x = relu_dropout(norm(linear(x), per_date), self.dropout.p, self.training)  # (B, P, L, width)
-        if self.in_norm is not None:
-            x = self.in_norm(x, valid)
-        positions = encode_days(days, x.shape[-1] // self.attention.heads, period=self.period).to(x.dtype)
-        x, attention = self.attention(x, positions, valid)  # (B, P, D), (B, P, L, H)
+        *early, last = _pairs(self.date_layers, self.date_norms)
+        for linear, norm in early:
+            x = linear_norm_relu(linear, norm, x, per_date, self.dropout.p)  # (B, P, L, width)
+        x, attention = self._pool(*last, x, days, valid)  # (B, P, D), (B, P, L, H)
         per_tile = None if valid is None else valid.any(1)[:, None].expand(-1, patches)  # (B, P)
-        for linear, norm in zip(self.layers, self.norms, strict=True):
-            x = F.relu(norm(linear(x), per_tile))
+        for linear, norm in _pairs(self.layers, self.norms):
+            x = linear_norm_relu(linear, norm, x, per_tile)
         x = self.out_norm(self.dropout(x).flatten(0, 1)).view(batch, patches, -1)
         return x, attention.mean((1, 3))
+
+    def _pool(
+        self, linear: nn.Linear, norm: MaskedBatchNorm, x: Tensor, days: Tensor, valid: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The last layer of dates x (B, P, L, width), and their pooling: (B, P, D), and attention (B, P, L, H)."""
+        parts = [part for part in (self.in_norm, self.attention, self.attention.key) if part is not None]
+        fused = norm.track_running_stats and may_merge(x, linear, norm, *parts)
+        positions = encode_days(days, norm.num_features // self.attention.heads, period=self.period)
+        if fused:
+            weight, bias = merged(linear, norm)
+            positions, group_norm = positions.to(weight.dtype), self.in_norm
+            return pool_dates(
+                F.linear(x, weight),
+                *self.attention.projected(positions),
+                positions,
+                valid=valid,
+                bias=bias,
+                norm=None if group_norm is None else (group_norm.weight, group_norm.bias),
+                groups=1 if group_norm is None else group_norm.num_groups,
+                eps=0.0 if group_norm is None else group_norm.eps,
+            )
+        per_date = None if valid is None else valid[:, None].expand(-1, x.shape[1], -1)  # (B, P, L)
+        x = linear_norm_relu(linear, norm, x, per_date, self.dropout.p)  # (B, P, L, D)
+        if self.in_norm is not None:
+            x = self.in_norm(x, valid)
+        return self.attention(x, positions.to(x.dtype), valid)
+
+
+def _pairs(layers: nn.ModuleList, norms: nn.ModuleList) -> list[tuple[nn.Linear, MaskedBatchNorm]]:
+    return cast("list[tuple[nn.Linear, MaskedBatchNorm]]", list(zip(layers, norms, strict=True)))
 
 
 def select_dates(attention: Tensor, valid: Tensor, share: float = 0.25) -> tuple[Tensor, Tensor]:

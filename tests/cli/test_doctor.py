@@ -25,7 +25,7 @@ def test_doctor_finds_this_machine_sound(capsys):
     text = capsys.readouterr().out
     assert torch.__version__ in text
     assert all(row["op"] in text for row in backends())
-    for op in ("patch_info_nce", "relative_attention", "quantization"):
+    for op in ("patch_info_nce", "relative_attention", "quantization", "pool_dates"):
         assert any(line.split()[0] == op and line.endswith("ok") for line in text.splitlines() if line.strip())
     assert "no problems found" in text
 
@@ -55,8 +55,8 @@ def test_the_self_test_notices_a_wrong_number(monkeypatch, capsys):
         results = selftest._attention(selftest.relative_attention)(inputs)
         return results | {"gradient of table": results["gradient of table"] * 1.0001}
 
-    info_nce, attention, quantization = selftest.CHECKS
-    monkeypatch.setattr(selftest, "CHECKS", (info_nce, replace(attention, run=slightly_wrong), quantization))
+    info_nce, attention, *others = selftest.CHECKS
+    monkeypatch.setattr(selftest, "CHECKS", (info_nce, replace(attention, run=slightly_wrong), *others))
     assert main(["doctor"]) == 1
     text = capsys.readouterr().out
     assert "PROBLEM: relative_attention computes wrong numbers in backend eager" in text
