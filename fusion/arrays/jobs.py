@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, Self, cast
 
 import numpy as np
 import torch
@@ -14,13 +14,17 @@ from torch import Tensor, nn
 
 from ..context import ContextFusion
 from ..data import Cube, TileBatch
+from ..data.files import DamagedFile
 from ..data.folder import Description
 from ..data.folder.cubes import cube_of
+from ..embed.blend import Told
 from ..embed.cube_probe import estimated
 from ..embed.dense import BlockEncoder
 from ..embed.periods import PeriodFeatures
+from ..embed.precision import decided
 from ..embed.predictor import asked
 from ..embed.scale import at_scale
+from ..embed.trial import try_on_map
 from ..training.probed import Probed
 from .given import Given
 from .opening import open_arrays
@@ -50,8 +54,12 @@ class Job(Protocol):
     def needs(self, given: Mapping[str, Given], part: Part) -> dict[str, Given]:
         """The pixels that a part is made of; nothing is read."""
 
-    def compute(self, needed: Mapping[str, Given], part: Part) -> np.ndarray:
-        """(*leading, rows, columns) float32, NaN where there is no observation."""
+    def compute(self, needed: Mapping[str, Given], part: Part, damaged: dict[str, str]) -> np.ndarray:
+        """(*leading, rows, columns) float32, NaN where there is no observation.
+
+        Args:
+            damaged: is given what cannot be read, in words of rows and columns, and why.
+        """
 
 
 @dataclass(frozen=True)
@@ -74,12 +82,30 @@ class _OfTiles:
     def needs(self, given: Mapping[str, Given], part: Part) -> dict[str, Given]:
         return self.cover.given(given, part)
 
-    def _said(
-        self, say: Callable[[TileBatch], Tensor], depth: int, needed: Mapping[str, Given], part: Part
-    ) -> np.ndarray:
+    def say(self) -> Callable[[TileBatch], Tensor]:
+        """From B tiles to (B, *cells, D)."""
+        raise NotImplementedError
+
+    @property
+    def leading(self) -> tuple[int, ...]:
+        """(D,)."""
+        raise NotImplementedError
+
+    def with_faster_precision(self, given: Mapping[str, Given]) -> Self:
+        """Where the precision takes a trial, with its result, of some of the tiles."""
+        if decided(self.placed.precision, self.placed.device):
+            return self
+        whole = self.cover.whole
+        tiles = self.cover.tiles(self.needs(given, whole), whole, max_dates=self.max_dates)
+        told = Told(self.say(), self.cover.cells, tiles, self.batch_size, 0, self.placed.device)
+        return replace(self, placed=replace(self.placed, on_cpu=try_on_map(told, self.batch_size)))
+
+    def compute(self, needed: Mapping[str, Given], part: Part, damaged: dict[str, str]) -> np.ndarray:
         tiles = self.cover.tiles(needed, part, max_dates=self.max_dates)
+        (depth,), say = self.leading, self.say()
         with _ONE:
-            values = self.cover.asked(tiles, part, say, depth, batch_size=self.batch_size, placed=self.placed)
+            how: dict[str, Any] = {"batch_size": self.batch_size, "placed": self.placed, "damaged": damaged}
+            values = self.cover.asked(tiles, part, say, depth, **how)
         return np.moveaxis(values, -1, 0)
 
 
@@ -93,7 +119,7 @@ class TileEmbedding(_OfTiles):
     def leading(self) -> tuple[int, ...]:
         return (self.placed.encoder.config.dim,)
 
-    def compute(self, needed: Mapping[str, Given], part: Part) -> np.ndarray:
+    def say(self) -> Callable[[TileBatch], Tensor]:
         encoder = cast(nn.Module, self.placed.encoder)
         encode, grid = at_scale(encoder, self.placed.encoder.config.grid, self.patch_scale)
 
@@ -101,7 +127,7 @@ class TileEmbedding(_OfTiles):
             found: Tensor = encode(batch).patches  # (B, P, D)
             return found.unflatten(1, grid)
 
-        return self._said(patches, self.leading[0], needed, part)
+        return patches
 
 
 @dataclass(frozen=True)
@@ -112,9 +138,9 @@ class TilePrediction(_OfTiles):
     def leading(self) -> tuple[int, ...]:
         return (len(self.placed.head.classes),)
 
-    def compute(self, needed: Mapping[str, Given], part: Part) -> np.ndarray:
+    def say(self) -> Callable[[TileBatch], Tensor]:
         head, cells = self.placed.head, self.cover.cells
-        return self._said(lambda batch: asked(head, batch, cells), self.leading[0], needed, part)
+        return lambda batch: asked(head, batch, cells)
 
 
 @dataclass(frozen=True)
@@ -133,6 +159,25 @@ class _OfCube:
     dates: np.ndarray
     temporal_window: int
     longest_gap: int
+
+    @property
+    def leading(self) -> tuple[int, ...]:
+        raise NotImplementedError
+
+    def _values(self, needed: Mapping[str, Given], part: Part) -> np.ndarray:
+        """As :meth:`compute`.
+
+        Raises:
+            DamagedFile: a chunk cannot be read.
+        """
+        raise NotImplementedError
+
+    def compute(self, needed: Mapping[str, Given], part: Part, damaged: dict[str, str]) -> np.ndarray:
+        try:
+            return self._values(needed, part)
+        except DamagedFile as error:
+            damaged[str(part)] = str(error)
+            return np.full((*self.leading, *part.shape), np.nan, np.float32)
 
     def needs(self, given: Mapping[str, Given], part: Part) -> dict[str, Given]:
         top, left, height, width = self._window(part)
@@ -179,7 +224,7 @@ class CubeEmbedding(_OfCube):
     def leading(self) -> tuple[int, ...]:
         return (len(self.dates), cast(ContextFusion, self.placed.encoder).config.embedding)
 
-    def compute(self, needed: Mapping[str, Given], part: Part) -> np.ndarray:
+    def _values(self, needed: Mapping[str, Given], part: Part) -> np.ndarray:
         cube, rows, columns = self._cube(needed, part)
         with _ONE:
             encoder = BlockEncoder(cast(ContextFusion, self.placed.encoder), cube, longest_gap=self.longest_gap)
@@ -194,7 +239,7 @@ class CubePrediction(_OfCube):
     def leading(self) -> tuple[int, ...]:
         return (len(self.placed.head.classes),)
 
-    def compute(self, needed: Mapping[str, Given], part: Part) -> np.ndarray:
+    def _values(self, needed: Mapping[str, Given], part: Part) -> np.ndarray:
         cube, rows, columns = self._cube(needed, part)
         probe: Any = cast(Probed, self.placed.head)
         with _ONE, torch.inference_mode():

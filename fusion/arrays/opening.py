@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
+from ..data.files import reading
 from ..data.folder import Description, Source
 from ..data.folder.containers import Arrays
 from ..data.folder.formats import Container, XarrayContainer
@@ -25,6 +27,12 @@ class _InMemory(Arrays):
         lazy = any(one.lazy for one in given.values())
         super().__init__(0 if lazy else 1 << 30)  # what Dask has not computed is read by window
         self._datasets = {Path(name): one.dataset for name, one in given.items()}
+
+    def reading(self, path: Path) -> AbstractContextManager[None]:
+        """Begins with the file that xarray read it from, where it has kept that, else with the modality."""
+        dataset = self._datasets[path]
+        sources = (one.encoding.get("source") for one in (dataset, *dataset.data_vars.values()))
+        return reading(Path(next(filter(None, sources), path)), chunks=True)
 
     def container(self, path: Path) -> Container:
         return XarrayContainer(lambda group: self._datasets[path])

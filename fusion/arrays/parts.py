@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from ..embed.damage import listed
 from .given import Given
 from .jobs import Job
 from .tiles import Part
@@ -16,15 +18,16 @@ __all__ = ["computed", "edges", "lazily_computed"]
 
 
 def computed(job: Job, given: Mapping[str, Given], block: int | None) -> np.ndarray:
-    """(*leading, rows, columns) of arrays in memory, part by part where ``block`` (rows and columns) is given."""
-    if block is None:
-        whole = Part(slice(0, job.shape[0]), slice(0, job.shape[1]))
-        return job.compute(job.needs(given, whole), whole)
-    out = np.empty((*job.leading, *job.shape), dtype=np.float32)
-    for rows in edges(job.shape[0], block):
-        for columns in edges(job.shape[1], block):
+    """(*leading, rows, columns) of arrays that are not of Dask, part by part where ``block`` (rows, columns) says so.
+
+    Warns of what cannot be read.
+    """
+    out, damaged = np.empty((*job.leading, *job.shape), dtype=np.float32), dict[str, str]()
+    for rows in edges(job.shape[0], block or job.shape[0]):
+        for columns in edges(job.shape[1], block or job.shape[1]):
             part = Part(rows, columns)
-            out[..., rows, columns] = job.compute(job.needs(given, part), part)
+            out[..., rows, columns] = job.compute(job.needs(given, part), part, damaged)
+    _warn(damaged)
     return out
 
 
@@ -53,7 +56,15 @@ def lazily_computed(job: Job, given: Mapping[str, Given], block: int) -> Any:
 
 
 def _compute(job: Job, datasets: Mapping[str, Any], bare: Mapping[str, Given], part: Part) -> np.ndarray:
-    return job.compute({name: replace(one, dataset=datasets[name]) for name, one in bare.items()}, part)
+    damaged = dict[str, str]()
+    found = job.compute({name: replace(one, dataset=datasets[name]) for name, one in bare.items()}, part, damaged)
+    _warn(damaged)
+    return found
+
+
+def _warn(damaged: Mapping[str, str]) -> None:
+    if damaged:
+        warnings.warn(listed(damaged, "tiles or parts of the result").strip(), stacklevel=5)
 
 
 def edges(length: int, block: int) -> list[slice]:

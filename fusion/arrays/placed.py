@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..embed.device import choose_device
-from ..embed.precision import Precision, resolved
+from ..embed.precision import Chosen, Precision, decided
 
 __all__ = ["Placed"]
 
@@ -21,8 +21,9 @@ class Placed:
         encoder: of a registered system.
         head: the fine-tuned module, probe or ensemble around it; None for a bare encoder.
         asked: ``"auto"``, or the device.
-        precision: see :func:`fusion.embed.precision.resolved`.
+        precision: see :func:`fusion.arrays.load`.
         compiled: by ``torch.compile``, when the first tiles come.
+        on_cpu: what ``"auto"`` is on processors that calculate in bfloat16, as a trial has it.
     """
 
     encoder: Any
@@ -30,13 +31,19 @@ class Placed:
     asked: str
     precision: Precision = "auto"
     compiled: bool = False
+    on_cpu: Chosen = "float32"
 
     def __post_init__(self) -> None:
         self.device = choose_device(self.asked)
-        resolved(self.precision, self.device)  # or an error
+        decided(self.precision, self.device)  # or an error
         for module in (self.encoder, self.head):
             if module is not None:
                 module.to(self.device).eval()
+
+    @property
+    def chosen(self) -> Chosen:
+        """The precision on this process's device."""
+        return decided(self.precision, self.device) or self.on_cpu
 
     def __getstate__(self) -> dict[str, Any]:
         encoder, head = self.encoder, self.head
@@ -51,6 +58,7 @@ class Placed:
             "asked": self.asked,
             "precision": self.precision,
             "compiled": self.compiled,
+            "on_cpu": self.on_cpu,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:

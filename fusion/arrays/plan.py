@@ -106,11 +106,13 @@ def plan_tiles(
     if options.check:
         _check(scene, description, placed.encoder.config.modalities)
     batch_size = options.batch_size or usual_batch((rows, columns))
-    job: Job
+    job: TileEmbedding | TilePrediction
     if kind == "embedding":
         job = TileEmbedding(placed, cover, batch_size, options.max_dates, options.patch_scale)
     else:
         job = TilePrediction(placed, cover, batch_size, options.max_dates)
+    if options.check:
+        job = job.with_faster_precision(given)
     lazy = any(one.lazy for one in given.values())
     block = options.block or (_usual_block(given, cover.cell[0], description.tile) if lazy else None)
     return Plan(job, given, scene.tiles, cover.cell, block)
@@ -171,7 +173,7 @@ def _check(scene: Scene, description: Description, wanted: tuple[Modality, ...])
     some = evenly_spaced(len(places), min(_LOOKED_AT, len(places)))
     tiles = SceneTiles(description, [scene], places.select(some), max_dates=_DATES, where="arrays")
     known = {modality.name: modality for modality in wanted}
-    for tile in (tiles[i] for i in range(len(tiles))):
+    for _, tile in tiles.readable(range(len(tiles))):
         for name in tile.values:
             check_values(tile, known[name])
 

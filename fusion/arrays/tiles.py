@@ -33,6 +33,16 @@ class Part:
     rows: slice
     columns: slice
 
+    @classmethod
+    def at(cls, corner: np.ndarray, shape: tuple[int, int]) -> Part:
+        """``corner``: first row and column."""
+        rows, columns = (slice(int(first), int(first) + n) for first, n in zip(corner, shape, strict=True))
+        return cls(rows, columns)
+
+    def __str__(self) -> str:
+        rows, columns = (f"{axis.start} to {axis.stop - 1}" for axis in (self.rows, self.columns))
+        return f"rows {rows} and columns {columns}"
+
     @property
     def shape(self) -> tuple[int, int]:
         return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
@@ -105,6 +115,7 @@ class Cover:
         *,
         batch_size: int,
         placed: Placed,
+        damaged: dict[str, str],
     ) -> np.ndarray:
         """(rows, columns, D) float32 of a part, NaN where no tile was observed.
 
@@ -112,6 +123,7 @@ class Cover:
             tiles: of the part, in the order of :meth:`tiles_of`.
             say: from B tiles to (B, *cells, D).
             depth: D.
+            damaged: is given the rows and columns of tiles that cannot be read, and why.
         """
         corners = self.corners[self.tiles_of(part)]
         first = corners.min(axis=0)
@@ -127,7 +139,7 @@ class Cover:
             batch_size,
             0,
             placed.device,
-            precision=placed.precision,
+            precision=placed.chosen,
             compiled=placed.compiled,
         )
         for strip in strips(told, canvas, max(self.cells[0], 16), depth=depth):
@@ -136,6 +148,10 @@ class Cover:
                 out[upper - top : lower - top] = strip.values[
                     upper - strip.top : lower - strip.top, left : left + width
                 ]
+        for tile in range(len(tiles)) if told.damaged else ():
+            if tiles.name(tile) in told.damaged:
+                area = Part.at(corners[tile], self.cells)
+                damaged[str(area)] = told.damaged[tiles.name(tile)]
         return out
 
 

@@ -49,7 +49,8 @@ def embed(
         batch_size: tiles at a time; by default as many as the free memory allows and the model needs to be fast.
         workers: processes that read tiles.
         device: auto (a GPU if there is one), cpu, cuda, cuda:1, ...; cubes are embedded on the CPU.
-        precision: float32, bfloat16, or auto: bfloat16 on GPUs that calculate in it, float32 elsewhere.
+        precision: float32, bfloat16, or auto: bfloat16 on GPUs that calculate in it, and of large maps on processors
+            that do if a trial on some tiles says that it is faster and that the result differs by 2 % at most.
         compile_model: compile the model first (torch.compile), which takes about a minute and pays for large maps;
             not for cubes.
         restart: begin anew, and throw away what an interrupted run of this map has left.

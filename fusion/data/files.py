@@ -61,25 +61,28 @@ class DamagedFile(ValueError):
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reading(path: Path, *, chunks: bool = False) -> Iterator[None]:
     """Turns whatever a file library raises into a ValueError that begins with the path and ends with the fix.
 
     The fix is that of the true cause: a missing file, permission or package, a limit of the system, a file that is a
     placeholder or a web page; "damaged or incomplete" (:class:`DamagedFile`) is what is left.
+
+    Args:
+        chunks: what is read may be of Zarr, whatever is at ``path``.
     """
     try:
         yield
     except DamagedFile:  # of a file within
         raise
     except _CAUGHT as error:
-        told = _told(path, error)
+        told = _told(path, error, chunks or _is_zarr(path))
         if told is None:
             raise
         kind = DamagedFile if told.startswith(_DAMAGED) else ValueError
         raise kind(f"{path}: {told}") from error
 
 
-def _told(path: Path, error: BaseException) -> str | None:
+def _told(path: Path, error: BaseException, chunks: bool) -> str | None:
     """What is wrong and the fix; None for an error that says so itself."""
     text = str(error)
     why = text.splitlines()[0] if text else type(error).__name__
@@ -89,7 +92,7 @@ def _told(path: Path, error: BaseException) -> str | None:
         return f"{package} ({why})"
     if isinstance(error, UnicodeDecodeError):
         return _disguise(path) or f"is not text in UTF-8 ({why}); save it as UTF-8, or copy it again"
-    if isinstance(error, RuntimeError | ValueError) and _is_zarr(path) and _OF_A_CHUNK.search(text):
+    if isinstance(error, RuntimeError | ValueError) and chunks and _OF_A_CHUNK.search(text):
         return f"{_DAMAGED} ({why})"
     if not isinstance(error, _OF_THE_FILE):
         return None

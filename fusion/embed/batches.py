@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from ..data import TileBatch
 from ..data.files import DamagedFile
 from ..data.spacing import evenly_spaced
@@ -13,7 +10,7 @@ from ..training.live import OutOfRoom, peak_bytes
 from ..training.memory import available_memory
 from .blend import Told
 
-__all__ = ["batch_entry", "fitting_batch", "usual_batch"]
+__all__ = ["fitting_batch", "usual_batch"]
 
 _PATCHES = 2048  # of a batch: enough for the cost of a call not to count, also where a tile is a pixel
 _TRIED = 16  # tiles that are looked at for some that can be measured
@@ -68,14 +65,6 @@ def fitting_batch(told: Told) -> int:
     except OutOfRoom:
         each = max(one, room // len(numbers))
     return max(1, min(usual, 1 + (room - one) // each))
-
-
-def batch_entry(told: Told, asked: int | None) -> tuple[dict[str, Any], dict[str, Callable[[], Any]]]:
-    """``batch_size`` of a job, for :class:`~fusion.embed.working.WorkingFolder`: what was asked for, and what is to be
-    measured."""
-    if asked is None:
-        return {}, {"batch_size": lambda: fitting_batch(told)}
-    return {"batch_size": asked}, {}
 
 
 def _bytes(told: Told, batch: TileBatch, room: int) -> int:

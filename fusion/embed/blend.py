@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..data import TileBatch, TileDataset
+from ..data import Tile, TileBatch, TileDataset, collate
 from ..data.files import DamagedFile
 from .damage import listed
 from .mosaic import Canvas, lay_out
-from .precision import Precision, autocast
+from .precision import Chosen, autocast
 from .progress import Progress
 
 __all__ = ["Told", "device_of", "evaluating", "joined", "rasters", "stacked"]
@@ -34,7 +34,7 @@ class Told:
         cells: rows and columns.
         batch_size: tiles at a time; may be set later.
         progress: is told of every tile that was read.
-        precision: see :func:`~fusion.embed.precision.resolved`.
+        precision: may be set later.
         compiled: by ``torch.compile``, when the first batch comes.
 
     Raises:
@@ -55,7 +55,7 @@ class Told:
         workers: int,
         device: torch.device,
         progress: Progress | None = None,
-        precision: Precision = "float32",
+        precision: Chosen = "float32",
         compiled: bool = False,
     ) -> None:
         if batch_size < 1:
@@ -86,8 +86,8 @@ class Told:
         """(B, rows, columns, D) of B tiles that were observed, on the device.
 
         Args:
-            measured: its operators are watched: not compiled, and not in inference mode, in which a watcher is given
-                some of them (``einsum``) before autocast has cast what they are made of.
+            measured: its time is taken, or its operators are watched: not compiled, and not in inference mode, in which
+                a watcher is given some of them (``einsum``) before autocast has cast what they are made of.
         """
         mode: Any = torch.no_grad() if measured else torch.inference_mode()
         with mode, autocast(self.precision, self.device):
@@ -156,17 +156,23 @@ class _Batches(torch.utils.data.Dataset[Any]):
         try:
             return *self.tiles.gather(indices), {}
         except DamagedFile:
-            whole, damaged = [], dict[str, str]()
-            for i in indices:
-                try:
-                    self.tiles.gather([i])
-                except DamagedFile as error:
-                    damaged[self.tiles.name(i)] = str(error)
-                else:
-                    whole.append(i)
-            observed, batch = self.tiles.gather(whole) if whole else ([], None)
-            kept = dict(zip(whole, observed, strict=True))
-            return [kept.get(i, False) for i in indices], batch, damaged
+            return self._one_by_one(indices)
+
+    def _one_by_one(self, indices: Sequence[int]) -> _Read:
+        """A reader that reads neighbours together would read what is damaged between them."""
+        kept, damaged = list[Tile](), dict[str, str]()
+        observed = []
+        for i in indices:
+            try:
+                tile = self.tiles[i]
+            except DamagedFile as error:
+                damaged[self.tiles.name(i)] = str(error)
+                observed.append(False)
+            else:
+                observed.append(bool(tile.values))
+                kept += [tile] if tile.values else []
+        names = [modality.name for modality in self.tiles.modalities]
+        return observed, collate(kept, names) if kept else None, damaged
 
 
 def _as_it_is(batch: Any) -> Any:

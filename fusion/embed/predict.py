@@ -15,15 +15,15 @@ from torch import nn
 
 from .. import __version__
 from ..data import TileDataset
-from .batches import batch_entry, fitting_batch
 from .blend import Told, evaluating, rasters
+from .choices import Choices
 from .cog import Sheet, write_cog
 from .estimate import Estimate, measured
 from .formats.temporary import replacing, sweep
 from .items import write_prediction_item
 from .map import UNPLACED, describe
 from .mosaic import Canvas
-from .precision import Precision, resolved
+from .precision import Precision
 from .predicted import PredictedMap
 from .predictor import Predictor, asked, cells_of, identity, require_map
 from .preview import write_preview, write_styles
@@ -87,7 +87,7 @@ def predict_map(
         batch_size: tiles at a time; by default some 2,000 patches, or fewer where a measurement says that these would
             take over half of the free memory. A call that goes on with an earlier one takes that one's.
         device: where the model runs; by default where it is.
-        precision: ``"float32"``, ``"bfloat16"``, or ``"auto"``, see :func:`~fusion.embed.precision.resolved`.
+        precision: see :func:`fusion.embed.embed_map`.
         compile_model: by ``torch.compile``: the first batch takes about a minute, others less than without; last digits
             differ.
         restart: begin anew, whatever an earlier call left.
@@ -104,14 +104,15 @@ def predict_map(
     with _task(module, dataset, out, settings) as task:
         told = task.told
         told.progress = Progress(len(dataset), task.pixels, shown=progress)
-        entry, to_measure = batch_entry(told, batch_size)
+        choices = Choices(precision, batch_size)
+        measures = choices.to_measure(told)
         if not task.targets:
-            told.batch_size = batch_size or fitting_batch(told)
+            choices.take(told)
             if progress and task.many:
                 print(task.estimate(), flush=True)
             return [_write_unplaced(told, Path(out).with_suffix(".npz"), task.sheets, module.classes)]
-        folder = WorkingFolder(task.working, task.job() | entry, to_measure, restart=restart)
-        told.batch_size = folder.job["batch_size"]
+        folder = WorkingFolder(task.working, task.job() | choices.known(told), measures, restart=restart)
+        choices.take(told, folder.job)
         parts = [folder.raster(str(number), path) for number, (_, path) in enumerate(task.targets)]
         if progress and task.many and task.left(parts):
             print(task.estimate(task.left(parts)), flush=True)
@@ -144,7 +145,7 @@ def estimate_map(
     """
     settings = _Settings(probabilities, entropy, batch_size, workers, device, precision, compile_model)
     with _task(module, dataset, out, settings) as task:
-        task.told.batch_size = batch_size or fitting_batch(task.told)
+        Choices(precision, batch_size).take(task.told)
         return task.estimate()
 
 
@@ -198,7 +199,7 @@ class _Task:
         return measured(self.told, [canvas for canvas, _ in self.targets], self.sheets, self.height, left=left)
 
     def job(self) -> dict[str, Any]:
-        """What decides about the bytes of a map, without the number of tiles at a time."""
+        """What decides about the bytes of a map, but for what is measured."""
         return {
             "version": __version__,
             "model": self.tags["FUSION_MODEL"],
@@ -208,7 +209,6 @@ class _Task:
             "sheets": list(self.sheets),
             "interval": self.sheets["prediction"].tags.get("FUSION_INTERVAL", ""),
             "device": self.told.device.type,
-            "precision": self.told.precision,
             "compiled": self.told.compiled,
         }
 
@@ -230,7 +230,6 @@ def _task(module: Predictor, dataset: TileDataset, out: str | Path, settings: _S
             1 if settings.batch_size is None else settings.batch_size,
             settings.workers,
             chosen,
-            precision=resolved(settings.precision, chosen),
             compiled=settings.compile_model,
         )
         yield _Task(told, targets, sheets, module.classes, tags, file.with_name(f"{file.name}.partial"))

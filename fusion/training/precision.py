@@ -1,4 +1,4 @@
-"""In which floating-point format training is faster without harm, measured on a few of its own steps."""
+"""In which floating-point format a network is faster without harm, measured; of training, on a few of its own steps."""
 
 from __future__ import annotations
 
@@ -25,37 +25,46 @@ from .memory import unlogged
 __all__ = ["Trial", "try_precisions"]
 
 _STEPS = 10
-_FASTER = 0.9  # of the time of a float32 step: less is not worth the digits
-_TOLERANCE = 0.01  # of the loss
+_FASTER = 0.9  # of the time in float32: less is not worth the digits
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Steps of the same weights, tiles and random numbers in float32 and in bfloat16.
+    """The same calculations, e.g. steps of the same weights, tiles and random numbers, in float32 and in bfloat16.
 
     Attributes:
-        seconds: of a step, the median: in float32, in bfloat16; 0 where none was tried.
-        difference: of the loss, the mean over the steps of the absolute difference over the float32 mean.
+        seconds: of one, the median: in float32, in bfloat16; 0 where none was tried.
+        difference: of the result, over that of float32. Of training: the mean over the steps of the absolute difference
+            of the loss over the float32 mean.
         unavailable: why bfloat16 was not tried; empty where it was.
+        calculation, result: what they are, in words.
+        tolerance: the largest difference that is allowed.
     """
 
     seconds: tuple[float, float] = (0.0, 0.0)
     difference: float = 0.0
     unavailable: str = ""
+    calculation: str = "a step"
+    result: str = "the loss"
+    tolerance: float = 0.01
+
+    @property
+    def lower(self) -> bool:
+        """Whether bfloat16 is faster without harm."""
+        return self.seconds[1] < _FASTER * self.seconds[0] and self.difference <= self.tolerance
 
     @property
     def precision(self) -> str:
         """As ``lightning.Trainer`` names it."""
-        faster = self.seconds[1] < _FASTER * self.seconds[0]
-        return "bf16-mixed" if faster and self.difference <= _TOLERANCE else "32-true"
+        return "bf16-mixed" if self.lower else "32-true"
 
     def __str__(self) -> str:
         if self.unavailable:
             return f"float32: {self.unavailable}"
-        name = "bfloat16" if self.precision == "bf16-mixed" else "float32"
-        of_loss = f"the loss differs by {self.difference:.2%}, {_TOLERANCE:.0%} at most are allowed"
+        own, other = (f"{seconds:.3g} s" for seconds in self.seconds)
         return (
-            f"{name}: a step takes {self.seconds[1]:.3g} s in bfloat16, {self.seconds[0]:.3g} s in float32; {of_loss}"
+            f"{'bfloat16' if self.lower else 'float32'}: {self.calculation} takes {other} in bfloat16, {own} in "
+            f"float32; {self.result} differs by {self.difference:.2%}, {self.tolerance:.0%} at most are allowed"
         )
 
 

@@ -15,11 +15,15 @@ from affine import Affine
 
 from fusion.cli import main
 from fusion.context import ContextFusion, FusionConfig, SensorConfig
-from fusion.data import FolderDataset, Modality, open_cubes
+from fusion.data import ArrayTiles, FolderDataset, Modality, open_cubes
 from fusion.data.cubes import observed_statistics
+from fusion.data.files import DamagedFile
 from fusion.embed import embed_cube, embed_map, open_embeddings, predict_map
+from fusion.embed.blend import _Batches
 from fusion.omnisat import OmniSat, OmniSatConfig
 from fusion.training import Finetuning, save_model
+
+from .ground import cut, scene
 
 SIDE, BLOCK = 96, 32  # pixels of 10 m: of the ground, and of a block of a file
 BANDS, UNIT, DAYS = ("B04", "B08"), "reflectance x 10000", ["2021-04-01", "2021-06-01", "2021-08-01"]
@@ -121,6 +125,30 @@ def test_ground_that_cannot_be_read_is_no_data_and_named(kind, memory, model, tm
     told = str(written)
     assert f"{len(written.damaged)} tiles are no data, for their files cannot be read" in told
     assert FORMATS[kind]["files"].replace("{date}", DAYS[1]) in told
+
+
+def test_tiles_on_both_sides_of_what_is_damaged_are_not_read_together_again(monkeypatch):
+    """A reader may read neighbours as one window, and then the damaged tile between them, too."""
+    ground = cut(scene(24, 60), (8, 12))  # 3 x 5 tiles
+    single, together = ArrayTiles.__getitem__, ArrayTiles.gather
+
+    def one(self, number):
+        if number == 7:
+            raise DamagedFile("ground.tif: cannot be read, the file is damaged")
+        return single(self, number)
+
+    def several(self, numbers):
+        if min(numbers) <= 7 <= max(numbers):
+            raise DamagedFile("ground.tif: cannot be read, the file is damaged")
+        return together(self, numbers)
+
+    monkeypatch.setattr(ArrayTiles, "__getitem__", one)
+    monkeypatch.setattr(ArrayTiles, "gather", several)
+    found, batch, damaged = _Batches(ground).__getitems__(range(15))
+    assert found == [number != 7 for number in range(15)]
+    assert list(damaged) == [ground.name(7)]
+    assert batch is not None
+    assert batch.names == tuple(name for name in ground.names if name != ground.name(7))
 
 
 def test_damage_that_was_met_before_an_interruption_is_named_after_it(model, tmp_path, monkeypatch):

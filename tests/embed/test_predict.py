@@ -258,7 +258,7 @@ def test_a_full_disk_leaves_the_old_map(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["map.tif"]
 
 
-def test_bfloat16_says_nearly_the_same_and_auto_on_a_cpu_is_float32(of_classes, tmp_path):
+def test_bfloat16_says_nearly_the_same_and_auto_of_a_small_map_is_float32(of_classes, tmp_path):
     tiles, maps = cut(scene(), (HEIGHT, WIDTH)), {}
     for precision in ("float32", "auto", "bfloat16"):
         (written,) = embed_map(of_classes.model, tiles, tmp_path / f"{precision}.tif", precision=precision)

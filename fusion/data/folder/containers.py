@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ class Variable:
     def __getitem__(self, index: Any) -> np.ndarray:
         if self.kept is not None:
             return np.asarray(self.kept[index])
-        with reading(self.path):
+        with self.arrays.reading(self.path):
             return _plain(self.arrays.container(self.path).variable(self.name)[index])
 
 
@@ -58,7 +59,7 @@ class Arrays:
         self.handles = Handles()
 
     def has(self, path: Path, name: str) -> bool:
-        with reading(path):
+        with self.reading(path):
             return name in self.container(path)
 
     def get(self, path: Path, name: str) -> Variable:
@@ -71,7 +72,7 @@ class Arrays:
             return self._kept[key]
         if path.suffix.lower() == NPY and name:
             raise ValueError(f"{path}: holds one array without a name, so no variable {name!r}; leave it out")
-        with reading(path):
+        with self.reading(path):
             file = self.container(path)
             if name not in file:
                 need_keys(path, file.names(), [name])
@@ -83,7 +84,7 @@ class Arrays:
             if size > self._left or path.suffix.lower() == NPY:
                 return Variable(self, path, name, *known)
             self._kept[key] = Variable(self, path, name, *known)
-            with contextlib.suppress(DamagedFile), reading(path):  # what can be read of it is then read in windows
+            with contextlib.suppress(DamagedFile), self.reading(path):  # what can be read of it is then read in windows
                 self._kept[key] = Variable(self, path, name, *known, kept=_plain(array[...]))
                 self._left -= size
         return self._kept[key]
@@ -95,6 +96,10 @@ class Arrays:
             return False
         self._left -= size
         return True
+
+    def reading(self, path: Path) -> AbstractContextManager[None]:
+        """What names the file in errors within."""
+        return reading(path)
 
     def container(self, path: Path) -> Container:
         """The open file."""
