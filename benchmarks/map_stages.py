@@ -1,11 +1,12 @@
 """Where the time of a map of embeddings goes: waiting for tiles, encoding, the rest (averaging, compressing, checking
 the file).
 
-    python benchmarks/map_stages.py [--side 384] [--save]
+    python benchmarks/map_stages.py [--side 384] [--threads 1] [--precision float32] [--save]
 
 A season of 12 dates of four bands, once as a GeoTIFF a date and once as a Zarr; OmniSat "tiny" and "small" with random
 weights, tiles of 6 x 6 patches of a pixel that overlap by a quarter. Read with neighbours together, as maps are, and
-one tile at a time. The model has one thread; another reads ahead. ``--save`` keeps the rows in ``results/<device>/``.
+one tile at a time. The model has ``--threads``; another one reads ahead. ``--save`` keeps the rows in
+``results/<device>/``.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from fusion.data import FolderDataset, Modality, TileDataset  # noqa: E402
 from fusion.data.folder.scene_tiles import SceneTiles  # noqa: E402
 from fusion.embed import embed_map  # noqa: E402
 from fusion.embed.blend import Told  # noqa: E402
+from fusion.embed.precision import Precision  # noqa: E402
 from fusion.omnisat import OmniSat, OmniSatConfig  # noqa: E402
 
 BANDS, UNIT, DATES = ("B02", "B03", "B04", "B08"), "reflectance x 10000", 12
@@ -85,7 +87,9 @@ def _described(modality: dict[str, Any]) -> dict[str, Any]:
     return {"files": "{scene}.tif", "tile": 60, "patch": 10, "modalities": {"s2": modality}}
 
 
-def measured(model: nn.Module, tiles: FolderDataset, out: Path, *, waiting: bool = False) -> dict[str, float]:
+def measured(
+    model: nn.Module, tiles: FolderDataset, out: Path, *, waiting: bool = False, precision: Precision = "float32"
+) -> dict[str, float]:
     """Seconds of each stage of one map.
 
     Args:
@@ -95,7 +99,7 @@ def measured(model: nn.Module, tiles: FolderDataset, out: Path, *, waiting: bool
     reading = waited(spent, "read") if waiting else timed(SceneTiles, "gather", spent, "read")
     started = time.perf_counter()
     with reading, timed(model, "forward", spent, "encode"):
-        embed_map(model, tiles, out, restart=True)
+        embed_map(model, tiles, out, restart=True, precision=precision)
     whole = time.perf_counter() - started
     return spent | {"rest": whole - sum(spent.values()), "whole": whole}
 
@@ -143,9 +147,11 @@ def waited(spent: dict[str, float], stage: str) -> Iterator[None]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--side", type=int, default=384, help="pixels")
+    parser.add_argument("--threads", type=int, default=1, help="of the model")
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="float32")
     parser.add_argument("--save", action="store_true")
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         ground = write_ground(Path(folder), options.side)
@@ -156,7 +162,8 @@ def main() -> None:
                 together = SceneTiles.gather
                 for how, gather in (("together", together), ("one by one", TileDataset.gather)):
                     SceneTiles.gather = gather  # type: ignore[method-assign]
-                    run = measured(model, tiles, Path(folder) / "map.tif", waiting=True)
+                    out = Path(folder) / "map.tif"
+                    run = measured(model, tiles, out, waiting=True, precision=options.precision)
                     SceneTiles.gather = together  # type: ignore[method-assign]
                     rate = options.side**2 / run["whole"]
                     shares = {stage: run[stage] / run["whole"] for stage in ("read", "encode", "rest")}
@@ -166,7 +173,8 @@ def main() -> None:
     if options.save:
         path = REPOSITORY / "benchmarks" / "results" / device_name() / f"{date.today()}-maps.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        table = conditions() | {"side": options.side, "dates": DATES, "threads": 1, "rows": rows}
+        how = {"side": options.side, "dates": DATES, "precision": options.precision}
+        table = conditions() | how | {"rows": rows}
         path.write_text(json.dumps(table, indent=1) + "\n")
         print(path)
 
