@@ -10,7 +10,7 @@ import torch
 from ..data import TileBatch
 from ..data.files import DamagedFile
 from ..data.spacing import evenly_spaced
-from ..training.precision import Trial
+from ..training.trial import Trial
 from .blend import Told
 from .precision import Chosen
 

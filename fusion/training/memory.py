@@ -10,16 +10,18 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
-from lightning import LightningModule
 from torch import Tensor
 
 from fusion.data import TileBatch, TileDataset, collate
 
 from .files import readable_size
 from .live import OutOfRoom, peak_bytes
+
+if TYPE_CHECKING:
+    from lightning import LightningModule
 
 __all__ = ["MemoryEstimate", "available_memory", "estimate_memory", "unlogged"]
 

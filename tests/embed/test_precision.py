@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -162,3 +164,14 @@ def test_a_trial_of_a_real_model_agrees_to_two_digits(able, tiles):
     assert 0 < outcome.difference < 0.02
     assert np.isfinite(outcome.seconds).all()
     assert min(outcome.seconds) > 0
+
+
+def test_whoever_makes_maps_needs_no_trainer():
+    """Lightning takes 300 MiB and seconds."""
+    told = subprocess.run(
+        [sys.executable, "-c", "import sys, fusion.embed; print('lightning' in sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.strip() == "False"
