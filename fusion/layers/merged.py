@@ -36,7 +36,11 @@ def merged(linear: nn.Linear, norm: MaskedBatchNorm) -> tuple[Tensor, Tensor]:
 def linear_norm_relu(
     linear: nn.Linear, norm: MaskedBatchNorm, x: Tensor, valid: Tensor | None, dropout: float = 0.0
 ) -> Tensor:
-    """relu(norm(linear(x), valid)) of x (..., C) and valid (...), or None: (..., D); dropout follows in training."""
-    if norm.track_running_stats and may_merge(x, linear, norm):
+    """dropout(relu(norm(linear(x), valid))) of x (..., C) and valid (...), or None: (..., D).
+
+    Args:
+        dropout: rate; 0 for none.
+    """
+    if not dropout and norm.track_running_stats and may_merge(x, linear, norm):
         return F.linear(x, *merged(linear, norm)).relu_()
-    return relu_dropout(norm(linear(x), valid), dropout, norm.training)
+    return relu_dropout(norm(linear(x), valid), dropout, training=dropout > 0)

@@ -138,6 +138,18 @@ def test_layers_are_left_to_themselves_where_something_else_is_asked_of_them(cha
         torch.testing.assert_close(found, made(series.to(dtype), days, valid), rtol=1e-4, atol=1e-4)
 
 
+def test_dropout_follows_the_encoder_whatever_its_norms_do(pooled):
+    """Norms are often frozen while the rest is trained."""
+    made, given = encoder().train(), tiles()
+    for norm in itertools.chain(made.date_norms, made.norms):
+        norm.eval()
+    made.attention.eval()
+    with torch.no_grad():
+        first, second = made(*given)[1], made(*given)[1]  # attention, before the dropout of tokens
+    assert not pooled
+    assert not torch.equal(first, second)
+
+
 def test_hooks_of_early_layers_run(pooled):
     made, given, seen = encoder(), tiles(), []
     for layer in (*made.date_layers[:2], *made.date_norms[:2], *made.layers, *made.norms):
