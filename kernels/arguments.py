@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["check_tensor"]
+__all__ = ["check_tensor", "working_dtype"]
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -30,3 +30,8 @@ def check_tensor(op: str, name: str, given: Any) -> None:
         kind = "nested" if given.is_nested else str(given.layout).removeprefix("torch.")
         way = f"torch.nested.to_padded_tensor({name}, 0.0) and a mask" if given.is_nested else f"{name}.to_dense()"
         raise TypeError(f"{op}: {name} is {kind}, must be dense; convert with {way}")
+
+
+def working_dtype(*tensors: Tensor) -> torch.dtype:
+    """What values are computed and summed in: float64 if any tensor is float64, else float32."""
+    return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32

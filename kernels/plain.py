@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .arguments import working_dtype
 from .attention.dropout import keep_mask
 from .attention.inputs import Inputs, statistics_dtype
 from .attention.registration import attend
@@ -72,7 +73,7 @@ def _attend(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _nearest_code(x: Tensor, codebook: Tensor, metric: str) -> Tensor:
-    dtype = eager.working_dtype(x, codebook)
+    dtype = working_dtype(x, codebook)
     return reference.nearest_code(x.to(dtype), codebook.to(dtype), metric=metric)
 
 

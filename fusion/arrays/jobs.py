@@ -104,8 +104,9 @@ class _OfTiles:
         tiles = self.cover.tiles(needed, part, max_dates=self.max_dates)
         (depth,), say = self.leading, self.say()
         with _ONE:
-            how: dict[str, Any] = {"batch_size": self.batch_size, "placed": self.placed, "damaged": damaged}
-            values = self.cover.asked(tiles, part, say, depth, **how)
+            values = self.cover.asked(
+                tiles, part, say, depth, batch_size=self.batch_size, placed=self.placed, damaged=damaged
+            )
         return np.moveaxis(values, -1, 0)
 
 

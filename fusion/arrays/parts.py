@@ -22,11 +22,16 @@ def computed(job: Job, given: Mapping[str, Given], block: int | None) -> np.ndar
 
     Warns of what cannot be read.
     """
-    out, damaged = np.empty((*job.leading, *job.shape), dtype=np.float32), dict[str, str]()
-    for rows in edges(job.shape[0], block or job.shape[0]):
-        for columns in edges(job.shape[1], block or job.shape[1]):
-            part = Part(rows, columns)
-            out[..., rows, columns] = job.compute(job.needs(given, part), part, damaged)
+    damaged = dict[str, str]()
+    if block is None:
+        whole = Part(slice(0, job.shape[0]), slice(0, job.shape[1]))
+        out = job.compute(job.needs(given, whole), whole, damaged)
+    else:
+        out = np.empty((*job.leading, *job.shape), dtype=np.float32)
+        for rows in edges(job.shape[0], block):
+            for columns in edges(job.shape[1], block):
+                part = Part(rows, columns)
+                out[..., rows, columns] = job.compute(job.needs(given, part), part, damaged)
     _warn(damaged)
     return out
 

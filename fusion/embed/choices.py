@@ -26,6 +26,11 @@ class Choices:
     precision: Precision
     batch_size: int | None
 
+    @property
+    def at_first(self) -> int:
+        """Tiles at a time until they are measured."""
+        return 1 if self.batch_size is None else self.batch_size
+
     def known(self, told: Told) -> dict[str, Any]:
         """Entries of a job, for :class:`~fusion.embed.working.WorkingFolder`.
 

@@ -164,10 +164,8 @@ def embed_map(
         return encoded.unflatten(1, grid)
 
     with evaluating(model, device) as chosen:
-        at_first = 1 if batch_size is None else batch_size
-        told = Told(patches, grid, dataset, at_first, workers, chosen, compiled=compile_model)
         choices = Choices(precision, batch_size)
-        measures = choices.to_measure(told)
+        told = Told(patches, grid, dataset, choices.at_first, workers, chosen, compiled=compile_model)
         if not targets:
             choices.take(told)
             return [_write_unplaced(told, out.with_suffix(".npz"), dtype, about.own_tags())]
@@ -182,7 +180,8 @@ def embed_map(
             "compiled": compile_model,
         }
         file = out.with_suffix(suffix)
-        folder = WorkingFolder(file.with_name(f"{file.name}.partial"), job, measures, restart=restart)
+        partial = file.with_name(f"{file.name}.partial")
+        folder = WorkingFolder(partial, job, choices.to_measure(told), restart=restart)
         choices.take(told, folder.job)
         making = _Making(told, dtype, about, folder, _depth(model, told))
         if suffix == ".parquet":

@@ -100,18 +100,17 @@ def predict_map(
             beginning of another map in the way.
         RuntimeError: a file cannot be written; one that was there is untouched.
     """
-    settings = _Settings(probabilities, entropy, batch_size, workers, device, precision, compile_model)
+    settings = _Settings(probabilities, entropy, Choices(precision, batch_size), workers, device, compile_model)
     with _task(module, dataset, out, settings) as task:
-        told = task.told
+        told, choices = task.told, settings.choices
         told.progress = Progress(len(dataset), task.pixels, shown=progress)
-        choices = Choices(precision, batch_size)
-        measures = choices.to_measure(told)
         if not task.targets:
             choices.take(told)
             if progress and task.many:
                 print(task.estimate(), flush=True)
             return [_write_unplaced(told, Path(out).with_suffix(".npz"), task.sheets, module.classes)]
-        folder = WorkingFolder(task.working, task.job() | choices.known(told), measures, restart=restart)
+        job = task.job() | choices.known(told)
+        folder = WorkingFolder(task.working, job, choices.to_measure(told), restart=restart)
         choices.take(told, folder.job)
         parts = [folder.raster(str(number), path) for number, (_, path) in enumerate(task.targets)]
         if progress and task.many and task.left(parts):
@@ -143,9 +142,9 @@ def estimate_map(
     Raises:
         TypeError, ValueError: as :func:`predict_map`.
     """
-    settings = _Settings(probabilities, entropy, batch_size, workers, device, precision, compile_model)
+    settings = _Settings(probabilities, entropy, Choices(precision, batch_size), workers, device, compile_model)
     with _task(module, dataset, out, settings) as task:
-        Choices(precision, batch_size).take(task.told)
+        settings.choices.take(task.told)
         return task.estimate()
 
 
@@ -155,10 +154,9 @@ class _Settings:
 
     probabilities: bool
     entropy: bool
-    batch_size: int | None
+    choices: Choices
     workers: int
     device: torch.device | str | None
-    precision: Precision
     compile_model: bool
 
 
@@ -227,7 +225,7 @@ def _task(module: Predictor, dataset: TileDataset, out: str | Path, settings: _S
             lambda batch: asked(module, batch, cells),
             cells,
             dataset,
-            1 if settings.batch_size is None else settings.batch_size,
+            settings.choices.at_first,
             settings.workers,
             chosen,
             compiled=settings.compile_model,

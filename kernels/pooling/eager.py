@@ -5,12 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["pool_dates", "working_dtype"]
+from ..arguments import working_dtype
 
-
-def working_dtype(values: Tensor) -> torch.dtype:
-    """What is computed and returned: float32, or float64 for float64."""
-    return torch.promote_types(values.dtype, torch.float32)
+__all__ = ["pool_dates"]
 
 
 def pool_dates(

@@ -26,7 +26,7 @@ def pool_dates(
     eps: float = 1e-5,
 ) -> tuple[Tensor, Tensor]:
     """Pools the dates of every patch with one query per head, as the encoder of Garnot & Landrieu (2020, arXiv
-    2007.00586) does, its layer norm and activation with it.
+    2007.00586) does, its group norm and the activation before that with it.
 
     Written for encoding: on a CPU everything of a patch is computed while its dates are in the nearest cache. Where a
     gradient is asked for, it is plain PyTorch.
@@ -47,6 +47,7 @@ def pool_dates(
         tiles without a valid date. float32, or float64 for float64.
 
     Raises:
+        TypeError: values, query, offset or positions that are no dense tensor of floating point.
         ValueError: shapes that do not fit each other.
     """
     _check(values, query, offset, positions, valid, bias, norm, groups)
@@ -70,8 +71,8 @@ def _check(
 ) -> None:
     for name, given in (("values", values), ("query", query), ("offset", offset), ("positions", positions)):
         check_tensor("pool_dates", name, given)
-    if values.ndim != 4 or not values.is_floating_point():
-        raise ValueError(f"pool_dates: values {tuple(values.shape)} {values.dtype}, want floating (B, P, L, D)")
+    if values.ndim != 4:
+        raise ValueError(f"pool_dates: values {tuple(values.shape)}, want (B, P, L, D)")
     batch, _, dates, dim = values.shape
     heads = query.shape[0] if query.ndim == 2 else 0
     if heads < 1 or query.shape[1] != dim or dim % heads:

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..arguments import working_dtype
 from ..backends import implement
 from ..operators import define, under_autocast
 from . import eager, native  # noqa: F401  (native registers its implementation)
@@ -14,7 +15,7 @@ __all__ = ["pool"]
 
 
 def _fake(values: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
-    query, dtype = args[-3], eager.working_dtype(values)
+    query, dtype = args[-3], working_dtype(values)
     tiles, patches, dates, dim = values.shape
     shapes = (tiles, patches, dim), (tiles, patches, dates, query.shape[0])
     pooled, attention = (values.new_empty(shape, dtype=dtype) for shape in shapes)

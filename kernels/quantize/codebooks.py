@@ -10,10 +10,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ..arguments import working_dtype
 from ..modules import has_values, keeping_precision
 from .checks import check_float
 from .clustering import draw_rows, joint_statistics, kmeans
-from .eager import working_dtype
 from .op import GRADIENTS, METRICS, code_decode, nearest_code, vector_quantize
 from .quantizer import Quantizer
 

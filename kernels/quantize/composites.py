@@ -10,10 +10,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from ..arguments import working_dtype
 from ..modules import has_values
 from .checks import check_float
 from .codebooks import VectorQuantizer
-from .eager import working_dtype
 from .op import FORMS, check_levels, finite_scalar_quantize, pass_gradient
 from .quantizer import Quantizer
 

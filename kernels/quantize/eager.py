@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..arguments import working_dtype
 from ..modules import widest
 from . import reference
 
@@ -27,16 +28,10 @@ __all__ = [
     "prepare",
     "quantize_rows",
     "quantize_rows_backward",
-    "working_dtype",
 ]
 
 # Scores held at once. 4 MiB in float32: in the L2 and L3 caches of a CPU, and enough rows to fill a GPU.
 SCORES = {"cpu": 1 << 20, "cuda": 1 << 24}
-
-
-def working_dtype(*tensors: Tensor) -> torch.dtype:
-    """float64 if any tensor is float64, else float32."""
-    return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
 
 
 def contiguous_rows(x: Tensor) -> Tensor:

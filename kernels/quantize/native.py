@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..arguments import working_dtype
 from ..backends import implement
 from ..operators import declare_native
-from .eager import check_codes, check_edges, contiguous_rows, working_dtype
+from .eager import check_codes, check_edges, contiguous_rows
 
 _code_statistics_cpp = declare_native("code_statistics_cpp(Tensor x, Tensor codes, int size) -> (Tensor, Tensor)")
 _finite_scalar_quantize_cpp = declare_native(

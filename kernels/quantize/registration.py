@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .._triton.device import refuses_device
+from ..arguments import working_dtype
 from ..backends import implement
 from ..operators import call, define, differentiable, not_differentiable_twice, under_autocast
 from . import eager, native  # noqa: F401  (native registers its implementations)
@@ -26,7 +27,7 @@ LONGEST_ROW = 8192  # values, of kernels in Triton that keep rows whole
 
 
 def _vector_statistics(x: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    dtype = eager.working_dtype(x)
+    dtype = working_dtype(x)
     return x.new_empty(size, dtype=dtype), x.new_empty(size, x.shape[1], dtype=dtype)
 
 
@@ -38,7 +39,7 @@ quantize_rows = define(
     "quantize_rows(Tensor x, Tensor codebook, Tensor codes, str gradient) -> (Tensor, Tensor, Tensor)",
     fake=lambda x, codebook, codes, gradient: (
         torch.empty_like(x, memory_format=torch.contiguous_format),
-        x.new_empty((), dtype=eager.working_dtype(x)),
+        x.new_empty((), dtype=working_dtype(x)),
         codes.new_empty(()),
     ),
 )
