@@ -73,6 +73,11 @@ def _own(x: Tensor, rate: float) -> bool:
 class Dropout(nn.Dropout):
     """``nn.Dropout``, not in place."""
 
+    @property
+    def active(self) -> bool:
+        """Whether it changes anything."""
+        return self.training and self.p > 0
+
     def forward(self, x: Tensor) -> Tensor:
         if self.training and _own(x, self.p):
             return _Dropout.apply(x, self.p)

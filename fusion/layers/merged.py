@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .dropout import relu_dropout
+from .dropout import Dropout, relu_dropout
 from .masked import MaskedBatchNorm
 
 __all__ = ["linear_norm_relu", "may_merge", "merged"]
@@ -34,13 +34,11 @@ def merged(linear: nn.Linear, norm: MaskedBatchNorm) -> tuple[Tensor, Tensor]:
 
 
 def linear_norm_relu(
-    linear: nn.Linear, norm: MaskedBatchNorm, x: Tensor, valid: Tensor | None, dropout: float = 0.0
+    linear: nn.Linear, norm: MaskedBatchNorm, x: Tensor, valid: Tensor | None, dropout: Dropout | None = None
 ) -> Tensor:
-    """dropout(relu(norm(linear(x), valid))) of x (..., C) and valid (...), or None: (..., D).
-
-    Args:
-        dropout: rate; 0 for none.
-    """
-    if not dropout and norm.track_running_stats and may_merge(x, linear, norm):
+    """dropout(relu(norm(linear(x), valid))) of x (..., C) and valid (...), or None: (..., D)."""
+    drops = dropout is not None and dropout.active
+    if not drops and norm.track_running_stats and may_merge(x, linear, norm):
         return F.linear(x, *merged(linear, norm)).relu_()
-    return relu_dropout(norm(linear(x), valid), dropout, training=dropout > 0)
+    y = norm(linear(x), valid)
+    return F.relu(y) if dropout is None else relu_dropout(y, dropout.p, dropout.training)

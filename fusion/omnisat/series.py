@@ -85,7 +85,7 @@ class SeriesEncoder(nn.Module):
         x = series
         *early, last = _pairs(self.date_layers, self.date_norms)
         for linear, norm in early:
-            x = linear_norm_relu(linear, norm, x, per_date, self._dropout)  # (B, P, L, width)
+            x = linear_norm_relu(linear, norm, x, per_date, self.dropout)  # (B, P, L, width)
         x, attention = self._pool(*last, x, days, valid)  # (B, P, D), (B, P, L, H)
         per_tile = None if valid is None else valid.any(1)[:, None].expand(-1, patches)  # (B, P)
         for linear, norm in _pairs(self.layers, self.norms):
@@ -93,16 +93,12 @@ class SeriesEncoder(nn.Module):
         x = self.out_norm(self.dropout(x).flatten(0, 1)).view(batch, patches, -1)
         return x, attention.mean((1, 3))
 
-    @property
-    def _dropout(self) -> float:
-        return self.dropout.p if self.training else 0.0
-
     def _pool(
         self, linear: nn.Linear, norm: MaskedBatchNorm, x: Tensor, days: Tensor, valid: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """The last layer of dates x (B, P, L, width), and their pooling: (B, P, D), and attention (B, P, L, H)."""
         parts = [part for part in (self.in_norm, self.attention, self.attention.key) if part is not None]
-        fused = not self._dropout and norm.track_running_stats and may_merge(x, linear, norm, *parts)
+        fused = not self.dropout.active and norm.track_running_stats and may_merge(x, linear, norm, *parts)
         positions = encode_days(days, norm.num_features // self.attention.heads, period=self.period)
         if fused:
             weight, bias = merged(linear, norm)
@@ -118,7 +114,7 @@ class SeriesEncoder(nn.Module):
                 eps=0.0 if group_norm is None else group_norm.eps,
             )
         per_date = None if valid is None else valid[:, None].expand(-1, x.shape[1], -1)  # (B, P, L)
-        x = linear_norm_relu(linear, norm, x, per_date, self._dropout)  # (B, P, L, D)
+        x = linear_norm_relu(linear, norm, x, per_date, self.dropout)  # (B, P, L, D)
         if self.in_norm is not None:
             x = self.in_norm(x, valid)
         return self.attention(x, positions.to(x.dtype), valid)
