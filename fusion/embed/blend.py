@@ -72,13 +72,19 @@ class Told:
 
     def of(self, tiles: Sequence[int] | np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """For each tile that was observed its number within ``tiles`` and its (rows, columns, D) float32 cells."""
+        for numbers, cells in self.batches(tiles):
+            yield from zip(numbers.tolist(), cells, strict=True)
+
+    def batches(self, tiles: Sequence[int] | np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The tiles that were observed, some at a time: their ascending numbers within ``tiles``, and their cells
+        (B, rows, columns, D) in float32."""
         chosen = self.dataset.subset(tiles)
         first = 0
         for observed, batch, damaged in self._read(chosen):
             self.damaged |= damaged
             if batch is not None:
                 self.dates = max([self.dates, *(v.shape[1] for v in batch.values.values() if v.ndim == 5)])
-                yield from self._said(batch, (first + np.flatnonzero(observed)).tolist(), chosen)
+                yield from self._said(batch, first + np.flatnonzero(observed), chosen)
             first += len(observed)
             self.progress.add(len(observed))
 
@@ -117,8 +123,10 @@ class Told:
         reasons = f"\n{listed(self.damaged)}" if self.damaged else ""
         return f"none of the {tiles} has an observation: there is no {what}{reasons}"
 
-    def _said(self, batch: TileBatch, numbers: list[int], tiles: TileDataset) -> Iterator[tuple[int, np.ndarray]]:
-        """A tile each; of a network that reads files itself one by one, if some of them are damaged."""
+    def _said(
+        self, batch: TileBatch, numbers: np.ndarray, tiles: TileDataset
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Of a batch; of a network that reads files itself tile by tile, if some of them are damaged."""
         try:
             cells = self.answer(batch).float().cpu().numpy()  # (B, rows, columns, D)
         except DamagedFile as error:
@@ -126,14 +134,14 @@ class Told:
                 self.damaged[batch.names[0]] = str(error)
                 return
             for number in numbers:
-                _, single = tiles.gather([number])
+                _, single = tiles.gather([int(number)])
                 if single is not None:
-                    yield from self._said(single, [number], tiles)
+                    yield from self._said(single, number[None], tiles)
             return
         days = [dates[~np.isnat(dates)] for dates in map(batch.dates, batch.days)]
         for some in days:
             self.span = joined(self.span, [str(day) for day in (some.min(), some.max())] if some.size else ())
-        yield from zip(numbers, cells, strict=True)
+        yield numbers, cells
 
 
 def joined(span: tuple[str, str] | None, dates: Sequence[str]) -> tuple[str, str] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -52,13 +53,14 @@ def strips(told: Told, canvas: Canvas, height: int, *, first: int = 0, depth: in
     begin = int(np.searchsorted(canvas.corners[order, 0], first * height - told.cells[0], side="right"))
     begin -= begin % told.batch_size
     window = None if depth is None else _Window(canvas, told.cells, height, first, depth)
-    for t, cells in told.of(canvas.tiles[order[begin:]]):  # cells (rows, columns, D)
-        tile = order[begin + t]
+    for numbers, cells in told.batches(canvas.tiles[order[begin:]]):  # cells (B, rows, columns, D)
+        tiles = order[begin + numbers]
         if window is None:
             window = _Window(canvas, told.cells, height, first, cells.shape[-1])
-        while window.bottom <= canvas.corners[tile, 0]:
-            yield window.next()
-        window.add(tile, cells)
+        for some in _of_one_row(canvas.corners[tiles, 0]):
+            while window.bottom <= canvas.corners[tiles[some.start], 0]:
+                yield window.next()
+            window.add(tiles[some], cells[some])
     while window is not None and window.top < canvas.shape[0]:
         yield window.next()
 
@@ -82,18 +84,30 @@ class _Window:
     def bottom(self) -> int:
         return self.top + self.height
 
-    def add(self, tile: int, cells: np.ndarray) -> None:
-        row, left = (int(n) for n in self.canvas.corners[tile])
-        above = max(0, self.top - row)  # rows of the tile that belong to strips before this one
+    def add(self, tiles: np.ndarray, cells: np.ndarray) -> None:
+        """Tiles of one row, from west to east, with cells (B, rows, columns, D)."""
+        row, lefts = int(self.canvas.corners[tiles[0], 0]), self.canvas.corners[tiles, 1]
+        above = max(0, self.top - row)  # rows of the tiles that belong to strips before this one
         if above >= self.cells[0]:
             return
-        weight, cells = self.weight[above:], (cells[::-1] if self.canvas.flipped else cells)[above:]
-        first = row + above - self.top
-        here = np.s_[first : first + len(weight), left : left + self.cells[1]]
+        weight, cells = self.weight[above:], (cells[:, ::-1] if self.canvas.flipped else cells)[:, above:]
+        first, columns = row + above - self.top, self.cells[1]
+        rows = slice(first, first + len(weight))
+        if len(tiles) > columns and (np.diff(lefts) > 0).all():
+            # A column of all tiles at once, from the last on: a cell is further to the east in earlier tiles, so that
+            # additions keep their order.
+            for k in reversed(range(columns)):
+                self._add((rows, lefts + k), tiles, weight[:, k, None], cells[:, :, k].swapaxes(0, 1))
+        else:
+            for tile, left, own in zip(tiles, lefts.tolist(), cells, strict=True):
+                self._add((rows, slice(left, left + columns)), tile, weight, own)
+
+    def _add(self, here: tuple[slice, Any], tiles: Any, weight: np.ndarray, cells: np.ndarray) -> None:
         self.sums[here] += weight[..., None] * cells
         self.total[here] += weight
-        self.owner[here] = np.where(weight > self.strongest[here], tile + 1, self.owner[here])
-        self.strongest[here] = np.maximum(weight, self.strongest[here])
+        strongest = self.strongest[here]
+        self.owner[here] = np.where(weight > strongest, tiles + 1, self.owner[here])
+        self.strongest[here] = np.maximum(weight, strongest)
 
     def next(self) -> Strip:
         """The strip at the top, which leaves the window."""
@@ -106,6 +120,12 @@ class _Window:
             part[-self.height :] = 0
         self.number += 1
         return strip
+
+
+def _of_one_row(rows: np.ndarray) -> Iterator[slice]:
+    """Runs of equal numbers."""
+    ends = [*(np.flatnonzero(np.diff(rows)) + 1).tolist(), len(rows)]
+    yield from (slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True))
 
 
 def _taper(length: int) -> np.ndarray:

@@ -214,6 +214,28 @@ def test_strips_need_the_memory_of_some_rows_of_tiles_whatever_the_size_of_the_m
     assert large < 0.1 * whole
 
 
+@pytest.mark.parametrize("flipped", [False, True])
+@pytest.mark.parametrize("twice", [False, True], ids=["all places differ", "one tile lies on another"])
+def test_many_tiles_at_a_time_have_the_bits_of_one_after_the_other(flipped, twice):
+    rng = np.random.default_rng(0)
+    tiles = cut(rng.normal(size=(2, 24, 140)).astype(np.float32), (4, 4), missing=(3, 40))  # 33 tiles in a row
+    corners = np.array([[int(part[1:]) for part in name.split("_")] for name in tiles.names])
+    if twice:
+        corners[8] = corners[7]
+    canvas = Canvas(rasterio.Affine(1, 0, 0, 0, -1, 0), CRS, (24, 140), np.arange(len(tiles)), corners, flipped=flipped)
+
+    def found(batch_size: int) -> list[np.ndarray]:
+        saying = told(tiles, 3)
+        saying.batch_size = batch_size
+        parts = list(strips(saying, canvas, 10))
+        return [np.concatenate([getattr(part, name) for part in parts]) for name in ("values", "owner")]
+
+    one = found(1)
+    for batch_size in (13, 64):
+        for found_one, found_many in zip(one, found(batch_size), strict=True):
+            np.testing.assert_array_equal(found_one, found_many)
+
+
 def test_strips_are_the_blend_of_all_tiles_with_the_bits_of_any_beginning(tiles, tmp_path):
     rows = [[int(part[1:]) for part in name.split("_")] for name in tiles.names]
     shuffled = np.random.default_rng(0).permutation(len(tiles))
