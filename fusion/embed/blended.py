@@ -2,55 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from .blend import Told
+from .codec import Dtype
+from .formats.array_file import ArrayFile
+from .formats.sections import Sections
 from .mosaic import Canvas
-from .shared import missing_strips
+from .shared import GROUP, PATIENCE, missing_strips
 from .strips import strip_count
 from .working import WorkingRaster
 
-__all__ = ["ArrayFile", "Blend", "NothingObserved", "blended"]
+__all__ = ["Blend", "NothingObserved", "blended"]
 
-_ROWS = 64  # of a strip at least, after which what was computed is on the disk
+_ROWS = 64  # of a strip, or a multiple, after which what was computed is on the disk; a group makes a section
 
 
 class NothingObserved(ValueError):
     """No tile of a raster has an observation."""
-
-
-class ArrayFile:
-    """An array in a file, which other processes may write at the same time; made if it is not there.
-
-    Of an array that is mapped as a whole every page that was touched counts as memory of the process; here those of one
-    window do, while it is read or written.
-    """
-
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: Any) -> None:
-        self.path, self.shape, self.dtype = path, shape, np.dtype(dtype)
-        with open(path, "ab") as file:
-            file.truncate(int(np.prod(shape)) * self.dtype.itemsize)
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        for top in range(0, len(self), _ROWS):
-            yield from self[top : top + _ROWS]
-
-    def __getitem__(self, window: Any) -> np.ndarray:
-        return np.array(np.memmap(self.path, self.dtype, "r", shape=self.shape)[window])
-
-    def __setitem__(self, window: Any, values: np.ndarray) -> None:
-        """The values are on the disk once this returns."""
-        mapped = np.memmap(self.path, self.dtype, "r+", shape=self.shape)
-        mapped[window] = values
-        mapped.flush()
 
 
 @dataclass(frozen=True)
@@ -60,14 +33,23 @@ class Blend:
     Attributes:
         values: (rows, columns, D) float32, NaN where no tile says anything.
         owner: (rows, columns) number of the tile whose weight is largest, from 1; 0 where there is none.
+        sections: of a GeoTIFF, all finished; None where none was asked for.
     """
 
     values: ArrayFile
     owner: ArrayFile
+    sections: Sections | None
 
 
 def blended(
-    told: Told, canvas: Canvas, path: Path, working: WorkingRaster, depth: int, *, wait: bool = True
+    told: Told,
+    canvas: Canvas,
+    path: Path,
+    working: WorkingRaster,
+    depth: int,
+    *,
+    wait: bool = True,
+    geotiff: Dtype | None = None,
 ) -> Blend | None:
     """The cells of all tiles of a canvas, see :func:`~fusion.embed.shared.missing_strips`.
 
@@ -76,6 +58,7 @@ def blended(
         working: what has been finished of it, in whose folder the values are kept: a map may be larger than memory.
         depth: D.
         wait: for strips that other processes are at work on.
+        geotiff: rows are compressed for a GeoTIFF of such numbers while others are computed.
 
     Returns:
         None where some are missing (without ``wait``), or where another process has completed the map.
@@ -86,15 +69,45 @@ def blended(
     working.refresh()
     if working.complete:
         return None
-    height = max(told.cells[0], _ROWS)
+    height = -(-told.cells[0] // _ROWS) * _ROWS
     values = ArrayFile(working.path / "values", (*canvas.shape, depth), np.float32)
     owner = ArrayFile(working.path / "owner", canvas.shape, np.int32)
-    for strip in missing_strips(told, canvas, height, working, depth=depth, wait=wait):
+    sections = None if geotiff is None or not depth else Sections(path, working.path, values, geotiff, GROUP * height)
+    finish = None if sections is None else sections.compress
+    for strip in missing_strips(told, canvas, height, working, depth=depth, wait=wait, finish=finish):
         here = np.s_[strip.top : strip.top + len(strip.values)]
         values[here], owner[here] = strip.values, strip.owner
+        values.sync()
+        owner.sync()
         working.added(strip.number, bool(strip.owner.any()), told)
     if working.complete or len(working.done) < strip_count(canvas, height):
         return None
     if not working.observed:
         raise NothingObserved(told.nothing_observed(f"{len(canvas.tiles)} tiles of {path}"))
-    return Blend(values, owner)
+    if sections is not None and not _finished(sections, working, wait):
+        return None
+    return Blend(values, owner, sections)
+
+
+def _finished(sections: Sections, working: WorkingRaster, wait: bool) -> bool:
+    """Compresses the sections that killed processes have left.
+
+    Returns:
+        False where some are missing (without ``wait``), or where another process has completed the map.
+    """
+    for number in range(sections.count):
+        while not sections.finished(number):
+            try:
+                with working.claims.holding(number) as mine:
+                    working.refresh()  # who completes a map removes its sections
+                    if working.complete:
+                        return False
+                    if mine and not sections.finished(number):
+                        sections.compress(number)
+            except FileNotFoundError:
+                return False
+            if not mine:
+                if not wait:
+                    return False
+                time.sleep(PATIENCE)
+    return True

@@ -7,6 +7,7 @@ A mean or a cosine of the codes themselves is wrong: decode first.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -72,6 +73,16 @@ class ErrorMeter:
         self._count += len(wanted)
         if len(wanted):
             self._worst = max(self._worst, float(np.abs(direction - kept).max()))
+
+    def state(self) -> list[float]:
+        """What :meth:`join` takes, in plain numbers."""
+        return [self._cosines, self._count, self._worst, self.lost]
+
+    def join(self, state: Sequence[float]) -> None:
+        """Takes what another meter has measured."""
+        cosines, count, worst, lost = state
+        self._cosines, self._count = self._cosines + cosines, self._count + int(count)
+        self._worst, self.lost = max(self._worst, worst), self.lost + int(lost)
 
     def result(self) -> QuantizationError:
         return QuantizationError(self._cosines / self._count if self._count else 1.0, self._worst)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,9 +13,9 @@ import numpy as np
 from affine import Affine
 
 from ..training.files import write_atomically
+from .formats.array_file import Windows
 from .formats.optimised import copy_optimised, small_cache, tiled_profile
 from .formats.temporary import beside, replacing
-from .raster import Windows, windows
 from .style import class_colours
 
 __all__ = ["Sheet", "write_cog"]
@@ -66,12 +66,12 @@ def write_cog(path: Path, values: Windows, sheet: Sheet, transform: Affine, crs:
     with replacing(path) as finished, tempfile.TemporaryDirectory(**beside(path)) as folder:
         plain = Path(folder) / "blocks.tif"
         with rasterio.open(plain, "w", **profile) as file:
-            for window, (top, left, bottom, right) in windows(rows, columns):
+            for window, (top, left, bottom, right) in _windows(rows, columns):
                 file.write(sheet.store(np.asarray(values[top:bottom, left:right])), window=window)
             _describe(file, sheet)
         copy_optimised(plain, finished, overview_resampling="mode" if sheet.categories else "average")
         with rasterio.open(finished) as file:
-            for window, (top, left, bottom, right) in windows(rows, columns):
+            for window, (top, left, bottom, right) in _windows(rows, columns):
                 wanted = sheet.store(np.asarray(values[top:bottom, left:right]))
                 if not np.array_equal(file.read(window=window), wanted, equal_nan=sheet.dtype == "float32"):
                     raise RuntimeError(
@@ -101,3 +101,13 @@ def _category_names(names: tuple[str, ...]) -> str:
         f'<PAMDataset>\n  <PAMRasterBand band="1">\n    <CategoryNames>\n{listed}    </CategoryNames>\n'
         "  </PAMRasterBand>\n</PAMDataset>\n"
     )
+
+
+def _windows(rows: int, columns: int) -> Iterator[tuple[object, tuple[int, int, int, int]]]:
+    """The blocks of a raster: rasterio's window of each, and its top, left, bottom and right."""
+    from rasterio.windows import Window
+
+    for top in range(0, rows, _BLOCK):
+        for left in range(0, columns, _BLOCK):
+            bottom, right = min(top + _BLOCK, rows), min(left + _BLOCK, columns)
+            yield Window(left, top, right - left, bottom - top), (top, left, bottom, right)

@@ -29,7 +29,7 @@ from .items import write_embedding_item
 from .mosaic import Canvas
 from .precision import Precision
 from .progress import Progress
-from .raster import Dtype, write_geotiff, write_npz
+from .raster import Dtype, assembled, write_npz
 from .scale import at_scale
 from .seams import Seams, seam_cosines
 from .shared import in_turn
@@ -240,7 +240,8 @@ def _write_canvas(
         told.progress.skip(len(canvas.tiles))
     else:
         try:
-            blend = blended(told, canvas, path, working, making.depth, wait=wait)
+            geotiff = dtype if path.suffix == ".tif" else None
+            blend = blended(told, canvas, path, working, making.depth, wait=wait, geotiff=geotiff)
         except NothingObserved:  # so that there is nothing to go on with
             making.folder.remove()
             raise
@@ -253,11 +254,11 @@ def _write_canvas(
             sweep(path)
             first, last = working.span or (None, None)
             about, dim = replace(making.about, first=first, last=last), blend.values.shape[-1]
-            if path.suffix == ".zarr":
+            if blend.sections is None:
                 known = about.as_attributes(dim, dtype)
                 error = write_geozarr(path, blend.values, transform, canvas.crs, dtype, about.own_tags(), known)
             else:
-                error = write_geotiff(path, blend.values, transform, canvas.crs, dtype, about.as_tags(dim, dtype))
+                error = assembled(blend.sections, transform, canvas.crs, about.as_tags(dim, dtype))
             write_embedding_item(path, canvas, dim, dtype, about)
             working.finish({"shape": list(blend.values.shape), "error": asdict(error), "seams": asdict(seams)})
     found = working.summary

@@ -5,45 +5,30 @@ from __future__ import annotations
 import json
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from affine import Affine
 
 from ..data.files import reading
-from ..data.given import numbers
 from .codec import DECODE_FORMULA, NODATA, Dtype, ErrorMeter, QuantizationError, as_stored, decoded
-from .formats.chunks import chunk_side
-from .formats.optimised import small_cache, tiled_profile
-from .formats.pyramid import write_optimised
-from .formats.temporary import beside, replacing
+from .formats.array_file import Windows
+from .formats.sections import Sections
+from .formats.temporary import beside, explained, replacing
 
 __all__ = [
     "Dtype",
     "Embeddings",
-    "Windows",
+    "assembled",
     "band_names",
     "checked",
     "file_tags",
     "read_embeddings",
-    "windows",
     "write_geotiff",
     "write_npz",
 ]
-
-_BLOCK = 256
-
-
-class Windows(Protocol):
-    """(rows, columns, D) of which slices of rows and columns can be read: an array, or what lies in a file."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    def __getitem__(self, window: tuple[slice, slice], /) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -72,42 +57,37 @@ def band_names(dim: int) -> tuple[str, ...]:
     return tuple(f"E{k:0{max(2, len(str(dim - 1)))}d}" for k in range(dim))
 
 
-@small_cache()
 def write_geotiff(
     path: Path, values: Windows, transform: Affine, crs: str, dtype: Dtype, tags: Mapping[str, str]
 ) -> QuantizationError:
     """Writes ``values`` (rows, columns, D; NaN = no data) and reads every block back, to state the error.
 
     The file is cloud-optimised: tiled, all dimensions of a pixel together, with overviews, which are means of vectors
-    (:mod:`~fusion.embed.formats.pyramid`).
+    (:mod:`~fusion.embed.formats.sections`).
 
     ``float32`` keeps the vectors as they are; ``int8`` stores their direction (unit length), AlphaEarth's mapping.
 
     Raises:
         RuntimeError: the file cannot be written, or what is on disk is not what was written.
     """
-    import rasterio
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with explained(path), tempfile.TemporaryDirectory(**beside(path)) as folder:
+        sections = Sections(path, Path(folder), values, dtype)
+        for number in range(sections.count):
+            sections.compress(number)
+        return assembled(sections, transform, crs, tags)
 
-    rows, columns, dim = values.shape
-    side = chunk_side(dim, np.dtype(dtype).itemsize)
-    nodata = NODATA if dtype == "int8" else np.nan
-    profile = tiled_profile((rows, columns), dim, dtype, nodata, transform, crs, side) | {"interleave": "pixel"}
-    with replacing(path) as temporary, tempfile.TemporaryDirectory(**beside(path)) as folder:
-        plain = Path(folder) / "blocks.tif"
-        with rasterio.open(plain, "w", **profile) as file:
-            for window, (top, left, bottom, right) in windows(rows, columns):
-                block = numbers(values[top:bottom, left:right], str(path))
-                file.write(np.moveaxis(as_stored(block, dtype), -1, 0), window=window)
-            for number, name in enumerate(band_names(dim), start=1):
-                file.set_band_description(number, name)
-            file.update_tags(**file_tags(dtype, tags))
-        write_optimised(plain, temporary, side)
-        with rasterio.open(temporary) as file:
-            meter = ErrorMeter()
-            for window, (top, left, bottom, right) in windows(rows, columns):
-                kept = np.moveaxis(file.read(window=window), 0, -1)
-                meter.add(numbers(values[top:bottom, left:right], str(path)), decoded(kept))
-        return checked(meter, path, dtype)  # raises before a damaged file replaces a good one
+
+def assembled(sections: Sections, transform: Affine, crs: str, tags: Mapping[str, str]) -> QuantizationError:
+    """:func:`write_geotiff` of sections that are all finished.
+
+    Raises:
+        RuntimeError: the file cannot be written, or what is on disk is not what was written.
+    """
+    bands, known = band_names(sections.values.shape[2]), file_tags(sections.dtype, tags)
+    with replacing(sections.path) as temporary:
+        meter = sections.write(temporary, transform, crs, bands, known)
+        return checked(meter, sections.path, sections.dtype)  # raises before a damaged file replaces a good one
 
 
 def write_npz(
@@ -182,16 +162,6 @@ def file_tags(dtype: Dtype, tags: Mapping[str, str]) -> dict[str, str]:
         "int8": {"FUSION_DECODE": DECODE_FORMULA, "FUSION_LENGTH": "1: decode before any mean or cosine"},
     }
     return how[dtype] | {"FUSION_NODATA": str(NODATA) if dtype == "int8" else "nan"} | dict(tags)
-
-
-def windows(rows: int, columns: int) -> Iterator[tuple[object, tuple[int, int, int, int]]]:
-    """The blocks of a raster: rasterio's window of each, and its top, left, bottom and right."""
-    from rasterio.windows import Window
-
-    for top in range(0, rows, _BLOCK):
-        for left in range(0, columns, _BLOCK):
-            bottom, right = min(top + _BLOCK, rows), min(left + _BLOCK, columns)
-            yield Window(left, top, right - left, bottom - top), (top, left, bottom, right)
 
 
 def checked(meter: ErrorMeter, path: Path, dtype: Dtype) -> QuantizationError:

@@ -11,7 +11,7 @@ from affine import Affine
 from rio_cogeo import cog_validate
 
 from fusion.embed import NODATA, decode, embed_map, open_embeddings, read_embeddings, unit
-from fusion.embed.formats import pyramid
+from fusion.embed.formats import assembled, sections
 from fusion.embed.raster import write_geotiff
 
 from .conftest import Places, tile_at
@@ -65,8 +65,7 @@ def test_every_file_is_a_valid_cog(dtype, size, tmp_path):
 
 
 def test_overviews_of_codes_are_means_of_vectors_of_length_1(tmp_path, monkeypatch):
-    monkeypatch.setattr("fusion.embed.raster.chunk_side", lambda dim, itemsize: 32)
-    monkeypatch.setattr(pyramid, "_READ", 24)  # windows that end within a pixel of an overview
+    monkeypatch.setattr(sections, "chunk_side", lambda dim, itemsize: 32)
     written(tmp_path / "a.tif", ground(130, 200, 5), "int8")
     assert cog_validate(tmp_path / "a.tif", strict=True)[0]
     base = np.moveaxis(read_embeddings(tmp_path / "a.tif").values, 0, -1)
@@ -87,12 +86,44 @@ def test_overviews_of_codes_are_means_of_vectors_of_length_1(tmp_path, monkeypat
         assert (wrong * wanted).sum(-1)[known].min() < 0.99
 
 
-def test_overviews_of_float32_are_means(tmp_path):
-    values = ground(300, 620, 3)
+def test_overviews_of_float32_are_means(tmp_path, monkeypatch):
+    monkeypatch.setattr(sections, "chunk_side", lambda dim, itemsize: 16)  # less than a pixel of the last
+    values = ground(300, 170, 3)
     written(tmp_path / "a.tif", values, "float32")
-    with rasterio.open(tmp_path / "a.tif", overview_level=0) as file:
-        stored = np.moveaxis(file.read(), 0, -1)
-    np.testing.assert_allclose(stored, means(values, 2), rtol=1e-5, atol=1e-6)
+    for level, factor in enumerate((2, 4, 8, 16, 32)):
+        with rasterio.open(tmp_path / "a.tif", overview_level=level) as file:
+            stored = np.moveaxis(file.read(), 0, -1)
+        np.testing.assert_allclose(stored, means(values, factor), rtol=1e-5, atol=1e-6)
+
+
+def test_files_above_4_gib_are_bigtiffs(tmp_path, monkeypatch):
+    values = ground(300, 170, 40)
+    written(tmp_path / "a.tif", values, "float32")
+    monkeypatch.setattr(assembled, "_CLASSIC", 1000)
+    written(tmp_path / "b.tif", values, "float32")
+    for name, magic in (("a.tif", b"II*\0"), ("b.tif", b"II+\0")):
+        assert (tmp_path / name).read_bytes()[:4] == magic
+        assert cog_validate(tmp_path / name, strict=True) == (True, [], [])
+        with rasterio.open(tmp_path / name) as file:
+            assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+            assert (file.crs.to_epsg(), file.transform, file.descriptions[-1]) == (32632, TRANSFORM, "E39")
+            np.testing.assert_array_equal(np.moveaxis(file.read(), 0, -1), values)
+
+
+def test_a_block_that_is_not_on_the_disk_as_it_was_written_is_noticed(tmp_path, monkeypatch):
+    def flipped(file, part):
+        with open(file.name, "r+b") as again:
+            again.seek(-20, 2)
+            byte = again.read(1)[0]
+            again.seek(-20, 2)
+            again.write(bytes([byte ^ 1]))
+        compare(file, part)
+
+    compare = assembled._compare
+    monkeypatch.setattr(assembled, "_compare", flipped)
+    with pytest.raises(RuntimeError, match=r"a\.tif failed: what is on disk differs"):
+        written(tmp_path / "a.tif", ground(20, 20, 3), "float32")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_vector_of_many_dimensions_does_not_cost_a_block_of_hundreds_of_megabytes(tmp_path):

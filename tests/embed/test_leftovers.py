@@ -41,7 +41,7 @@ def make(kind: str, out: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "name", "module", "where"),
     [
-        ("embed", "map.tif", "raster", "write_optimised"),
+        ("embed", "map.tif", "raster", "checked"),
         ("embed", "map.zarr", "formats.geozarr", "ErrorMeter"),
         ("embed", "map.parquet", "formats.geoparquet", "checked"),
         ("predict", "map.tif", "cog", "copy_optimised"),

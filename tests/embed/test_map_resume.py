@@ -13,6 +13,7 @@ import pytest
 
 from fusion.data import ArrayTiles
 from fusion.embed import embed_map
+from fusion.embed.formats.sections import Sections
 from fusion.embed.working import WorkingRaster
 from fusion.omnisat import OmniSat
 
@@ -81,12 +82,38 @@ def test_a_map_stopped_while_its_file_is_written_needs_no_tile_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("fusion.embed.map.write_geotiff", stop)
+        patch.setattr("fusion.embed.map.assembled", stop)
         with pytest.raises(KeyboardInterrupt):
             embed_map(model, tiles, tmp_path / "map.tif", dtype=dtype, batch_size=5)
     monkeypatch.setattr(model, "forward", lambda batch: pytest.fail("a tile is encoded again"))
     embed_map(model, tiles, tmp_path / "map.tif", dtype=dtype, batch_size=5)
     assert (tmp_path / "map.tif").read_bytes() == whole
+
+
+@pytest.mark.parametrize("section", [0, 1])
+def test_a_map_stopped_while_rows_are_compressed_needs_no_tile_of_them_again(section, tmp_path, monkeypatch):
+    """A map of two sections of 256 rows, one of which is compressed while the other is computed."""
+    high = cut(scene(4 * 300, 16), (4, 4))
+    model = encoder(high)
+    (whole,) = embed_map(model, high, tmp_path / "whole.tif", batch_size=20)
+    compress = Sections._compress
+
+    def full(self, number):
+        if number == section:
+            raise OSError(28, "No space left on device")
+        compress(self, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Sections, "_compress", full)
+        with pytest.raises(RuntimeError, match=r"writing .*map\.tif failed: .*No space left"):
+            embed_map(model, high, tmp_path / "map.tif", batch_size=20)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["map.tif.partial", "whole.json", "whole.tif"]
+    seen, forward = [], model.forward
+    monkeypatch.setattr(model, "forward", lambda batch: seen.append(len(batch)) or forward(batch))
+    (found,) = embed_map(model, high, tmp_path / "map.tif", batch_size=20)
+    assert (tmp_path / "map.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
+    assert (found.error, found.seams) == (whole.error, whole.seams)
+    assert sum(seen) < len(high) / 2
 
 
 @pytest.mark.extra

@@ -12,14 +12,21 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from fusion.embed import embed_map, predict_map, shared
+from fusion.embed import embed_map, predict_map
 from fusion.embed.working import WorkingRaster
 
-from .test_map_resume import encoder, tall
+from .ground import cut, scene
+from .test_map_resume import encoder
 from .test_predict_resume import of_classes
-from .test_predict_resume import tall as tall_of_classes
 
 CONTEXT = multiprocessing.get_context("spawn")
+
+
+def making(kind: str):
+    """Tiles of three groups of strips or more, a model, and what makes a map of them."""
+    tiles = cut(scene(4 * 600, 16), (4, 4), missing=(7,)) if kind == "embed" else cut(scene(800, 24), (6, 6))
+    model = encoder(tiles) if kind == "embed" else of_classes(tiles)
+    return tiles, model, embed_map if kind == "embed" else predict_map
 
 
 def work(kind: str, out: str, begin, counts, first: int = 0) -> None:
@@ -28,10 +35,8 @@ def work(kind: str, out: str, begin, counts, first: int = 0) -> None:
     Args:
         first: kill this process after so many batches; 0 for never.
     """
-    shared._GROUP = 1
     torch.set_num_threads(1)
-    tiles = tall() if kind == "embed" else tall_of_classes()
-    model = encoder(tiles) if kind == "embed" else of_classes(tiles)
+    tiles, model, make = making(kind)
     forward, seen = model.forward, []
 
     def slowly(batch):
@@ -43,7 +48,7 @@ def work(kind: str, out: str, begin, counts, first: int = 0) -> None:
 
     model.forward = slowly
     begin.wait()
-    made = (embed_map if kind == "embed" else predict_map)(model, tiles, out, batch_size=5)
+    made = make(model, tiles, out, batch_size=10)
     counts.put((sum(seen), len(made)))
 
 
@@ -63,9 +68,8 @@ def together(kind: str, out: Path, kills: tuple[int, int] = (0, 0)) -> list[tupl
 @pytest.mark.parametrize("kind", ["embed", "predict"])
 def test_two_processes_share_a_map_and_its_bytes_are_those_of_one(kind, tmp_path):
     torch.set_num_threads(1)
-    tiles = tall() if kind == "embed" else tall_of_classes()
-    model = encoder(tiles) if kind == "embed" else of_classes(tiles)
-    (embed_map if kind == "embed" else predict_map)(model, tiles, tmp_path / "whole.tif", batch_size=5)
+    tiles, model, make = making(kind)
+    make(model, tiles, tmp_path / "whole.tif", batch_size=10)
     found = together(kind, tmp_path / "map.tif")
     assert (tmp_path / "map.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
     assert not (tmp_path / "map.tif.partial").exists()
@@ -75,11 +79,12 @@ def test_two_processes_share_a_map_and_its_bytes_are_those_of_one(kind, tmp_path
 
 
 @pytest.mark.extra
-def test_if_one_of_two_dies_the_other_takes_over_its_strips(tmp_path):
+@pytest.mark.parametrize("kill", [3, 45], ids=["in its first strips", "while it compresses"])
+def test_if_one_of_two_dies_the_other_takes_over_its_strips(kill, tmp_path):
     torch.set_num_threads(1)
-    tiles = tall()
-    embed_map(encoder(tiles), tiles, tmp_path / "whole.tif", batch_size=5)
-    together("embed", tmp_path / "map.tif", kills=(3, 0))
+    tiles, model, make = making("embed")
+    make(model, tiles, tmp_path / "whole.tif", batch_size=10)
+    together("embed", tmp_path / "map.tif", kills=(kill, 0))
     assert (tmp_path / "map.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
 
 

@@ -19,7 +19,8 @@ from affine import Affine
 
 from ...data.given import numbers
 from ..codec import DECODE_FORMULA, Dtype, ErrorMeter, QuantizationError, as_stored, decode, decoded, undecodable
-from ..raster import Windows, band_names, checked, file_tags
+from ..raster import band_names, checked, file_tags
+from .array_file import Windows
 from .temporary import replacing
 
 if TYPE_CHECKING:

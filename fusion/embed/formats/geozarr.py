@@ -10,7 +10,7 @@ Sources:
 
 ``embedding`` is (feature, y, x), north up. A chunk holds all features of a square of pixels, since a vector is read as
 a whole; 4 x 4 chunks lie in one file, a shard, so that a large map does not become millions of files while a reader
-still asks for single chunks. A chunk is 8 MiB at most before compression (:func:`~.folders.chunk_side`), a shard, which
+still asks for single chunks. A chunk is 8 MiB at most before compression (:func:`~.chunks.chunk_side`), a shard, which
 is what a writer holds in memory, 128 MiB. A map of one chunk has no shards, so that programs without them read it, too.
 """
 
@@ -28,7 +28,8 @@ from affine import Affine
 from ... import __version__
 from ...data.given import numbers
 from ..codec import NODATA, Dtype, ErrorMeter, QuantizationError, as_stored, decoded
-from ..raster import Windows, checked, file_tags
+from ..raster import checked, file_tags
+from .array_file import Windows
 from .chunks import chunk_side
 from .place import coordinates
 from .temporary import replacing_folder

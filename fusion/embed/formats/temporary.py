@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["beside", "replacing", "replacing_folder", "sweep"]
+__all__ = ["beside", "explained", "replacing", "replacing_folder", "sweep"]
 
 _FORMER = ".former"
 
@@ -38,6 +38,19 @@ def sweep(path: Path) -> None:
 
 
 @contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """What goes wrong with files within is said of ``path``, which they become.
+
+    Raises:
+        RuntimeError: instead of the system's error, and of rasterio's, which is one, too.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RuntimeError(f"writing {path} failed: {error}; nothing was replaced") from error
+
+
+@contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place if the block succeeds and is removed if it fails.
 
@@ -52,11 +65,10 @@ def replacing(path: Path) -> Iterator[Path]:
         raise RuntimeError(f"cannot write {path}: {error.strerror or error}") from None
     temporary = Path(name)
     try:
-        yield temporary
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's files are private, ours are the user's to share
-        os.replace(temporary, path)
-    except OSError as error:  # rasterio's I/O error is one, too
-        raise RuntimeError(f"writing {path} failed: {error}; nothing was replaced") from error
+        with explained(path):
+            yield temporary
+            os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's files are private, ours are the user's to share
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -83,19 +95,18 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise RuntimeError(f"cannot write {path}: {error.strerror or error}") from None
     try:
-        yield temporary
-        temporary.chmod(0o755)  # mkdtemp's folders are private
-        former = temporary.with_name(f"{temporary.name}{_FORMER}")
-        if path.exists():
-            path.rename(former)
-        try:
-            temporary.rename(path)
-        except OSError:
-            if former.exists():
-                former.rename(path)
-            raise
-        shutil.rmtree(former, ignore_errors=True)
-    except OSError as error:
-        raise RuntimeError(f"writing {path} failed: {error}; nothing was replaced") from error
+        with explained(path):
+            yield temporary
+            temporary.chmod(0o755)  # mkdtemp's folders are private
+            former = temporary.with_name(f"{temporary.name}{_FORMER}")
+            if path.exists():
+                path.rename(former)
+            try:
+                temporary.rename(path)
+            except OSError:
+                if former.exists():
+                    former.rename(path)
+                raise
+            shutil.rmtree(former, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
