@@ -48,6 +48,7 @@ class Implementation:
     run: Callable[..., Any]
     refuses: Callable[..., Reason]  # cannot run this call
     declines: Callable[..., Reason]  # could, but another backend is faster: only the automatic choice asks
+    package: str  # of the function
 
 
 _implementations: dict[str, dict[str, Implementation]] = {}
@@ -75,7 +76,8 @@ def implement(
         raise ValueError(f"implement: unknown backend {backend!r}; one of {', '.join(NAMES)}")
 
     def register(run: Callable[..., Any]) -> Callable[..., Any]:
-        _implementations.setdefault(op, {})[backend] = Implementation(run, refuses, declines)
+        package = run.__module__.split(".")[-2]
+        _implementations.setdefault(op, {})[backend] = Implementation(run, refuses, declines, package)
         return run
 
     return register
@@ -108,15 +110,22 @@ def use_backend(name: str) -> Iterator[None]:
 
 
 @functools.cache
-def unavailable(backend: str) -> Reason:
-    """Why ``backend`` cannot run on this machine at all, or None. Compiles the library it needs."""
+def unavailable(backend: str, package: str | None = None) -> Reason:
+    """Why ``backend`` cannot run on this machine at all, or None. Compiles the library it needs.
+
+    Args:
+        package: of the operators that are asked for; None for all.
+    """
     if backend in ("cpp", "cuda"):
         from . import build
 
         if backend == "cuda" and not torch.cuda.is_available():
             return "no CUDA device is visible to torch"
         try:
-            build.load("cpu" if backend == "cpp" else "cuda")
+            if backend == "cpp":
+                build.load("cpu", package)
+            else:
+                build.load("cuda")
         except build.BuildError as error:
             return str(error)
     elif backend == "triton":
@@ -164,7 +173,9 @@ def _obstacle(op: str, backend: str, device: str, args: tuple[Any, ...]) -> Reas
     implementation = _implementations[op].get(backend)
     if implementation is None:
         return "not implemented for this op"
-    return _wrong_device(backend, device) or implementation.refuses(*args) or unavailable(backend)
+    return (
+        _wrong_device(backend, device) or implementation.refuses(*args) or unavailable(backend, implementation.package)
+    )
 
 
 def choose(op: str, *args: Any) -> Callable[..., Any]:
@@ -219,8 +230,8 @@ def backends() -> list[dict[str, str]]:
     rows = []
     for op in sorted(_implementations):
         for backend in NAMES:
-            missing = backend not in _implementations[op]
-            reason = "not implemented for this op" if missing else unavailable(backend)
+            own = _implementations[op].get(backend)
+            reason = unavailable(backend, own.package) if own else "not implemented for this op"
             available = "no" if reason else "yes"
             rows.append({"op": op, "backend": backend, "available": available, "reason": reason or ""})
     return rows

@@ -1,4 +1,5 @@
-"""Compiles ``csrc`` on first use, once for each torch, compiler, Python, CPU and GPU.
+"""Compiles ``csrc`` on first use, once for each torch, compiler, Python, CPU and GPU; on a CPU a library for each
+package of operators, so that one of them is there in seconds.
 
 A library lives in a cache folder named by a hash of everything that shapes it. It is built in a temporary
 folder beside it and moved into place, under an ``flock`` that the kernel drops when its holder dies, so a
@@ -8,6 +9,7 @@ killed build leaves neither a half-written library nor a lock. Racing processes:
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import functools
 import hashlib
@@ -21,10 +23,11 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -37,9 +40,10 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["BuildError", "arrays", "cache_folder", "compile_all", "load"]
+__all__ = ["CPU", "BuildError", "arrays", "cache_folder", "compile_all", "load"]
 
 CSRC = Path(str(importlib.util.find_spec("fusion.csrc").submodule_search_locations[0]))  # type: ignore
+CPU = ("attention", "infonce", "pooling", "quantize")  # packages of operators that have C++
 _DAY = 24 * 3600
 
 
@@ -69,35 +73,49 @@ class Library:
 
 
 @functools.cache
-def load(device: Literal["cpu", "cuda"]) -> None:
+def load(device: Literal["cpu", "cuda"], package: str | None = None) -> None:
     """Makes the compiled operators for ``device`` available under ``torch.ops.fusion``, compiling at need.
+
+    Args:
+        package: one of :data:`CPU`, whose operators alone are wanted; None for all. Those for GPUs are one library.
 
     Raises:
         BuildError: no compiler, a failed build, a cache folder that cannot be written, or
             ``FUSION_DISABLE_JIT=1`` and nothing compiled yet.
     """
-    path = _artifact(_describe(device))
-    load_library: Callable[[str], None] = torch.ops.load_library  # which torch does not annotate
-    try:
-        load_library(str(path))
-    except OSError as error:
-        raise BuildError(f"{path} does not load: {error}; delete its folder to build it again") from None
+    if device == "cpu" and package is None:
+        for package in CPU:
+            load(device, package)
+        return
+    path = _artifact(_describe(package if device == "cpu" and package else device))
+    _open(path, torch.ops.load_library)
 
 
 @functools.cache
 def arrays() -> ModuleType:
     """The pybind11 module of the NumPy face, compiled at need. Raises :class:`BuildError` as :func:`load` does."""
-    path = _artifact(_describe("arrays"))
+    with ThreadPoolExecutor(1) as other:
+        module_path = other.submit(_artifact, _describe("arrays"))
+        operators = _artifact(_describe("quantize"))  # which the functions are in
+        path = module_path.result()
+    _open(operators, functools.partial(ctypes.CDLL, mode=ctypes.RTLD_GLOBAL))
     spec = importlib.util.spec_from_file_location("fusion_arrays", path)
     module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
     spec.loader.exec_module(module)  # type: ignore[union-attr]
     return module
 
 
+def _open(path: Path, how: Callable[[str], Any]) -> None:
+    try:
+        how(str(path))
+    except OSError as error:
+        raise BuildError(f"{path} does not load: {error}; delete its folder to build it again") from None
+
+
 def compile_all() -> dict[str, str]:
     """Compiles every library ahead of time (``fusion build``): for each its path, or why there is none."""
     outcome = {}
-    for kind in ("cpu", "arrays", "cuda"):
+    for kind in (*CPU, "arrays", "cuda"):
         try:
             outcome[kind] = str(_artifact(_describe(kind)))
         except BuildError as error:
@@ -108,7 +126,9 @@ def compile_all() -> dict[str, str]:
 @functools.cache
 def _describe(kind: str) -> Library:
     try:
-        return {"cpu": _cpu_library, "arrays": _arrays_library, "cuda": _cuda_library}[kind]()
+        if kind in CPU:
+            return _cpu_library(kind)
+        return {"arrays": _arrays_library, "cuda": _cuda_library}[kind]()
     except toolchain.ToolchainError as error:
         raise BuildError(str(error)) from None
 
@@ -130,7 +150,7 @@ _TORCH_FLAGS = ("-DTORCH_TARGET_VERSION=0x020a000000000000", f"-I{Path(torch.__f
 _TORCH_LIBRARIES = Path(torch.__file__).parent / "lib"
 
 
-def _cpu_library() -> Library:
+def _cpu_library(package: str) -> Library:
     compiler = toolchain.cxx()
     command = (compiler, *toolchain.flags("CPPFLAGS", "CXXFLAGS"), *_CXX_FLAGS, *_TORCH_FLAGS, f"-I{CSRC}")
     # torch ships a libgomp of its own; linked by the same name, so that one pool of threads serves both.
@@ -146,12 +166,9 @@ def _cpu_library() -> Library:
         "-ldl",
     )
     return Library(
-        name="fusion_cpu",
-        title="CPU kernels",
-        sources=(
-            *(CSRC / "bindings" / f"{op}.cpp" for op in ("attention", "infonce", "pooling", "quantize")),
-            *sorted((CSRC / "cpu").glob("*.cpp")),
-        ),
+        name=f"fusion_{package}",
+        title=f"{package} kernels for CPUs",
+        sources=(CSRC / "bindings" / f"{package}.cpp", *sorted((CSRC / "cpu").glob(f"{package}*.cpp"))),
         compile={".cpp": command},
         link=link,
         identity=toolchain.version(compiler) + toolchain.cpu_identity(),
@@ -166,14 +183,14 @@ def _arrays_library() -> Library:
     return Library(
         name="fusion_arrays",
         title="NumPy functions",
-        sources=(CSRC / "bindings" / "arrays.cpp", *sorted((CSRC / "cpu").glob("quantize*.cpp"))),
+        sources=(CSRC / "bindings" / "arrays.cpp",),
         compile={
             ".cpp": (
-                *(compiler, *toolchain.flags("CPPFLAGS", "CXXFLAGS"), *_CXX_FLAGS),
+                *(compiler, *toolchain.flags("CPPFLAGS", "CXXFLAGS"), *_CXX_FLAGS, "-O1"),  # nothing is computed here
                 *(f"-I{pybind11.get_include()}", python, f"-I{CSRC}"),
             )
         },
-        link=(compiler, "-shared", *toolchain.flags("LDFLAGS"), "-fopenmp", "-ldl"),
+        link=(compiler, "-shared", *toolchain.flags("LDFLAGS")),  # the functions come with the operators
         identity=toolchain.version(compiler) + toolchain.cpu_identity() + sys.version,
     )
 

@@ -35,10 +35,15 @@ def _shell_word(word: str) -> str:
 
 
 def jobs() -> int:
-    """One compiler for each core, as far as 2 GB of free memory for each allows."""
+    """One compiler for each core, as far as 2 GB of memory for each allows."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(min(cores, _available() / 2e9)))
+
+
+def _available(table: Path = Path("/proc/meminfo")) -> float:
+    """Bytes that may be taken: what is free, and what keeps files that can be read again."""
     try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):
-        return cores
-    return max(1, min(cores, int(free / 2e9)))
+        lines = dict(line.split(":", 1) for line in table.read_text().splitlines() if ":" in line)
+        return 1024.0 * int(lines["MemAvailable"].split()[0])
+    except (OSError, KeyError, ValueError):  # no Linux: as if there were enough
+        return float("inf")

@@ -6,7 +6,7 @@
 #include <cstring>
 #include <vector>
 
-#include "gemm.h"
+#include "infonce_gemm.h"
 #include "infonce_tokens.h"
 #include "tiling.h"
 

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "gemm.h"
+#include "infonce_gemm.h"
 
 namespace fusion {
 

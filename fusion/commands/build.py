@@ -7,9 +7,10 @@ __all__ = ["build"]
 
 def build() -> int:
     """Compiles the C++ and CUDA kernels for this machine ahead of time; exits 1 if those for the CPU do not build."""
-    from fusion.kernels.build import compile_all
+    from fusion.kernels.build import CPU, compile_all
 
     outcome = compile_all()
+    width = max(map(len, outcome))
     for library, path in outcome.items():
-        print(f"{library:7} {path}")
-    return 1 if outcome["cpu"].startswith("not built") else 0
+        print(f"{library:{width}} {path}")
+    return 1 if any(outcome[package].startswith("not built") for package in CPU) else 0

@@ -98,7 +98,7 @@ def test_the_op_library_alone_can_be_built_and_examined(command, code):
     program = (
         "import sys; sys.modules['jsonargparse'] = None\n"
         "import fusion.kernels.build\n"
-        "fusion.kernels.build.compile_all = lambda: {'cpu': 'there.so'}\n"
+        "fusion.kernels.build.compile_all = lambda: dict.fromkeys(fusion.kernels.build.CPU, 'there.so')\n"
         "from fusion.cli import main\n"
         f"sys.exit(main(['{command}']))\n"
     )

@@ -7,7 +7,7 @@ import torch
 from fusion import selftest
 from fusion.cli import main
 from fusion.commands import doctor, versions
-from fusion.kernels import backends
+from fusion.kernels import backends, build
 from fusion.kernels._triton.device import MEASURED
 from fusion.kernels.backends import unavailable, untested
 
@@ -74,12 +74,11 @@ def test_the_self_test_survives_an_op_that_raises(monkeypatch):
 
 
 def test_build_prints_where_everything_is(monkeypatch, capsys):
-    monkeypatch.setattr(
-        "fusion.kernels.build.compile_all", lambda: {"cpu": "/cache/cpu.so", "cuda": "not built: no CUDA"}
-    )
+    built = {package: f"/cache/{package}.so" for package in build.CPU} | {"cuda": "not built: no CUDA"}
+    monkeypatch.setattr("fusion.kernels.build.compile_all", lambda: built)
     assert main(["build"]) == 0
-    assert "/cache/cpu.so" in capsys.readouterr().out
-    monkeypatch.setattr("fusion.kernels.build.compile_all", lambda: {"cpu": "not built: no g++"})
+    assert "quantize  /cache/quantize.so" in capsys.readouterr().out
+    monkeypatch.setattr("fusion.kernels.build.compile_all", lambda: built | {"quantize": "not built: no g++"})
     assert main(["build"]) == 1
 
 

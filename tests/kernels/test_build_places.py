@@ -149,7 +149,7 @@ def test_flags_of_conda_compilers_come_before_ours_and_ours_win(monkeypatch: pyt
 
     monkeypatch.setenv("CXXFLAGS", "-O2 -march=nocona -ffast-math -isystem '/opt/my env/include'")
     monkeypatch.setenv("LDFLAGS", "-Wl,-rpath,/opt/env/lib")
-    library = build._cpu_library()
+    library = build._cpu_library("infonce")
     command = library.compile[".cpp"]
     for theirs, ours in (("-O2", "-O3"), ("-march=nocona", "-march=native"), ("-ffast-math", "-fno-fast-math")):
         assert command.index(theirs) < command.index(ours)
@@ -157,7 +157,42 @@ def test_flags_of_conda_compilers_come_before_ours_and_ours_win(monkeypatch: pyt
     assert "-Wl,-rpath,/opt/env/lib" in library.link
     assert build._arrays_library().compile[".cpp"][1:3] == command[1:3]
     monkeypatch.delenv("CXXFLAGS")
-    assert build._cpu_library().key != library.key
+    assert build._cpu_library("infonce").key != library.key
+
+
+def test_every_source_is_in_the_library_of_its_operators() -> None:
+    from fusion.kernels import build
+
+    found = [source for package in build.CPU for source in build._describe(package).sources]
+    bindings = set((build.CSRC / "bindings").glob("*.cpp")) - {build.CSRC / "bindings" / "arrays.cpp"}
+    assert sorted(found) == sorted([*(build.CSRC / "cpu").glob("*.cpp"), *bindings])
+
+
+def test_memory_that_keeps_files_counts_as_free(tmp_path: Path) -> None:
+    from fusion.kernels import ninja_file
+
+    (tmp_path / "meminfo").write_text("MemTotal: 24683744 kB\nMemFree: 512000 kB\nMemAvailable: 8000000 kB\n")
+    assert ninja_file._available(tmp_path / "meminfo") == 8000000 * 1024
+    assert ninja_file._available(tmp_path / "none") == float("inf")
+    assert ninja_file.jobs() >= 1
+
+
+def test_who_calls_one_operator_waits_for_its_library_alone(tmp_path: Path) -> None:
+    program = (
+        "import torch; from fusion.kernels import pool_dates\n"
+        "from fusion.kernels.backends import chosen\n"
+        "x = torch.randn(2, 3, 5, 8)\n"
+        "pool_dates(x, torch.randn(2, 8), torch.randn(2, 5, 2), torch.randn(2, 5, 4))\n"
+        "print(chosen())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"FUSION_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert "{'pool_dates': 'cpp'}" in done.stdout, done.stderr
+    assert [path.name for path in tmp_path.glob("*/*.so")] == ["fusion_pooling.so"]
 
 
 def test_nvcc_is_given_the_host_compiler_that_was_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def triton(monkeypatch: pytest.MonkeyPatch) -> Iterator[Triton]:
     monkeypatch.setattr(JITFunction, "run", lambda kernel, *args, **options: fake.run(kernel, *args, **options))
     monkeypatch.setattr(launching, "_compiled", {})
     monkeypatch.setattr(module, "_wrong_device", lambda backend, device: None)
-    monkeypatch.setattr(module, "unavailable", lambda backend: None)
+    monkeypatch.setattr(module, "unavailable", lambda *which: None)
     with use_backend("triton"):
         yield fake
 

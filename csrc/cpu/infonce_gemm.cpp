@@ -1,4 +1,4 @@
-#include "gemm.h"
+#include "infonce_gemm.h"
 
 #include <dlfcn.h>
 
