@@ -122,10 +122,7 @@ def unavailable(backend: str, package: str | None = None) -> Reason:
         if backend == "cuda" and not torch.cuda.is_available():
             return "no CUDA device is visible to torch"
         try:
-            if backend == "cpp":
-                build.load("cpu", package)
-            else:
-                build.load("cuda")
+            build.load("cuda" if backend == "cuda" else package or "cpu")
         except build.BuildError as error:
             return str(error)
     elif backend == "triton":

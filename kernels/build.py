@@ -9,7 +9,6 @@ killed build leaves neither a half-written library nor a lock. Racing processes:
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import functools
 import hashlib
@@ -23,11 +22,9 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
 
 import torch
 
@@ -73,43 +70,36 @@ class Library:
 
 
 @functools.cache
-def load(device: Literal["cpu", "cuda"], package: str | None = None) -> None:
-    """Makes the compiled operators for ``device`` available under ``torch.ops.fusion``, compiling at need.
+def load(library: str) -> None:
+    """Makes compiled operators available under ``torch.ops.fusion``, compiling at need.
 
     Args:
-        package: one of :data:`CPU`, whose operators alone are wanted; None for all. Those for GPUs are one library.
+        library: ``"cuda"``, one of :data:`CPU`, or ``"cpu"`` for all of these.
 
     Raises:
         BuildError: no compiler, a failed build, a cache folder that cannot be written, or
             ``FUSION_DISABLE_JIT=1`` and nothing compiled yet.
     """
-    if device == "cpu" and package is None:
+    if library == "cpu":
         for package in CPU:
-            load(device, package)
+            load(package)
         return
-    path = _artifact(_describe(package if device == "cpu" and package else device))
-    _open(path, torch.ops.load_library)
+    path = _artifact(_describe(library))
+    load_library: Callable[[str], None] = torch.ops.load_library  # which torch does not annotate
+    try:
+        load_library(str(path))
+    except OSError as error:
+        raise BuildError(f"{path} does not load: {error}; delete its folder to build it again") from None
 
 
 @functools.cache
 def arrays() -> ModuleType:
     """The pybind11 module of the NumPy face, compiled at need. Raises :class:`BuildError` as :func:`load` does."""
-    with ThreadPoolExecutor(1) as other:
-        module_path = other.submit(_artifact, _describe("arrays"))
-        operators = _artifact(_describe("quantize"))  # which the functions are in
-        path = module_path.result()
-    _open(operators, functools.partial(ctypes.CDLL, mode=ctypes.RTLD_GLOBAL))
+    path = _artifact(_describe("arrays"))
     spec = importlib.util.spec_from_file_location("fusion_arrays", path)
     module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
     spec.loader.exec_module(module)  # type: ignore[union-attr]
     return module
-
-
-def _open(path: Path, how: Callable[[str], Any]) -> None:
-    try:
-        how(str(path))
-    except OSError as error:
-        raise BuildError(f"{path} does not load: {error}; delete its folder to build it again") from None
 
 
 def compile_all() -> dict[str, str]:
@@ -183,14 +173,14 @@ def _arrays_library() -> Library:
     return Library(
         name="fusion_arrays",
         title="NumPy functions",
-        sources=(CSRC / "bindings" / "arrays.cpp",),
+        sources=(CSRC / "bindings" / "arrays.cpp", *sorted((CSRC / "cpu").glob("quantize*.cpp"))),
         compile={
             ".cpp": (
-                *(compiler, *toolchain.flags("CPPFLAGS", "CXXFLAGS"), *_CXX_FLAGS, "-O1"),  # nothing is computed here
+                *(compiler, *toolchain.flags("CPPFLAGS", "CXXFLAGS"), *_CXX_FLAGS),
                 *(f"-I{pybind11.get_include()}", python, f"-I{CSRC}"),
             )
         },
-        link=(compiler, "-shared", *toolchain.flags("LDFLAGS")),  # the functions come with the operators
+        link=(compiler, "-shared", *toolchain.flags("LDFLAGS"), "-fopenmp", "-ldl"),
         identity=toolchain.version(compiler) + toolchain.cpu_identity() + sys.version,
     )
 
