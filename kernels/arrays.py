@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import build
+from . import build, machine
 from .from_numpy import floats, integers
 from .quantize.checks import FORMS, METRICS, check_levels
 
@@ -135,9 +135,8 @@ def _both(op: str, x: ArrayLike, name: str, table: ArrayLike, of_x: str) -> tupl
 
 def _threads(op: str, threads: int | None) -> int:
     if threads is None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-        return int(asked) if asked.isdecimal() and int(asked) > 0 else cores
+        return int(asked) if asked.isdecimal() and int(asked) > 0 else machine.cores()
     if threads < 1:
         raise ValueError(f"{op}: threads must be at least 1, got {threads}")
     return threads

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from pathlib import Path
+
+from . import machine
 
 __all__ = ["jobs", "ninja_file"]
 
@@ -36,14 +37,4 @@ def _shell_word(word: str) -> str:
 
 def jobs() -> int:
     """One compiler for each core, as far as 2 GB of memory for each allows."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, int(min(cores, _available() / 2e9)))
-
-
-def _available(table: Path = Path("/proc/meminfo")) -> float:
-    """Bytes that may be taken: what is free, and what keeps files that can be read again."""
-    try:
-        lines = dict(line.split(":", 1) for line in table.read_text().splitlines() if ":" in line)
-        return 1024.0 * int(lines["MemAvailable"].split()[0])
-    except (OSError, KeyError, ValueError):  # no Linux: as if there were enough
-        return float("inf")
+    return max(1, min(machine.cores(), int(machine.available_memory() / 2e9)))

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
 import warnings
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, cast
 
@@ -16,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fusion.data import TileBatch, TileDataset, collate
+from fusion.kernels import machine
 
 from .files import readable_size
 from .live import OutOfRoom, peak_bytes
@@ -114,11 +113,7 @@ def available_memory(device: torch.device | str = "cpu") -> int:
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    free = [_meminfo(), _cgroup()]
-    known = [bytes_ for bytes_ in free if bytes_ is not None]
-    if known:
-        return min(known)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return machine.available_memory()
 
 
 def _peaks(module: LightningModule, dataset: TileDataset, precision: str, room: int) -> dict[int, int]:
@@ -180,23 +175,3 @@ class unlogged:
     ) -> None:
         logging.disable(logging.NOTSET)
         self._warnings.__exit__(kind, error, trace)
-
-
-def _meminfo() -> int | None:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration, ValueError):
-        return None
-
-
-def _cgroup() -> int | None:
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ):
-        try:
-            return max(0, int(Path(limit).read_text()) - int(Path(used).read_text()))
-        except (OSError, ValueError):  # not there, or "max"
-            continue
-    return None

@@ -168,13 +168,15 @@ def test_every_source_is_in_the_library_of_its_operators() -> None:
     assert sorted(found) == sorted([*(build.CSRC / "cpu").glob("*.cpp"), *bindings])
 
 
-def test_memory_that_keeps_files_counts_as_free(tmp_path: Path) -> None:
-    from fusion.kernels import ninja_file
+@pytest.mark.parametrize(
+    ("cores", "memory", "wanted"), [(4, 64e9, 4), (4, 5e9, 2), (4, 1e9, 1)], ids=["cores", "memory", "at least one"]
+)
+def test_as_many_compilers_as_cores_and_memory_allow(monkeypatch, cores: int, memory: float, wanted: int) -> None:
+    from fusion.kernels import machine, ninja_file
 
-    (tmp_path / "meminfo").write_text("MemTotal: 24683744 kB\nMemFree: 512000 kB\nMemAvailable: 8000000 kB\n")
-    assert ninja_file._available(tmp_path / "meminfo") == 8000000 * 1024
-    assert ninja_file._available(tmp_path / "none") == float("inf")
-    assert ninja_file.jobs() >= 1
+    monkeypatch.setattr(machine, "cores", lambda: cores)
+    monkeypatch.setattr(machine, "available_memory", lambda: memory)
+    assert ninja_file.jobs() == wanted
 
 
 def test_who_calls_one_operator_waits_for_its_library_alone(tmp_path: Path) -> None:
