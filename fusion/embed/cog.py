@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from affine import Affine
 
 from ..training.files import write_atomically
 from .formats.array_file import Windows
+from .formats.chunks import windows
 from .formats.optimised import copy_optimised, small_cache, tiled_profile
 from .formats.temporary import beside, replacing
 from .style import class_colours
@@ -59,6 +60,7 @@ def write_cog(path: Path, values: Windows, sheet: Sheet, transform: Affine, crs:
         RuntimeError: the file cannot be written, or what is on disk is not what was written.
     """
     import rasterio
+    from rasterio.windows import Window
 
     rows, columns, _ = values.shape
     bands = len(sheet.bands)
@@ -66,14 +68,14 @@ def write_cog(path: Path, values: Windows, sheet: Sheet, transform: Affine, crs:
     with replacing(path) as finished, tempfile.TemporaryDirectory(**beside(path)) as folder:
         plain = Path(folder) / "blocks.tif"
         with rasterio.open(plain, "w", **profile) as file:
-            for window, (top, left, bottom, right) in _windows(rows, columns):
-                file.write(sheet.store(np.asarray(values[top:bottom, left:right])), window=window)
+            for here in windows(rows, columns, (_BLOCK, _BLOCK)):
+                file.write(sheet.store(np.asarray(values[here])), window=Window.from_slices(*here))
             _describe(file, sheet)
         copy_optimised(plain, finished, overview_resampling="mode" if sheet.categories else "average")
         with rasterio.open(finished) as file:
-            for window, (top, left, bottom, right) in _windows(rows, columns):
-                wanted = sheet.store(np.asarray(values[top:bottom, left:right]))
-                if not np.array_equal(file.read(window=window), wanted, equal_nan=sheet.dtype == "float32"):
+            for here in windows(rows, columns, (_BLOCK, _BLOCK)):
+                kept, wanted = file.read(window=Window.from_slices(*here)), sheet.store(np.asarray(values[here]))
+                if not np.array_equal(kept, wanted, equal_nan=sheet.dtype == "float32"):
                     raise RuntimeError(
                         f"{path}: what is on disk differs from what was written; the disk may be full or faulty"
                     )
@@ -101,13 +103,3 @@ def _category_names(names: tuple[str, ...]) -> str:
         f'<PAMDataset>\n  <PAMRasterBand band="1">\n    <CategoryNames>\n{listed}    </CategoryNames>\n'
         "  </PAMRasterBand>\n</PAMDataset>\n"
     )
-
-
-def _windows(rows: int, columns: int) -> Iterator[tuple[object, tuple[int, int, int, int]]]:
-    """The blocks of a raster: rasterio's window of each, and its top, left, bottom and right."""
-    from rasterio.windows import Window
-
-    for top in range(0, rows, _BLOCK):
-        for left in range(0, columns, _BLOCK):
-            bottom, right = min(top + _BLOCK, rows), min(left + _BLOCK, columns)
-            yield Window(left, top, right - left, bottom - top), (top, left, bottom, right)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-__all__ = ["ArrayFile", "Windows"]
+__all__ = ["ArrayFile", "Windows", "sync"]
 
 _ROWS = 64  # that are in memory while rows are gone through
 
@@ -50,5 +50,10 @@ class ArrayFile:
 
     def sync(self) -> None:
         """What was written is on the disk once this returns."""
-        with open(self.path, "rb") as file:
-            os.fsync(file.fileno())
+        sync(self.path)
+
+
+def sync(path: Path) -> None:
+    """What was written of a file is on the disk once this returns."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())

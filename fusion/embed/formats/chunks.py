@@ -1,8 +1,10 @@
-"""Sizes of the parts in which large arrays are kept."""
+"""The parts in which large arrays are kept."""
 
 from __future__ import annotations
 
-__all__ = ["chunk_side"]
+from collections.abc import Iterator
+
+__all__ = ["chunk_side", "windows"]
 
 _LARGEST_CHUNK = 8 * 2**20  # bytes
 
@@ -23,3 +25,10 @@ def chunk_side(dim: int, itemsize: int, *, least: int = 16) -> int:
     while side > least and dim * side * side * itemsize > _LARGEST_CHUNK:
         side //= 2
     return side
+
+
+def windows(rows: int, columns: int, size: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
+    """A raster in parts of ``size``, those at the lower and right border smaller, from the upper left on."""
+    for top in range(0, rows, size[0]):
+        for left in range(0, columns, size[1]):
+            yield slice(top, min(top + size[0], rows)), slice(left, min(left + size[1], columns))

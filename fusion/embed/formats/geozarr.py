@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from ...data.given import numbers
 from ..codec import NODATA, Dtype, ErrorMeter, QuantizationError, as_stored, decoded
 from ..raster import checked, file_tags
 from .array_file import Windows
-from .chunks import chunk_side
+from .chunks import chunk_side, windows
 from .place import coordinates
 from .temporary import replacing_folder
 
@@ -81,7 +81,7 @@ def write_geozarr(
     require_free(path)
     rows, columns, dim = values.shape
     side = _chunk(rows, columns, dim, dtype)
-    shard = tuple(min(_PER_SHARD, -(-n // side)) * side for n in (rows, columns))
+    shard = min(_PER_SHARD, -(-rows // side)) * side, min(_PER_SHARD, -(-columns // side)) * side
     with replacing_folder(path) as temporary:
         root = zarr.open_group(temporary, mode="w", zarr_format=3)
         root.attrs.update(_of_group((rows, columns), transform, crs, dtype, tags, attributes or {}))
@@ -99,13 +99,13 @@ def write_geozarr(
         _add(root, "feature", features, ("feature",), {"long_name": "dimension of the embedding"})
         for name, (axes, places, about) in coordinates((rows, columns), transform, crs).items():
             _add(root, name, places, axes, about)
-        for here in _shards(rows, columns, shard):
+        for here in windows(rows, columns, shard):
             block = numbers(values[here], str(path))
             array[:, *here] = np.moveaxis(as_stored(block, dtype), -1, 0)
         consolidate(temporary)
         found = zarr.open_array(temporary, path="embedding", mode="r")
         meter = ErrorMeter()
-        for here in _shards(rows, columns, shard):
+        for here in windows(rows, columns, shard):
             kept = np.moveaxis(np.asarray(found[:, *here]), 0, -1)
             meter.add(numbers(values[here], str(path)), decoded(kept))
         return checked(meter, path, dtype)  # raises before a damaged store replaces a good one
@@ -146,12 +146,6 @@ def _chunk(rows: int, columns: int, dim: int, dtype: Dtype) -> int:
     """Not much larger than a small map, as chunks at the border are stored whole."""
     enough = 2 ** math.ceil(math.log2(max(rows, columns, 16)))
     return min(chunk_side(dim, np.dtype(dtype).itemsize), enough)
-
-
-def _shards(rows: int, columns: int, shard: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
-    for top in range(0, rows, shard[0]):
-        for left in range(0, columns, shard[1]):
-            yield slice(top, min(top + shard[0], rows)), slice(left, min(left + shard[1], columns))
 
 
 def _of_group(

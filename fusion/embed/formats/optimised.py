@@ -28,7 +28,7 @@ def small_cache() -> Iterator[None]:
 def tiled_profile(
     size: tuple[int, int], bands: int, dtype: str, nodata: float, transform: Affine, crs: str, side: int
 ) -> dict[str, Any]:
-    """Of the plain GeoTIFF that is written block by block, copied and thrown away.
+    """Of a tiled GeoTIFF that is written block by block, of which a cloud-optimised one is made.
 
     Args:
         size: rows and columns.

@@ -7,8 +7,8 @@ vectors of all pixels below, of length 1 again. GDAL's driver would average band
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,9 @@ from affine import Affine
 from ...data.given import numbers
 from ...training.files import write_atomically
 from ..codec import NODATA, Dtype, ErrorMeter, as_stored, decoded
-from .array_file import ArrayFile, Windows
+from .array_file import ArrayFile, Windows, sync
 from .assembled import assemble
-from .chunks import chunk_side
+from .chunks import chunk_side, windows
 from .optimised import small_cache, tiled_profile
 from .temporary import explained
 
@@ -71,25 +71,25 @@ class Sections:
             self._compress(number)
 
     def _compress(self, number: int) -> None:
+        import rasterio
+
         top, columns = number * self.height, self.values.shape[1]
         rows = min(self.height, self.values.shape[0] - top)
         meter, path = ErrorMeter(), self._file(number)
         with self._writing(path, (rows, columns)) as file:
-            for here in self._windows(rows, columns):
+            for here in self._blocks(rows, columns):
                 block = self._block(top, here)
                 _write(file, here, as_stored(block, self.dtype))
-        with _opened(path) as file:
-            for here in self._windows(rows, columns):
+        with rasterio.open(path) as file:
+            for here in self._blocks(rows, columns):
                 kept = decoded(_read(file, here))
                 meter.add(self._block(top, here), kept)
                 self._add_to_overviews(kept, top + here[0].start, here[1].start)
-        with open(path, "rb") as written:
-            os.fsync(written.fileno())
         for factor, (means, counts) in self._levels.items():
             means.sync()
             counts.sync()
             if self._by_sections(factor):
-                self._write_overview(factor, number)
+                self._write_overview(factor, number, self.height // factor)
         write_atomically(self._note(number), json.dumps(meter.state()).encode())
 
     @small_cache()
@@ -129,15 +129,14 @@ class Sections:
         rows, columns = here
         return numbers(self.values[top + rows.start : top + rows.stop, columns], str(self.path))
 
-    def _windows(self, rows: int, columns: int) -> Iterator[tuple[slice, slice]]:
-        for top in range(0, rows, self.side):
-            for left in range(0, columns, self.side):
-                yield slice(top, min(top + self.side, rows)), slice(left, min(left + self.side, columns))
+    def _blocks(self, rows: int, columns: int) -> Iterator[tuple[slice, slice]]:
+        return windows(rows, columns, (self.side, self.side))
 
+    @contextlib.contextmanager
     def _writing(
         self, path: Path, size: tuple[int, ...], transform: Affine | None = None, crs: str = "", **options: Any
-    ) -> Any:
-        """A tiled GeoTIFF as :func:`~.assembled.assemble` takes them."""
+    ) -> Iterator[Any]:
+        """A tiled GeoTIFF as :func:`~.assembled.assemble` takes them, on the disk at the end."""
         import rasterio
 
         dim, nodata = self.values.shape[2], NODATA if self.dtype == "int8" else np.nan
@@ -145,7 +144,9 @@ class Sections:
         profile = tiled_profile((size[0], size[1]), dim, self.dtype, nodata, known, crs, self.side)
         profile |= {"interleave": "pixel", "bigtiff": "yes", "compress": "deflate", "zlevel": _LEVEL}
         profile |= {"predictor": 2 if self.dtype == "int8" else 3}
-        return rasterio.open(path, "w", **profile, **options)
+        with rasterio.open(path, "w", **profile, **options) as file:
+            yield file
+        sync(path)
 
     def _add_to_overviews(self, vectors: np.ndarray, top: int, left: int) -> None:
         """What a block (rows, columns, D) adds to those of which it has whole pixels."""
@@ -163,7 +164,7 @@ class Sections:
         for factor, level in self._levels.items():
             if factor > self.side:
                 finer = self._levels[factor // 2]
-                for here in self._windows(*level[0].shape[:2]):
+                for here in self._blocks(*level[0].shape[:2]):
                     means, counts = (part[tuple(slice(2 * s.start, 2 * s.stop) for s in here)] for part in finer)
                     sums = np.where(counts[..., None] > 0, means, 0) * counts[..., None].astype(np.float32)
                     _put(level, here, _halved(sums), _halved(counts))
@@ -175,17 +176,15 @@ class Sections:
     def _overview(self, factor: int) -> list[Path]:
         if self._by_sections(factor):
             return [self._file(number, factor) for number in range(self.count)]
-        return [self._write_overview(factor)]
+        return [self._write_overview(factor, 0, len(self._levels[factor][0]))]
 
-    def _write_overview(self, factor: int, number: int | None = None) -> Path:
-        """The blocks of an overview, or those of a section."""
+    def _write_overview(self, factor: int, number: int, height: int) -> Path:
+        """The blocks of part ``number`` of an overview, of ``height`` rows."""
         means, _ = self._levels[factor]
-        rows, columns, _ = means.shape
-        per_section = self.height // factor
-        top, bottom = (0, rows) if number is None else (number * per_section, min((number + 1) * per_section, rows))
-        path = self._file(number or 0, factor)
-        with self._writing(path, (bottom - top, columns)) as file:
-            for here in self._windows(bottom - top, columns):
+        top, (rows, columns, _) = number * height, means.shape
+        path, rows = self._file(number, factor), min(height, rows - top)
+        with self._writing(path, (rows, columns)) as file:
+            for here in self._blocks(rows, columns):
                 vectors = means[top + here[0].start : top + here[0].stop, here[1]]
                 _write(file, here, as_stored(vectors, self.dtype))
         return path
@@ -213,12 +212,6 @@ def _put(level: tuple[ArrayFile, ArrayFile], here: Any, sums: np.ndarray, counts
     with np.errstate(invalid="ignore"):
         level[0][here] = sums / np.where(counts == 0, np.nan, counts).astype(np.float32)[..., None]
     level[1][here] = counts
-
-
-def _opened(path: Path) -> Any:
-    import rasterio
-
-    return rasterio.open(path)
 
 
 def _read(file: Any, here: tuple[slice, slice]) -> np.ndarray:
