@@ -29,7 +29,7 @@ from .items import write_embedding_item
 from .mosaic import Canvas
 from .precision import Precision
 from .progress import Progress
-from .raster import Dtype, assembled, write_npz
+from .raster import Dtype, write_npz, write_sections
 from .scale import at_scale
 from .seams import Seams, seam_cosines
 from .shared import in_turn
@@ -258,7 +258,7 @@ def _write_canvas(
                 known = about.as_attributes(dim, dtype)
                 error = write_geozarr(path, blend.values, transform, canvas.crs, dtype, about.own_tags(), known)
             else:
-                error = assembled(blend.sections, transform, canvas.crs, about.as_tags(dim, dtype))
+                error = write_sections(blend.sections, transform, canvas.crs, about.as_tags(dim, dtype))
             write_embedding_item(path, canvas, dim, dtype, about)
             working.finish({"shape": list(blend.values.shape), "error": asdict(error), "seams": asdict(seams)})
     found = working.summary

@@ -21,13 +21,13 @@ from .formats.temporary import beside, explained, replacing
 __all__ = [
     "Dtype",
     "Embeddings",
-    "assembled",
     "band_names",
     "checked",
     "file_tags",
     "read_embeddings",
     "write_geotiff",
     "write_npz",
+    "write_sections",
 ]
 
 
@@ -75,10 +75,10 @@ def write_geotiff(
         sections = Sections(path, Path(folder), values, dtype)
         for number in range(sections.count):
             sections.compress(number)
-        return assembled(sections, transform, crs, tags)
+        return write_sections(sections, transform, crs, tags)
 
 
-def assembled(sections: Sections, transform: Affine, crs: str, tags: Mapping[str, str]) -> QuantizationError:
+def write_sections(sections: Sections, transform: Affine, crs: str, tags: Mapping[str, str]) -> QuantizationError:
     """:func:`write_geotiff` of sections that are all finished.
 
     Raises:

@@ -82,7 +82,7 @@ def test_a_map_stopped_while_its_file_is_written_needs_no_tile_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("fusion.embed.map.assembled", stop)
+        patch.setattr("fusion.embed.map.write_sections", stop)
         with pytest.raises(KeyboardInterrupt):
             embed_map(model, tiles, tmp_path / "map.tif", dtype=dtype, batch_size=5)
     monkeypatch.setattr(model, "forward", lambda batch: pytest.fail("a tile is encoded again"))

@@ -145,7 +145,7 @@ def test_the_item_is_written_last(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("fusion.embed.map.assembled", stop)
+        patch.setattr("fusion.embed.map.write_sections", stop)
         with pytest.raises(KeyboardInterrupt):
             embed_map(Positions(), Places([tile_at(0, 0)]), tmp_path / "map.tif")
     assert not (tmp_path / "map.json").exists()
