@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 
 from .threads import share_cores
 
@@ -13,6 +14,8 @@ __all__ = ["main"]
 
 # Exit codes: 0 done, 1 done and the answer is no, 2 could not be done, 130 interrupted.
 _CANNOT, _INTERRUPTED = 2, 130
+# What several processes do together, with the same result in each.
+_TOGETHER = ("pretrain", "finetune")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,7 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _main_without_parser(arguments, error)
     name, function, given = parse(arguments)
     try:
-        return function(**given) or 0
+        with _one_speaks(name):
+            return function(**given) or 0
     except KeyboardInterrupt as why:
         print(f"\nfusion {name}: {why or 'interrupted'}", file=sys.stderr)
         return _INTERRUPTED
@@ -34,6 +38,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"fusion {name}: {_in_words(error)}", file=sys.stderr)
         return _CANNOT
+
+
+@contextmanager
+def _one_speaks(command: str) -> Iterator[None]:
+    """Of several processes that train one model the first prints; errors come from all."""
+    if command not in _TOGETHER or os.environ.get("LOCAL_RANK", "0") == "0":
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        yield
 
 
 def _main_without_parser(arguments: Sequence[str], error: ModuleNotFoundError) -> int:

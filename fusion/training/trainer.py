@@ -307,7 +307,13 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         for hint in (".*does not have many workers.*", ".*smaller than the logging interval.*", ".*in eval mode.*"):
             warnings.filterwarnings("ignore", hint)
-        for hint in (".*dataloader is not resumable.*", ".*no `val_dataloader`.*", ".*LeafSpec.*"):
+        # Every process validates all tiles, so that there is nothing to synchronise.
+        for hint in (
+            ".*dataloader is not resumable.*",
+            ".*no `val_dataloader`.*",
+            ".*LeafSpec.*",
+            ".*sync_dist=True.*",
+        ):
             warnings.filterwarnings("ignore", hint)
         try:
             yield

@@ -2,7 +2,8 @@
 
 Every rank gathers all tokens, computes the losses of its own rows, and later, because the gradient of a row
 needs only all tokens and all row statistics (see registration.py), the exact gradient of its own tokens. What travels
-is N x D tokens forward and three numbers a row backward; memory is O(local x D + joined x D).
+is N x D tokens forward and three numbers a row backward; memory is O(local x D + joined x D). Joined batches beyond
+``GATHERED`` bytes are not gathered: rank_by_rank.py.
 """
 
 from __future__ import annotations
@@ -15,17 +16,46 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ..memory import transforming
-from .layout import ragged_layout
+from .layout import dense_layout, dense_order, ragged_layout
+from .rank_by_rank import rows_rank_by_rank
 from .registration import backward_rows, forward_rows
 
+# Bytes of tokens that are gathered on every rank at most; of larger joined batches it holds one other rank's at a time.
+GATHERED = 1 << 28
 
-def dense_labels(shape: tuple[int, int, int], device: torch.device, group: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """modality, tile, patch (M B P,) of local tokens (M, B, P); tiles are numbered through all ranks."""
-    modalities, tiles, patches = shape
-    before = sum(_sizes(tiles, device, group)[: dist.get_rank(group)])
-    index = torch.arange(modalities * tiles * patches, device=device)
-    tile = index // max(patches, 1) % max(tiles, 1) + before
-    return index // max(tiles * patches, 1), tile, index % max(patches, 1)
+
+def joined_tiles(
+    tokens: Tensor,
+    valid: Tensor | None,
+    temperature: Tensor | None,
+    value: float,
+    exclude: str,
+    normalize: bool,
+    accuracy: bool,
+    group: Any,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """:func:`joined_rows` of tokens (M, B, P, D) with valid (M B P,): tiles are numbered through all ranks."""
+    tokens = _as_multiplied(tokens)
+    modalities, tiles, patches, dim = tokens.shape
+    all_tiles = _sizes(tiles, tokens.device, group)
+    options = temperature, value, exclude, normalize, accuracy
+    if sum(all_tiles) * modalities * patches * dim * tokens.element_size() <= GATHERED:
+        index = torch.arange(modalities * tiles * patches, device=tokens.device)
+        tile = index // max(patches, 1) % max(tiles, 1) + sum(all_tiles[: dist.get_rank(group)])
+        modality, patch = index // max(tiles * patches, 1), index % max(patches, 1)
+        return joined_rows(tokens.flatten(0, 2), modality, tile, patch, valid, *options, group)
+    shape = modalities, tiles, patches
+    if valid is not None:
+        valid = dense_order(valid.reshape(shape), exclude)
+    layout = dense_layout(shape, exclude, valid, tokens.device)
+    sizes = [modalities * each * patches for each in all_tiles]
+    results = rows_rank_by_rank(dense_order(tokens, exclude), layout, *options, modalities, sizes, group)
+    if exclude != "place":
+        return results
+    loss, counts, hits = (
+        x.reshape(tiles, modalities, patches).transpose(0, 1).flatten() if len(x) else x for x in results
+    )
+    return loss, counts, hits
 
 
 def joined_rows(
@@ -42,17 +72,10 @@ def joined_rows(
     group: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Losses of the local rows (R,), which of them count (R,) and which found their positive (R,) or (0,)."""
-    device = tokens.device
-    if transforming():
-        raise RuntimeError(
-            "patch_info_nce: group= exchanges tensors between processes, which transforms of torch.func cannot follow; "
-            "use torch.autograd.grad, or leave group out"
-        )
-    if torch.is_autocast_enabled(device.type) and tokens.dtype != torch.float64:
-        tokens = tokens.to(torch.get_autocast_dtype(device.type))
+    tokens = _as_multiplied(tokens)
     if valid is None:
         valid = torch.ones_like(modality, dtype=torch.bool)  # another rank may have a mask
-    sizes = _sizes(len(tokens), device, group)
+    sizes = _sizes(len(tokens), tokens.device, group)
     labels = torch.stack([modality, tile, patch, valid], 1).long()  # (R, 4)
     modality, tile, patch, valid = _gather(labels, sizes, group).unbind(1)
     order, layout = ragged_layout(modality, tile, patch, exclude, valid.bool())
@@ -110,6 +133,18 @@ def joined_sum(x: Tensor, group: Any) -> Tensor:
     apply: Callable[..., Any] = _JoinedSum.apply
     total: Tensor = apply(x, group)
     return total
+
+
+def _as_multiplied(tokens: Tensor) -> Tensor:
+    """Under autocast in its dtype."""
+    if transforming():
+        raise RuntimeError(
+            "patch_info_nce: group= exchanges tensors between processes, which transforms of torch.func cannot follow; "
+            "use torch.autograd.grad, or leave group out"
+        )
+    if torch.is_autocast_enabled(tokens.device.type) and tokens.dtype != torch.float64:
+        return tokens.to(torch.get_autocast_dtype(tokens.device.type))
+    return tokens
 
 
 def _sizes(local: int, device: torch.device, group: Any) -> list[int]:

@@ -59,6 +59,9 @@ def patch_info_nce(
             every rank; gradients are those of the single-process loss with respect to the rank's own tokens,
             and for the temperature the rank's share, so that gradients *summed* over ranks are the
             single-process ones (DistributedDataParallel averages: multiply the loss by the number of ranks).
+            M, P, D and dtype are the same on all ranks. Joined tokens of up to 256 MiB are gathered on every rank; of
+            more, ranks pass theirs on to each other, and memory beyond inputs and gradients stays O(B M P D) of one
+            rank; tokens then travel again for the backward pass.
         return_accuracy: also return the retrieval accuracy: the share of anchors (that have a positive) whose
             most similar token in the denominator is a positive. A tie with a negative, to within a relative
             1e-5, is a miss, so that collapsed tokens score 0. NaN where there is no anchor. No gradient.
@@ -83,12 +86,10 @@ def patch_info_nce(
     if valid is not None:
         valid = dense_mask(valid, tokens)
     if group is not None:
-        from .distributed import dense_labels, joined_rows
+        from .distributed import joined_tiles
 
-        labels = dense_labels(shape, tokens.device, group)
-        loss, anchors, hits = joined_rows(
-            tokens.flatten(0, 2), *labels, valid, learned, value, exclude, normalize, return_accuracy, group
-        )
+        options = learned, value, exclude, normalize, return_accuracy
+        loss, anchors, hits = joined_tiles(tokens, valid, *options, group)
     else:
         if valid is not None and exclude == "place":
             valid = dense_order(valid.reshape(shape), exclude)
@@ -119,7 +120,8 @@ def patch_info_nce_ragged(
     Args:
         tokens: (N, D) float.
         modality, tile, patch: (N,) integers; any values. Positives share tile and patch and differ in modality.
-        group: as in :func:`patch_info_nce`; labels are global: the same tile number on two ranks is one tile.
+        group: as in :func:`patch_info_nce`; labels are global: the same tile number on two ranks is one tile. Tokens
+            of all ranks are gathered, however many they are.
         temperature, valid (N,), exclude, normalize, reduction, return_accuracy: as in :func:`patch_info_nce`;
             ``reduction="none"`` gives (N,).
 

@@ -1,6 +1,8 @@
 """Every command from beginning to end, on a landscape of 64 tiles and a model of a few thousand weights."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -24,6 +26,18 @@ def run(tmp_path_factory):
     arguments = ["pretrain", "--preset", "omnisat-tiny", *LANDSCAPE, *READER, *TINY, "--out", str(out)]
     assert main([*arguments, "--training.epochs", "2", "--training.batch_size", "16"]) == 0
     return out
+
+
+@pytest.mark.extra
+def test_of_two_processes_one_speaks(tmp_path):
+    arguments = ["pretrain", "--preset", "omnisat-tiny", *LANDSCAPE, *READER, *TINY, "--out", str(tmp_path / "run")]
+    processes = {"epochs": "1", "batch_size": "16", "devices": "2", "strategy": "ddp", "accelerator": "cpu"}
+    options = [word for name, value in processes.items() for word in (f"--training.{name}", value)]
+    command = [sys.executable, "-m", "fusion", *arguments, *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("epoch 1/1") == done.stdout.count("next: ") == 1
+    assert read_header(tmp_path / "run").system == "omnisat"
 
 
 def test_data_check_shows_what_is_there(capsys):

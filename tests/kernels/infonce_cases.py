@@ -11,7 +11,7 @@ from torch import Tensor
 from fusion.kernels import patch_info_nce, use_backend
 from fusion.kernels.infonce import reference
 
-__all__ = ["CASES", "DTYPES", "check", "results", "tokens_of"]
+__all__ = ["CASES", "DTYPES", "arguments", "check", "compare", "results", "tokens_of"]
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -79,23 +79,34 @@ def results(loss: Any, tokens: Tensor, temperature: Tensor, **options: Any) -> l
 
 def check(name: str, dtype: torch.dtype, device: str, *, small: bool) -> None:
     """Errs at most twice as much as plain PyTorch in the same dtype, and gives the same bits twice."""
+    tokens, temperature, options = arguments(name, dtype, device, small=small)
+    with use_backend("triton"):
+        got, again = (results(patch_info_nce, tokens, temperature, **options) for _ in range(2))
+    for name_, first, second in zip(("loss", "accuracy", "tokens", "temperature"), got, again, strict=True):
+        assert torch.equal(first.nan_to_num(-7.0), second.nan_to_num(-7.0)), f"{name_}: other bits the second time"
+    compare(name, tokens, temperature, options, got)
+
+
+def arguments(name: str, dtype: torch.dtype, device: str, *, small: bool) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """Tokens, temperature and options of a case."""
     case = CASES[name]
     shape = case.small if small else case.shape
     tokens = tokens_of(case, shape, device).to(dtype)
     if case.strided:
         tokens = tokens.transpose(1, 2).contiguous().transpose(1, 2)
         assert not tokens.is_contiguous()
-    temperature = torch.tensor(case.temperature, device=device)
     options = dict(case.options)
     if case.missing:
         draw = torch.rand(shape[:3], generator=torch.Generator().manual_seed(1))
         options["valid"] = (draw >= case.missing).to(device)
+    return tokens, torch.tensor(case.temperature, device=device), options
+
+
+def compare(name: str, tokens: Tensor, temperature: Tensor, options: dict[str, Any], got: list[Tensor]) -> None:
+    """Holds results against plain PyTorch in float64 and in the dtype of the tokens."""
+    case, dtype = CASES[name], tokens.dtype
     want = results(reference.patch_info_nce, tokens.double(), temperature.double(), **options)
     plain = results(reference.patch_info_nce, tokens, temperature, **options)
-    with use_backend("triton"):
-        got, again = (results(patch_info_nce, tokens, temperature, **options) for _ in range(2))
-    for name, first, second in zip(("loss", "accuracy", "tokens", "temperature"), got, again, strict=True):
-        assert torch.equal(first.nan_to_num(-7.0), second.nan_to_num(-7.0)), f"{name}: other bits the second time"
     for name, k, unit in zip(("loss", "tokens", "temperature"), (0, 2, 3), _units(case, tokens, want), strict=True):
         assert got[k].dtype == plain[k].dtype or k == 0
         ours, theirs = ((x[k].double() - want[k]).square().mean().sqrt() for x in (got, plain))

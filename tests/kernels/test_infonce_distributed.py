@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 
 from fusion.kernels import patch_info_nce, patch_info_nce_ragged
+from fusion.kernels.infonce import distributed
 
 from ..ranks import results_of_ranks
 
-BATCHES = {2: (3, 1), 3: (2, 4, 1)}  # tiles of each rank
+BATCHES = {2: (3, 1), 3: (2, 4, 1), 4: (2, 0, 3, 1)}  # tiles of each rank
+GATHERED = {"gathered": distributed.GATHERED, "rank by rank": 0}
 OPTIONS = [
     {"exclude": "tile"},
     {"exclude": "self", "reduction": "sum"},
@@ -41,7 +42,14 @@ def _run(tokens: torch.Tensor, valid: torch.Tensor | None, options: dict, group:
     return [loss.detach(), accuracy, tokens.grad, temperature.grad]
 
 
-def _rank(rank: int, world: int) -> list:
+def _rank(rank: int, world: int) -> dict[str, list]:
+    results = {}
+    for name, distributed.GATHERED in GATHERED.items():
+        results[name] = _results(rank, world)
+    return results
+
+
+def _results(rank: int, world: int) -> list:
     tokens, valid = _joined(world)
     first = sum(BATCHES[world][:rank])
     mine = slice(first, first + BATCHES[world][rank])
@@ -61,10 +69,15 @@ def _rank(rank: int, world: int) -> list:
     return results
 
 
-@pytest.mark.parametrize("world", [2, 3])
-def test_ranks_share_negatives_and_get_the_joined_gradient(world: int, tmp_path: Path) -> None:
+@pytest.fixture(scope="module", params=BATCHES)
+def ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, list]]:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    ranks = results_of_ranks(_rank, tmp_path, world, world)
+    return results_of_ranks(_rank, tmp_path_factory.mktemp("ranks"), request.param, request.param)
+
+
+@pytest.mark.parametrize("gathered", GATHERED)
+def test_ranks_share_negatives_and_get_the_joined_gradient(ranks: list[dict[str, list]], gathered: str) -> None:
+    world, ranks = len(ranks), [results[gathered] for results in ranks]
     tokens, valid = _joined(world)
     first_rank_masked = valid.clone()
     first_rank_masked[:, BATCHES[world][0] :] = True
@@ -84,16 +97,18 @@ def test_ranks_share_negatives_and_get_the_joined_gradient(world: int, tmp_path:
         torch.testing.assert_close(sum(shares), d_temperature)
 
 
-@pytest.mark.parametrize("world", [2])
-def test_ragged_ranks_may_see_the_same_tile(world: int, tmp_path: Path) -> None:
-    ranks = [results[-len(SHARED) :] for results in results_of_ranks(_rank, tmp_path, world, world)]
+def test_ragged_ranks_may_see_the_same_tile(ranks: list[dict[str, list]]) -> None:
+    world = len(ranks)
     tokens, _ = _joined(world)
-    rows = torch.cat([tokens[:, 0].reshape(12, 5), tokens[:, BATCHES[world][0]].reshape(12, 5)]).requires_grad_()
-    modality, patch = torch.arange(3)[:, None].expand(3, 4).flatten().repeat(2), torch.arange(4).repeat(6)
-    for exclude, first, second in zip(SHARED, *ranks, strict=True):
+    starts = [sum(BATCHES[world][:rank]) for rank in range(world)]
+    rows = torch.cat([tokens[:, start].reshape(12, 5) for start in starts]).requires_grad_()
+    modality, patch = torch.arange(3)[:, None].expand(3, 4).flatten().repeat(world), torch.arange(4).repeat(3 * world)
+    tile = patch // 2
+    for exclude, *of_ranks in zip(SHARED, *(results["gathered"][-len(SHARED) :] for results in ranks), strict=True):
         rows.grad = None
-        loss = patch_info_nce_ragged(rows, modality, patch // 2, patch, exclude=exclude)
+        loss = patch_info_nce_ragged(rows, modality, tile, patch, exclude=exclude)
         loss.backward()
         assert loss > 0
-        torch.testing.assert_close(first[0], loss.detach())
-        torch.testing.assert_close(torch.cat([first[1], second[1]]), rows.grad)
+        for each in of_ranks:
+            torch.testing.assert_close(each[0], loss.detach())
+        torch.testing.assert_close(torch.cat([each[1] for each in of_ranks]), rows.grad)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -15,13 +17,15 @@ if not interpreting():
 
 else:
     from fusion.kernels import patch_info_nce, use_backend
-    from fusion.kernels.infonce import eager
+    from fusion.kernels.infonce import distributed, eager
     from fusion.kernels.infonce.inputs import Inputs
     from fusion.kernels.infonce.layout import dense_layout, dense_order
     from fusion.kernels.infonce.triton import launch, plan
 
+    from ..ranks import results_of_ranks
     from .gpu_arithmetic import ALL_PARTS, gpu_arithmetic
-    from .infonce_cases import CASES, DTYPES, check, tokens_of
+    from .infonce_cases import CASES, DTYPES, arguments, check, compare, tokens_of
+    from .test_infonce_rank_by_rank import WORLD, joined, results_of_rank
 
     pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, for inf - inf behind a mask
 
@@ -100,6 +104,17 @@ else:
         tolerance = {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 1e-2, "atol": 2e-2}
         for g, w in zip(launch.backward(*backward), eager.backward(*backward), strict=True):
             torch.testing.assert_close(g, w, **tolerance)
+
+    PASSED_ON = [("treesatai", torch.float32), ("place, running maximum", torch.bfloat16), ("modality", torch.float16)]
+
+    def _rank(rank: int) -> list[list[Tensor]]:
+        distributed.GATHERED = 0
+        return [results_of_rank(rank, name, "triton", dtype) for name, dtype in PASSED_ON]
+
+    def test_ranks_that_pass_their_tokens_on(tmp_path: Path) -> None:
+        cases = zip(*results_of_ranks(_rank, tmp_path, WORLD), strict=True)
+        for (name, dtype), ranks in zip(PASSED_ON, cases, strict=True):
+            compare(name, *arguments(name, dtype, "cpu", small=True), joined(name, ranks))
 
     def test_a_token_that_is_not_a_number_spreads_as_in_plain_pytorch() -> None:
         tokens = tokens_of(CASES["treesatai"], (2, 2, 4, 16), "cpu").float()

@@ -277,5 +277,6 @@ def test_two_processes_train_one_model(tmp_path):
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert "sync_dist" not in done.stderr
     assert [row["step"] for row in rows(tmp_path / "run")] == ["2", "4"]  # 24 tiles / 2 processes / 5
     assert load_model(tmp_path / "run")
