@@ -207,6 +207,9 @@ def _numbers(row: Any) -> list[str]:
 
 def _ends(row: Mapping[str, Any], name: str) -> Sequence[float] | None:
     ends: Sequence[float] | None = row.get("intervals", {}).get(name)
+    if ends is None:
+        low, high = (row.get(f"{name}{end}") for end in ("_low", "_high"))
+        ends = None if low is None or low != low else (low, high)  # NaN: too few to draw from
     return ends
 
 

@@ -139,11 +139,11 @@ def report(
         [name, _METHODS[name], v["r2"], f"{v['r2_low']:.3f} to {v['r2_high']:.3f}", v["rmse"], v["nrmse"]]
         for name, v in found.items()
     ]
-    told = f"{what} Intervals: bootstrap of whole places."
+    told = f"{what} In parentheses, or as an interval, 95 % of 1000 draws of whole places."
     table = Table(columns, lines, told, best=["R²"], lowest=columns[4:])
     label = f"{quantity} ({unit})"
     shown = [_scatter(rows.target, guessed, label, what), _courses(rows, guessed, label, what)]
-    return found | {"conditions": what}, [table, *shown]
+    return found | {"conditions": told}, [table, *shown]
 
 
 def _scatter(target: np.ndarray, guessed: Mapping[str, np.ndarray], label: str, what: str) -> Picture:

@@ -103,7 +103,9 @@ def test_a_single_run_has_intervals_and_differences_too_and_says_that_it_is_one(
     assert (row["mae_low"], row["mae_over_raw_best"]) == pytest.approx((1.0, -1.0))
     assert metrics["test"]["conditions"] == "scored."
     print_table(metrics)
-    assert "One seed of pretraining: nothing is known." in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "One seed of pretraining: nothing is known." in shown
+    assert f"({row['r2_low']:.3f} to {row['r2_high']:.3f})" in shown
 
 
 def test_a_group_in_a_group_has_intervals_and_is_shown(capsys):

@@ -83,7 +83,10 @@ def cross_validate(
             predicted, kept = zip(*pool.map(run, *zip(*held_out, strict=True)), strict=True)
         order = np.argsort(np.concatenate([test for _, test in held_out]))
         guessed = {name: np.concatenate([p[name] for p in predicted])[order] for name in predicted[0]}
-        what = f"Each of {len(sites)} images once, predicted without its {key[3:]} ({parts} folds of {key[3:]}s)."
+        what = (
+            f"Each of {len(sites)} images once, predicted without its {key[3:]} ({parts} folds of {key[3:]}s), on one "
+            f"representation a fold by the mean of {repeats} trainings of the transformer."
+        )
         state.metrics[key], shown = report(rows, guessed, what, quantity="GPP", unit="g C m⁻² d⁻¹")
         told = {name: float(np.mean([fold[name] for fold in kept])) for name in sensors}
         state.metrics.setdefault("reconstruction", {})[key] = told
