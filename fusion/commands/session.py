@@ -209,7 +209,8 @@ def _ends(row: Mapping[str, Any], name: str) -> Sequence[float] | None:
     ends: Sequence[float] | None = row.get("intervals", {}).get(name)
     if ends is None:
         low, high = (row.get(f"{name}{end}") for end in ("_low", "_high"))
-        ends = None if low is None or low != low else (low, high)  # NaN: too few to draw from
+        if low is not None and high is not None and low == low:  # else NaN: too few to draw from
+            ends = low, high
     return ends
 
 
