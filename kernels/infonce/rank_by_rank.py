@@ -10,6 +10,8 @@ other rank, or M where whole modalities are excluded.
 * Forward, own tokens are one block, so that they are left out of each other's denominators, all but the positives,
   which are among them. A row's loss is then log(1 + N / Y), N of the other rank's negatives. N / Y follows from it
   without a difference of near numbers, and log(1 + the sum over ranks) is the loss of the row.
+  The kernels in C++ skip tiles of one block; those in Triton, given chosen rows, form them and leave them out, which is
+  up to twice the products where ranks have as many tokens each.
 * Backward, the gradient of a row is a sum over ranks, given the statistics of all rows. Positives count once, among
   own tokens.
 """
