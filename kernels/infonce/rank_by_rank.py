@@ -166,15 +166,13 @@ def _passed_on(tensors: tuple[Tensor, ...], sizes: list[int], group: Any) -> Ite
     members: Any = dist.group.WORLD if group is None else group
     following, before = (dist.get_global_rank(members, (rank + by) % ranks) for by in (1, -1))
     held = tensors
-    for step in range(1, ranks + 1):
-        owner = (rank - step) % ranks
-        coming = tuple(x.new_empty(sizes[owner], *x.shape[1:]) for x in tensors)
-        requests = []
-        if step < ranks:
-            sent = [dist.P2POp(dist.isend, x, following, group) for x in held if x.numel()]
-            received = [dist.P2POp(dist.irecv, x, before, group) for x in coming if x.numel()]
-            requests = dist.batch_isend_irecv(sent + received) if sent or received else []
+    for step in range(1, ranks):
+        coming = tuple(x.new_empty(sizes[(rank - step) % ranks], *x.shape[1:]) for x in tensors)
+        sent = [dist.P2POp(dist.isend, x, following, group) for x in held if x.numel()]
+        received = [dist.P2POp(dist.irecv, x, before, group) for x in coming if x.numel()]
+        requests = dist.batch_isend_irecv(sent + received) if sent or received else []
         yield held
         for request in requests:
             request.wait()
         held = coming
+    yield held
