@@ -171,10 +171,10 @@ def print_table(metrics: Mapping[str, Any]) -> None:
         numbers = [name for name in columns if name != hidden]
         names = [m for m in numbers if not any(derived(m, row) for row in rows.values())]
         width = max(map(len, [*rows, f"{key}:"]))
-        # The main score has its interval beside it; those of the others are in metrics.json.
-        main = next((n for n in MAIN if n in names), None)
+        # The main score and the first one have their intervals beside them; those of the others are in metrics.json.
+        shown = {next((n for n in MAIN if n in names), None), *names[:1]}
         cells = {
-            n: [_cell(row.get(n), row.get(f"{n}_sd"), _ends(row, n) if n == main else None) for row in rows.values()]
+            n: [_cell(row.get(n), row.get(f"{n}_sd"), _ends(row, n) if n in shown else None) for row in rows.values()]
             for n in names
         }
         wide = {n: max(17, 2 + max(map(len, [n, *column]))) for n, column in cells.items()}
