@@ -144,12 +144,13 @@ def _peak_of_process(build: Build, sender: Any) -> None:
     step()  # libraries, thread pools, compilation
     libc.malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far (Linux)
-    before = _status("VmRSS")
+    before = status("VmRSS")
     step()
-    sender.send(max(_status("VmHWM") - before, 0))
+    sender.send(max(status("VmHWM") - before, 0))
 
 
-def _status(field: str) -> int:
+def status(field: str) -> int:
+    """Bytes that this process has, by a field of Linux' ``/proc/self/status``."""
     (kilobytes,) = re.findall(rf"^{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)
     return 1024 * int(kilobytes)
 
@@ -202,6 +203,14 @@ def save() -> list[Path]:
         path.write_text(json.dumps({"op": op, **conditions(), "rows": rows}, indent=1) + "\n")
         paths.append(path)
     return paths
+
+
+def keep(name: str, **measured: Any) -> Path:
+    """Writes ``results/<device>/<date>-<name>.json`` of a script that is no benchmark of one op."""
+    path = RESULTS / device_name() / f"{datetime.now(UTC):%Y-%m-%d}-{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(conditions() | measured, indent=1) + "\n")
+    return path
 
 
 _MEASURED = {"median_ms", "p20_ms", "p80_ms", "peak_bytes", "ratio", "tflops"}

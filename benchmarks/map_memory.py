@@ -16,7 +16,6 @@ import resource
 import subprocess
 import sys
 import tempfile
-from datetime import date
 from pathlib import Path
 
 import torch
@@ -24,7 +23,7 @@ import torch
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from benchmarks.harness import conditions, device_name  # noqa: E402
+from benchmarks.harness import keep  # noqa: E402
 from benchmarks.map_stages import DATES, S2, covering, days_of, write_ground, zarr_description  # noqa: E402
 from fusion.embed import embed_map  # noqa: E402
 from fusion.omnisat import OmniSat, OmniSatConfig  # noqa: E402
@@ -70,10 +69,7 @@ def main() -> None:
             rows.append(json.loads(_call("--step", "map", str(side), folder)))
         print(", ".join(f"{name} {value:,.0f}" for name, value in rows[-1].items()), flush=True)
     if options.save:
-        path = REPOSITORY / "benchmarks" / "results" / device_name() / f"{date.today()}-map-memory.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(conditions() | {"dates": DATES, "threads": 1, "rows": rows}, indent=1) + "\n")
-        print(path)
+        print(keep("map-memory", dates=DATES, threads=1, rows=rows))
 
 
 if __name__ == "__main__":

@@ -12,13 +12,11 @@ one tile at a time. The model has ``--threads``; another one reads ahead. ``--sa
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +30,7 @@ from torch import nn
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from benchmarks.harness import conditions, device_name  # noqa: E402
+from benchmarks.harness import keep  # noqa: E402
 from fusion.data import FolderDataset, Modality, TileDataset  # noqa: E402
 from fusion.data.folder.scene_tiles import SceneTiles  # noqa: E402
 from fusion.embed import embed_map  # noqa: E402
@@ -171,12 +169,7 @@ def main() -> None:
                     told = ", ".join(f"{stage} {share:.0%}" for stage, share in shares.items())
                     print(f"{source:15} {size:6} {how:11} {rate:8,.0f} pixels/s: {told}", flush=True)
     if options.save:
-        path = REPOSITORY / "benchmarks" / "results" / device_name() / f"{date.today()}-maps.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        how = {"side": options.side, "dates": DATES, "precision": options.precision}
-        table = conditions() | how | {"rows": rows}
-        path.write_text(json.dumps(table, indent=1) + "\n")
-        print(path)
+        print(keep("maps", side=options.side, dates=DATES, precision=options.precision, rows=rows))
 
 
 if __name__ == "__main__":

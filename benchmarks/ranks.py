@@ -17,14 +17,12 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
-import re
 import statistics
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Iterator
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +36,7 @@ from torch.distributed.nn.functional import all_gather
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from benchmarks.harness import conditions, device_name  # noqa: E402
+from benchmarks.harness import keep, status  # noqa: E402
 from fusion.kernels import patch_info_nce  # noqa: E402
 from fusion.kernels.infonce import distributed, rank_by_rank  # noqa: E402
 
@@ -90,11 +88,6 @@ def step(contender: str, tokens: Tensor) -> Tensor:
     return loss.detach()
 
 
-def resident(field: str) -> float:
-    """MiB."""
-    return int(re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
-
-
 def carried() -> int:
     """Bytes that the loopback device has sent."""
     line = next(line for line in Path("/proc/net/dev").read_text().splitlines() if line.strip().startswith("lo:"))
@@ -112,9 +105,9 @@ def measured(rank: int, ranks: int, contender: str, folder: str) -> None:
     step(contender, torch.randn(2, 2, 4, 8, requires_grad=True))  # compiles, connects
     dist.barrier()
     Path("/proc/self/clear_refs").write_text("5")
-    before = resident("VmRSS")
+    before = status("VmRSS")
     loss = step(contender, tokens)
-    peak = resident("VmHWM") - before
+    peak = (status("VmHWM") - before) / (1 << 20)
     dist.all_reduce(loss)
     dist.barrier()
     sent = carried()
@@ -149,10 +142,7 @@ def main() -> None:
                 ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else str(v) for k, v in rows[-1].items()), flush=True
             )
     if options.save:
-        path = REPOSITORY / "benchmarks" / "results" / device_name() / f"{date.today()}-ranks.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(conditions() | {"shape": SHAPE, "threads": 1, "rows": rows}, indent=1) + "\n")
-        print(path)
+        print(keep("ranks", shape=SHAPE, threads=1, rows=rows))
 
 
 if __name__ == "__main__":

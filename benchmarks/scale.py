@@ -15,7 +15,6 @@ import json
 import sys
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from torch import nn
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from benchmarks.harness import RESULTS, conditions, device_name  # noqa: E402
+from benchmarks.harness import RESULTS, keep  # noqa: E402
 from benchmarks.map_stages import S2, measured, timed, write_ground, zarr_description  # noqa: E402
 from fusion.context import ContextFusion, FusionConfig, SensorConfig  # noqa: E402
 from fusion.data import FolderDataset, open_cubes  # noqa: E402
@@ -218,10 +217,7 @@ def main() -> None:
     if options.measure:
         torch.set_num_threads(1)
         rows = [row for dates in DATES for row in measure(options.side, dates)]
-        path = RESULTS / device_name() / f"{date.today()}-scale.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(conditions() | {"side": options.side, "threads": 1, "rows": rows}, indent=1) + "\n")
-        print(path)
+        print(keep("scale", side=options.side, threads=1, rows=rows))
     (REPOSITORY / "docs" / "scale.md").write_text(page(newest()))
 
 

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ..memory import transforming
+from .inputs import Options
 from .layout import dense_layout, dense_order, ragged_layout
 from .rank_by_rank import rows_rank_by_rank
 from .registration import backward_rows, forward_rows
@@ -25,32 +26,24 @@ GATHERED = 1 << 28
 
 
 def joined_tiles(
-    tokens: Tensor,
-    valid: Tensor | None,
-    temperature: Tensor | None,
-    value: float,
-    exclude: str,
-    normalize: bool,
-    accuracy: bool,
-    group: Any,
+    tokens: Tensor, valid: Tensor | None, temperature: Tensor | None, options: Options, group: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     """:func:`joined_rows` of tokens (M, B, P, D) with valid (M B P,): tiles are numbered through all ranks."""
     tokens = _as_multiplied(tokens)
     modalities, tiles, patches, dim = tokens.shape
     all_tiles = _sizes(tiles, tokens.device, group)
-    options = temperature, value, exclude, normalize, accuracy
-    if sum(all_tiles) * modalities * patches * dim * tokens.element_size() <= GATHERED:
-        index = torch.arange(modalities * tiles * patches, device=tokens.device)
-        tile = index // max(patches, 1) % max(tiles, 1) + sum(all_tiles[: dist.get_rank(group)])
-        modality, patch = index // max(tiles * patches, 1), index % max(patches, 1)
-        return joined_rows(tokens.flatten(0, 2), modality, tile, patch, valid, *options, group)
-    shape = modalities, tiles, patches
-    if valid is not None:
-        valid = dense_order(valid.reshape(shape), exclude)
-    layout = dense_layout(shape, exclude, valid, tokens.device)
     sizes = [modalities * each * patches for each in all_tiles]
-    results = rows_rank_by_rank(dense_order(tokens, exclude), layout, *options, modalities, sizes, group)
-    if exclude != "place":
+    if sum(sizes) * dim * tokens.element_size() <= GATHERED:
+        index = torch.arange(modalities * tiles * patches, device=tokens.device)
+        modality, patch = index // max(tiles * patches, 1), index % max(patches, 1)
+        tile = index // max(patches, 1) % max(tiles, 1) + sum(all_tiles[: dist.get_rank(group)])
+        return _gathered(tokens.flatten(0, 2), modality, tile, patch, valid, temperature, options, sizes, group)
+    if valid is not None:
+        valid = dense_order(valid.reshape(modalities, tiles, patches), options.exclude)
+    layout = dense_layout((modalities, tiles, patches), options.exclude, valid, tokens.device)
+    rows = dense_order(tokens, options.exclude)
+    results = rows_rank_by_rank(rows, layout, temperature, options, modalities, sizes, group)
+    if options.exclude != "place":
         return results
     loss, counts, hits = (
         x.reshape(tiles, modalities, patches).transpose(0, 1).flatten() if len(x) else x for x in results
@@ -65,36 +58,48 @@ def joined_rows(
     patch: Tensor,
     valid: Tensor | None,
     temperature: Tensor | None,
-    value: float,
-    exclude: str,
-    normalize: bool,
-    accuracy: bool,
+    options: Options,
     group: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Losses of the local rows (R,), which of them count (R,) and which found their positive (R,) or (0,)."""
     tokens = _as_multiplied(tokens)
+    sizes = _sizes(len(tokens), tokens.device, group)
+    return _gathered(tokens, modality, tile, patch, valid, temperature, options, sizes, group)
+
+
+def _gathered(
+    tokens: Tensor,
+    modality: Tensor,
+    tile: Tensor,
+    patch: Tensor,
+    valid: Tensor | None,
+    temperature: Tensor | None,
+    options: Options,
+    sizes: list[int],
+    group: Any,
+) -> tuple[Tensor, Tensor, Tensor]:
     if valid is None:
         valid = torch.ones_like(modality, dtype=torch.bool)  # another rank may have a mask
-    sizes = _sizes(len(tokens), tokens.device, group)
     labels = torch.stack([modality, tile, patch, valid], 1).long()  # (R, 4)
     modality, tile, patch, valid = _gather(labels, sizes, group).unbind(1)
-    order, layout = ragged_layout(modality, tile, patch, exclude, valid.bool())
+    order, layout = ragged_layout(modality, tile, patch, options.exclude, valid.bool())
     place = order.argsort()  # (N,) where each token of the joined batch went
     start = sum(sizes[: dist.get_rank(group)])
     anchor = place[start : start + len(tokens)]
     apply: Callable[..., Any] = _Rows.apply  # which torch does not annotate
-    flags = normalize, accuracy, exclude == "place"
-    loss, counts, hits = apply(tokens, temperature, (layout, order, anchor, sizes, value, flags, group))
+    loss, counts, hits = apply(tokens, temperature, (layout, order, anchor, sizes, options, group))
     return loss, counts, hits
 
 
 class _Rows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, temperature: Tensor | None, setting: tuple[Any, ...]) -> tuple[Tensor, ...]:
-        layout, order, anchor, sizes, value, flags, group = setting
+        layout, order, anchor, sizes, (value, exclude, *flags), group = setting
         joined = _gather(tokens, sizes, group)[order]  # (N, D)
         with torch.autocast(tokens.device.type, enabled=False):
-            loss, log_z, log_y, inverse, hits = forward_rows(joined, *layout, anchor, temperature, value, *flags)
+            loss, log_z, log_y, inverse, hits = forward_rows(
+                *(joined, *layout, anchor, temperature, value, *flags, exclude == "place")
+            )
         ctx.setting = setting
         ctx.save_for_backward(joined, temperature, log_z, log_y, inverse)
         counts = log_z != torch.inf
@@ -104,12 +109,12 @@ class _Rows(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, Tensor | None, None]:
-        layout, order, anchor, sizes, value, (normalize, _, _), group = ctx.setting
+        layout, order, anchor, sizes, options, group = ctx.setting
         joined, temperature, log_z, log_y, inverse = ctx.saved_tensors
         rows = torch.stack([grad, log_z, log_y], 1)  # (R, 3)
         grad, log_z, log_y = _gather(rows, sizes, group)[order].T.contiguous()
         d_tokens, d_temperature = backward_rows(
-            *(grad, joined, *layout, anchor, temperature, value, log_z, log_y, inverse, normalize),
+            *(grad, joined, *layout, anchor, temperature, options.value, log_z, log_y, inverse, options.normalize),
             ctx.needs_input_grad[1],
         )
         return d_tokens, d_temperature if ctx.needs_input_grad[1] else None, None

@@ -7,7 +7,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Inputs", "statistics_dtype"]
+__all__ = ["Inputs", "Options", "statistics_dtype"]
+
+
+class Options(NamedTuple):
+    """What the losses of several processes are formed by."""
+
+    value: float  # the temperature, where it is no tensor
+    exclude: str
+    normalize: bool
+    accuracy: bool
 
 
 class Inputs(NamedTuple):

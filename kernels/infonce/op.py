@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..operators import call
 from .checks import check_labels, check_options, check_tokens, dense_mask
+from .inputs import Options
 from .layout import Layout, dense_layout, dense_order, ragged_layout
 from .registration import forward_rows
 
@@ -88,8 +89,8 @@ def patch_info_nce(
     if group is not None:
         from .distributed import joined_tiles
 
-        options = learned, value, exclude, normalize, return_accuracy
-        loss, anchors, hits = joined_tiles(tokens, valid, *options, group)
+        options = Options(value, exclude, normalize, return_accuracy)
+        loss, anchors, hits = joined_tiles(tokens, valid, learned, options, group)
     else:
         if valid is not None and exclude == "place":
             valid = dense_order(valid.reshape(shape), exclude)
@@ -136,9 +137,8 @@ def patch_info_nce_ragged(
     if group is not None:
         from .distributed import joined_rows
 
-        loss, anchors, hits = joined_rows(
-            tokens, modality, tile, patch, valid, learned, value, exclude, normalize, return_accuracy, group
-        )
+        options = Options(value, exclude, normalize, return_accuracy)
+        loss, anchors, hits = joined_rows(tokens, modality, tile, patch, valid, learned, options, group)
     else:
         order, layout = ragged_layout(modality, tile, patch, exclude, valid)
         results = _rows(tokens[order], layout, learned, value, normalize, return_accuracy, exclude)

@@ -25,7 +25,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .inputs import statistics_dtype
+from .inputs import Options, statistics_dtype
 from .layout import Layout
 from .registration import backward_rows, forward_rows
 
@@ -34,12 +34,9 @@ __all__ = ["rows_rank_by_rank"]
 
 class _Setting(NamedTuple):
     layout: Layout  # of own tokens
-    exclude: str
+    options: Options
     modalities: int
     sizes: list[int]  # tokens of each rank
-    value: float  # the temperature, where it is no tensor
-    normalize: bool
-    accuracy: bool
     group: Any
 
 
@@ -47,10 +44,7 @@ def rows_rank_by_rank(
     tokens: Tensor,
     layout: Layout,
     temperature: Tensor | None,
-    value: float,
-    exclude: str,
-    normalize: bool,
-    accuracy: bool,
+    options: Options,
     modalities: int,
     sizes: list[int],
     group: Any,
@@ -59,7 +53,7 @@ def rows_rank_by_rank(
 
     Tokens (R, D) are whole tiles, in the order of ``dense_order``, as are those of all other ranks.
     """
-    setting = _Setting(layout, exclude, modalities, sizes, value, normalize, accuracy, group)
+    setting = _Setting(layout, options, modalities, sizes, group)
     apply: Callable[..., Any] = _Rows.apply  # which torch does not annotate
     loss, counts, hits = apply(tokens.contiguous(), temperature, setting)
     return loss, counts, hits
@@ -68,12 +62,12 @@ def rows_rank_by_rank(
 class _Rows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, temperature: Tensor | None, setting: _Setting) -> tuple[Tensor, ...]:
-        layout, exclude, _, sizes, value, normalize, accuracy, group = setting
+        layout, (value, exclude, *flags), _, sizes, group = setting
         held = _passed_on((tokens, layout.modality), sizes, group)
+        next(held)  # own tokens, which travel from here on
         with torch.autocast(tokens.device.type, enabled=False):
-            own, *_ = next(held)
             loss, _, log_y, inverse, hits = forward_rows(
-                *(own, *layout, None, temperature, value, normalize, accuracy, exclude == "place")
+                *(tokens, *layout, None, temperature, value, *flags, exclude == "place")
             )
             ahead = _ahead(loss)  # (R,) log of negatives over positives
             for others, modality in held:
@@ -82,10 +76,10 @@ class _Rows(torch.autograd.Function):
                     joined = torch.cat([tokens, others[kept]])
                     # Positives are in their anchor's block: ``place``.
                     loss, _, _, _, found = forward_rows(
-                        *(joined, *tables, _range(rows, tokens), temperature, value, normalize, accuracy, True)
+                        *(joined, *tables, _range(rows, tokens), temperature, value, *flags, True)
                     )
                     ahead[rows] = torch.logaddexp(ahead[rows], _ahead(loss))
-                    if accuracy:  # ahead of all negatives: of those of each rank
+                    if len(hits):  # wanted: ahead of all negatives: of those of each rank
                         hits[rows] &= found
         loss = torch.logaddexp(ahead, torch.zeros_like(ahead))
         log_z = log_y + loss
@@ -99,9 +93,9 @@ class _Rows(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, Tensor | None, None]:
         setting: _Setting = ctx.setting
-        layout, sizes, value, group = setting.layout, setting.sizes, setting.value, setting.group
+        layout, options, sizes, group = setting.layout, setting.options, setting.sizes, setting.group
         tokens, temperature, log_z, log_y, inverse = ctx.saved_tensors
-        flags = setting.normalize, ctx.needs_input_grad[1]
+        value, flags = options.value, (options.normalize, ctx.needs_input_grad[1])
         numbers = torch.stack([grad, log_z, log_y, inverse], 1)  # (R, 4)
         held = _passed_on((tokens, layout.modality, numbers), sizes, group)
         next(held)
@@ -109,9 +103,7 @@ class _Rows(torch.autograd.Function):
             *(grad.contiguous(), tokens, *layout, None, temperature, value, log_z, log_y, inverse, *flags)
         )
         d_tokens = of_own.to(statistics_dtype(tokens.dtype))
-        alone = torch.arange(
-            len(tokens), device=tokens.device, dtype=torch.int32
-        )  # the ring of a row without positives
+        alone = torch.arange(len(tokens), device=tokens.device, dtype=torch.int32)  # rings without positives
         for others, modality, theirs in held:
             for rows, kept in _parts(setting, len(tokens), len(others)):
                 tables = _tables(layout, modality[kept], alone)
@@ -137,7 +129,7 @@ def _parts(setting: _Setting, own: int, others: int) -> Iterator[tuple[slice, Te
     """
     if not own or not others:
         return
-    if setting.exclude != "modality":
+    if setting.options.exclude != "modality":
         yield slice(0, own), slice(0, others)
         return
     mine, theirs = own // setting.modalities, others // setting.modalities
