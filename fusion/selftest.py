@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fusion.kernels import (
     backends,
     bin_encode,
+    convolution_3x3,
     euclidean_buckets,
     finite_scalar_quantize,
     nearest_code,
@@ -199,6 +201,25 @@ def _pooled_plainly(inputs: Tensors) -> Tensors:
         return _pooled(inputs)
 
 
+def _convolution_inputs() -> Tensors:
+    x, weight, grad = (2, 24, 7, 6), (20, 24, 3, 3), (2, 20, 7, 6)
+    return {"x": _random(*x, seed=0), "weight": _random(*weight, seed=1) / 15, "grad": _random(*grad, seed=2)}
+
+
+def _convolved(convolve: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensors], Tensors]:
+    def run(inputs: Tensors) -> Tensors:
+        leaves = [inputs[k].clone().requires_grad_() for k in ("x", "weight")]
+        out = convolve(*leaves)
+        grad_x, grad_weight = torch.autograd.grad(out, leaves, inputs["grad"])
+        return {"out": out.detach(), "x.grad": grad_x, "weight.grad": grad_weight}
+
+    return run
+
+
+def _plain_convolution(x: Tensor, weight: Tensor) -> Tensor:
+    return F.conv2d(x, weight, padding=1)
+
+
 CHECKS = (
     Check(
         "patch_info_nce",
@@ -220,6 +241,13 @@ CHECKS = (
         _quantize_inputs,
         _quantize(nearest_code, finite_scalar_quantize, bin_encode),
         _quantize(quantize.nearest_code, quantize.finite_scalar_quantize, quantize.bin_encode),
+    ),
+    Check(
+        "convolution_3x3",
+        ("convolution_3x3", "convolution_3x3_backward"),
+        _convolution_inputs,
+        _convolved(convolution_3x3),
+        _convolved(_plain_convolution),
     ),
     Check("pool_dates", ("pool_dates",), _pooling_inputs, _pooled, _pooled_plainly),
 )

@@ -8,6 +8,7 @@ from typing import Any
 
 from .attention import RelativeAttention, euclidean_buckets, relative_attention
 from .backends import BackendError, backends, use_backend
+from .convolution import convolution_3x3
 from .infonce import PatchInfoNCE, patch_info_nce, patch_info_nce_ragged
 from .plain import plain_operators
 from .pooling import pool_dates
@@ -44,6 +45,7 @@ __all__ = [
     "backends",
     "bin_decode",
     "bin_encode",
+    "convolution_3x3",
     "euclidean_buckets",
     "finite_scalar_quantize",
     "nearest_code",

@@ -40,7 +40,7 @@ except ImportError:  # Windows
 __all__ = ["CPU", "BuildError", "arrays", "cache_folder", "compile_all", "load"]
 
 CSRC = Path(str(importlib.util.find_spec("fusion.csrc").submodule_search_locations[0]))  # type: ignore
-CPU = ("attention", "infonce", "pooling", "quantize")  # packages of operators that have C++
+CPU = ("attention", "convolution", "infonce", "pooling", "quantize")  # packages of operators that have C++
 _DAY = 24 * 3600
 
 

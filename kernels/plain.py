@@ -14,6 +14,8 @@ from .arguments import working_dtype
 from .attention.dropout import keep_mask
 from .attention.inputs import Inputs, statistics_dtype
 from .attention.registration import attend
+from .convolution import eager as convolution
+from .convolution.registration import convolve
 from .operators import replaced
 from .pooling import eager as pooling
 from .pooling.registration import pool
@@ -83,6 +85,7 @@ def _bin_decode(codes: Tensor, centres: Tensor) -> Tensor:
 
 _FORMS: dict[torch._ops.OpOverload, Callable[..., Any]] = {
     attend: _attend,
+    convolve: convolution.forward,
     pool: pooling.pool_dates,
     quantize.nearest_code: _nearest_code,
     quantize.finite_scalar_quantize: eager.finite_scalar_quantize,

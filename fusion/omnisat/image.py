@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
-from .convolution import Convolution
+from ..kernels import convolution_3x3
 from .pooling import layout, max_pool, patch_slices, to_channels_last
 from .stem import Stem
 from .unpooling import UnpoolConvolution, UnpoolProjection
@@ -24,7 +24,10 @@ __all__ = ["ImageDecoder", "ImageEncoder", "ResidualBlock", "patchify_image", "p
 # Below this side a first convolution of stride 2 would throw away most of the patch.
 _STRIDED_FROM = 16
 # What a block keeps when it recomputes: convolutions cost, norms and activations do not.
-_keep_convolutions = partial(create_selective_checkpoint_contexts, [torch.ops.aten.convolution.default])
+_keep_convolutions = partial(
+    create_selective_checkpoint_contexts,
+    [torch.ops.aten.convolution.default, torch.ops.fusion.convolution_3x3.default],
+)
 
 
 def pyramid(patch_size: int) -> tuple[int, list[int]]:
@@ -45,6 +48,19 @@ def patchify_image(values: Tensor, patch_size: int) -> Tensor:
     rows, cols = height // patch_size, width // patch_size
     cut = values.view(batch, channels, rows, patch_size, cols, patch_size).permute(0, 2, 4, 3, 5, 1)
     return cut.reshape(batch * rows * cols, patch_size, patch_size, channels).permute(0, 3, 1, 2)
+
+
+class Convolution(nn.Conv2d):
+    """Of stride 1, without a bias, into maps of the same size."""
+
+    def __init__(self, channels: int, out: int, kernel: int) -> None:
+        super().__init__(channels, out, kernel, padding=kernel // 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (N, D, h, w) -> (N, D', h, w)."""
+        if self.kernel_size != (3, 3) or x.device.type != "cpu":  # elsewhere the operator has nothing to add
+            return super().forward(x)
+        return convolution_3x3(x, self.weight)
 
 
 class ResidualBlock(nn.Module):

@@ -6,27 +6,29 @@ backward, and only the gradient at the positions of the maxima is kept.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..kernels.convolution import convolution_3x3, convolution_3x3_backward
 from ..layers.autocast import differentiable_once, to_autocast
-from .convolution import as_products, products_backward
-from .pooling import empty_map, layout, patch_slices, pick, unpool
+from .pooling import empty_map, patch_slices, pick, unpool
 
 __all__ = ["UnpoolConvolution", "UnpoolProjection"]
 
 
 class _Convolution(torch.autograd.Function):
-    """conv_transpose(unpool(x)) of stride 1."""
+    """conv_transpose(unpool(x)) of stride 1: a convolution with the weight turned round."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, index: Tensor, weight: Tensor, side: int) -> Tensor:
+        kernel = _turned(weight)
         out = empty_map(weight, len(x), weight.shape[1], side)
-        for part in _slices(x, side):
-            out[part] = F.conv_transpose2d(unpool(x[part], index[part], side), weight, padding=1)
+        for part in _slices(x, side, chained=True):
+            out[part] = convolution_3x3(unpool(x[part], index[part], side), kernel)
         ctx.save_for_backward(x, index, weight)
         ctx.side = side
         return out
@@ -35,26 +37,19 @@ class _Convolution(torch.autograd.Function):
     @differentiable_once
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, Tensor, None]:
         x, index, weight = ctx.saved_tensors
-        grad = grad.contiguous(memory_format=layout(weight))
-        grad_x, grad_weight = empty_map(weight, *x.shape[:3]), torch.zeros_like(weight)
-        for part in _slices(x, ctx.side):
+        kernel = _turned(weight)
+        grad_x, grad_kernel = empty_map(weight, *x.shape[:3]), torch.zeros_like(kernel)
+        for part in _slices(x, ctx.side, chained=True):
             maps = unpool(x[part], index[part], ctx.side)
-            grad_maps, grad_part = _convolution_backward(grad[part], maps, weight)
-            grad_weight += grad_part
+            grad_maps, grad_part = convolution_3x3_backward(grad[part], maps, kernel)
+            grad_kernel += grad_part
             grad_x[part] = pick(grad_maps, index[part])
-        return grad_x, None, grad_weight, None
+        return grad_x, None, _turned(grad_kernel), None
 
 
-def _convolution_backward(grad: Tensor, maps: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Of a transposed convolution, whose gradient is that of the maps convolved with the weight as it is."""
-    if as_products(maps):
-        grad_maps, kernel = products_backward(grad, maps, weight.permute(0, 2, 3, 1))
-        return grad_maps, kernel.permute(0, 3, 1, 2)
-    one, none, wanted = [1, 1], [0, 0], (True, True, False)
-    grad_maps, grad_weight, _ = torch.ops.aten.convolution_backward(
-        grad, maps, weight, None, one, one, one, True, none, 1, wanted
-    )
-    return grad_maps, grad_weight
+def _turned(weight: Tensor) -> Tensor:
+    """The weight (C, D, 3, 3) of a transposed convolution as that (D, C, 3, 3) of a convolution, and back."""
+    return weight.flip(2, 3).transpose(0, 1)
 
 
 class _Projection(torch.autograd.Function):
@@ -90,8 +85,8 @@ class _Projection(torch.autograd.Function):
         return grad_x, None, grad_columns.view(weight.shape), None, None, None
 
 
-def _slices(x: Tensor, side: int) -> Any:
-    return patch_slices(len(x), x.shape[1] * side * side * x.element_size(), x.device)
+def _slices(x: Tensor, side: int, chained: bool = False) -> Iterator[slice]:
+    return patch_slices(len(x), x.shape[1] * side * side * x.element_size(), x.device, chained)
 
 
 class _Unpooled(nn.Module):

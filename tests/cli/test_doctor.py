@@ -25,7 +25,7 @@ def test_doctor_finds_this_machine_sound(capsys):
     text = capsys.readouterr().out
     assert torch.__version__ in text
     assert all(row["op"] in text for row in backends())
-    for op in ("patch_info_nce", "relative_attention", "quantization", "pool_dates"):
+    for op in ("patch_info_nce", "relative_attention", "quantization", "convolution_3x3", "pool_dates"):
         assert any(line.split()[0] == op and line.endswith("ok") for line in text.splitlines() if line.strip())
     assert "no problems found" in text
 
@@ -77,7 +77,7 @@ def test_build_prints_where_everything_is(monkeypatch, capsys):
     built = {package: f"/cache/{package}.so" for package in build.CPU} | {"cuda": "not built: no CUDA"}
     monkeypatch.setattr("fusion.kernels.build.compile_all", lambda: built)
     assert main(["build"]) == 0
-    assert "quantize  /cache/quantize.so" in capsys.readouterr().out
+    assert "quantize    /cache/quantize.so" in capsys.readouterr().out
     monkeypatch.setattr("fusion.kernels.build.compile_all", lambda: built | {"quantize": "not built: no g++"})
     assert main(["build"]) == 1
 

@@ -1,4 +1,4 @@
-"""Backward passes of convolutions as matrix products, against PyTorch's."""
+"""Convolutions of the image encoder and decoder: the operator that they run, inside autocast and out of it."""
 
 from __future__ import annotations
 
@@ -9,77 +9,53 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fusion.omnisat import convolution, unpooling
-from fusion.omnisat.convolution import Convolution, products_backward
+from fusion.kernels.backends import chosen
+from fusion.kernels.convolution import eager
 from fusion.omnisat.image import ResidualBlock
+from fusion.omnisat.pooling import to_channels_last, unpool
 from fusion.omnisat.unpooling import UnpoolConvolution
 
 
-def maps(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(*shape, dtype=dtype).contiguous(memory_format=torch.channels_last)
+def positions(count: int, channels: int, side: int) -> Tensor:
+    """Of maxima in maps of 2 side x 2 side pixels, (N, C, side, side) int16."""
+    rng = torch.Generator().manual_seed(0)
+    row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    inside = torch.randint(0, 2, (2, count, channels, side, side), generator=rng)
+    index = (2 * row + inside[0]) * 2 * side + 2 * column + inside[1]
+    return index.to(torch.int16).contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 2), (3, 3), (6, 6), (2, 5)])
-@pytest.mark.parametrize("last", [True, False], ids=["channels last", "channels first"])
-def test_gradients_of_a_convolution(height: int, width: int, last: bool) -> None:
-    x, grad, weight = maps(4, 5, height, width), maps(4, 7, height, width), maps(7, 5, 3, 3)
-    if not last:
-        x, grad, weight = (t.contiguous() for t in (x, grad, weight))
-    grad_x, kernel = products_backward(grad, x, weight.flip(2, 3).permute(1, 2, 3, 0))
-    x.requires_grad_()
-    weight.requires_grad_()
-    wanted_x, wanted = torch.autograd.grad(F.conv2d(x, weight, padding=1), (x, weight), grad)
-    torch.testing.assert_close(grad_x, wanted_x)
-    torch.testing.assert_close(kernel.permute(3, 0, 1, 2).flip(2, 3), wanted)
-    assert grad_x.is_contiguous(memory_format=torch.channels_last)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("maps", "channels", "side"), [(5, 16, 3), (40, 128, 6)], ids=["small", "by C++"])
+def test_unpooling_and_a_transposed_convolution(maps: int, channels: int, side: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    layer, index = UnpoolConvolution(channels), positions(maps, channels, side)
+    # As the decoder lays them out; PyTorch rounds otherwise elsewhere.
+    to_channels_last(layer)
+    x = torch.randn(maps, channels, side, side).contiguous(memory_format=torch.channels_last)
+    grad = torch.randn(maps, channels, 2 * side, 2 * side)
 
+    def run(ours: bool, dtype: torch.dtype) -> list[Tensor]:
+        mine, given = x.to(dtype).requires_grad_(), layer.weight.detach().to(dtype).requires_grad_()
+        if ours:
+            out = torch.func.functional_call(layer, {"weight": given}, (mine, index, 2 * side))
+        else:
+            out = F.conv_transpose2d(unpool(mine, index, 2 * side), given, padding=1)
+        return [out.detach(), *torch.autograd.grad(out, (mine, given), grad.to(dtype))]
 
-@pytest.mark.parametrize("side", [2, 3, 6])
-def test_gradients_of_a_transposed_convolution(side: int) -> None:
-    x, grad, weight = maps(4, 5, side, side), maps(4, 7, side, side), maps(5, 7, 3, 3)
-    grad_x, kernel = products_backward(grad, x, weight.permute(0, 2, 3, 1))
-    x.requires_grad_()
-    weight.requires_grad_()
-    wanted_x, wanted = torch.autograd.grad(F.conv_transpose2d(x, weight, padding=1), (x, weight), grad)
-    torch.testing.assert_close(grad_x, wanted_x)
-    torch.testing.assert_close(kernel.permute(0, 3, 1, 2), wanted)
-
-
-def _gradients(run, dtype: torch.dtype, *tensors: Tensor) -> list[Tensor]:
-    leaves = [t.to(dtype).detach().requires_grad_() for t in tensors]
-    run(*leaves).double().square().sum().backward()
-    return [leaf.grad.double() for leaf in leaves]
-
-
-@pytest.mark.parametrize(("side", "products"), [(3, 1), (6, 1), (7, 0)])
-def test_bfloat16_errs_at_most_twice_as_much_as_pytorch(side: int, products: int, monkeypatch) -> None:
-    calls = []
-    usual = products_backward
-    monkeypatch.setattr(convolution, "products_backward", lambda *a: calls.append(1) or usual(*a))
-    layer = Convolution(16, 24, 3)
-    x, weight = maps(9, 16, side, side), maps(24, 16, 3, 3) / 12
-
-    def ours(x: Tensor, weight: Tensor) -> Tensor:
-        return torch.func.functional_call(layer, {"weight": weight}, (x,))
-
-    exact = _gradients(lambda x, w: F.conv2d(x, w, padding=1), torch.float64, x, weight)
-    plain = _gradients(lambda x, w: F.conv2d(x, w, padding=1), torch.bfloat16, x, weight)
-    got = _gradients(ours, torch.bfloat16, x, weight)
-    assert len(calls) == products
-    for g, p, e in zip(got, plain, exact, strict=True):
-        assert (g - e).norm() <= 2 * (p - e).norm()
-    float32 = _gradients(ours, torch.float32, x, weight)
-    assert len(calls) == products  # of bfloat16 alone
-    for f, e in zip(float32, exact, strict=True):
-        torch.testing.assert_close(f.float(), e.float(), rtol=1e-3, atol=1e-3)
+    found = run(True, dtype)
+    if channels == 128 and dtype == torch.float32:
+        assert chosen()["convolution_3x3"] == "cpp"
+    for a, b, exact in zip(found, run(False, dtype), run(False, torch.float64), strict=True):
+        assert (a.double() - exact).norm() <= 2 * (b.double() - exact).norm() + 1e-12 * exact.norm()
 
 
 def test_inside_autocast_and_out_of_it(monkeypatch) -> None:
     calls = []
-    for module in (convolution, unpooling):
-        monkeypatch.setattr(module, "products_backward", lambda *a: calls.append(1) or products_backward(*a))
+    usual = eager.side_by_side
+    monkeypatch.setattr(eager, "side_by_side", lambda *maps: calls.append(1) or usual(*maps))
     block, up = ResidualBlock(16, 4), UnpoolConvolution(16)
-    small, index = torch.randn(3, 16, 2, 2), torch.tensor([[0, 3], [10, 15]]).expand(3, 16, 2, 2).to(torch.int16)
+    small, index = torch.randn(3, 16, 2, 2), positions(3, 16, 2)
     found = []
     for cast in (False, True):
         mine, x = copy.deepcopy((block, up)), small.clone().requires_grad_()
@@ -92,16 +68,3 @@ def test_inside_autocast_and_out_of_it(monkeypatch) -> None:
         found.append([x.grad, *weights])
     for exact, rounded in zip(*found, strict=True):
         assert (exact - rounded).norm() < 0.05 * exact.norm()
-
-
-def test_a_frozen_weight_and_an_input_without_gradient() -> None:
-    layer = Convolution(8, 8, 3).bfloat16()
-    x = maps(2, 8, 3, 3, dtype=torch.bfloat16)
-    layer(x).sum().backward()
-    assert layer.weight.grad is not None
-    layer.requires_grad_(False)
-    x.requires_grad_()
-    layer(x).sum().backward()
-    assert x.grad is not None
-    with torch.no_grad():
-        assert torch.equal(layer(x), F.conv2d(x, layer.weight, padding=1))
