@@ -6,9 +6,9 @@
 namespace fusion::attention {
 namespace {
 
-template <class Index, bool kDropout>
-class Backward : Worker<Index, kDropout> {
-  using Base = Worker<Index, kDropout>;
+template <class Index>
+class Backward : Worker<Index> {
+  using Base = Worker<Index>;
   using Base::p_, Base::dim_, Base::width_, Base::padded_, Base::keys_, Base::query_, Base::bias_width_;
 
  public:
@@ -86,6 +86,7 @@ class Backward : Worker<Index, kDropout> {
       const int64_t last = std::min(group + kStep, keys_->groups);
       const int64_t keys = (last - group) * kLanes, offset = group * kLanes * width_;
       score_gradients(group, last, padded_rows);
+      if (this->dropout_) drop(group, last, rows);
       for (int64_t r = 0; r < rows; ++r) sum_buckets(r, group, last);
       accumulate<false>(query_sums_, padded_rows, grad_scores_, kKeys, keys, key_rows_ + offset, width_);
       accumulate<true>(key_sums_ + offset, keys, grad_scores_, kKeys, rows, query_, width_);
@@ -108,6 +109,7 @@ class Backward : Worker<Index, kDropout> {
   void pack_gradients(int64_t tile, int64_t head, int64_t first, int64_t rows) {
     std::fill(grad_rows_, grad_rows_ + kRows * width_, 0.0f);
     std::fill(delta_, delta_ + kRows, 0.0f);
+    std::fill(less_, less_ + kRows, 0.0f);
     std::fill(top_, top_ + kRows, 0.0f);
     std::vector<float> row(width_);
     for (int64_t r = 0; r < rows; ++r) {
@@ -125,10 +127,11 @@ class Backward : Worker<Index, kDropout> {
         simd::store(gradient + d, scaled);
       }
       delta_[r] = simd::sum(products);
+      if (!this->dropout_) less_[r] = delta_[r];
     }
   }
 
-  // weights_ = P weight and grad_scores_ = dS = P (dP - delta), both with dropout, for a block of keys.
+  // weights_ = P weight and grad_scores_ = dS = P (dP - delta) for a block of keys; with dropout P dP, see drop().
   void score_gradients(int64_t first_group, int64_t last_group, int64_t padded_rows) {
     this->for_panels(first_group, last_group, [&](auto groups, int64_t group) {
       constexpr int kC = groups;
@@ -149,18 +152,25 @@ class Backward : Worker<Index, kDropout> {
 #pragma GCC unroll 4
           for (int c = 0; c < kC; ++c) {
             const Floats weight = simd::exp2(this->add_bias(scores[n][c], r + n, group + c) - top_[r + n]);
-            Floats kept = weight, gradient = grad_weights[n][c];
-            if constexpr (kDropout) {
-              const Ints keep = this->keep(r + n, group + c);
-              kept = keep ? weight * this->kept_ : Floats{};
-              gradient = keep ? gradient * this->kept_ : Floats{};
-            }
-            simd::store(weights_ + (r + n) * kKeys + at + c * kLanes, kept);
-            simd::store(grad_scores_ + (r + n) * kKeys + at + c * kLanes, weight * (gradient - delta_[r + n]));
+            simd::store(weights_ + (r + n) * kKeys + at + c * kLanes, weight);
+            simd::store(grad_scores_ + (r + n) * kKeys + at + c * kLanes, weight * (grad_weights[n][c] - less_[r + n]));
           }
         }
       }
     });
+  }
+
+  // Dropout of the weights and of their gradients: a pass of its own, so that the products above are compiled once.
+  void drop(int64_t first_group, int64_t last_group, int64_t rows) {
+    for (int64_t r = 0; r < rows; ++r) {
+      float *weights = weights_ + r * kKeys, *gradients = grad_scores_ + r * kKeys;
+      for (int64_t g = first_group; g < last_group; ++g, weights += kLanes, gradients += kLanes) {
+        const Ints keep = this->keep(r, g);
+        const Floats weight = simd::load(weights), gradient = simd::load(gradients) * this->kept_;
+        simd::store(gradients, (keep ? gradient : Floats{}) - weight * delta_[r]);
+        simd::store(weights, keep ? weight * this->kept_ : Floats{});
+      }
+    }
   }
 
   // Adds a row of dS to the sums of its buckets; of few buckets, the far one is left out.
@@ -247,18 +257,19 @@ class Backward : Worker<Index, kDropout> {
   float* near_sums_;     // (kRows, near, kLanes)
   std::vector<int32_t> near_;
   float delta_[kRows];
+  float less_[kRows];  // delta_, or 0 where drop() subtracts it
   float top_[kRows];
   int64_t size_;
 };
 
-template <class Index, bool kDropout>
+template <class Index>
 void backward_of(const Problem& p, const Heads& grad_output, const Heads& output, const float* largest,
                  const float* weight, const Heads& grad_query, const Heads& grad_key, const Heads& grad_value,
                  float* grad_table) {
   const Shared<Index> shared(p);
   Partial partial(p, shared.plan);
   run_items(p, shared.plan, [&](Pieces pieces) {
-    return Backward<Index, kDropout>(p, shared, pieces, grad_output, output, largest, weight, grad_query, grad_key,
+    return Backward<Index>(p, shared, pieces, grad_output, output, largest, weight, grad_query, grad_key,
                                      grad_value, partial);
   });
   if (shared.plan.chunks > 1) {
@@ -273,9 +284,7 @@ void backward_of(const Problem& p, const Heads& grad_output, const Heads& output
 void backward(const Problem& p, const Heads& grad_output, const Heads& output, const float* largest,
               const float* weight, const Heads& grad_query, const Heads& grad_key, const Heads& grad_value,
               float* grad_table) {
-  const bool registers = p.buckets <= kRegisterBuckets;
-  const auto run = p.dropout > 0 ? (registers ? backward_of<uint8_t, true> : backward_of<uint16_t, true>)
-                                 : (registers ? backward_of<uint8_t, false> : backward_of<uint16_t, false>);
+  const auto run = p.buckets <= kRegisterBuckets ? backward_of<uint8_t> : backward_of<uint16_t>;
   run(p, grad_output, output, largest, weight, grad_query, grad_key, grad_value, grad_table);
 }
 

@@ -12,9 +12,9 @@
 namespace fusion::attention {
 namespace {
 
-template <class Index, bool kDropout>
-class Forward : Worker<Index, kDropout> {
-  using Base = Worker<Index, kDropout>;
+template <class Index>
+class Forward : Worker<Index> {
+  using Base = Worker<Index>;
   using Base::p_, Base::dim_, Base::width_, Base::padded_, Base::keys_, Base::query_;
 
  public:
@@ -54,7 +54,8 @@ class Forward : Worker<Index, kDropout> {
     for (int64_t group = 0; group < keys_->groups; group += kStep) {
       const int64_t last = std::min(group + kStep, keys_->groups);
       scores(group, last, padded_rows);
-      for (int64_t r = 0; r < padded_rows; ++r) softmax(r, group, last);
+      for (int64_t r = 0; r < padded_rows; ++r)
+        this->dropout_ ? softmax<true>(r, group, last) : softmax<false>(r, group, last);
       accumulate<false>(sums_, padded_rows, scores_, kKeys, (last - group) * kLanes, values_ + group * kLanes * width_,
                         width_);
     }
@@ -102,6 +103,7 @@ class Forward : Worker<Index, kDropout> {
   }
 
   // Turns a row of scores into weights relative to the largest score so far, and rescales what was summed.
+  template <bool kDropout>
   void softmax(int64_t r, int64_t first_group, int64_t last_group) {
     const float before = top_[r];
     const float now = std::max(before, simd::largest(simd::load(row_largest_ + r * kLanes)));
@@ -131,19 +133,17 @@ class Forward : Worker<Index, kDropout> {
   int64_t size_;
 };
 
-template <class Index, bool kDropout>
+template <class Index>
 void forward_of(const Problem& p, const Heads& output, float* largest, float* weight) {
   const Shared<Index> shared(p);
   run_items(p, shared.plan,
-            [&](Pieces pieces) { return Forward<Index, kDropout>(p, shared, pieces, output, largest, weight); });
+            [&](Pieces pieces) { return Forward<Index>(p, shared, pieces, output, largest, weight); });
 }
 
 }  // namespace
 
 void forward(const Problem& p, const Heads& output, float* largest, float* weight) {
-  const bool registers = p.buckets <= kRegisterBuckets;
-  const auto run = p.dropout > 0 ? (registers ? forward_of<uint8_t, true> : forward_of<uint16_t, true>)
-                                 : (registers ? forward_of<uint8_t, false> : forward_of<uint16_t, false>);
+  const auto run = p.buckets <= kRegisterBuckets ? forward_of<uint8_t> : forward_of<uint16_t>;
   run(p, output, largest, weight);
 }
 

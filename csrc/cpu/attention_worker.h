@@ -76,7 +76,7 @@ struct Shared {
 };
 
 // One thread's view of one tile and head: what forward and backward have in common.
-template <class Index, bool kDropout>
+template <class Index>
 class Worker {
  protected:
   Worker(const Problem& p, const Shared<Index>& shared, Pieces& pieces)
@@ -86,6 +86,7 @@ class Worker {
         width_(round_up(p.dim, kLanes)),
         padded_(round_up(p.keys, kPanel)),
         bias_width_(round_up(p.buckets, kRegisterBuckets)),
+        dropout_(p.dropout > 0),
         threshold_(static_cast<int32_t>(p.dropout * 2147483648.0)),
         kept_(static_cast<float>(1.0 / (1.0 - p.dropout))) {
     key_panels_ = pieces.take(padded_ * dim_);
@@ -144,7 +145,7 @@ class Worker {
       float* row = query_ + r * width_;
       read_row(p_.query, p_.element, tile, head, first + r, dim_, row);
       for (int64_t d = 0; d < dim_; ++d) row[d] *= p_.scale * kLog2E;
-      if (kDropout) row_keys_[r] = row_key(p_.seed, (tile * p_.heads + head) * p_.queries + first + r);
+      if (dropout_) row_keys_[r] = row_key(p_.seed, (tile * p_.heads + head) * p_.queries + first + r);
     }
     std::fill(bias_, bias_ + kRows * bias_width_, 0.0f);
     if (p_.contextual)
@@ -184,6 +185,7 @@ class Worker {
   const Problem& p_;
   const Shared<Index>& shared_;
   const int64_t dim_, width_, padded_, bias_width_;
+  const bool dropout_;
   const int32_t threshold_;
   const float kept_;  // 1 / (1 - dropout)
 
