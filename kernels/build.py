@@ -56,7 +56,7 @@ class Library:
     title: str  # for people
     sources: tuple[Path, ...]
     # Command lines, of which the first word is a compiler as ``toolchain`` gives it, which a shell reads.
-    compile: dict[str, tuple[str, ...]]  # before "-c source" for each source suffix
+    compile: dict[str, tuple[str, ...]]  # before "-c source", by the folder of the source
     link: tuple[str, ...]
     identity: str  # what besides sources and command lines decides the binary
 
@@ -135,6 +135,7 @@ _CXX_FLAGS = (
     "-fopenmp",
     "-Wall",
 )
+_BINDING = "-O1"  # nothing but calls: what would be optimised is templates of torch's and pybind11's
 # The stable C ABI of torch 2.10: compiles in a second, and the binary outlives torch's own updates.
 _TORCH_FLAGS = ("-DTORCH_TARGET_VERSION=0x020a000000000000", f"-I{Path(torch.__file__).parent / 'include'}")
 _TORCH_LIBRARIES = Path(torch.__file__).parent / "lib"
@@ -142,7 +143,7 @@ _TORCH_LIBRARIES = Path(torch.__file__).parent / "lib"
 
 def _cpu_library(package: str) -> Library:
     compiler = toolchain.cxx()
-    command = (compiler, *toolchain.flags("CPPFLAGS", "CXXFLAGS"), *_CXX_FLAGS, *_TORCH_FLAGS, f"-I{CSRC}")
+    command = (compiler, *toolchain.flags("CPPFLAGS", "CXXFLAGS"), *_CXX_FLAGS, f"-I{CSRC}")
     # torch ships a libgomp of its own; linked by the same name, so that one pool of threads serves both.
     link = (
         compiler,
@@ -159,7 +160,7 @@ def _cpu_library(package: str) -> Library:
         name=f"fusion_{package}",
         title=f"{package} kernels for CPUs",
         sources=(CSRC / "bindings" / f"{package}.cpp", *sorted((CSRC / "cpu").glob(f"{package}*.cpp"))),
-        compile={".cpp": command},
+        compile={"cpu": command, "bindings": (*command, *_TORCH_FLAGS, _BINDING)},
         link=link,
         identity=toolchain.version(compiler) + toolchain.cpu_identity(),
     )
@@ -169,17 +170,13 @@ def _arrays_library() -> Library:
     import pybind11
 
     compiler = toolchain.cxx()
-    python = f"-I{sysconfig.get_path('include')}"
+    command = (compiler, *toolchain.flags("CPPFLAGS", "CXXFLAGS"), *_CXX_FLAGS, f"-I{CSRC}")
+    headers = f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}"
     return Library(
         name="fusion_arrays",
         title="NumPy functions",
         sources=(CSRC / "bindings" / "arrays.cpp", *sorted((CSRC / "cpu").glob("quantize*.cpp"))),
-        compile={
-            ".cpp": (
-                *(compiler, *toolchain.flags("CPPFLAGS", "CXXFLAGS"), *_CXX_FLAGS),
-                *(f"-I{pybind11.get_include()}", python, f"-I{CSRC}"),
-            )
-        },
+        compile={"cpu": command, "bindings": (*command, *headers, _BINDING)},
         link=(compiler, "-shared", *toolchain.flags("LDFLAGS"), "-fopenmp", "-ldl"),
         identity=toolchain.version(compiler) + toolchain.cpu_identity() + sys.version,
     )
@@ -202,7 +199,7 @@ def _cuda_library() -> Library:
         name="fusion_cuda",
         title="CUDA kernels",
         sources=tuple(sorted((CSRC / "cuda").glob("*.cu"))),
-        compile={".cu": (compiler, *flags, *_TORCH_FLAGS, f"-I{CSRC}")},
+        compile={"cuda": (compiler, *flags, *_TORCH_FLAGS, f"-I{CSRC}")},
         link=(
             *(toolchain.cxx(), "-shared", *toolchain.flags("LDFLAGS"), f"-L{_TORCH_LIBRARIES}", *libraries),
             *("-ltorch_cuda", "-ltorch_cpu", "-ltorch", "-lc10", "-lcudart"),

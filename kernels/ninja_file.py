@@ -17,8 +17,9 @@ def ninja_file(name: str, sources: tuple[Path, ...], compile: dict[str, tuple[st
         return " ".join([words[0].replace("$", "$$"), *(_shell_word(w) for w in words[1:])])
 
     lines = []
-    for suffix, command in compile.items():
-        lines.append(f"rule compile{suffix}\n  command = {quoted(command)} -c $in -o $out")
+    rules = {folder: f"compile{number}" for number, folder in enumerate(compile)}
+    for folder, rule in rules.items():
+        lines.append(f"rule {rule}\n  command = {quoted(compile[folder])} -c $in -o $out")
     # Libraries come after the objects that need them.
     compiler, *options = link
     lines.append(f"rule link\n  command = {quoted((compiler,))} $in {quoted(('', *options))} -o $out")
@@ -26,7 +27,7 @@ def ninja_file(name: str, sources: tuple[Path, ...], compile: dict[str, tuple[st
     for number, source in enumerate(sources):
         objects.append(f"{number}-{source.stem}.o")
         escaped = str(source).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
-        lines.append(f"build {objects[-1]}: compile{source.suffix} {escaped}")
+        lines.append(f"build {objects[-1]}: {rules[source.parent.name]} {escaped}")
     lines.append(f"build {name}.so: link {' '.join(objects)}")
     return "\n".join(lines) + "\n"
 

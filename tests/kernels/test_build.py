@@ -27,8 +27,9 @@ source = Path(sys.argv[1])
 def library():
     compiler = toolchain.cxx()
     return build.Library(
-        name="toy", title="toy kernels", sources=(source,), compile={".cpp": (compiler, "-fPIC", "-O1")},
-        link=(compiler, "-shared"), identity=toolchain.version(compiler),
+        name="toy", title="toy kernels", sources=(source,),
+        compile={source.parent.name: (compiler, "-fPIC", "-O1")}, link=(compiler, "-shared"),
+        identity=toolchain.version(compiler),
     )
 build.CSRC = source.parent
 try:

@@ -150,12 +150,12 @@ def test_flags_of_conda_compilers_come_before_ours_and_ours_win(monkeypatch: pyt
     monkeypatch.setenv("CXXFLAGS", "-O2 -march=nocona -ffast-math -isystem '/opt/my env/include'")
     monkeypatch.setenv("LDFLAGS", "-Wl,-rpath,/opt/env/lib")
     library = build._cpu_library("infonce")
-    command = library.compile[".cpp"]
+    command = library.compile["cpu"]
     for theirs, ours in (("-O2", "-O3"), ("-march=nocona", "-march=native"), ("-ffast-math", "-fno-fast-math")):
         assert command.index(theirs) < command.index(ours)
     assert "/opt/my env/include" in command
     assert "-Wl,-rpath,/opt/env/lib" in library.link
-    assert build._arrays_library().compile[".cpp"][1:3] == command[1:3]
+    assert build._arrays_library().compile["cpu"][1:3] == command[1:3]
     monkeypatch.delenv("CXXFLAGS")
     assert build._cpu_library("infonce").key != library.key
 
