@@ -13,10 +13,13 @@ from torch.utils.data import DataLoader, Sampler
 
 from fusion.data import Modality, Tile, TileBatch, TileDataset, collate
 from fusion.data.check import check_modalities, check_values
+from fusion.kernels import machine
 
 from .systems import config_of
 
-__all__ = ["RandomViews", "evaluation_loader", "require_fit", "training_loader", "unseen"]
+__all__ = ["RandomViews", "evaluation_loader", "readers", "require_fit", "training_loader", "unseen"]
+
+_MOST_READERS = 8  # of a device
 
 
 class RandomViews(Sampler[tuple[int, int]]):
@@ -82,11 +85,24 @@ def training_loader(
         batch_size // parts,
         sampler=sampler,
         num_workers=workers,
+        persistent_workers=workers > 0,
         collate_fn=_collate(dataset),
         drop_last=True,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator().manual_seed(seed),  # its own: creating an iterator must not move the global one
     )
+
+
+def readers(device: str, devices: int) -> int:
+    """How many processes should read tiles for each of ``devices`` devices of this machine, where nobody says.
+
+    A GPU needs some milliseconds for a step whose tiles take a processor a hundred to read, so it gets all cores but
+    one, shared, and eight at most. On a CPU reading takes a tenth of a step and a process of its own a core that the
+    model needs: none (``benchmarks/loading.py``).
+    """
+    if device == "cpu":
+        return 0
+    return min(_MOST_READERS, max(0, machine.cores() - 1) // max(1, devices))
 
 
 def require_fit(model: nn.Module, dataset: TileDataset, *, readable: bool = False) -> None:
@@ -123,6 +139,7 @@ def evaluation_loader(dataset: TileDataset, batch_size: int, *, workers: int = 0
         dataset,
         max(1, min(batch_size, len(dataset))),
         num_workers=workers,
+        persistent_workers=workers > 0,
         collate_fn=partial(_collate_any, modalities=dataset.modalities, grid=dataset.grid),
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator().manual_seed(0),

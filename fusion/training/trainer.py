@@ -29,7 +29,7 @@ from .arguments import check_training
 from .callbacks import FiniteLoss, History, KeepModels
 from .configurations import differences, with_former_settings, with_todays_names
 from .first_steps import FirstGradients, check_trainable
-from .loading import RandomViews, evaluation_loader, training_loader
+from .loading import RandomViews, evaluation_loader, readers, training_loader
 from .precision import try_precisions
 from .state import AtomicState, Interrupted, Interruption, KeepState
 from .systems import config_of
@@ -50,7 +50,7 @@ def fit(
     mode: Literal["min", "max"] = "min",
     patience: int | None = None,
     seed: int = 0,
-    workers: int = 0,
+    workers: int | None = None,
     memory: Memory = "refuse",
     memory_limit: float | None = None,
     progress: bool = True,
@@ -75,7 +75,8 @@ def fit(
         resume: go on where an earlier call with this folder stopped; False starts over and replaces what it left.
         monitor, mode: the metric that says which model is best (default ``val/loss``, or ``train/loss``).
         patience: stop after so many epochs without a better ``monitor``; None never does.
-        workers: processes that read tiles; 0 reads in this one.
+        workers: processes that read tiles, of each device; 0 reads in this one. None: none on a CPU, for GPUs all cores
+            but one, eight a GPU at most.
         memory: what to do when the estimate exceeds the memory: "refuse", "warn", "ignore" (no estimate), or
             "accumulate": compute a step in equal parts, of the largest size that divides ``batch_size`` and fits, and
             add up their gradients. One process only. See below.
@@ -180,6 +181,9 @@ def fit(
                 f"fit: a step in parts (memory='accumulate') is for one process, not for {trainer.world_size}: choose "
                 "batch_size and accumulate_grad_batches yourself"
             )
+        if workers is None:
+            here = trainer.world_size // trainer.num_nodes
+            workers = readers(trainer.strategy.root_device.type, here)
         loader = training_loader(
             train,
             batch_size,

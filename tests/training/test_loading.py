@@ -3,7 +3,7 @@
 import pytest
 from tiny_system import Meadows
 
-from fusion.training.loading import RandomViews, evaluation_loader, training_loader
+from fusion.training.loading import RandomViews, evaluation_loader, readers, training_loader
 
 
 def names(loader) -> list[tuple[str, ...]]:
@@ -43,9 +43,28 @@ def test_processes_share_an_epoch_without_overlap():
 def test_workers_change_nothing():
     data = Meadows(12)
     alone, helped = (training_loader(data, 4, seed=1, workers=w) for w in (0, 2))
-    for a, b in zip(alone, helped, strict=True):
-        assert a.names == b.names
-        assert a.values["s2"].equal(b.values["s2"])
+    for epoch in range(2):  # the second with the processes of the first
+        for loader in (alone, helped):
+            loader.sampler.set_epoch(epoch)
+        for a, b in zip(alone, helped, strict=True):
+            assert a.names == b.names
+            assert a.values["s2"].equal(b.values["s2"])
+
+
+@pytest.mark.parametrize(
+    ("device", "cores", "devices", "wanted"),
+    [
+        ("cpu", 64, 1, 0),
+        ("cuda", 1, 1, 0),
+        ("cuda", 4, 1, 3),
+        ("cuda", 64, 4, 8),
+        ("cuda", 16, 4, 3),
+        ("cuda", 2, 4, 0),
+    ],
+)
+def test_who_reads_for_whom(device, cores, devices, wanted, monkeypatch):
+    monkeypatch.setattr("fusion.kernels.machine.cores", lambda: cores)
+    assert readers(device, devices) == wanted
 
 
 def test_the_batch_is_lowered_to_a_small_data_set():
