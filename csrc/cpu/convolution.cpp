@@ -13,21 +13,6 @@ using simd::Floats;
 using simd::kLanes;
 
 // V: a vector of channels, or the one channel of what is left over.
-template <class V>
-FUSION_INLINE V load(const float* source) {
-  if constexpr (sizeof(V) == sizeof(float))
-    return *source;
-  else
-    return simd::load(source);
-}
-
-template <class V>
-FUSION_INLINE void store(float* target, V value) {
-  if constexpr (sizeof(V) == sizeof(float))
-    *target = value;
-  else
-    simd::store(target, value);
-}
 
 // B' x, A' x, A x and B x of one line of pixels.
 template <class V>
@@ -94,7 +79,7 @@ FUSION_INLINE void load_pixels(const float* x, const Sizes& s, const Tile& tile,
   for (int i = 0; i < Side; ++i)
     for (int j = 0; j < Side; ++j) {
       const int64_t row = tile.row - margin + i, column = tile.column - margin + j;
-      pixels[i][j] = inside(s, row, column) ? load<V>(x + offset(s, tile, row, column) + c) : V{};
+      pixels[i][j] = inside(s, row, column) ? simd::get<V>(x + offset(s, tile, row, column) + c) : V{};
     }
 }
 
@@ -102,12 +87,12 @@ FUSION_INLINE void load_pixels(const float* x, const Sizes& s, const Tile& tile,
 template <class V>
 FUSION_INLINE void store_matrices(const V (&t)[4][4], const Sizes& s, const Tile& tile, int64_t c, float* matrices) {
   const int64_t step = s.tiles() * s.channels;
-  for (int k = 0; k < 16; ++k) store(matrices + k * step + tile.number * s.channels + c, t[k / 4][k % 4]);
+  for (int k = 0; k < 16; ++k) simd::put(matrices + k * step + tile.number * s.channels + c, t[k / 4][k % 4]);
 }
 template <class V>
 FUSION_INLINE void load_matrices(const float* matrices, const Sizes& s, const Tile& tile, int64_t c, V (&t)[4][4]) {
   const int64_t step = s.tiles() * s.channels;
-  for (int k = 0; k < 16; ++k) t[k / 4][k % 4] = load<V>(matrices + k * step + tile.number * s.channels + c);
+  for (int k = 0; k < 16; ++k) t[k / 4][k % 4] = simd::get<V>(matrices + k * step + tile.number * s.channels + c);
 }
 
 }  // namespace
@@ -135,7 +120,7 @@ void write_tiles(const float* products, const Sizes& s, int threads, float* y) {
       for (int i = 0; i < 2; ++i)
         for (int j = 0; j < 2; ++j)
           if (inside(s, tile.row + i, tile.column + j))
-            store(y + offset(s, tile, tile.row + i, tile.column + j) + c, out[i][j]);
+            simd::put(y + offset(s, tile, tile.row + i, tile.column + j) + c, out[i][j]);
     });
 }
 
@@ -166,7 +151,7 @@ void add_tiles(const float* products, const Sizes& s, int threads, float* grad) 
           const int64_t row = tile.row - 1 + i, column = tile.column - 1 + j;
           if (!inside(s, row, column)) continue;
           float* target = grad + offset(s, tile, row, column) + c;
-          store(target, load<V>(target) + d[i][j]);
+          simd::put(target, simd::get<V>(target) + d[i][j]);
         }
     });
   }

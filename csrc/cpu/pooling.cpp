@@ -47,6 +47,45 @@ FUSION_INLINE float dot(const float* a, const float* b, int64_t dim) {
   return simd::sum(sums) + rest;
 }
 
+// products (kA, stride) = the dot products of kA rows of a and kB rows of b: each value is loaded once for all of them.
+template <int kA, int kB>
+FUSION_INLINE void dots(const float* a, const float* b, int64_t dim, float* products, int64_t stride) {
+  Floats sums[kA][kB] = {};
+  float rest[kA][kB] = {};
+  along(
+      dim,
+      [&](int64_t d) {
+        Floats right[kB];
+        for (int j = 0; j < kB; ++j) right[j] = simd::load(b + j * dim + d);
+        for (int i = 0; i < kA; ++i) {
+          const Floats left = simd::load(a + i * dim + d);
+          for (int j = 0; j < kB; ++j) sums[i][j] += left * right[j];
+        }
+      },
+      [&](int64_t d) {
+        for (int i = 0; i < kA; ++i)
+          for (int j = 0; j < kB; ++j) rest[i][j] += a[i * dim + d] * b[j * dim + d];
+      });
+  for (int i = 0; i < kA; ++i)
+    for (int j = 0; j < kB; ++j) products[i * stride + j] = simd::sum(sums[i][j]) + rest[i][j];
+}
+
+// products (n, m) of n rows of a and m rows of b.
+void all_dots(const float* a, int64_t n, const float* b, int64_t m, int64_t dim, float* products) {
+  constexpr int kBlock = 4;
+  int64_t i = 0;
+  for (; i + kBlock <= n; i += kBlock) {
+    int64_t j = 0;
+    for (; j + kBlock <= m; j += kBlock) dots<kBlock, kBlock>(a + i * dim, b + j * dim, dim, products + i * m + j, m);
+    for (; j < m; ++j) dots<kBlock, 1>(a + i * dim, b + j * dim, dim, products + i * m + j, m);
+  }
+  for (; i < n; ++i) {
+    int64_t j = 0;
+    for (; j + kBlock <= m; j += kBlock) dots<1, kBlock>(a + i * dim, b + j * dim, dim, products + i * m + j, m);
+    for (; j < m; ++j) dots<1, 1>(a + i * dim, b + j * dim, dim, products + i * m + j, m);
+  }
+}
+
 // y += a x
 FUSION_INLINE void add(float a, const float* x, int64_t dim, float* y) {
   const Floats every = simd::splat(a);
@@ -105,10 +144,10 @@ void normalise(const Space& space, int64_t count, const Norm& norm, const Sizes&
 // space.scores (n, H): the softmax over the n dates.
 void attend(const Space& space, int64_t count, const float* offset, const Sizes& s) {
   float* scores = space.scores.get();
+  all_dots(space.x.get(), count, space.query.get(), s.heads, s.dim, scores);
   for (int64_t n = 0; n < count; ++n) {
-    const float *row = space.x.get() + n * s.dim, *own = offset + space.dates[n] * s.heads;
-    for (int64_t h = 0; h < s.heads; ++h)
-      scores[n * s.heads + h] = dot(row, space.query.get() + h * s.dim, s.dim) + space.base[h] + own[h];
+    const float* own = offset + space.dates[n] * s.heads;
+    for (int64_t h = 0; h < s.heads; ++h) scores[n * s.heads + h] += space.base[h] + own[h];
   }
   for (int64_t h = 0; h < s.heads; ++h) {
     float largest = -kInfinity<float>;
@@ -124,20 +163,26 @@ void attend(const Space& space, int64_t count, const float* offset, const Sizes&
   }
 }
 
-// pooled (D), 0 on entry.
+// pooled (D): the sum over dates of attention (x scale + shift + positions), which is kept in registers.
 void pool(const Space& space, int64_t count, const float* positions, const Sizes& s, float* pooled) {
   const int64_t width = s.dim / s.heads;
   for (int64_t h = 0; h < s.heads; ++h) {
-    float* out = pooled + h * width;
-    const float *scale = space.scale.get() + h * width, *shift = space.shift.get() + h * width;
-    float sum = 0;
-    for (int64_t n = 0; n < count; ++n) {
-      const float a = space.scores[n * s.heads + h];
-      sum += a;
-      add(a, space.x.get() + n * s.dim + h * width, width, out);
-    }
-    for (int64_t d = 0; d < width; ++d) out[d] = out[d] * scale[d] + sum * shift[d];
-    for (int64_t n = 0; n < count; ++n) add(space.scores[n * s.heads + h], positions + space.dates[n] * width, width, out);
+    const int64_t first = h * width;
+    const float* scores = space.scores.get() + h;
+    float total = 0;
+    for (int64_t n = 0; n < count; ++n) total += scores[n * s.heads];
+    auto sum = [&](auto kind, int64_t d) {
+      using V = decltype(kind);
+      V values{}, codes{};
+      for (int64_t n = 0; n < count; ++n) {
+        const float a = scores[n * s.heads];
+        values += a * simd::get<V>(space.x.get() + n * s.dim + first + d);
+        codes += a * simd::get<V>(positions + space.dates[n] * width + d);
+      }
+      const V scale = simd::get<V>(space.scale.get() + first + d), shift = simd::get<V>(space.shift.get() + first + d);
+      simd::put(pooled + first + d, values * scale + total * shift + codes);
+    };
+    along(width, [&](int64_t d) { sum(Floats(), d); }, [&](int64_t d) { sum(float(), d); });
   }
 }
 

@@ -45,6 +45,22 @@ FUSION_INLINE void store(T* target, Vector v) {
   std::memcpy(target, &v, sizeof v);
 }
 
+// A vector of floats, or the one float of what a loop over vectors leaves over.
+template <class V>
+FUSION_INLINE V get(const float* source) {
+  if constexpr (sizeof(V) == sizeof(float))
+    return *source;
+  else
+    return load(source);
+}
+template <class V>
+FUSION_INLINE void put(float* target, V value) {
+  if constexpr (sizeof(V) == sizeof(float))
+    *target = value;
+  else
+    store(target, value);
+}
+
 FUSION_INLINE Floats splat(float x) {
   Floats v;
   for (int l = 0; l < kLanes; ++l) v[l] = x;
