@@ -70,7 +70,8 @@ class Backward : Worker<Index> {
   static constexpr int kNear = 4;  // buckets summed in one pass over a row
 
   void rows(int64_t tile, int64_t head, int64_t first, int64_t rows) {
-    std::fill(query_sums_, query_sums_ + kRows * width_, 0.0f);
+    const int64_t padded_rows = round_up(rows, 4);
+    std::fill(query_sums_, query_sums_ + padded_rows * width_, 0.0f);
     if (keys_->count == 0) {  // no gradient, and no product of zeros with what is not finite
       for (int64_t r = 0; r < rows; ++r)
         write_row(grad_query_, p_.element, tile, head, first + r, dim_, query_sums_, 0.0f);
@@ -78,9 +79,8 @@ class Backward : Worker<Index> {
     }
     this->pack_queries(tile, head, first, rows);
     pack_gradients(tile, head, first, rows);
-    const int64_t padded_rows = round_up(rows, 4);
-    std::fill(grad_bias_, grad_bias_ + kRows * bias_width_, 0.0f);
-    std::fill(near_sums_, near_sums_ + kRows * near_.size() * kLanes, 0.0f);
+    std::fill(grad_bias_, grad_bias_ + padded_rows * bias_width_, 0.0f);
+    std::fill(near_sums_, near_sums_ + rows * near_.size() * kLanes, 0.0f);
     constexpr int64_t kStep = kKeys / kLanes;
     for (int64_t group = 0; group < keys_->groups; group += kStep) {
       const int64_t last = std::min(group + kStep, keys_->groups);

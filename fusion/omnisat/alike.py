@@ -25,7 +25,7 @@ def same_in_all_patches(seen: Tokens, patches: int) -> Tensor:
         values = seen.patches[name]  # (B*P, C, s, s) or (B, P, L, C*s*s)
         values = values.reshape(seen.valid.shape[1], patches, -1)
         alike = (values[:, 1] == values[:, 0]).all(1)
-        # Of most data no tile's first two patches are equal. A CPU sees that at once, a GPU would have to be waited for.
+        # Of most data no tile's first two patches are equal. A CPU sees that at once; a GPU would be waited for.
         if values.device.type != "cpu" or torch.compiler.is_compiling() or alike.any():
             alike = (values == values[:, :1]).flatten(1).all(1)
         found.append(alike)
