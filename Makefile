@@ -32,6 +32,9 @@ types: $(READY)
 
 bench: $(VENV)/ready-bench
 	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only
+	$(BIN)/python benchmarks/loading.py --save
+	$(BIN)/python benchmarks/busy.py --save
+	$(BIN)/python benchmarks/ranks.py --save
 
 # Everything there is to measure on a GPU, in BUDGET seconds: benchmarks/README.md.
 BUDGET ?= 460

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 
+from .heap import keep_freed_memory
 from .threads import share_cores
 
 __all__ = ["main"]
@@ -22,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns the exit code; errors of the package are told without a traceback."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     share_cores()
+    keep_freed_memory()
     try:
         from .commands.parser import parse
     except ModuleNotFoundError as error:

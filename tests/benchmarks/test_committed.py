@@ -32,6 +32,8 @@ def test_there_are_tables_of_every_op() -> None:
         ("quantize", lambda row: row["what"] == "look-up"),
         ("relative_attention", lambda row: row["contender"] != "sdpa without bias" and row["dtype"] == "float32"),
         ("training_step", lambda row: row["part"] == "whole step"),
+        ("pool_dates", lambda row: row["contender"] != "fusion" and row["size"] in ("tiny", "small", "paper")),
+        ("convolution_3x3", lambda row: row["size"] != "paper, 3 x 3"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

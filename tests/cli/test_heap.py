@@ -1,0 +1,50 @@
+"""Commands keep memory that they free."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+import sys
+
+import pytest
+
+from fusion.heap import keep_freed_memory
+
+# Eight blocks of 16 MiB, filled and freed three times: how many pages the system gave in the last round.
+PROGRAM = """
+import ctypes, resource
+from fusion.heap import keep_freed_memory
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes, libc.memset.argtypes = [ctypes.c_void_p], [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+{keep}
+for _ in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    blocks = [libc.malloc(16 << 20) for _ in range(8)]
+    for block in blocks:
+        libc.memset(block, 1, 16 << 20)
+    for block in blocks:
+        libc.free(block)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def pages(keep: str) -> int:
+    done = subprocess.run([sys.executable, "-c", PROGRAM.format(keep=keep)], capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="not GNU's C library")
+def test_pages_are_not_given_back() -> None:
+    assert pages("assert keep_freed_memory()") < 100
+    assert pages("") > 10_000
+
+
+@pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"])
+def test_what_the_environment_says_stays(name: str) -> None:
+    assert keep_freed_memory({name: "1"}) is False
+
+
+def test_another_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    assert keep_freed_memory({}) is False
