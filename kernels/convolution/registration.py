@@ -44,7 +44,13 @@ convolve_backward = define(
 
 
 def _refuses(x: Tensor) -> str | None:
-    return None if x.dtype == torch.float32 else f"takes float32, not {x.dtype}"
+    if x.dtype != torch.float32:
+        return f"takes float32, not {x.dtype}"
+    mkldnn: Any = torch.backends.mkldnn  # whose stubs know no precisions
+    precision = mkldnn.matmul.fp32_precision
+    if precision not in ("none", "ieee"):  # convolutions have a setting of their own, and transforms magnify errors
+        return f"multiplies matrices, which torch is told to do in {precision} (torch.set_float32_matmul_precision)"
+    return None
 
 
 def _declines(x: Tensor, weight: Tensor) -> str | None:
@@ -99,3 +105,4 @@ differentiable(
 )
 not_differentiable_twice(convolve_backward, "convolution_3x3 has no second derivative: use torch.nn.functional.conv2d")
 under_autocast(convolve, casts=2)
+under_autocast(convolve_backward, casts=0)  # of whoever calls backward() inside autocast

@@ -214,6 +214,32 @@ def test_one_graph_and_autocast() -> None:
     torch.testing.assert_close(out.float(), plainly(x, weight), rtol=0.05, atol=0.05)
 
 
+def test_a_backward_pass_inside_autocast() -> None:
+    x, weight, grad = inputs(LIKE_THE_ENCODER)
+    expected = results(convolution_3x3, x, weight, grad)
+    x.requires_grad_()
+    out = convolution_3x3(x, weight)
+    with torch.autocast("cpu", torch.bfloat16):
+        out.backward(grad)
+    assert torch.equal(x.grad, expected[1])
+
+
+@pytest.mark.parametrize("precision", ["high", "medium"])
+def test_a_precision_of_matrix_products_is_not_one_of_convolutions(precision: str) -> None:
+    x, weight, grad = inputs(LIKE_THE_ENCODER)
+    exact = results(plainly, *(t.double() for t in (x, weight, grad)))
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision(precision)
+        found = results(convolution_3x3, x, weight, grad)
+        assert chosen()["convolution_3x3"] == chosen()["convolution_3x3_backward"] == "eager"
+        with use_backend("cpp"), pytest.raises(BackendError, match="told to do in"):
+            convolution_3x3(x, weight)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert max(errors(found, exact)) < 5e-6
+
+
 def test_a_tracer_sees_pytorch() -> None:
     class Layer(torch.nn.Module):
         def forward(self, x: Tensor, weight: Tensor) -> Tensor:
