@@ -95,18 +95,27 @@ FUSION_INLINE void load_matrices(const float* matrices, const Sizes& s, const Ti
   for (int k = 0; k < 16; ++k) t[k / 4][k % 4] = simd::get<V>(matrices + k * step + tile.number * s.channels + c);
 }
 
-}  // namespace
-
-void gather_tiles(const float* x, const Sizes& s, int threads, float* transformed) {
+// The 16 matrices of a transform by `line` of the Side x Side pixels from `margin` before each tile on.
+template <int Side, class Line>
+void gather(const float* maps, const Sizes& s, int threads, int margin, const Line& line, float* transformed) {
 #pragma omp parallel for num_threads(threads)
   for (int64_t map = 0; map < s.maps; ++map)
     for_tiles(s, map, [&](auto kind, const Tile& tile, int64_t c) {
-      using V = decltype(kind);
-      V d[4][4], t[4][4];
-      load_pixels(x, s, tile, 1, c, d);
-      both_ways(d, t, times_b<V>);
+      decltype(kind) pixels[Side][Side], t[4][4];
+      load_pixels(maps, s, tile, margin, c, pixels);
+      both_ways(pixels, t, line);
       store_matrices(t, s, tile, c, transformed);
     });
+}
+
+}  // namespace
+
+void gather_tiles(const float* x, const Sizes& s, int threads, float* transformed) {
+  gather<4>(x, s, threads, 1, [](const auto& x, auto& y) { times_b(x, y); }, transformed);
+}
+
+void gather_gradients(const float* grad, const Sizes& s, int threads, float* transformed) {
+  gather<2>(grad, s, threads, 0, [](const auto& x, auto& y) { times_a_back(x, y); }, transformed);
 }
 
 void write_tiles(const float* products, const Sizes& s, int threads, float* y) {
@@ -121,18 +130,6 @@ void write_tiles(const float* products, const Sizes& s, int threads, float* y) {
         for (int j = 0; j < 2; ++j)
           if (inside(s, tile.row + i, tile.column + j))
             simd::put(y + offset(s, tile, tile.row + i, tile.column + j) + c, out[i][j]);
-    });
-}
-
-void gather_gradients(const float* grad, const Sizes& s, int threads, float* transformed) {
-#pragma omp parallel for num_threads(threads)
-  for (int64_t map = 0; map < s.maps; ++map)
-    for_tiles(s, map, [&](auto kind, const Tile& tile, int64_t c) {
-      using V = decltype(kind);
-      V g[2][2], t[4][4];
-      load_pixels(grad, s, tile, 0, c, g);
-      both_ways(g, t, times_a_back<V>);
-      store_matrices(t, s, tile, c, transformed);
     });
 }
 

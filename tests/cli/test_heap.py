@@ -40,8 +40,10 @@ def pages(keep: str) -> int:
     return int(done.stdout)
 
 
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="not GNU's C library")
 def test_pages_are_not_given_back() -> None:
+    if not hasattr(ctypes.CDLL(None), "mallopt"):  # another C library, which has no such thing to ask for
+        assert not keep_freed_memory({})
+        return
     assert pages("assert keep_freed_memory()") < 100
     assert pages("") > 10_000
 
