@@ -14,7 +14,7 @@ from pathlib import Path
 
 __all__ = ["allowed_cores", "share_cores"]
 
-_SPINS = 20_000  # tens of microseconds: as long as waking takes (benchmarks/README.md)
+_SPINS = 1_000  # some 20 microseconds, less than waking takes: PAUSE is 17 ns here (benchmarks/README.md)
 _WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 _CGROUP = Path("/sys/fs/cgroup")
 

@@ -42,7 +42,7 @@ def test_what_is_set_and_what_stays(tmp_path, monkeypatch):
     (tmp_path / "cpu.max").write_text("200000 100000\n")
     empty: dict[str, str] = {}
     share_cores(empty, tmp_path)
-    assert empty == {"GOMP_SPINCOUNT": "20000", "OMP_NUM_THREADS": "2"}
+    assert empty == {"GOMP_SPINCOUNT": "1000", "OMP_NUM_THREADS": "2"}
     for given in (
         {"OMP_WAIT_POLICY": "ACTIVE", "OMP_NUM_THREADS": "7"},
         {"GOMP_SPINCOUNT": "5", "OMP_NUM_THREADS": "1"},
@@ -53,7 +53,7 @@ def test_what_is_set_and_what_stays(tmp_path, monkeypatch):
     (tmp_path / "cpu.max").write_text("800000 100000\n")
     whole: dict[str, str] = {}
     share_cores(whole, tmp_path)
-    assert whole == {"GOMP_SPINCOUNT": "20000"}
+    assert whole == {"GOMP_SPINCOUNT": "1000"}
 
 
 def test_a_command_sets_it_before_torch_is_loaded():
@@ -70,4 +70,4 @@ def test_a_command_sets_it_before_torch_is_loaded():
         "main(['doctor'])\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, "20000\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "1000\n"), done.stderr
