@@ -16,6 +16,8 @@ from typing import Any
 
 __all__ = ["load_yaml"]
 
+_MOST = 100_000  # values of a file
+
 _BOOLEAN = re.compile(r"true|True|TRUE|false|False|FALSE")
 _NOTHING = re.compile(r"~|null|Null|NULL|")
 _WHOLE = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
@@ -43,7 +45,8 @@ def load_yaml(source: str | Path, where: str = "YAML") -> Any:
         mappings, lists, text, numbers, booleans and None; None for an empty file.
 
     Raises:
-        ValueError: not YAML, not UTF-8, or a key that a mapping has twice; the message begins with the path.
+        ValueError: not YAML, not UTF-8, a key that a mapping has twice, anchors that multiply beyond 100,000 values, or
+            no file (a pipe, a device); the message begins with the path.
         FileNotFoundError: no such file.
     """
     import yaml
@@ -51,6 +54,8 @@ def load_yaml(source: str | Path, where: str = "YAML") -> Any:
     text = source
     if isinstance(source, Path):
         where = str(source)
+        if source.exists() and not (source.is_file() or source.is_dir()):
+            raise ValueError(f"{where}: is a pipe or a device, a file is wanted")
         try:
             text = source.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
@@ -58,15 +63,35 @@ def load_yaml(source: str | Path, where: str = "YAML") -> Any:
         except (IsADirectoryError, PermissionError) as error:
             raise ValueError(f"{where}: cannot be read: {error.strerror}") from error
     try:
-        return yaml.load(text, Loader=_loader())  # a SafeLoader
-    except _TwiceError as error:
+        loader = _loader()(text)  # a SafeLoader
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _values(node, {}) > _MOST:
+            raise _RefusedError(
+                f"holds more than {_MOST:,} values where its anchors (&) are put in; write out what is meant"
+            )
+        return loader.construct_document(node)
+    except _RefusedError as error:
         raise ValueError(f"{where}: {error}") from None
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{where}: is not YAML: {error}") from error
+    except RecursionError:
+        raise ValueError(f"{where}: lists and mappings lie too deep in each other") from None
 
 
-class _TwiceError(ValueError):
-    """A key that a mapping has twice."""
+class _RefusedError(ValueError):
+    """YAML, but such that nobody means it: a key that a mapping has twice, or anchors that multiply without end."""
+
+
+def _values(node: Any, known: dict[Any, int]) -> int:
+    """How many values there are below a node, those of an anchor each time that it is named."""
+    if node not in known:
+        known[node] = _MOST + 1  # where it is named within itself
+        below = getattr(node, "value", ())
+        parts = (part for one in below for part in (one if isinstance(one, tuple) else (one,)))
+        known[node] = 1 if isinstance(below, str) else min(1 + sum(_values(part, known) for part in parts), _MOST + 1)
+    return known[node]
 
 
 @functools.cache
@@ -86,7 +111,7 @@ def _loader() -> Any:
                     continue
                 name, line = self.construct_object(key), key.start_mark.line + 1
                 if name in lines:
-                    raise _TwiceError(f"line {line}: {key.value} was given in line {lines[name]}; keep one of them")
+                    raise _RefusedError(f"line {line}: {key.value} was given in line {lines[name]}; keep one of them")
                 lines[name] = line
             return node
 

@@ -132,3 +132,30 @@ def test_options_that_are_given_twice_are_refused(tmp_path: Path, capsys: pytest
             parse(["pretrain", "--data", "landscape", *option])
         assert left.value.code == 2
     assert "seed was given in line 1" in capsys.readouterr().err
+
+
+def test_anchors_that_multiply_are_refused_before_they_take_memory() -> None:
+    doubled = "\n".join(f"k{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12))
+    with pytest.raises(ValueError, match="holds more than 100,000 values where its anchors"):
+        load_yaml(f"k0: &a0 [1, 2]\n{doubled}", "bomb.yaml")
+    merged = "\n".join(f"k{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 12))
+    with pytest.raises(ValueError, match="holds more than 100,000 values where its anchors"):
+        load_yaml(f"k0: &a0 {{x: 1}}\n{merged}", "bomb.yaml")
+
+
+def test_an_anchor_within_itself_is_refused() -> None:
+    with pytest.raises(ValueError, match="holds more than 100,000 values where its anchors"):
+        load_yaml("a: &a [*a]", "loop.yaml")
+
+
+def test_anchors_that_people_use_are_read() -> None:
+    assert load_yaml("a: &a {x: [1, 2]}\nb: *a\nc: {<<: *a, y: 3}") == {
+        "a": {"x": [1, 2]},
+        "b": {"x": [1, 2]},
+        "c": {"x": [1, 2], "y": 3},
+    }
+
+
+def test_lists_too_deep_to_be_read_are_refused() -> None:
+    with pytest.raises(ValueError, match="lie too deep in each other"):
+        load_yaml("[" * 5000 + "]" * 5000, "deep.yaml")

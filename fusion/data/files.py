@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .opening import refuse_special
+
 try:  # here and not where it is needed, which is when no file can be opened any more
     import resource
 except ImportError:  # Windows
@@ -70,6 +72,7 @@ def reading(path: Path, *, chunks: bool = False) -> Iterator[None]:
     Args:
         chunks: what is read may be of Zarr, whatever is at ``path``.
     """
+    refuse_special(path)
     try:
         yield
     except DamagedFile:  # of a file within

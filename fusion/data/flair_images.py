@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import rasterio
 from rasterio.crs import CRS
 from rasterio.windows import Window
 
 from .files import reading
 from .geotiff import Footprint, footprint, pixels_of, require_same_place
+from .opening import open_raster
 from .tiles import Geo
 
 __all__ = [
@@ -59,7 +59,7 @@ def require_mask_on_image(mask: Path, image: Path) -> None:
 
 
 def _footprint(path: Path) -> Footprint | None:
-    with reading(path), rasterio.open(path) as image:
+    with reading(path), open_raster(path) as image:
         found = footprint(image, path, METRES)
     if found is not None and found.crs is not None:
         # Some files spell the CRS out without its number: it is the same where the same numbers are the same place.
@@ -88,7 +88,7 @@ def read_classes(path: Path, corner: tuple[int, int] | None) -> np.ndarray:
 
 def _pixels(path: Path, count: int, corner: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:
     """(count, 500, 500) from a corner, or the whole file, and what was observed."""
-    with reading(path), rasterio.open(path) as image:
+    with reading(path), open_raster(path) as image:
         if (image.count, image.height, image.width) != (count, SIDE, SIDE):
             raise ValueError(
                 f"{path}: {image.count} bands of {image.height} x {image.width} pixels; {count} of {SIDE} x {SIDE} "

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import rasterio
 import torch
 from rasterio.windows import Window
 
@@ -29,6 +28,7 @@ from .files import one_message, reading
 from .geotiff import footprint, pixels_of, put_image, require_same_place
 from .modality import Modality
 from .npy import open_array
+from .opening import open_raster
 from .pastis_layout import CROPS, GRID, METADATA, SOURCES, TARGETS, VOID, check_options, find_metadata, patches_with
 from .pastis_metadata import FOLDS, Patch, parse_dates, read_patches
 from .pastis_place import NEAR, PIXELS, outline_of
@@ -240,7 +240,7 @@ class PastisDataset(TileDataset):
 
     def _read_image(self, tile: Tile, path: Path, modality: Modality, row: int) -> None:
         side = SOURCES[modality.name].pixels
-        with reading(path), rasterio.open(path) as image:
+        with reading(path), open_raster(path) as image:
             if (image.count, image.height, image.width) != (modality.channels, side, side):
                 raise ValueError(
                     f"{path}: {image.count} bands of {image.height} x {image.width} pixels; {modality.channels} "

@@ -11,6 +11,7 @@ import numpy as np
 
 from .files import reading
 from .given import numbers
+from .opening import open_npz
 
 __all__ = ["read_series"]
 
@@ -77,7 +78,7 @@ def _npz(path: Path, variable: str | None) -> tuple[list[np.ndarray], tuple[str,
             path.stat()
             raise OSError("it is no NPZ file")
         try:
-            arrays = np.load(path)
+            arrays = open_npz(path)
         except ValueError as error:
             raise OSError(str(error)) from error
     with reading(path), arrays:

@@ -23,13 +23,13 @@ from typing import Literal
 
 import h5py
 import numpy as np
-import rasterio
 import torch
 
 from .dataset import TileDataset
 from .files import one_message, read_json, reading
 from .geotiff import Footprint, put_image
 from .modality import Modality
+from .opening import open_raster
 from .series import choose_dates, fill_gaps
 from .tiles import Geo, Tile
 from .treesat_images import PIXELS, aerial_footprint, patch_grid, read_aerial, read_radar, read_reflectance
@@ -217,7 +217,7 @@ class TreeSatDataset(TileDataset):
         path = self.folder / "aerial" / f"{self._names[row]}.tif"
         if not path.is_file():
             return None
-        with reading(path), rasterio.open(path) as image:
+        with reading(path), open_raster(path) as image:
             return patch_grid(image, path)
 
     def _aerial_footprint(self, name: str) -> Footprint | None:
@@ -225,7 +225,7 @@ class TreeSatDataset(TileDataset):
         if name not in self._footprints:
             self._footprints[name] = None
             if path.is_file():
-                with reading(path), rasterio.open(path) as image:
+                with reading(path), open_raster(path) as image:
                     self._footprints[name] = aerial_footprint(image, path)
         return self._footprints[name]
 

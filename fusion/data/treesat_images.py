@@ -11,6 +11,7 @@ from rasterio.windows import Window
 
 from .files import reading
 from .geotiff import Footprint, footprint, pixels_of, require_same_place
+from .opening import open_raster
 from .series import fill_gaps
 from .tiles import Geo
 from .treesat_series import BANDS, NOISE, SIDE
@@ -28,7 +29,7 @@ STORED = ("B02", "B03", "B04", "B08", "B05", "B06", "B07", "B8A", "B11", "B12", 
 
 def read_aerial(path: Path, rng: np.random.Generator | None) -> tuple[np.ndarray, np.ndarray, Geo | None]:
     """(4, 300, 300) from the centre, or from anywhere, what of it was observed, and the patches over the centre."""
-    with reading(path), rasterio.open(path) as image:
+    with reading(path), open_raster(path) as image:
         if image.count != 4 or min(image.height, image.width) < CROP:
             raise ValueError(
                 f"{path}: {image.count} bands of {image.height} x {image.width} pixels; 4 (near infrared, green, "
@@ -93,7 +94,7 @@ def read_radar(path: Path, aerial: Footprint | None = None) -> np.ndarray | None
 
 def _read(path: Path, counts: tuple[int, ...], bands: str, aerial: Footprint | None) -> np.ndarray:
     """(C, 6, 6) float32, NaN where nothing was observed."""
-    with reading(path), rasterio.open(path) as image:
+    with reading(path), open_raster(path) as image:
         if image.count not in counts or (image.height, image.width) != (SIDE, SIDE):
             raise ValueError(
                 f"{path}: {image.count} bands of {image.height} x {image.width} pixels; {counts[0]} ({bands}) of "

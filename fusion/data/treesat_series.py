@@ -12,6 +12,7 @@ import numpy as np
 
 from .files import need_keys
 from .given import unpacked
+from .opening import hdf5_dataset
 
 __all__ = ["BANDS", "NOISE", "SEASONS", "SENSORS", "SIDE", "Series", "medians", "open_series"]
 
@@ -78,7 +79,7 @@ def open_series(file: h5py.File, path: Path, name: str, max_cloud: float) -> Ser
     """
     sensor = SENSORS[name]
     need_keys(path, list(file), [f"{sensor.key}-data", f"{sensor.key}-products"])
-    data = file[f"{sensor.key}-data"]
+    data = hdf5_dataset(file, f"{sensor.key}-data")
     unpacked(data, f"{path}: {sensor.key}-data")
     expected = (len(sensor.bands), SIDE, SIDE)
     if data.shape[1:] != expected:
@@ -86,7 +87,7 @@ def open_series(file: h5py.File, path: Path, name: str, max_cloud: float) -> Ser
             f"{path}: {sensor.key}-data has shape {data.shape}, (dates, {expected[0]}, {SIDE}, {SIDE}) wanted: "
             f"bands {', '.join(sensor.bands)}"
         )
-    days, year = _days(path, sensor, [p.decode() for p in file[f"{sensor.key}-products"][()]])
+    days, year = _days(path, sensor, [p.decode() for p in hdf5_dataset(file, f"{sensor.key}-products")[()]])
     if len(days) != len(data):
         raise ValueError(
             f"{path}: {len(data)} dates in {sensor.key}-data but {len(days)} in {sensor.key}-products; the dates "
@@ -103,7 +104,7 @@ def open_series(file: h5py.File, path: Path, name: str, max_cloud: float) -> Ser
 def _clear(file: h5py.File, path: Path, dates: int) -> np.ndarray:
     """(L, 6, 6) bool, free of cloud and snow."""
     need_keys(path, list(file), ["sen-2-masks"])
-    masks = file["sen-2-masks"]
+    masks = hdf5_dataset(file, "sen-2-masks")
     if masks.ndim != 4 or masks.shape[0] != dates or masks.shape[1] < 2:
         raise ValueError(
             f"{path}: sen-2-masks has shape {masks.shape}, ({dates}, 2, {SIDE}, {SIDE}) wanted: snow and cloud "

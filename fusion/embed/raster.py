@@ -13,6 +13,7 @@ import numpy as np
 from affine import Affine
 
 from ..data.files import reading
+from ..data.opening import open_npz, open_raster
 from .codec import DECODE_FORMULA, NODATA, Dtype, ErrorMeter, QuantizationError, as_stored, decoded
 from .formats.array_file import Windows
 from .formats.sections import Sections
@@ -128,16 +129,14 @@ def read_embeddings(path: str | Path) -> Embeddings:
 def _read_npz(path: Path) -> Embeddings:
     if not zipfile.is_zipfile(path):  # np.load would take it for a pickle
         raise OSError("cannot be read as embeddings: it is not an NPZ file, or a truncated one")
-    with np.load(path) as file:
+    with open_npz(path) as file:
         values = decoded(file["embeddings"])
         tags = json.loads(str(file["tags"]))
         return Embeddings(values, tuple(file["bands"].tolist()), tags=tags, names=tuple(file["names"].tolist()))
 
 
 def _read_geotiff(path: Path) -> Embeddings:
-    import rasterio
-
-    with rasterio.open(path) as file:
+    with open_raster(path) as file:
         tags, stored = file.tags(), file.read()
         if stored.dtype == np.int8 and tags.get("FUSION_DECODE") != DECODE_FORMULA:
             raise ValueError(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from affine import Affine
 
+from ..data.opening import open_raster
 from ..evaluation.viewer import NO_CLASS, ClassLayer, Ground, Layer, QuantityLayer
 
 __all__ = ["MapFile", "hectares_of_rows", "map_file", "map_layers"]
@@ -60,11 +61,10 @@ def map_file(path: Path) -> MapFile:
     Raises:
         ValueError: no GeoTIFF that ``fusion predict`` has written.
     """
-    import rasterio
     from rasterio.errors import RasterioError
 
     try:
-        file = rasterio.open(path)
+        file = open_raster(path)
     except RasterioError as error:
         raise ValueError(f"{path} is no map that can be read: {error}; give what `fusion predict` wrote") from error
     with file:
@@ -97,9 +97,7 @@ def map_file(path: Path) -> MapFile:
 def map_layers(known: MapFile) -> list[Layer]:
     """The map and what lies beside it of the same prediction: probability of the likeliest class and entropy, or the
     ends of the interval."""
-    import rasterio
-
-    with rasterio.open(known.path) as file:
+    with open_raster(known.path) as file:
         if known.task == "multiclass":
             classes = _read(file, 1, known.ground.shape)
             areas = [f"{area:,.0f} {known.area_unit}" for area in known.areas]
@@ -214,12 +212,10 @@ class _Beside:
         self.known, self.path, self.file = known, known.path.with_name(f"{known.path.stem}_{what}.tif"), None
 
     def __enter__(self) -> Any:
-        import rasterio
-
         if not self.path.is_file():
             return None
-        self.file = file = rasterio.open(self.path)
-        with rasterio.open(self.known.path) as map_:
+        self.file = file = open_raster(self.path)
+        with open_raster(self.known.path) as map_:
             same = file.shape == map_.shape and file.transform == map_.transform
         same = same and file.tags().get("FUSION_MODEL") == self.known.tags.get("FUSION_MODEL")
         return file if same else None

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..files import reading
 from ..npy import open_array
+from ..opening import hdf5_dataset, open_npz, refuse_links
 
 __all__ = ["CONTAINERS", "NPY", "Container", "XarrayContainer", "open_container", "text"]
 
@@ -64,7 +65,7 @@ class _Hdf5:
         return name in self.file
 
     def variable(self, name: str) -> Any:
-        found = self.file[name]
+        found = hdf5_dataset(self.file, name)
         if not hasattr(found, "shape"):
             raise ValueError(f"{self.file.filename}: {name!r} is a group; it holds {', '.join(found) or 'nothing'}")
         return found
@@ -180,6 +181,7 @@ def _netcdf(path: Path) -> Container:
         classic = start[3:] in (b"\1", b"\2")
         engine = _installed(path, {"scipy": "scipy", "netCDF4": "netcdf4"} if classic else {"netCDF4": "netcdf4"})
     elif start[1:] == b"HDF":
+        refuse_links(path)
         engine = _installed(path, {"h5netcdf": "h5netcdf", "netCDF4": "netcdf4"})
     else:
         raise OSError("neither NetCDF 3 nor NetCDF 4 by its first bytes")
@@ -205,7 +207,7 @@ def _npy(path: Path) -> Container:
 
 
 def _npz(path: Path) -> Container:
-    return _Named(np.load(path, allow_pickle=False))
+    return _Named(open_npz(path))
 
 
 def _zarr(path: Path) -> Container:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..files import DamagedFile, reading
+from ..opening import open_raster
 from .containers import Arrays
 from .conventions import Conventions, equals_any
 from .grid import Grid
@@ -83,9 +84,7 @@ class RasterFile(Pixels):
             raise ValueError(f"{self.path}: {error}") from error
 
     def _open(self) -> Any:
-        import rasterio
-
-        return self._arrays.handles.get(self.path, lambda: rasterio.open(self.path))
+        return self._arrays.handles.get(self.path, lambda: open_raster(self.path))
 
     def _hidden(self, image: Any, part: Any) -> np.ndarray | None:
         """(h, w) what a mask of the file or its alpha band hides; None without either."""

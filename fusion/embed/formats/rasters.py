@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...data import opening
 from ..codec import DECODE_FORMULA, NODATA, decode, undecodable
 from .place import coordinates, north_up
 
@@ -34,12 +35,11 @@ def open_raster(path: Path, decoded: bool) -> xarray.Dataset:
     Raises:
         ValueError: rotated, of a type that no embeddings have, or codes of which nobody says how to decode them.
     """
-    import rasterio
     import xarray
 
     from .lazy import lazy
 
-    with rasterio.open(path) as file:
+    with opening.open_raster(path) as file:
         dtypes, count, size = set(file.dtypes), file.count, file.shape
         tags, names, nodata = file.tags(), file.descriptions, file.nodata
         crs = file.crs.to_wkt() if file.crs else ""
@@ -77,12 +77,11 @@ def open_raster(path: Path, decoded: bool) -> xarray.Dataset:
 def _read(
     path: Path, rows: int, flipped: bool, decoded: bool, nodata: float | None, window: tuple[slice, ...]
 ) -> np.ndarray:
-    import rasterio
     from rasterio.windows import Window
 
     features, ys, xs = window
     top = rows - ys.stop if flipped else ys.start
-    with rasterio.open(path) as file:  # anew each time: a file that is open belongs to one thread
+    with opening.open_raster(path) as file:  # anew each time: a file that is open belongs to one thread
         here = Window(xs.start, top, xs.stop - xs.start, ys.stop - ys.start)
         values = file.read(list(range(features.start + 1, features.stop + 1)), window=here)
     values = values[:, ::-1] if flipped else values

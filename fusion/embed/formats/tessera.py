@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from affine import Affine
 
+from ...data.opening import open_raster
 from .place import coordinates, north_up
 
 if TYPE_CHECKING:
@@ -82,8 +83,6 @@ def open_tessera(path: Path, decoded: bool) -> xarray.Dataset:
 
 
 def _place(path: Path, size: tuple[int, int]) -> tuple[Affine | None, str, bool]:
-    import rasterio
-
     folders = [path.parent, *(above / name for above in path.parents for name in _LANDMASKS)]
     near = [folder / f"{path.stem}{suffix}" for folder in folders for suffix in (".tiff", ".tif")]
     mask = next((file for file in near if file.is_file()), None)
@@ -94,7 +93,7 @@ def _place(path: Path, size: tuple[int, int]) -> tuple[Affine | None, str, bool]
             stacklevel=4,
         )
         return None, "", False
-    with rasterio.open(mask) as file:
+    with open_raster(mask) as file:
         if file.shape != size:
             raise ValueError(f"{mask} has {file.shape} pixels, the embeddings {path} have {size}")
         transform, flipped = north_up(file.transform, size[0], str(mask))

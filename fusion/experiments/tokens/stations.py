@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...data import ArrayTiles, Modality, TileDataset
+from ...data.opening import open_raster
 from ...evaluation import Picture, Section, Table
 from ...evaluation.generation import Generated, pictures
 from ...evaluation.model_profiles import expected_profiles, profiles, sampled_profiles, tile_statistics
@@ -96,9 +97,7 @@ def open_stations(source: str | Path, *, places: int = 300, seed: int = 0) -> tu
 
 def _raster(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """(2, rows, columns) float32 with NaN, and the transform (2, 3) from (column, row, 1) to (longitude, latitude)."""
-    import rasterio
-
-    with rasterio.open(path) as file:
+    with open_raster(path) as file:
         values, transform = file.read().astype(np.float32), file.transform
     return np.where(values == _NODATA, np.nan, values), np.array(transform).reshape(3, 3)[:2]
 
