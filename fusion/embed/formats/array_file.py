@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ...training.files import readable_size
+
 __all__ = ["ArrayFile", "Windows", "sync"]
 
 _ROWS = 64  # that are in memory while rows are gone through
@@ -45,8 +47,27 @@ class ArrayFile:
     def __getitem__(self, window: Any) -> np.ndarray:
         return np.array(np.memmap(self.path, self.dtype, "r", shape=self.shape)[window])
 
-    def __setitem__(self, window: Any, values: np.ndarray) -> None:
-        np.memmap(self.path, self.dtype, "r+", shape=self.shape)[window] = values
+    def __setitem__(self, window: slice | tuple[slice, ...], values: Any) -> None:
+        """Of slices of rows, and of columns.
+
+        Raises:
+            RuntimeError: it cannot be written. Through a mapping the system would end the process where a disk is full.
+        """
+        rows, columns, *_ = (*window, slice(None)) if isinstance(window, tuple) else (window, slice(None))
+        (top, bottom, _), (left, right, _) = rows.indices(self.shape[0]), columns.indices(self.shape[1])
+        pixel, shape = self.dtype.itemsize * int(np.prod(self.shape[2:])), (bottom - top, right - left, *self.shape[2:])
+        block = np.ascontiguousarray(np.broadcast_to(values, shape), self.dtype)
+        whole = right - left == self.shape[1]
+        try:
+            with open(self.path, "r+b") as file:
+                for number, part in enumerate([block] if whole else block):
+                    file.seek(((top + number) * self.shape[1] + left) * pixel)
+                    file.write(part.data)
+        except OSError as error:
+            raise RuntimeError(
+                f"cannot write {self.path}: {error.strerror or error} ({readable_size(block.nbytes)} needed); what was "
+                "finished before is kept: mend that, then run the same command again"
+            ) from error
 
     def sync(self) -> None:
         """What was written is on the disk once this returns."""
