@@ -11,7 +11,7 @@ __all__ = ["jobs", "ninja_file"]
 
 
 def ninja_file(name: str, sources: tuple[Path, ...], compile: dict[str, tuple[str, ...]], link: tuple[str, ...]) -> str:
-    """What ninja is to do for the library ``name``.so, of the parts of a ``build.Library``, where it is called."""
+    """What ninja is to do for the library ``name``.so, of the parts of an ``artifact.Library``, where it is called."""
 
     def quoted(words: tuple[str, ...]) -> str:
         return " ".join([words[0].replace("$", "$$"), *(_shell_word(w) for w in words[1:])])

@@ -169,8 +169,8 @@ def version(compiler: str) -> str:
     """What ``compiler --version`` says, of a compiler as :func:`cxx` gives it."""
     command = [*shlex.split(compiler), "--version"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, errors="replace", check=True).stdout
-    except (OSError, subprocess.CalledProcessError) as error:
+        return subprocess.run(command, capture_output=True, text=True, errors="replace", check=True, timeout=60).stdout
+    except (OSError, subprocess.SubprocessError) as error:
         raise ToolchainError(f"{compiler} --version failed: {error}") from None
 
 

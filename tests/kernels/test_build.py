@@ -17,24 +17,24 @@ import pytest
 
 pytest.importorskip("fcntl")
 
-# Loads the build module alone, pointed at a small source tree, and calls the function it compiled.
+# Loads the module that builds alone, pointed at a small source tree, and calls the function it compiled.
 PROGRAM = """
 import ctypes, sys
 from pathlib import Path
-from fusion.kernels import build, toolchain
+from fusion.kernels import artifact, toolchain
 
 source = Path(sys.argv[1])
 def library():
     compiler = toolchain.cxx()
-    return build.Library(
+    return artifact.Library(
         name="toy", title="toy kernels", sources=(source,),
         compile={source.parent.name: (compiler, "-fPIC", "-O1")}, link=(compiler, "-shared"),
         identity=toolchain.version(compiler),
     )
-build.CSRC = source.parent
+artifact.CSRC = source.parent
 try:
-    print("answer", ctypes.CDLL(str(build._artifact(library()))).answer())
-except (build.BuildError, toolchain.ToolchainError) as error:
+    print("answer", ctypes.CDLL(str(artifact.artifact(library()))).answer())
+except (artifact.BuildError, toolchain.ToolchainError) as error:
     print("refused:", error)
 """
 
