@@ -13,8 +13,9 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 __all__ = ["remember", "remember_numbers", "transforming"]
 
-# first tensor -> {(key, others by id, versions of all): (weak references to the others, value, how to wait for it)}
-_memory: MutableMapping[Tensor, dict[Hashable, tuple[Any, Any, _Made | None]]] = WeakIdKeyDictionary()
+# first tensor -> {(key, others by id, versions of all): (weak references to the others, copies of what may change
+# unnoticed, value, how to wait for it)}
+_memory: MutableMapping[Tensor, dict[Hashable, tuple[Any, Any, Any, _Made | None]]] = WeakIdKeyDictionary()
 _LONGEST = 32  # entries kept for one tensor, so that tensors made anew in every call do not pile up
 _numbers: dict[tuple[Hashable, torch.device], tuple[Any, _Made | None]] = {}
 _MOST_NUMBERS = 64
@@ -30,7 +31,8 @@ def remember(tensors: tuple[Tensor, *tuple[Tensor | None, ...]], key: Hashable, 
     """``make()``, or what it returned when last called for these very tensors, unchanged since, and this key.
 
     A transform of ``torch.func`` gets a value of its own. On a GPU another stream than the one that made it waits for
-    it. What is made while a CUDA graph is captured does not exist before the graph runs, and is not kept.
+    it. What is made while a CUDA graph is captured does not exist before the graph runs, and is not kept. Tensors whose
+    memory is an array's or another process's, too, are compared with what they were.
     """
     first, *others = tensors
     if transforming():
@@ -48,8 +50,9 @@ def remember(tensors: tuple[Tensor, *tuple[Tensor | None, ...]], key: Hashable, 
     if entries is None:
         entries = _memory[first] = {}
     if (known := entries.get(found)) is not None:
-        references, kept, made = known
-        if all(reference() is t for reference, t in zip(references, others, strict=True)):  # ids are used again
+        references, copies, kept, made = known
+        same = all(reference() is t for reference, t in zip(references, others, strict=True))  # ids are used again
+        if same and all(torch.equal(t, copy) for t, copy in zip(_shared(tensors), copies, strict=True)):
             if made is not None:
                 made.wait()
             return cast(T, kept)
@@ -59,10 +62,16 @@ def remember(tensors: tuple[Tensor, *tuple[Tensor | None, ...]], key: Hashable, 
         value = make()
     # The first tensor is the dictionary's key; a strong reference to it here would keep it alive for ever.
     references = tuple(_nothing if t is None else weakref.ref(t) for t in others)
-    entries[found] = references, value, _Made(first.device) if first.is_cuda else None
+    copies = [t.clone() for t in _shared(tensors)]
+    entries[found] = references, copies, value, _Made(first.device) if first.is_cuda else None
     if len(entries) > _LONGEST:
         del entries[next(iter(entries))]
     return value
+
+
+def _shared(tensors: tuple[Tensor | None, ...]) -> list[Tensor]:
+    """Those on a CPU whose memory PyTorch does not own alone, so that a change of it raises no version."""
+    return [t for t in tensors if t is not None and t.device.type == "cpu" and not t.untyped_storage().resizable()]
 
 
 def remember_numbers(key: Hashable, device: torch.device, make: Callable[[], T]) -> T:

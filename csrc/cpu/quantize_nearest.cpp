@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <type_traits>
 #include <vector>
 
@@ -49,12 +50,14 @@ struct Panels {
         codes(count * kCodes * dim),
         bias(count * kCodes) {
     const bool cosine = metric == Metric::kCosine;
-    std::vector<double> scale(codebook.rows, 1);
+    const double unit = cosine ? 1 : unit_of(codebook);
+    std::vector<double> scale(codebook.rows, 1 / unit);
     if (cosine)
       for (int64_t k = 0; k < codebook.rows; ++k) scale[k] = inverse_length(codebook.data + k * codebook.stride);
     const std::vector<double> middle = snapped_mean(codebook, scale);
     // A vector taken from all unit codes changes all scores of a row alike, so x itself need not be centred.
-    if (!cosine) std::copy(middle.begin(), middle.end(), centre.begin());
+    if (!cosine)
+      for (int64_t d = 0; d < dim; ++d) centre[d] = T(middle[d] * unit);
     for (double m : middle) finite = finite && is_finite(m);  // it is not, where a code is not
     T* packed = codes.get();
     T* biases = bias.get();
@@ -68,7 +71,7 @@ struct Panels {
         panel[d * kCodes] = c;
         square += c * c;
       }
-      biases[k] = k >= codebook.rows ? -kInfinity<T> : cosine ? T(0) : -square / 2;
+      biases[k] = k >= codebook.rows ? -kInfinity<T> : cosine ? T(0) : T(-square / 2 * unit);
     }
   }
 
@@ -76,6 +79,20 @@ struct Panels {
     double square = 0;
     for (int64_t d = 0; d < dim; ++d) square += double(code[d]) * code[d];
     return square > 0 ? 1 / std::sqrt(square) : 0;
+  }
+
+  // A power of two near the largest of the codes times their number of values, by which codes and bias are divided: it
+  // changes no digit of a score, but squares of codes of 1e19 do not overflow, nor those of 1e-30 vanish.
+  double unit_of(const Rows<T>& codebook) const {
+    constexpr int kMost = std::numeric_limits<T>::max_exponent * 78 / 100;
+    T largest = 0;
+    for (int64_t k = 0; k < codebook.rows; ++k)
+      for (int64_t d = 0; d < dim; ++d) largest = std::max(largest, std::abs(codebook.data[k * codebook.stride + d]));
+    if (!is_finite(largest) || largest == 0) return 1;
+    int of_code, of_sum;
+    std::frexp(largest, &of_code);
+    std::frexp(double(dim), &of_sum);
+    return std::ldexp(1.0, std::clamp(of_code + of_sum, -kMost, kMost));
   }
 
   // The mean code, rounded to a multiple of a power of two near the spread: exact to subtract from data on a grid.

@@ -46,15 +46,27 @@ def prepare(codebook: Tensor, metric: str) -> tuple[Tensor, Tensor, Tensor]:
     kelvin, pressures in pascal) both terms grow and their difference drowns in rounding, so the codebook's centre is
     taken from x and c. ``cosine``: |x| does not matter, and taking one vector from all unit codes adds the same to
     every score of x, so here only the codes are centred.
+
+    Codes and bias are divided by a power of two near the largest of the codes, which changes no digit of a score and
+    no order, but keeps the squares of codes of 1e19 from overflowing, and those of 1e-30 from vanishing.
     """
     if metric == "cosine":
         wide = codebook.to(widest(codebook.device))
         unit = torch.nn.functional.normalize(wide, dim=1, eps=torch.finfo(codebook.dtype).tiny)
         codes = (unit - _centre(unit)).to(codebook.dtype)
         return codebook.new_zeros(codebook.shape[1]), codes, codebook.new_zeros(codebook.shape[0])
-    centre = _centre(codebook)
-    codes = codebook - centre
-    return centre, codes, codes.square().sum(1).mul_(-0.5)
+    unit = _unit(codebook)
+    scaled = codebook / unit
+    centre = _centre(scaled)
+    codes = scaled - centre
+    return centre * unit, codes, codes.square().sum(1).mul_(-0.5).mul_(unit)
+
+
+def _unit(codebook: Tensor) -> Tensor:
+    """A power of two, (), of which all codes together are at most one in each row: no sum over D overflows."""
+    most = int(0.78 * math.log2(torch.finfo(codebook.dtype).max))  # else the unit itself might
+    exponent = torch.frexp(codebook.abs().amax()).exponent + math.ceil(math.log2(codebook.shape[1]))
+    return torch.ldexp(codebook.new_ones(()), exponent.clamp(-most, most))
 
 
 def _centre(codebook: Tensor) -> Tensor:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gc
 
+import numpy as np
+import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from fusion.kernels import relative_attention
 from fusion.kernels.memory import remember, remember_numbers
 
 CPU = torch.device("cpu")
@@ -40,3 +43,33 @@ def test_a_changed_tensor_is_looked_at_again_and_none_is_kept_alive() -> None:
     del tensor
     gc.collect()
     assert reference() is None
+
+
+def test_a_change_through_an_array_that_shares_the_memory_is_noticed() -> None:
+    array = np.zeros(3)
+    for tensor, shared in ((torch.from_numpy(array), array), ((own := torch.zeros(3)), own.numpy())):
+        calls: list[float] = []
+
+        def make(tensor: torch.Tensor = tensor, calls: list[float] = calls) -> int:
+            calls.append(float(tensor[0]))
+            return len(calls)
+
+        assert [remember((tensor,), "test", make) for _ in range(2)] == [1, 1]
+        shared[0] = 5
+        assert [remember((tensor,), "test", make) for _ in range(2)] == [2, 2]
+        assert calls == [0, 5]
+
+
+def test_attention_sees_a_table_of_buckets_that_is_changed_through_an_array() -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(1, 2, 5, 8, generator=generator) for _ in range(3))
+    table, buckets = torch.randn(1, 8, 4, generator=generator), np.zeros((5, 5), np.int64)
+    bucket = torch.from_numpy(buckets)
+    before = relative_attention(query, key, value, table=table, bucket=bucket)
+    buckets[:, 2:] = 3
+    after = relative_attention(query, key, value, table=table, bucket=bucket)
+    assert not torch.equal(before, after)
+    assert torch.equal(after, relative_attention(query, key, value, table=table, bucket=bucket.clone()))
+    buckets[0, 0] = 9
+    with pytest.raises(ValueError, match="bucket"):
+        relative_attention(query, key, value, table=table, bucket=bucket)

@@ -37,6 +37,10 @@ nan, inf = math.nan, math.inf
 # The interpreter takes seconds for each: infinity, and warm losses, with `make test-all`.
 INTERPRETED = pytest.mark.extra if interpreting() else ()
 WRONG = [nan, pytest.param(inf, marks=INTERPRETED)]
+DTYPES = [
+    torch.float32,
+    *(pytest.param(dtype, marks=INTERPRETED) for dtype in (torch.float64, torch.float16, torch.bfloat16)),
+]
 
 
 if not interpreting():
@@ -174,8 +178,10 @@ def test_every_nan_is_one(bits: int) -> None:
 
 @pytest.mark.parametrize("mode", ["contextual", "bias"])
 @pytest.mark.parametrize("wrong", WRONG)
-def test_keys_that_are_not_valid_may_hold_anything(mode: str, wrong: float) -> None:
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_keys_that_are_not_valid_may_hold_anything(mode: str, wrong: float, dtype: torch.dtype) -> None:
     inputs, fixed = _attention_inputs(mode)
+    inputs = {name: x.to(dtype) for name, x in inputs.items()}
     fixed["key_valid"][1] = False  # nor may anything of a tile without a valid key be seen
     invalid = ~fixed["key_valid"][:, None, :, None]
     unseen = {"key": invalid, "value": invalid, "query": ~fixed["key_valid"].any(1)[:, None, None, None]}

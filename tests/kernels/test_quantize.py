@@ -15,6 +15,7 @@ from fusion.kernels import (
     bin_encode,
     finite_scalar_quantize,
     nearest_code,
+    use_backend,
     vector_quantize,
 )
 from fusion.kernels.quantize import code_decode, code_statistics, reference
@@ -93,6 +94,22 @@ def test_large_offsets_do_not_blur_the_neighbours(backend, offset):
     x = torch.randn(4000, 16, generator=generator) + offset
     codebook = torch.randn(256, 16, generator=generator) + offset
     assert excess(x, codebook, nearest_code(x, codebook)) < 1e-6
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+@pytest.mark.parametrize("size", [1e-30, 1e-19, 1.0, 1e19, 1e30])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_neither_large_nor_small_numbers_blur_the_neighbours(metric, size, dtype):
+    generator = torch.Generator().manual_seed(3)
+    x, codebook = (torch.randn(n, 16, generator=generator, dtype=dtype) for n in (500, 37))
+    want = nearest_code(x, codebook, metric=metric)
+    power = 2.0 ** round(math.log2(size))  # which changes no digit
+    if dtype == torch.float64:
+        power **= 8
+    for name in ("cpp", "eager"):
+        with use_backend(name):
+            assert torch.equal(nearest_code(x * power, codebook * power, metric=metric), want)
+    assert torch.equal(want, reference.nearest_code(x.double(), codebook.double(), metric=metric))
 
 
 def test_ties_go_to_the_lowest_index(backend):
