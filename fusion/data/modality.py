@@ -6,6 +6,7 @@ recognised before it silently spoils a result.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -44,11 +45,13 @@ class Modality:
         given |= {field: tuple(plain(list(getattr(self, field)))) for field in ("mean", "std")}
         for field, value in given.items():
             object.__setattr__(self, field, value)  # the class is frozen
+        if not self.name or self.name.startswith(".") or any(c in "/\\" or not c.isprintable() for c in self.name):
+            raise ValueError(f"modality {self.name!r}: a name becomes part of file names; give letters and digits")
         if self.kind not in ("image", "series"):
             raise ValueError(f"modality {self.name!r}: kind is 'image' or 'series', not {self.kind!r}")
         if not self.bands or len(set(self.bands)) != len(self.bands):
             raise ValueError(f"modality {self.name!r}: bands must be named and distinct, not {self.bands}")
-        if self.resolution <= 0 or self.patch_size < 1:
+        if not 0 < self.resolution < math.inf or not self.patch_size >= 1:
             raise ValueError(
                 f"modality {self.name!r}: resolution {self.resolution} m and patch_size {self.patch_size} "
                 "pixels must be positive"

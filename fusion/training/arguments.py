@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["check_training"]
+__all__ = ["check_counts", "check_settings_are_numbers", "check_training"]
+
+_LEAST = {"epochs": 1, "batch_size": 1, "patience": 0, "workers": 0, "seed": 0}
+_OPTIONAL = "patience", "workers"
 
 # What fit gives to the trainer itself, and what to use instead.
 _OWN = {
@@ -20,6 +24,29 @@ _OWN = {
     "num_sanity_val_steps": "a resumed run would draw other random numbers",
     "use_distributed_sampler": "fit shares the tiles itself",
 }
+
+
+def check_counts(**given: Any) -> None:
+    """Refuses counts of ``fit`` that are none.
+
+    Raises:
+        ValueError: what is no whole number, or too small a one.
+    """
+    for name, value in given.items():
+        if value is None and name in _OPTIONAL:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < _LEAST[name]:
+            raise ValueError(f"training: {name} is {value!r}; a whole number of at least {_LEAST[name]} is wanted")
+
+
+def check_settings_are_numbers(settings: Mapping[str, Any], where: str) -> None:
+    """
+    Raises:
+        ValueError: one of the settings is NaN or infinite.
+    """
+    for name, value in settings.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{where}: {name} is {value}; give a finite number")
 
 
 def check_training(training: Mapping[str, Any], fit: Callable[..., Any]) -> None:

@@ -28,6 +28,7 @@ from fusion.settings import plain
 
 from .configurations import differences, with_former_settings, with_todays_names
 from .files import write_atomically
+from .seals import check_tensors, sealed_tensors
 from .systems import SYSTEMS, config_of, system_of
 
 __all__ = [
@@ -40,7 +41,7 @@ __all__ = [
     "save_model",
 ]
 
-FORMAT = 1  # raised when the meaning of the metadata changes
+FORMAT = 2  # raised when the meaning of the metadata changes; since 2 there is a checksum
 BEST = "best.safetensors"
 _ON_TOP = "finetuned."  # prefix of tensors that are not the model's
 
@@ -107,8 +108,6 @@ def model_bytes(
     Raises:
         TypeError: the model's class belongs to no registered system.
     """
-    from safetensors.torch import save
-
     header = Header(
         system_of(model),
         config_of(model).to_dict(),
@@ -126,15 +125,15 @@ def model_bytes(
         whole = storage.nbytes() == tensor.nbytes and storage.data_ptr() not in seen
         seen.add(storage.data_ptr())
         tensors[name] = tensor if whole else tensor.clone()
-    return save(tensors, metadata=header.to_metadata())
+    return sealed_tensors(tensors, header.to_metadata())
 
 
 def read_header(path: Path | str) -> Header:
-    """What the checkpoint at ``path`` says about itself; reads no tensor.
+    """What the checkpoint at ``path`` says about itself, if its bytes are those that were written (checksum).
 
     Raises:
         FileNotFoundError: there is no such file; the message lists checkpoints nearby.
-        ValueError: it is truncated, was not written by this package, or by a newer one.
+        ValueError: it is truncated or damaged, was not written by this package, or by a newer one.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -162,6 +161,8 @@ def read_header(path: Path | str) -> Header:
             f"{path} has checkpoint format {metadata['format']}, written by eo-fusion {metadata['eo-fusion']}; this is "
             f"eo-fusion {__version__}, which reads up to format {FORMAT}: upgrade with pip install -U eo-fusion"
         )
+    if int(metadata["format"]) > 1 or "sha256" in metadata:
+        check_tensors(path)
     read = {key: json.loads(metadata.get(key, "{}")) for key in ("config", "metrics", "finetuned")}
     return Header(metadata["system"], version=metadata["eo-fusion"], torch=metadata.get("torch", ""), **read)
 

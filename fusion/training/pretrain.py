@@ -16,6 +16,8 @@ from ..settings import accepted, call, former_names, with_new_names, with_tuples
 from .arguments import check_training
 from .configurations import differences, with_todays_names
 from .files import write_atomically
+from .run_lock import alone_in
+from .seals import check_tensors, sealed_tensors
 from .systems import SYSTEMS, config_of
 
 __all__ = ["check_settings", "configure", "train"]
@@ -101,19 +103,20 @@ def train(
     """
     from .trainer import fit
 
-    config = configure(system, tiles, size=size, model=model)
-    torch.manual_seed(seed)
-    lightning = call(SYSTEMS[system].load("pretraining"), module or {}, f"{system} pretraining", config)
-    training = {"seed": seed} | dict(training or {})
-    if hasattr(lightning.model, "tokenizer"):
-        _fit_tokenizer(lightning.model, tiles, run / "tokenizer.safetensors", training)
-    return call(fit, training, "training", lightning, tiles, validation, run)
+    with alone_in(run):
+        config = configure(system, tiles, size=size, model=model)
+        torch.manual_seed(seed)
+        lightning = call(SYSTEMS[system].load("pretraining"), module or {}, f"{system} pretraining", config)
+        training = {"seed": seed} | dict(training or {})
+        if hasattr(lightning.model, "tokenizer"):
+            _fit_tokenizer(lightning.model, tiles, run / "tokenizer.safetensors", training)
+        return call(fit, training, "training", lightning, tiles, validation, run)
 
 
 def _fit_tokenizer(model: nn.Module, tiles: TileDataset, path: Path, training: Mapping[str, Any]) -> None:
     """Takes the tokenizer that an earlier call left for the same model and data, or fits it and leaves it there."""
     from safetensors import safe_open
-    from safetensors.torch import load_file, save
+    from safetensors.torch import load_file
 
     seed, tokenizer = training["seed"], cast(Any, model.get_submodule("tokenizer"))
     made_for = {"config": config_of(model).to_dict(), "tiles": len(tiles), "first": tiles.names[0], "seed": seed}
@@ -121,6 +124,8 @@ def _fit_tokenizer(model: nn.Module, tiles: TileDataset, path: Path, training: M
     if path.is_file() and training.get("resume", True):
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
+        if "sha256" in metadata:
+            check_tensors(path)
         found = json.loads(metadata.get("made_for", "{}"))
         found |= {"config": with_todays_names(found.get("config", {}), type(config_of(model)))}
         if not differences(found, made_for):
@@ -128,4 +133,4 @@ def _fit_tokenizer(model: nn.Module, tiles: TileDataset, path: Path, training: M
             return
     tokenizer.fit(tiles, seed=seed, progress=training.get("progress", True))
     tensors = {name: tensor.contiguous() for name, tensor in tokenizer.state_dict().items()}
-    write_atomically(path, save(tensors, metadata={"made_for": json.dumps(made_for)}))
+    write_atomically(path, sealed_tensors(tensors, {"made_for": json.dumps(made_for)}))

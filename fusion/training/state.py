@@ -18,8 +18,10 @@ from lightning import LightningModule, Trainer
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
+from .epoch_sums import Sums, add_epoch_sums, epoch_sums
 from .files import write_atomically
 from .loading import RandomViews
+from .seals import sealed_archive
 
 __all__ = ["SECONDS_BETWEEN", "AtomicState", "Interrupted", "Interruption", "KeepState"]
 
@@ -42,10 +44,15 @@ class Interruption:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Interruption:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._note)
+        self.listen()
         return self
+
+    def listen(self) -> None:
+        """Takes the signals, also from Lightning, which would end a validation on SIGTERM unsaved and with status 0."""
+        if threading.current_thread() is threading.main_thread() and not self.requested:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before = signal.signal(number, self._note)
+                self._previous.setdefault(number, before)
 
     def __exit__(self, *exception: object) -> None:
         for number, handler in self._previous.items():
@@ -63,7 +70,7 @@ class AtomicState(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
-        write_atomically(path, buffer.getvalue())
+        write_atomically(path, sealed_archive(buffer.getvalue()))
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
         return cast("dict[str, Any]", torch.load(path, map_location=map_location, weights_only=True))
@@ -82,9 +89,10 @@ class KeepState(Checkpoint):
     After the first and the last epoch, and after those that end ``SECONDS_BETWEEN`` or more after it was saved before;
     models and metrics are written then too, so that the folder is of one epoch.
 
-    Beside what Lightning saves, that is: random states, the place in the data order, and the metrics that plateau
-    schedulers still wait for when an epoch ends (Lightning steps them after the last chance to save). With these, on
-    one device, the step after a resume has the same bits as without the interruption.
+    Beside what Lightning saves, that is: random states, the place in the data order, what has been summed for the means
+    of an epoch that has begun, and the metrics that plateau schedulers still wait for when an epoch ends (Lightning
+    steps them after the last chance to save). With these, on one device, what follows a resume has the same bits as
+    without the interruption.
     """
 
     def __init__(
@@ -101,11 +109,14 @@ class KeepState(Checkpoint):
         self.views: RandomViews  # set when the trainer knows its rank
         self._place = (0, 0)  # epoch, batches of it that are done
         self._awaited: dict[str, float] = {}
+        self._sums_so_far: Sums = {}
         self._finished = False
         self._loaded: dict[str, Any] | None = None
+        self._sums: Sums = {}  # loaded, of an epoch that is taken up in its middle
         self._saved_at: float | None = None  # seconds, of time.monotonic
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.asked.listen()
         if self._loaded is None:
             return
         for config in trainer.lr_scheduler_configs:
@@ -116,11 +127,14 @@ class KeepState(Checkpoint):
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
         # Lightning would not step plateau schedulers at the end of an epoch taken up in its middle.
         trainer.fit_loop.restarting = False
+        if self._sums:
+            add_epoch_sums(trainer, self._sums)
+            self._sums = {}
         batches = args[2] + 1
         whole_step = batches % trainer.accumulate_grad_batches == 0  # gradients of its parts are not saved
         # After the last batch the epoch is let to its end: validation belongs to it.
         if batches < trainer.num_training_batches and whole_step and self._somebody_asked(trainer):
-            self._save(trainer, trainer.current_epoch, batches, {})
+            self._save(trainer, trainer.current_epoch, batches, {}, epoch_sums(trainer))
             raise Interrupted(f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}")
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
@@ -144,6 +158,7 @@ class KeepState(Checkpoint):
             "identity": self.identity,
             "part": self.part,  # tiles computed at a time
             "precision": self.precision,
+            "sealed": True,  # the file has a checksum
             "epochs": self._place[0],
             "finished": self._finished,
             "early": self._finished and trainer.should_stop,
@@ -152,14 +167,21 @@ class KeepState(Checkpoint):
             checkpoint.pop(key, None)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"place": list(self._place), "awaited": self._awaited, "random": _random_state()}
+        return {
+            "place": list(self._place),
+            "awaited": self._awaited,
+            "sums": self._sums_so_far,
+            "random": _random_state(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._loaded = state
+        self._loaded, self._sums = state, state.get("sums", {})
         self.views.resume(*state["place"])
 
-    def _save(self, trainer: Trainer, epoch: int, batches: int, awaited: dict[str, float]) -> None:
-        self._place, self._awaited = (epoch, batches), awaited
+    def _save(
+        self, trainer: Trainer, epoch: int, batches: int, awaited: dict[str, float], sums: Sums | None = None
+    ) -> None:
+        self._place, self._awaited, self._sums_so_far = (epoch, batches), awaited, sums or {}
         self._write_others(trainer)
         trainer.save_checkpoint(self.path)
         self._saved_at = time.monotonic()

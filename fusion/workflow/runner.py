@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..training.files import write_atomically
+from ..training.run_lock import alone_in
 from .combined import ONE_SEED, Run, add_intervals, combined
 from .expectations import Expectation
 from .experiment import Experiment, with_settings
@@ -61,6 +62,7 @@ def run_experiment(
 
     Raises:
         ValueError: no data given, fewer than one seed, an unknown step or setting, or what a step refuses.
+        RuntimeError: another process writes into ``out``.
     """
     out = Path(out or Path("runs") / experiment.name)
     first = experiment.seed if seed is None else seed
@@ -72,13 +74,14 @@ def run_experiment(
         raise ValueError(f"experiment {experiment.name}: seeds {number}; give 1 or more")
     run = _Runner(experiment, source, out, fresh=fresh, progress=progress, say=say)
     repetitions = _repetitions(experiment, source)
-    if len(repetitions) == 1 and number == 1 and "" in repetitions:
-        return run.alone(repetitions[""], first)
-    chosen, began = [first + k for k in range(number)], time.perf_counter()
-    runs = {}
-    for name, opener in repetitions.items():
-        runs[name] = [run.part(opener, Path(name) / (f"seed-{k}" if number > 1 else ""), k) for k in chosen]
-    return run.together(runs, chosen, time.perf_counter() - began)
+    with alone_in(out):
+        if len(repetitions) == 1 and number == 1 and "" in repetitions:
+            return run.alone(repetitions[""], first)
+        chosen, began = [first + k for k in range(number)], time.perf_counter()
+        runs = {}
+        for name, opener in repetitions.items():
+            runs[name] = [run.part(opener, Path(name) / (f"seed-{k}" if number > 1 else ""), k) for k in chosen]
+        return run.together(runs, chosen, time.perf_counter() - began)
 
 
 def _repetitions(experiment: Experiment, source: str | Path) -> dict[str, Opener]:

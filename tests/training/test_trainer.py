@@ -101,9 +101,52 @@ def test_an_interrupted_run_goes_on_with_the_same_bits(tmp_path, straight, steps
     assert losses + resumed.losses == straight[0].losses
     if steps != (15,):
         assert torch.equal(weights(resumed), weights(straight[0]))
-    for column in ("epoch", "step", "val/loss", "lr"):
+    for column in ("epoch", "step", "train/loss", "val/loss", "lr"):
         assert [row[column] for row in rows(tmp_path)] == [row[column] for row in rows(straight[1])]
     assert read_header(tmp_path).metrics["val/loss"] == read_header(straight[1]).metrics["val/loss"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("steps", [(2,), (5, 6), (9,), (1, 2, 7, 9)])
+def test_means_of_an_interrupted_epoch_are_of_all_its_steps(tmp_path, number, steps):
+    """Without validation the mean training loss of an epoch chooses the best model and steps the plateau schedule."""
+
+    def run(name: str, trained: TinyTraining) -> Path:
+        fit(trained, Meadows(24), None, tmp_path / name, epochs=4, batch_size=5, progress=False, memory="ignore")
+        return tmp_path / name
+
+    def kept_from(run: Path) -> list:
+        columns = ("epoch", "step", "train/loss", "lr")
+        return [[row[c] for c in columns] for row in rows(run)] + [read_header(run).metrics]
+
+    trained = module()
+    whole = run("whole", trained)
+    for step in steps:
+        with pytest.raises(KeyboardInterrupt):
+            run("interrupted", press(module(), step, number))
+    resumed = module()
+    interrupted = run("interrupted", resumed)
+    assert kept_from(interrupted) == kept_from(whole)
+    assert torch.equal(weights(resumed), weights(trained))
+    for name in ("best.safetensors", "last.safetensors"):
+        written, expected = load_model(interrupted / name).state_dict(), load_model(whole / name).state_dict()
+        assert all(torch.equal(written[key], value) for key, value in expected.items())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("epoch", [0, 2, 3])
+def test_a_signal_in_validation_is_met_when_it_has_ended(tmp_path, straight, number, epoch):
+    pressed = module()
+    pressed.on_validation_batch_start = lambda *_: (
+        os.kill(os.getpid(), number) if pressed.current_epoch == epoch else None
+    )
+    told = "training had just finished" if epoch == 3 else f"the end of epoch {epoch + 1}, .*last.ckpt is saved"
+    with pytest.raises(KeyboardInterrupt, match=told):
+        train(tmp_path, trained=pressed)
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["fusion"]["epochs"] == epoch + 1
+    resumed = train(tmp_path)
+    assert pressed.losses + resumed.losses == straight[0].losses
+    assert [row["val/loss"] for row in rows(tmp_path)] == [row["val/loss"] for row in rows(straight[1])]
 
 
 def test_an_interruption_says_where_and_how_to_go_on(tmp_path):
@@ -173,6 +216,30 @@ def test_a_loss_that_is_no_number_stops_and_keeps_what_was_saved(tmp_path):
         train(tmp_path, trained=module(explode_at=9))
     assert len(rows(tmp_path)) == 2
     assert all(v.isfinite().all() for v in load_model(tmp_path / "last.safetensors").state_dict().values())
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"epochs": 0}, "epochs is 0; a whole number of at least 1"),
+        ({"epochs": 1.5}, "epochs is 1.5"),
+        ({"batch_size": -3}, "batch_size is -3"),
+        ({"seed": -1}, "seed is -1"),
+        ({"patience": -1}, "patience is -1"),
+        ({"workers": -2}, "workers is -2"),
+        ({"gradient_clip_val": float("nan")}, "training: gradient_clip_val is nan; give a finite number"),
+    ],
+)
+def test_numbers_that_nothing_can_be_trained_with_are_refused(tmp_path, given, told):
+    with pytest.raises(ValueError, match=told):
+        train(tmp_path / "run", **given)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("rate", [float("nan"), float("inf")])
+def test_a_learning_rate_that_is_no_number_is_refused(tmp_path, rate):
+    with pytest.raises(ValueError, match=rf"TinyTraining: lr is {rate}; give a finite number"):
+        train(tmp_path / "run", trained=module(lr=rate))
 
 
 def test_an_unknown_metric_is_named_with_those_there_are(tmp_path):
