@@ -68,9 +68,8 @@ class WorkingFolder:
         self.path, self._begun = path, False
         if restart:
             self.remove()
-        own = {_JOB, f".{_JOB}.partial", _CLAIMS}
         known = not path.exists() or (path / _JOB).is_file()
-        if not known and (not path.is_dir() or {child.name for child in path.iterdir()} - own):
+        if not known and (not path.is_dir() or any(map(_foreign, path.iterdir()))):
             raise ValueError(f"{path} is in the way: no map that was begun has left it. Remove it, or give another out")
         path.mkdir(parents=True, exist_ok=True)
         with Claims(path / _CLAIMS).alone():  # others may begin at the same time
@@ -118,6 +117,11 @@ class WorkingFolder:
             for raster in self.path.glob("*/"):
                 shutil.rmtree(raster, ignore_errors=True)
             shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _foreign(file: Path) -> bool:
+    """Whether it is none of those that are there before the job is known."""
+    return file.name not in (_JOB, _CLAIMS) and not (file.name.startswith(f".{_JOB}.") and file.suffix == ".partial")
 
 
 class WorkingRaster:
