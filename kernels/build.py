@@ -7,6 +7,7 @@ import functools
 import importlib.util
 import os
 import re
+import shutil
 import sys
 import sysconfig
 from collections.abc import Callable
@@ -43,8 +44,13 @@ def load(library: str) -> None:
     described = _describe(library)
     if why := _not_loaded(artifact(described), described):
         path = artifact(described, again=True)
-        if why := _not_loaded(path, described):
-            raise BuildError(f"{path} does not load: {why}")
+        other = path.with_name(f"{path.stem}-{os.getpid()}.so")  # by the same name a loader gives what it has already
+        shutil.copy(path, other)
+        try:
+            if why := _not_loaded(other, described):
+                raise BuildError(f"{path} does not load: {why}")
+        finally:
+            other.unlink(missing_ok=True)
 
 
 def _not_loaded(path: Path, library: Library) -> str | None:

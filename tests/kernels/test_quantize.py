@@ -104,7 +104,7 @@ def test_neither_large_nor_small_numbers_blur_the_neighbours(metric, size, dtype
     x, codebook = (torch.randn(n, 16, generator=generator, dtype=dtype) for n in (500, 37))
     want = nearest_code(x, codebook, metric=metric)
     power = 2.0 ** round(math.log2(size))  # which changes no digit
-    if dtype == torch.float64:
+    if dtype == torch.float64 and metric == "l2":
         power **= 8
     for name in ("cpp", "eager"):
         with use_backend(name):

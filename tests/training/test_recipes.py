@@ -246,6 +246,7 @@ def test_a_run_from_before_there_were_recipes_goes_on_as_that_of_the_paper_alone
     now = state["fusion"]["identity"]["settings"]
     since = ("recipe", "optimizer", "weight_decay", "schedule", "warmup", "dropout", "label_smoothing", "average")
     state["fusion"]["identity"]["settings"] = {k: v for k, v in now.items() if k not in (*since, "features")}
+    state["fusion"]["sealed"] = False  # nor were there checksums
     torch.save(state, tmp_path / "last.ckpt")
     with pytest.raises(ValueError, match=r"settings.recipe: paper in the folder, default wanted"):
         train(tmp_path, tuned(), epochs=3)

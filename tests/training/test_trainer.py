@@ -137,9 +137,12 @@ def test_means_of_an_interrupted_epoch_are_of_all_its_steps(tmp_path, number, st
 @pytest.mark.parametrize("epoch", [0, 2, 3])
 def test_a_signal_in_validation_is_met_when_it_has_ended(tmp_path, straight, number, epoch):
     pressed = module()
-    pressed.on_validation_batch_start = lambda *_: (
-        os.kill(os.getpid(), number) if pressed.current_epoch == epoch else None
-    )
+
+    def on_validation_batch_start(batch, batch_idx) -> None:
+        if (pressed.current_epoch, batch_idx) == (epoch, 0):
+            os.kill(os.getpid(), number)
+
+    pressed.on_validation_batch_start = on_validation_batch_start
     told = "training had just finished" if epoch == 3 else f"the end of epoch {epoch + 1}, .*last.ckpt is saved"
     with pytest.raises(KeyboardInterrupt, match=told):
         train(tmp_path, trained=pressed)
