@@ -52,7 +52,7 @@ def remember(tensors: tuple[Tensor, *tuple[Tensor | None, ...]], key: Hashable, 
     if (known := entries.get(found)) is not None:
         references, copies, kept, made = known
         same = all(reference() is t for reference, t in zip(references, others, strict=True))  # ids are used again
-        if same and all(torch.equal(t, copy) for t, copy in zip(_shared(tensors), copies, strict=True)):
+        if same and _equal(_shared(tensors), copies):
             if made is not None:
                 made.wait()
             return cast(T, kept)
@@ -72,6 +72,11 @@ def remember(tensors: tuple[Tensor, *tuple[Tensor | None, ...]], key: Hashable, 
 def _shared(tensors: tuple[Tensor | None, ...]) -> list[Tensor]:
     """Those on a CPU whose memory PyTorch does not own alone, so that a change of it raises no version."""
     return [t for t in tensors if t is not None and t.device.type == "cpu" and not t.untyped_storage().resizable()]
+
+
+def _equal(tensors: list[Tensor], copies: list[Tensor]) -> bool:
+    """False also where one has been shared since they were copied: nobody knows whether it has changed."""
+    return len(tensors) == len(copies) and all(map(torch.equal, tensors, copies))
 
 
 def remember_numbers(key: Hashable, device: torch.device, make: Callable[[], T]) -> T:

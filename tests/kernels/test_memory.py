@@ -60,6 +60,20 @@ def test_a_change_through_an_array_that_shares_the_memory_is_noticed() -> None:
         assert calls == [0, 5]
 
 
+def test_a_tensor_that_is_shared_after_it_was_looked_at_is_looked_at_again() -> None:
+    tensor, calls = torch.zeros(3), []
+
+    def make() -> int:
+        calls.append(0)
+        return len(calls)
+
+    assert [remember((tensor,), "test", make) for _ in range(2)] == [1, 1]
+    array = tensor.numpy()
+    assert [remember((tensor,), "test", make) for _ in range(2)] == [2, 2]
+    array[0] = 5
+    assert [remember((tensor,), "test", make) for _ in range(2)] == [3, 3]
+
+
 def test_attention_sees_a_table_of_buckets_that_is_changed_through_an_array() -> None:
     generator = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(1, 2, 5, 8, generator=generator) for _ in range(3))
