@@ -29,6 +29,11 @@ def whole(path: Path) -> bool:
     return told == _MARK + hashlib.sha256(code).hexdigest().encode()
 
 
+def _owners() -> tuple[int, int]:
+    """This user and root."""
+    return os.getuid(), 0
+
+
 def distrusted(path: Path) -> str | None:
     """Why a library must not be loaded, or None: it, its folder or the cache may be written by somebody else.
 
@@ -37,12 +42,11 @@ def distrusted(path: Path) -> str | None:
     """
     if not hasattr(os, "getuid"):
         return None
+    if path.is_symlink():
+        return f"{path} is a link"
     for place in (path, path.parent, path.parent.parent):
-        found = place.lstat()
-        if stat.S_ISLNK(found.st_mode) and place == path:
-            return f"{place} is a link"
         found = place.stat()
-        if found.st_uid not in (os.getuid(), 0):
+        if found.st_uid not in _owners():
             return f"{place} belongs to user {found.st_uid}"
         if found.st_mode & stat.S_IWOTH and not (stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX):
             return f"{place} may be written by everybody"

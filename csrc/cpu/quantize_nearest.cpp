@@ -85,9 +85,13 @@ struct Panels {
   // changes no digit of a score, but squares of codes of 1e19 do not overflow, nor those of 1e-30 vanish.
   double unit_of(const Rows<T>& codebook) const {
     constexpr int kMost = std::numeric_limits<T>::max_exponent * 78 / 100;
-    T largest = 0;
+    std::vector<T> most(dim, 0);  // one for each d, so that the loop is one of vectors
     for (int64_t k = 0; k < codebook.rows; ++k)
-      for (int64_t d = 0; d < dim; ++d) largest = std::max(largest, std::abs(codebook.data[k * codebook.stride + d]));
+      for (int64_t d = 0; d < dim; ++d) {
+        const T size = std::abs(codebook.data[k * codebook.stride + d]);
+        most[d] = size > most[d] ? size : most[d];
+      }
+    const T largest = *std::max_element(most.begin(), most.end());
     if (!is_finite(largest) || largest == 0) return 1;
     int of_code, of_sum;
     std::frexp(largest, &of_code);
