@@ -13,6 +13,7 @@ import rasterio
 from rasterio.errors import RasterioIOError
 
 from fusion.data import FolderDataset
+from fusion.data.folder.formats import open_container
 from fusion.data.opening import hdf5_dataset, open_npz, open_raster
 from fusion.yaml_loader import load_yaml
 
@@ -118,6 +119,14 @@ def test_data_of_hdf5_that_lie_outside_the_folder_are_refused(linked, name):
         hdf5_dataset(file, name)
 
 
+@pytest.mark.parametrize("ask", ["variable", "attributes", "dimensions"])
+def test_nothing_is_asked_of_data_that_lie_outside(linked, ask):
+    container = open_container(linked)
+    with pytest.raises(ValueError, match="lies in another file"):
+        getattr(container, ask)("far")
+    container.close()
+
+
 @pytest.mark.parametrize(("name", "first"), [("own", 0.0), ("near", 0.0), ("/own", 0.0)])
 def test_data_of_hdf5_within_the_folder_are_read(linked, name, first):
     with h5py.File(linked, "r") as file:
@@ -153,5 +162,5 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path, suffix):
     os.mkfifo(pipe)
     with pytest.raises(ValueError, match="is a pipe, a file is wanted"):
         (open_raster if suffix == ".tif" else open_npz)(pipe)
-    with pytest.raises(ValueError, match="is a pipe or a device, a file is wanted"):
+    with pytest.raises(ValueError, match="is a pipe, a file is wanted"):
         load_yaml(pipe)

@@ -88,3 +88,15 @@ def test_dates_of_a_folder_are_those_of_its_files(folder):
     data = FolderDataset(DESCRIPTION, folder)
     batch = collate([data[0]])
     np.testing.assert_array_equal(batch.dates("s2")[0], np.array(DATES, dtype="datetime64[D]"))
+
+
+@pytest.mark.parametrize("name", ["", ".", "../s2", "a/b", "a\\b", "s2\n"])
+def test_a_name_that_would_lead_elsewhere_as_part_of_a_file_name_is_refused(name):
+    with pytest.raises(ValueError, match="a name becomes part of file names; give letters and digits"):
+        Modality(name, "series", ("B04",), 10.0, 1)
+
+
+@pytest.mark.parametrize("resolution", [0.0, -10.0, float("nan"), float("inf")])
+def test_a_resolution_that_is_no_length_is_refused(resolution):
+    with pytest.raises(ValueError, match="must be positive"):
+        Modality("s2", "series", ("B04",), resolution, 1)

@@ -71,15 +71,16 @@ class _Hdf5:
         return found
 
     def dimensions(self, name: str) -> tuple[str, ...]:
-        scales = [list(dimension.keys()) for dimension in self.file[name].dims]
-        labels = [dimension.label for dimension in self.file[name].dims]
-        if "_Netcdf4Dimid" in self.file[name].attrs and all(scales):  # written by NetCDF: the name of the scale
-            labels = [dimension[0].name.rpartition("/")[2] for dimension in self.file[name].dims]
+        found = hdf5_dataset(self.file, name)
+        scales = [list(dimension.keys()) for dimension in found.dims]
+        labels = [dimension.label for dimension in found.dims]
+        if "_Netcdf4Dimid" in found.attrs and all(scales):  # written by NetCDF: the name of the scale
+            labels = [dimension[0].name.rpartition("/")[2] for dimension in found.dims]
         return tuple(labels) if labels and all(labels) else ()
 
     def attributes(self, name: str) -> Mapping[str, Any]:
         skipped = ("DIMENSION_LIST", "REFERENCE_LIST")
-        return {key: _scalar(value) for key, value in self.file[name].attrs.items() if key not in skipped}
+        return {key: _scalar(value) for key, value in hdf5_dataset(self.file, name).attrs.items() if key not in skipped}
 
     def close(self) -> None:
         self.file.close()
