@@ -22,7 +22,7 @@ SOURCES = {"fusion": ROOT / "fusion", "fusion.kernels": ROOT / "kernels"}
 # From below to above: a package imports what stands before its own line, or beside it on that line itself.
 LAYERS = (
     ("kernels",),
-    ("lazy", "threads", "heap", "settings", "yaml_loader", "layers", "data"),
+    ("lazy", "threads", "heap", "settings", "special_files", "yaml_loader", "layers", "data"),
     ("training",),
     ("tokenizers",),
     ("omnisat", "token_fusion", "context", "baselines"),

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .special_files import refuse_special
+
 __all__ = ["load_yaml"]
 
 _MOST = 100_000  # values of a file
@@ -54,8 +56,7 @@ def load_yaml(source: str | Path, where: str = "YAML") -> Any:
     text = source
     if isinstance(source, Path):
         where = str(source)
-        if source.exists() and not (source.is_file() or source.is_dir()):
-            raise ValueError(f"{where}: is a pipe or a device, a file is wanted")
+        refuse_special(source)
         try:
             text = source.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:

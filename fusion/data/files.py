@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .opening import refuse_special
+from ..special_files import refuse_special
 
 try:  # here and not where it is needed, which is when no file can be opened any more
     import resource

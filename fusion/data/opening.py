@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,36 +15,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..kernels.machine import available_memory
+from ..special_files import refuse_special
 
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["hdf5_dataset", "open_npz", "open_raster", "refuse_links", "refuse_special"]
+__all__ = ["hdf5_dataset", "open_npz", "open_raster", "refuse_links"]
 
 _DRIVERS = {".jp2": "JP2OpenJPEG", ".vrt": "VRT"}
 _REMOTE = re.compile(
     rb">\s*(/vsi(?:curl|s3|gs|az|adls|oss|swift|webhdfs|hdfs)[^<\s]*|[a-z][a-z0-9+.-]*://[^<\s]*)", re.I
 )
-_KINDS = {
-    stat.S_IFIFO: "a pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
 _SUSPICIOUS = 1 << 28, 500  # bytes that are unpacked, and of how many times fewer; zeros alone are packed 1000 : 1
-
-
-def refuse_special(path: Path | str) -> None:
-    """
-    Raises:
-        ValueError: it is a pipe, a socket or a device, which might never end.
-    """
-    try:
-        kind = _KINDS.get(stat.S_IFMT(os.stat(path).st_mode))
-    except (OSError, ValueError):  # whoever opens it says why
-        return
-    if kind:
-        raise ValueError(f"{path}: is {kind}, a file is wanted")
 
 
 def open_raster(path: Path | str, **options: Any) -> Any:
