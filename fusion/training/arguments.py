@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["check_counts", "check_settings_are_numbers", "check_training"]
+__all__ = ["check_counts", "check_finite", "check_training"]
 
 _LEAST = {"epochs": 1, "batch_size": 1, "patience": 0, "workers": 0, "seed": 0}
 _OPTIONAL = "patience", "workers"
@@ -39,7 +39,7 @@ def check_counts(**given: Any) -> None:
             raise ValueError(f"training: {name} is {value!r}; a whole number of at least {_LEAST[name]} is wanted")
 
 
-def check_settings_are_numbers(settings: Mapping[str, Any], where: str) -> None:
+def check_finite(settings: Mapping[str, Any], where: str) -> None:
     """
     Raises:
         ValueError: one of the settings is NaN or infinite.

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import socket
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["LOCK", "alone_in"]
+__all__ = ["LOCK", "alone", "alone_in"]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 LOCK = ".lock"
 _held: set[Path] = set()  # folders that this process has already
@@ -28,16 +32,16 @@ def alone_in(folder: Path) -> Iterator[None]:
     """Refuses a second process within; its lock dies with its holder, and what holds the folder already may come again.
 
     Of the ranks of one training the first holds the folder for all. The file ``.lock`` says who it is, and is gone at
-    the end, as is a folder that was made for nothing.
+    the end, as are folders that were made for nothing.
 
     Raises:
         RuntimeError: another process is at work there (the message says which), or the folder cannot be written.
     """
     place = folder.resolve()
-    if fcntl is None or place in _held or _rank():
+    if fcntl is None or place in _held or not _leads():
         yield
         return
-    made = not place.exists()
+    made = [above for above in (place, *place.parents) if not above.exists()]
     try:
         place.mkdir(parents=True, exist_ok=True)
         descriptor = _locked(place / LOCK, folder)
@@ -53,9 +57,20 @@ def alone_in(folder: Path) -> Iterator[None]:
         if descriptor is not None:
             (place / LOCK).unlink(missing_ok=True)  # while it is held: who waits for it looks whether it is still there
             os.close(descriptor)
-        if made:
-            with suppress(OSError):  # not empty, as a rule
-                place.rmdir()
+        with suppress(OSError):  # not empty, as a rule
+            for above in made:
+                above.rmdir()
+
+
+def alone(training: F) -> F:
+    """A function whose fourth argument is the run folder, which its process has for itself; see :func:`alone_in`."""
+
+    @functools.wraps(training)
+    def held(module: Any, train: Any, validation: Any, run: Path | str, **settings: Any) -> Any:
+        with alone_in(Path(run)):
+            return training(module, train, validation, run, **settings)
+
+    return cast(F, held)
 
 
 def _locked(path: Path, folder: Path) -> int | None:
@@ -90,9 +105,7 @@ def _locked(path: Path, folder: Path) -> int | None:
     return descriptor
 
 
-def _rank() -> int:
-    """Of this process among those that train one model; they have it from torchrun, Lightning or a scheduler."""
-    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"):
-        if os.environ.get(name, "").isdigit():
-            return int(os.environ[name])
-    return 0
+def _leads() -> bool:
+    """Whether this process is the first of those that train one model, by torchrun, Lightning or Slurm."""
+    numbers = (os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
+    return all(number == "0" for number in numbers)

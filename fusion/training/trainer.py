@@ -25,13 +25,13 @@ from fusion.settings import plain
 
 from . import run_folder
 from .accumulation import Memory, check_settings, part_size, with_parts
-from .arguments import check_counts, check_settings_are_numbers, check_training
+from .arguments import check_counts, check_finite, check_training
 from .callbacks import FiniteLoss, History, KeepModels
 from .configurations import differences, with_former_settings, with_todays_names
 from .first_steps import FirstGradients, check_trainable
 from .loading import RandomViews, evaluation_loader, readers, training_loader
 from .precision import try_precisions
-from .run_lock import alone_in
+from .run_lock import alone
 from .seals import check_archive
 from .state import AtomicState, Interrupted, Interruption, KeepState
 from .systems import config_of
@@ -39,6 +39,7 @@ from .systems import config_of
 __all__ = ["fit"]
 
 
+@alone
 def fit(
     module: LightningModule,
     train: TileDataset,
@@ -112,121 +113,119 @@ def fit(
     check_settings(memory, memory_limit, trainer_arguments)
     check_training(trainer_arguments, fit)
     progress = progress and int(os.environ.get("LOCAL_RANK", "0")) == 0  # one of several processes speaks
-    run, (epochs, batch_size, seed) = Path(run), plain((epochs, batch_size, seed))
-    patience, workers = plain((patience, workers))
+    run, (epochs, batch_size, seed, patience, workers) = Path(run), plain((epochs, batch_size, seed, patience, workers))
     for name, value in dict(module.hparams).items():  # into configurations and checkpoints, which know no others
         module.hparams[name] = plain(value)
     check_counts(epochs=epochs, batch_size=batch_size, seed=seed, patience=patience, workers=workers)
-    check_settings_are_numbers(module.hparams, type(module).__name__)
-    check_settings_are_numbers(trainer_arguments, "training")
+    check_finite(module.hparams, type(module).__name__)
+    check_finite(trainer_arguments, "training")
     monitor = monitor or ("train/loss" if validation is None else "val/loss")
-    with alone_in(run):
-        identity = _identity(module, train, batch_size, seed)
-        settings = {"epochs": epochs, "monitor": monitor, "mode": mode, "patience": patience, "workers": workers}
-        state = run / "last.ckpt"
-        before = _earlier(state, identity, module) if resume and state.is_file() else None
-        if before is not None and before["finished"] and (before["early"] or before["epochs"] >= epochs):
-            if progress:
-                print(f"{run} is finished ({before['epochs']} epochs); resume=False starts over", flush=True)
-            return run / "best.safetensors"
-        if before is not None and before["epochs"] > epochs:
-            raise ValueError(
-                f"{run} holds {before['epochs']} epochs of an unfinished run, {epochs} are asked for: give at least "
-                f"epochs={before['epochs']}, or resume=False to start over"
-            )
-
-        check_trainable(module)
-        check_values(train, config_of(module.get_submodule("model")).modalities)
-        device = _device(trainer_arguments)
-        tiles = min(batch_size, len(train))  # a step
-        untried = trainer_arguments.get("precision") == "auto"
-        if untried and before and "precision" in before:
-            untried, trainer_arguments["precision"] = False, before["precision"]
-        part = part_size(
-            module,
-            train,
-            tiles,
-            memory,
-            memory_limit,
-            begun=before.get("part", tiles) if before else None,
-            device=device,
-            precision="32-true" if untried else str(trainer_arguments.get("precision", "32-true")),
-            progress=progress,
-        )
-        if untried:
-            trial = try_precisions(module, train, part, device=device, seed=seed)
-            trainer_arguments["precision"] = trial.precision
-            if progress:
-                print(f"precision: {trial}", flush=True)
-        config = identity | settings | {"part": part, "trainer": {k: str(v) for k, v in trainer_arguments.items()}}
-        random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002 - readers and libraries may use the global one
-        torch.manual_seed(seed)
-        with _quiet(), Interruption() as asked:
-            models = KeepModels(run, monitor, mode)
-            arguments = {"log_every_n_steps": 20} | with_parts(trainer_arguments, tiles, part, len(train))
-            history = History(run / "metrics.csv", models, progress, first_epoch=before["epochs"] if before else 0)
-            precision = str(trainer_arguments.get("precision", "32-true"))
-            keep = KeepState(state, identity, asked, part, precision, others=(models, history))
-            finite = FiniteLoss(arguments["log_every_n_steps"])
-            stopping = _stopping(monitor, mode, patience, validation)
-            trainer = Trainer(
-                max_epochs=epochs,
-                logger=TensorBoardLogger(str(run), name="", version="tensorboard"),
-                callbacks=[finite, FirstGradients(train), *stopping, *_bar(progress)],
-                plugins=[AtomicState()],
-                num_sanity_val_steps=0,  # would draw random numbers that a resumed run does not
-                use_distributed_sampler=False,  # the training sampler shares tiles itself
-                enable_checkpointing=False,
-                enable_model_summary=False,
-                enable_progress_bar=progress and sys.stderr.isatty(),
-                **arguments,
-            )
-            if (
-                memory == "accumulate" or part < tiles
-            ) and trainer.world_size > 1:  # each would find another memory and other parts
-                raise ValueError(
-                    f"fit: a step in parts (memory='accumulate') is for one process, not for {trainer.world_size}: "
-                    "choose batch_size and accumulate_grad_batches yourself"
-                )
-            if workers is None:
-                here = trainer.world_size // trainer.num_nodes
-                workers = readers(trainer.strategy.root_device.type, here)
-            loader = training_loader(
-                train,
-                batch_size,
-                seed=seed,
-                workers=workers,
-                rank=trainer.global_rank,
-                ranks=trainer.world_size,
-                parts=tiles // part,
-            )
-            keep.views = cast(RandomViews, loader.sampler)
-            cast(Any, trainer).callbacks += [
-                models,
-                history,
-                keep,
-            ]  # given above, without its own checkpoints, they are refused
-            if trainer.is_global_zero:
-                run_folder.prepare(run, config, afresh=before is None)
-            if trainer.global_rank:
-                torch.manual_seed(seed + trainer.global_rank)  # other dropout on other devices
-            together = part if part < tiles else batch_size
-            held_out = None if validation is None else evaluation_loader(validation, together, workers=workers)
-            try:
-                trainer.fit(module, loader, held_out, ckpt_path=str(state) if before else None)
-            except Interrupted as place:
-                raise KeyboardInterrupt(
-                    f"stopped at {place}; {state} is saved, the same command goes on from there"
-                ) from None
-            except torch.OutOfMemoryError as error:
-                raise RuntimeError(
-                    f"out of memory with batches of {part} tiles: try memory='accumulate' with a smaller memory_limit "
-                    f"in GiB (and resume=False), batch_size={max(1, part // 2)}, or precision='bf16-mixed' ({error})"
-                ) from error
-            if asked.requested:
-                raise KeyboardInterrupt(f"training had just finished; the best model is {run / 'best.safetensors'}")
+    identity = _identity(module, train, batch_size, seed)
+    settings = {"epochs": epochs, "monitor": monitor, "mode": mode, "patience": patience, "workers": workers}
+    state = run / "last.ckpt"
+    before = _earlier(state, identity, module) if resume and state.is_file() else None
+    if before is not None and before["finished"] and (before["early"] or before["epochs"] >= epochs):
+        if progress:
+            print(f"{run} is finished ({before['epochs']} epochs); resume=False starts over", flush=True)
         return run / "best.safetensors"
+    if before is not None and before["epochs"] > epochs:
+        raise ValueError(
+            f"{run} holds {before['epochs']} epochs of an unfinished run, {epochs} are asked for: give at least "
+            f"epochs={before['epochs']}, or resume=False to start over"
+        )
+
+    check_trainable(module)
+    check_values(train, config_of(module.get_submodule("model")).modalities)
+    device = _device(trainer_arguments)
+    tiles = min(batch_size, len(train))  # a step
+    untried = trainer_arguments.get("precision") == "auto"
+    if untried and before and "precision" in before:
+        untried, trainer_arguments["precision"] = False, before["precision"]
+    part = part_size(
+        module,
+        train,
+        tiles,
+        memory,
+        memory_limit,
+        begun=before.get("part", tiles) if before else None,
+        device=device,
+        precision="32-true" if untried else str(trainer_arguments.get("precision", "32-true")),
+        progress=progress,
+    )
+    if untried:
+        trial = try_precisions(module, train, part, device=device, seed=seed)
+        trainer_arguments["precision"] = trial.precision
+        if progress:
+            print(f"precision: {trial}", flush=True)
+    config = identity | settings | {"part": part, "trainer": {k: str(v) for k, v in trainer_arguments.items()}}
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - readers and libraries may use the global one
+    torch.manual_seed(seed)
+    with _quiet(), Interruption() as asked:
+        models = KeepModels(run, monitor, mode)
+        arguments = {"log_every_n_steps": 20} | with_parts(trainer_arguments, tiles, part, len(train))
+        history = History(run / "metrics.csv", models, progress, first_epoch=before["epochs"] if before else 0)
+        precision = str(trainer_arguments.get("precision", "32-true"))
+        keep = KeepState(state, identity, asked, part, precision, others=(models, history))
+        finite = FiniteLoss(arguments["log_every_n_steps"])
+        stopping = _stopping(monitor, mode, patience, validation)
+        trainer = Trainer(
+            max_epochs=epochs,
+            logger=TensorBoardLogger(str(run), name="", version="tensorboard"),
+            callbacks=[finite, FirstGradients(train), *stopping, *_bar(progress)],
+            plugins=[AtomicState()],
+            num_sanity_val_steps=0,  # would draw random numbers that a resumed run does not
+            use_distributed_sampler=False,  # the training sampler shares tiles itself
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=progress and sys.stderr.isatty(),
+            **arguments,
+        )
+        if (
+            memory == "accumulate" or part < tiles
+        ) and trainer.world_size > 1:  # each would find another memory and other parts
+            raise ValueError(
+                f"fit: a step in parts (memory='accumulate') is for one process, not for {trainer.world_size}: choose "
+                "batch_size and accumulate_grad_batches yourself"
+            )
+        if workers is None:
+            here = trainer.world_size // trainer.num_nodes
+            workers = readers(trainer.strategy.root_device.type, here)
+        loader = training_loader(
+            train,
+            batch_size,
+            seed=seed,
+            workers=workers,
+            rank=trainer.global_rank,
+            ranks=trainer.world_size,
+            parts=tiles // part,
+        )
+        keep.views = cast(RandomViews, loader.sampler)
+        cast(Any, trainer).callbacks += [
+            models,
+            history,
+            keep,
+        ]  # given above, without its own checkpoints, they are refused
+        if trainer.is_global_zero:
+            run_folder.prepare(run, config, afresh=before is None)
+        if trainer.global_rank:
+            torch.manual_seed(seed + trainer.global_rank)  # other dropout on other devices
+        together = part if part < tiles else batch_size
+        held_out = None if validation is None else evaluation_loader(validation, together, workers=workers)
+        try:
+            trainer.fit(module, loader, held_out, ckpt_path=str(state) if before else None)
+        except Interrupted as place:
+            raise KeyboardInterrupt(
+                f"stopped at {place}; {state} is saved, the same command goes on from there"
+            ) from None
+        except torch.OutOfMemoryError as error:
+            raise RuntimeError(
+                f"out of memory with batches of {part} tiles: try memory='accumulate' with a smaller memory_limit "
+                f"in GiB (and resume=False), batch_size={max(1, part // 2)}, or precision='bf16-mixed' ({error})"
+            ) from error
+        if asked.requested:
+            raise KeyboardInterrupt(f"training had just finished; the best model is {run / 'best.safetensors'}")
+    return run / "best.safetensors"
 
 
 # Settings that are lists and that runs differ by; the others (statistics of targets, pixels of a map) follow the data.

@@ -10,6 +10,7 @@ import pytest
 
 from fusion.training.run_lock import LOCK, alone_in
 
+RANKS = "RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"
 HOLDER = """
 import sys, time
 from pathlib import Path
@@ -32,7 +33,7 @@ def holder(tmp_path: Path):
 
 
 def _single() -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "SLURM_PROCID")}
+    return {k: v for k, v in os.environ.items() if k not in RANKS}
 
 
 def test_the_second_is_refused_and_told_who_is_there(tmp_path, holder):
@@ -57,8 +58,9 @@ def test_who_holds_a_folder_may_come_again_until_the_first_has_left(tmp_path):
     assert not (tmp_path / "run").exists()  # nothing was written into it
 
 
-def test_other_ranks_leave_it_to_the_first(tmp_path, holder, monkeypatch):
-    monkeypatch.setenv("LOCAL_RANK", "1")
+@pytest.mark.parametrize("name", RANKS)
+def test_other_ranks_leave_it_to_the_first(tmp_path, holder, monkeypatch, name):
+    monkeypatch.setenv(name, "1")
     with alone_in(tmp_path / "run"):
         pass
 
