@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_system import S2, VHR, Meadows, TinyConfig, TinyTraining
+from torchmetrics import MeanMetric
 
 from fusion.training import fit, load_model, read_header, state
 from fusion.training.state import KeepState
@@ -131,6 +132,37 @@ def test_means_of_an_interrupted_epoch_are_of_all_its_steps(tmp_path, number, st
     for name in ("best.safetensors", "last.safetensors"):
         written, expected = load_model(interrupted / name).state_dict(), load_model(whole / name).state_dict()
         assert all(torch.equal(written[key], value) for key, value in expected.items())
+
+
+class Logging(TinyTraining):
+    """Logs the loss in every way in which Lightning adds values up, and a metric of torchmetrics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.metric = MeanMetric()
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        for name, reduce in (("largest", "max"), ("least", "min"), ("total", "sum")):
+            self.log(f"train/{name}", loss.detach(), on_step=False, on_epoch=True, reduce_fx=reduce)
+        self.metric.update(loss.detach())
+        self.log("train/metric", self.metric, on_step=False, on_epoch=True)
+        return loss
+
+
+def test_all_that_is_summed_over_an_epoch_is_of_all_its_steps(tmp_path):
+    def run(name: str, step: int | None = None) -> Path:
+        torch.manual_seed(7)
+        train(tmp_path / name, trained=Logging() if step is None else press(Logging(), step), epochs=2)
+        return tmp_path / name
+
+    whole = run("whole")
+    for step in (1, 2, 6):
+        with pytest.raises(KeyboardInterrupt):
+            run("interrupted", step)
+    for one, other in zip(rows(run("interrupted")), rows(whole), strict=True):
+        for name in ("loss", "largest", "least", "total", "metric"):
+            assert float(one[f"train/{name}"]) == pytest.approx(float(other[f"train/{name}"]), rel=1e-6), name
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
