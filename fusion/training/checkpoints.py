@@ -8,6 +8,7 @@ safetensors reader.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import chain
@@ -156,12 +157,15 @@ def read_header(path: Path | str) -> Header:
             f"{path} holds tensors, but it was not written by eo-fusion: its metadata has {known}, not the system and "
             "configuration that rebuild a model"
         )
-    if int(metadata["format"]) > FORMAT:
+    form = metadata.get("format", "")
+    if not re.fullmatch("[0-9]{1,9}", form):
+        raise ValueError(f"{path} is damaged: its metadata has the checkpoint format {form!r}; take another copy of it")
+    if int(form) > FORMAT:
         raise ValueError(
-            f"{path} has checkpoint format {metadata['format']}, written by eo-fusion {metadata['eo-fusion']}; this is "
+            f"{path} has checkpoint format {form}, written by eo-fusion {metadata['eo-fusion']}; this is "
             f"eo-fusion {__version__}, which reads up to format {FORMAT}: upgrade with pip install -U eo-fusion"
         )
-    if int(metadata["format"]) > 1 or "sha256" in metadata:
+    if int(form) > 1 or "sha256" in metadata:
         check_tensors(path)
     read = {key: json.loads(metadata.get(key, "{}")) for key in ("config", "metrics", "finetuned")}
     return Header(metadata["system"], version=metadata["eo-fusion"], torch=metadata.get("torch", ""), **read)

@@ -37,6 +37,17 @@ def test_a_flipped_bit_of_a_model_is_noticed(tmp_path, run):
             read_header(tmp_path / "a.safetensors")
 
 
+def test_every_bit_of_the_header_of_a_model_counts(tmp_path, run):
+    content, path = (run / "best.safetensors").read_bytes(), tmp_path / "a.safetensors"
+    header = 8 + int.from_bytes(content[:8], "little")
+    for place in range(8 * header):
+        damaged = bytearray(content)
+        damaged[place // 8] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"a\.safetensors"):
+            read_header(path)
+
+
 def test_a_flipped_bit_of_a_state_is_noticed(tmp_path, run):
     content = (run / "last.ckpt").read_bytes()
     for seed in range(200):
