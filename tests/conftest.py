@@ -24,6 +24,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: "interpreted" not in item.path.name)
 
 
+@pytest.fixture
+def tally(record_property: Callable[[str, object], None]) -> Callable[[str, int, int], None]:
+    """``tally("bit flips: models", tried, survived)`` is a row of the table at the end of the tests."""
+    return lambda kind, tried, survived: record_property("tally", (kind, tried, survived))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The table of the campaign in tests/faults."""
+    reports = [one for group in terminalreporter.stats.values() for one in group if getattr(one, "when", "") == "call"]
+    rows = [row for report in reports for name, row in report.user_properties if name == "tally"]
+    sums: dict[str, list[int]] = {}
+    for kind, tried, survived in rows:
+        of_kind = sums.setdefault(kind, [0, 0])
+        of_kind[0] += tried
+        of_kind[1] += survived
+    if sums:
+        terminalreporter.section("faults")
+        terminalreporter.write_line("| class | tried | survived |\n|---|--:|--:|")
+        for kind, (tried, survived) in sorted(sums.items()):
+            terminalreporter.write_line(f"| {kind} | {tried} | {survived} |")
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Callable[[str], Path]:
     """``data_dir("biomassters_mini")`` is the folder of a real data set, or skips the test."""
