@@ -136,6 +136,7 @@ def embed_cube(
     store = EmbeddingStore.create(
         out, encoder.dates, encoder.dim, cube.shape, cube.geo, block=block, dtype=dtype, about=about
     )
+    store.remove_damaged()
     made, pixels, meter = 0, 0, ErrorMeter()
     with closing(store.claims()) as claims:
         while not store.complete and (left := [b for b in store.blocks() if not store.done(*b)]):

@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -19,10 +21,13 @@ import numpy as np
 
 from .. import __version__
 from ..data import Geo
+from ..data.files import DamagedFile
 from ..data.given import calendar_dates, numbers
 from .claims import Claims
-from .codec import DECODE_FORMULA, NODATA, decode, encode, unit
+from .codec import DECODE_FORMULA, NODATA, encode, unit
 from .formats.temporary import beside, sweep
+from .formats.zarr_checksum import require_unchanged, seal, zstandard
+from .formats.zarr_values import open_zarr, read_values
 from .layout import TIME, add_array, axes_of, georeference, new_group
 from .raster import Dtype, band_names
 
@@ -117,7 +122,35 @@ class EmbeddingStore:
         return rows, columns
 
     def done(self, i: int, j: int) -> bool:
-        return (self.path / "embedding" / f"0.0.{i}.{j}").exists()
+        return self._chunk(i, j).exists()
+
+    def remove_damaged(self) -> list[tuple[int, int]]:
+        """Removes blocks of a store that is not complete whose bytes have changed on the disk since they were written,
+        so that they are made again; which they were, is returned and warned of."""
+        found = []
+        with closing(self.claims()) as claims:
+            for i, j in self.blocks() if not self.complete else ():
+                with claims.holding(i * self.grid[1] + j) as mine:  # else it is being written
+                    if mine and self.done(i, j) and not self._whole(i, j):
+                        self._chunk(i, j).unlink()
+                        found.append((i, j))
+        if found:
+            warnings.warn(
+                f"{self.path}: {len(found)} blocks that an earlier run has made are damaged and are made again: "
+                f"{self._chunk(*found[0]).name}{', ...' if len(found) > 1 else ''}",
+                stacklevel=3,
+            )
+        return found
+
+    def _whole(self, i: int, j: int) -> bool:
+        try:
+            self.read(slice(None), *self.pixels(i, j))
+        except DamagedFile:
+            return False
+        return True
+
+    def _chunk(self, i: int, j: int) -> Path:
+        return self.path / "embedding" / f"0.0.{i}.{j}"
 
     def write(self, i: int, j: int, values: np.ndarray) -> np.ndarray:
         """Stores the block (dates, dim, h, w), NaN or masked without data, and returns what is on disk, decoded."""
@@ -146,8 +179,9 @@ class EmbeddingStore:
         if self.complete:
             return cast("dict[str, str]", dict(zarr.open_group(self.path, mode="r").attrs).get("damaged", {}))
         found = dict[str, str]()
-        for line in self._damage.read_text().splitlines() if self._damage.is_file() else ():
-            found |= json.loads(line)
+        for line in self._damage.read_text(errors="replace").splitlines() if self._damage.is_file() else ():
+            with suppress(ValueError):  # where the machine stopped
+                found |= json.loads(line)
         return found
 
     @property
@@ -155,11 +189,12 @@ class EmbeddingStore:
         return self.path.parent / f".{self.path.name}.damaged"
 
     def read(self, dates: slice | int, rows: slice, columns: slice) -> np.ndarray:
-        """Decoded values of a window: (dates, dim, h, w), or (dim, h, w) of one date."""
-        import zarr
+        """Decoded values of a window: (dates, dim, h, w), or (dim, h, w) of one date.
 
-        stored = np.asarray(zarr.open_array(self.path, path="embedding", mode="r")[dates, :, rows, columns])
-        return decode(stored) if self.dtype == "int8" else stored
+        Raises:
+            DamagedFile: bytes of it have changed on the disk.
+        """
+        return read_values(self.path, True, (dates, slice(None), rows, columns))
 
     def claims(self) -> Claims:
         """Who is at work on which block, by its number; have no two of them at once."""
@@ -180,8 +215,8 @@ class EmbeddingStore:
             )
         for leftover in self.path.rglob("*.partial"):  # of killed writers
             leftover.unlink()
-        if damaged := self.damaged():
-            zarr.open_group(self.path, mode="r+").attrs["damaged"] = damaged
+        damaged = self.damaged()
+        seal(self.path, **({"damaged": damaged} if damaged else {}))
         zarr.consolidate_metadata(self.path, zarr_format=2)
         self._damage.unlink(missing_ok=True)
 
@@ -197,6 +232,7 @@ class EmbeddingStore:
             chunks=(times, dim, self.block, self.block),
             dtype=self.dtype,
             fill_value=missing,
+            compressors=zstandard(2),
             config={"write_empty_chunks": True},
         )
         attributes: dict[str, Any] = {
@@ -213,10 +249,13 @@ class EmbeddingStore:
             add_array(root, name, centres, [name], **about)
         if geo:
             georeference(root, geo)
+        seal(folder)
 
     def _require(self, identity: dict[str, Any]) -> None:
         import zarr
 
+        if (self.path / ".zattrs").is_file():
+            require_unchanged(self.path)
         try:
             attributes: Mapping[str, Any] = zarr.open_group(self.path, mode="r").attrs
             found = dict(attributes["identity"])
@@ -235,23 +274,17 @@ class EmbeddingStore:
 def open_store(path: str | Path, *, decoded: bool = True) -> xarray.Dataset:
     """The store as an xarray data set: ``embedding`` (time, feature, y, x) with dates, feature names and places.
 
-    float32 is read when it is used. int8 codes are decoded, which reads them all; ``decoded=False`` leaves them.
+    Values are read, and int8 codes decoded, when they are used; ``decoded=False`` leaves the codes.
 
     Raises:
-        ValueError: there is no store, or an unfinished one.
+        ValueError: there is no store, an unfinished one, or one whose metadata or coordinates have changed.
     """
-    import xarray
-
     path = Path(path)
     if not (path / ".zattrs").exists():
         raise ValueError(f"{path}: no store of embeddings")
     if not (path / ".zmetadata").exists():
         raise ValueError(f"{path}: not complete; run the command that began it once more, it goes on where it stopped")
-    data = xarray.open_zarr(path, chunks=None, mask_and_scale=False)
-    if decoded and data.embedding.dtype == np.int8:
-        values = data.embedding
-        data["embedding"] = values.copy(data=decode(values.values))
-    return data
+    return open_zarr(path, decoded)
 
 
 def stack_geotiffs(rasters: Mapping[str, str | Path], out: str | Path, *, block: int = 64) -> EmbeddingStore:

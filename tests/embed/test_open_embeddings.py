@@ -97,7 +97,7 @@ def test_only_what_is_used_is_read_whatever_is_asked_for(suffix, quilt, model, t
     whole = open_embeddings(written.path).embedding.values
     seen = []
     read = rasters.decode
-    for module in ("rasters", "opening"):
+    for module in ("rasters", "zarr_values"):
         monkeypatch.setattr(
             f"fusion.embed.formats.{module}.decode", lambda codes: seen.append(codes.size) or read(codes)
         )

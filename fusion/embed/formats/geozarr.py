@@ -33,6 +33,7 @@ from .array_file import Windows
 from .chunks import chunk_side, windows
 from .place import coordinates
 from .temporary import replacing_folder
+from .zarr_checksum import seal, zstandard
 
 __all__ = ["PROJ", "SPATIAL", "is_map", "require_free", "write_geozarr"]
 
@@ -92,6 +93,8 @@ def write_geozarr(
             shards=None if shard == (side, side) else (dim, *shard),
             dtype=dtype,
             fill_value=NODATA if dtype == "int8" else np.nan,
+            compressors=zstandard(3),
+            config={"write_empty_chunks": True},  # so that a file that is gone is no ground that was not observed
             dimension_names=("feature", "y", "x"),
             attributes=_of_array(dtype, tags),
         )
@@ -102,6 +105,7 @@ def write_geozarr(
         for here in windows(rows, columns, shard):
             block = numbers(values[here], str(path))
             array[:, *here] = np.moveaxis(as_stored(block, dtype), -1, 0)
+        seal(temporary)
         consolidate(temporary)
         found = zarr.open_array(temporary, path="embedding", mode="r")
         meter = ErrorMeter()

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...data.files import reading
-from ..codec import DECODE_FORMULA, decode, undecodable
+from ..codec import DECODE_FORMULA, undecodable
 from ..raster import band_names, read_embeddings
 from ..store import open_store
 from .geoparquet import open_geoparquet
 from .place import coordinates
 from .rasters import open_raster
 from .tessera import open_tessera
+from .zarr_values import open_zarr
 
 if TYPE_CHECKING:
     import xarray
@@ -62,27 +62,14 @@ def open_embeddings(path: str | Path, *, decoded: bool = True) -> xarray.Dataset
 
 
 def _open_geozarr(path: Path, decoded: bool) -> xarray.Dataset:
-    import xarray
-
-    from .lazy import lazy
-
-    data = xarray.open_zarr(path, chunks=None, mask_and_scale=False, consolidated=None)
+    data = open_zarr(path, decoded)
     if "embedding" not in data or data.embedding.dims != ("feature", "y", "x"):
         held = ", ".join(map(str, data.data_vars)) or "no array"
         raise ValueError(f"{path}: no map of embeddings; `embedding` (feature, y, x) is wanted, it has {held}")
-    values = data.embedding
-    if decoded and values.dtype == np.int8:
-        rule = values.attrs.get("decode")
-        if rule != DECODE_FORMULA:
-            raise undecodable(path, f"its attribute decode is {rule!r}, not {DECODE_FORMULA!r}")
-        data["embedding"] = (values.dims, lazy(values.shape, "float32", partial(_codes, path)), values.attrs)
-    return data.assign_coords(feature=np.array(band_names(values.shape[0])))
-
-
-def _codes(path: Path, window: tuple[slice, ...]) -> np.ndarray:
-    import zarr
-
-    return decode(np.asarray(zarr.open_array(path, path="embedding", mode="r")[window]))
+    rule = data.embedding.attrs.get("decode")
+    if decoded and data.embedding.encoding["dtype"] == np.int8 and rule != DECODE_FORMULA:
+        raise undecodable(path, f"its attribute decode is {rule!r}, not {DECODE_FORMULA!r}")
+    return data.assign_coords(feature=np.array(band_names(data.embedding.shape[0])))
 
 
 def _open_npz(path: Path) -> xarray.Dataset:
