@@ -13,9 +13,10 @@ from .codec import Dtype
 from .formats.array_file import ArrayFile
 from .formats.sections import Sections
 from .mosaic import Canvas
-from .shared import GROUP, PATIENCE, missing_strips
+from .notes import crc
+from .shared import PATIENCE, missing_strips
 from .strips import strip_count
-from .working import WorkingRaster
+from .working import GROUP, WorkingRaster
 
 __all__ = ["Blend", "NothingObserved", "blended"]
 
@@ -73,13 +74,20 @@ def blended(
     values = ArrayFile(working.path / "values", (*canvas.shape, depth), np.float32)
     owner = ArrayFile(working.path / "owner", canvas.shape, np.int32)
     sections = None if geotiff is None or not depth else Sections(path, working.path, values, geotiff, GROUP * height)
+    parts = {"values": values, "owner": owner}
+
+    def contents(strip: int) -> dict[str, int]:
+        return {name: crc(part[strip * height : (strip + 1) * height]) for name, part in parts.items()}
+
+    working.verify(contents)
     finish = None if sections is None else sections.compress
     for strip in missing_strips(told, canvas, height, working, depth=depth, wait=wait, finish=finish):
         here = np.s_[strip.top : strip.top + len(strip.values)]
         values[here], owner[here] = strip.values, strip.owner
         values.sync()
         owner.sync()
-        working.added(strip.number, bool(strip.owner.any()), told)
+        made = {"values": crc(strip.values), "owner": crc(strip.owner)}
+        working.added(strip.number, made, bool(strip.owner.any()), told)
     if working.complete or len(working.done) < strip_count(canvas, height):
         return None
     if not working.observed:

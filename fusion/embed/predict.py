@@ -253,6 +253,7 @@ def _write_canvas(
     if working.complete:
         told.progress.skip(len(canvas.tiles))
         return replace(written, damaged=working.damaged)
+    working.verify()
     for strip in missing_strips(told, canvas, height, working, depth=len(classes), wait=wait):
         working.add(strip.number, sheets, strip.values, bool(strip.owner.any()), told)
     if working.complete or len(working.done) < strip_count(canvas, height):

@@ -10,14 +10,13 @@ from typing import TypeVar
 from .blend import Told
 from .mosaic import Canvas
 from .strips import Strip, strip_count, strips
-from .working import WorkingRaster
+from .working import GROUP, WorkingRaster
 
-__all__ = ["GROUP", "PATIENCE", "in_turn", "missing_strips"]
+__all__ = ["PATIENCE", "in_turn", "missing_strips"]
 
 One = TypeVar("One")
 Made = TypeVar("Made")
 
-GROUP = 4  # strips: where a process takes up the work, a row of tiles is encoded that another has encoded too
 PATIENCE = 0.2  # seconds between two looks at what others have finished
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,10 +20,12 @@ from ..training.files import write_atomically
 from .blend import Told, joined
 from .claims import Claims
 from .cog import Sheet
+from .notes import crc, crc_of_file, note_of, to_note
 
-__all__ = ["WorkingFolder", "WorkingRaster", "identity_of"]
+__all__ = ["GROUP", "WorkingFolder", "WorkingRaster", "identity_of"]
 
 _JOB, _JOURNAL, _CLAIMS = "job.json", "journal.jsonl", "claims"
+GROUP = 4  # strips: where a process takes up the work, a row of tiles is encoded that another has encoded too
 _BLOCK = 256
 _NAMED = 1000  # tiles whose names are compared: to make those of millions takes minutes
 
@@ -79,9 +82,14 @@ class WorkingFolder:
     def _begin(self, wanted: dict[str, Any], measured: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
         if not (self.path / _JOB).is_file():
             wanted |= {name: measure() for name, measure in measured.items()}
-            write_atomically(self.path / _JOB, (json.dumps(wanted, indent=2) + "\n").encode())
+            write_atomically(self.path / _JOB, to_note(wanted) + b"\n")
             return wanted
-        found: dict[str, Any] = json.loads((self.path / _JOB).read_text())
+        found = note_of((self.path / _JOB).read_bytes())
+        if found is None:
+            raise ValueError(
+                f"{self.path / _JOB} is damaged, or of another version, so that the map that was begun there cannot be "
+                "gone on with: begin anew with restart=True (--restart), which removes it"
+            )
         wanted |= {name: found[name] for name in measured if name in found}
         names = dict.fromkeys([*found, *wanted])
         other = [f"{n} {found.get(n)!r} there, {wanted.get(n)!r} now" for n in names if found.get(n) != wanted.get(n)]
@@ -128,8 +136,9 @@ class WorkingRaster:
     """The finished strips of one raster: a small tiled GeoTIFF for every strip and sheet, and a journal of strips.
 
     A strip is in the journal once its files are on the disk, so that what a kill leaves half written is written again.
+    With it are the checksums of what it consists of; a later run makes again what has changed since (:meth:`verify`).
     Several processes may work on one raster: each takes groups of strips that no other has (:attr:`claims`), and notes
-    in the journal what it has finished.
+    in the journal what it has finished. A group has :data:`GROUP` strips.
 
     Attributes:
         done: numbers of the strips that are finished, by whomever.
@@ -143,29 +152,33 @@ class WorkingRaster:
     def __init__(self, path: Path) -> None:
         self.path, self.observed, self.complete = path, False, False
         self.done: set[int] = set()
+        self._contents: dict[int, dict[str, int]] = {}  # by strip and part of it the checksum
         self.summary: dict[str, Any] = {}
         self.damaged: dict[str, str] = {}
         self.span: tuple[str, str] | None = None
         self.claims = Claims(path / _CLAIMS)
         path.mkdir(parents=True, exist_ok=True)
         self.refresh()
+        self._earlier = set(self.done)  # strips that this run has not verified yet
 
     def refresh(self) -> None:
         """Learns what other processes have finished. Of a journal that is gone another has completed the map."""
         try:
-            lines = (self.path / _JOURNAL).read_text().splitlines()
+            lines = (self.path / _JOURNAL).read_bytes().splitlines()
         except FileNotFoundError:  # or nothing has been finished yet
             self.complete = self.complete or bool(self.done) or not self.path.is_dir()
             return
         for line in lines:
-            try:
-                entry = json.loads(line)
-            except ValueError:  # where the machine stopped
+            entry = note_of(line)
+            if entry is None:  # where the machine stopped, or a bit has changed: what it said is made again
                 continue
+            if "again" in entry:
+                self.done.discard(entry["again"])
             if "complete" in entry:
                 self.complete, self.summary = True, entry["complete"]
             if "strip" in entry:
                 self.done.add(entry["strip"])
+                self._contents[entry["strip"]] = entry["contents"]
                 self.observed = self.observed or entry["observed"]
                 self.damaged |= entry.get("damaged", {})
                 self.span = joined(self.span, entry.get("dates", ()))
@@ -176,24 +189,61 @@ class WorkingRaster:
         Raises:
             RuntimeError: it cannot be written; what was finished stays.
         """
+        contents = {}
         for name, sheet in sheets.items():
-            write_atomically(self._file(name, strip), _encoded(sheet.store(values), sheet))
-        self.added(strip, observed, told)
+            content = _encoded(sheet.store(values), sheet)
+            write_atomically(self._file(name, strip), content)
+            contents[name] = crc(content)
+        self.added(strip, contents, observed, told)
 
-    def added(self, strip: int, observed: bool, told: Told) -> None:
+    def added(self, strip: int, contents: Mapping[str, int], observed: bool, told: Told) -> None:
         """A strip is on the disk.
 
         Args:
+            contents: by part of it the checksum (:func:`~.notes.crc`).
             observed: whether any tile of it had an observation.
             told: by which it was made: its :attr:`damaged` tiles, and its dates.
         """
         found = {name: reason for name, reason in told.damaged.items() if name not in self.damaged}
         more: dict[str, Any] = {"damaged": found} if found else {}
         more |= {"dates": told.span} if told.span else {}
-        self._note({"strip": strip, "observed": observed, **more})
+        self._note({"strip": strip, "contents": dict(contents), "observed": observed, **more})
         self.done.add(strip)
         self.observed, self.damaged = self.observed or observed, self.damaged | found
         self.span = joined(self.span, told.span or ())
+
+    def verify(self, found: Callable[[int], Mapping[str, int]] | None = None) -> None:
+        """Compares what earlier runs have made with its checksums. What has changed is no longer done, and warned of.
+
+        Args:
+            found: from a strip to the checksums that its parts have now; by default those of its files.
+        """
+        read, damaged = found or self._found, list[int]()
+        for strip in sorted(self._earlier):
+            if self._changed(strip, read):
+                with self.claims.holding(strip // GROUP) as mine:  # else another process is making it
+                    self.refresh()
+                    if mine and self._changed(strip, read):
+                        self._note({"again": strip})
+                        self.done.discard(strip)
+                        damaged.append(strip)
+        self._earlier.clear()
+        if damaged:
+            warnings.warn(
+                f"{self.path}: {len(damaged)} strips that an earlier run has made are damaged and are made again",
+                stacklevel=3,
+            )
+
+    def _changed(self, strip: int, found: Callable[[int], Mapping[str, int]]) -> bool:
+        if self.complete or strip not in self.done:
+            return False
+        try:
+            return dict(found(strip)) != self._contents[strip]
+        except OSError:
+            return not self.complete
+
+    def _found(self, strip: int) -> dict[str, int]:
+        return {name: crc_of_file(self._file(name, strip)) for name in self._contents[strip]}
 
     def finish(self, summary: Mapping[str, Any] | None = None) -> None:
         """The map was written; the strips are no longer wanted.
@@ -222,7 +272,7 @@ class WorkingRaster:
                 journal.seek(-1, os.SEEK_END)
             torn = journal.read(1) not in (b"", b"\n")  # what a stopped machine left of a line stays one of its own
             # In one write, which appends wherever the file has been read: others may write too.
-            journal.write(b"\n" * torn + json.dumps(entry).encode() + b"\n")
+            journal.write(b"\n" * torn + to_note(entry) + b"\n")
             journal.flush()
             os.fsync(journal.fileno())
 

@@ -90,7 +90,7 @@ def test_if_one_of_two_dies_the_other_takes_over_its_strips(kill, tmp_path):
 
 def test_a_map_that_another_process_has_completed_is_known_as_such_while_its_folder_disappears(tmp_path):
     mine = WorkingRaster(tmp_path / "0")
-    mine.added(0, True, SimpleNamespace(damaged={}, span=None))
+    mine.added(0, {}, True, SimpleNamespace(damaged={}, span=None))
     (tmp_path / "0" / "journal.jsonl").unlink()  # as the other removes what is in it, and then the folder
     mine.refresh()
     assert mine.complete
@@ -98,12 +98,12 @@ def test_a_map_that_another_process_has_completed_is_known_as_such_while_its_fol
 
 def test_a_strip_that_another_process_holds_is_not_made_twice(tmp_path):
     mine, other = WorkingRaster(tmp_path / "0"), WorkingRaster(tmp_path / "0")
-    mine.added(0, True, SimpleNamespace(damaged={}, span=("2021-04-01", "2021-05-01")))
-    other.added(2, False, SimpleNamespace(damaged={"tile": "damaged"}, span=("2021-03-01", "2021-04-01")))
+    mine.added(0, {}, True, SimpleNamespace(damaged={}, span=("2021-04-01", "2021-05-01")))
+    other.added(2, {}, False, SimpleNamespace(damaged={"tile": "damaged"}, span=("2021-03-01", "2021-04-01")))
     mine.refresh()
     assert mine.done == {0, 2}
     assert mine.damaged == {"tile": "damaged"}
     assert mine.span == ("2021-03-01", "2021-05-01")
     (tmp_path / "0" / "journal.jsonl").open("a").write('{"strip": 7, "obs')  # a machine that stopped
-    mine.added(3, True, SimpleNamespace(damaged={}, span=None))
+    mine.added(3, {}, True, SimpleNamespace(damaged={}, span=None))
     assert WorkingRaster(tmp_path / "0").done == {0, 2, 3}

@@ -175,7 +175,7 @@ def test_a_folder_that_was_only_begun_is_taken_up_and_removed_whole(tmp_path):
     path.mkdir()
     (path / ".job.json.partial").write_text('{"mod')  # a kill at the very beginning
     folder = WorkingFolder(path, {"model": "a"})
-    assert json.loads((path / "job.json").read_text()) == {"model": "a"}
+    assert folder.job == WorkingFolder(path, {"model": "a"}).job == {"model": "a"}
     folder.raster("0").add(0, {}, np.zeros((1, 1, 1)), True, told(cut(scene(), (8, 12)), 1))
     assert WorkingFolder(path, {"model": "a"}).raster("0").done == {0}
     folder.remove()

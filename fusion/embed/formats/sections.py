@@ -8,7 +8,6 @@ vectors of all pixels below, of length 1 again. GDAL's driver would average band
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from affine import Affine
 from ...data.given import numbers
 from ...training.files import write_atomically
 from ..codec import NODATA, Dtype, ErrorMeter, as_stored, decoded
+from ..notes import crc, crc_of_file, note_of, to_note
 from .array_file import ArrayFile, Windows, sync
 from .assembled import assemble
 from .chunks import chunk_side, windows
@@ -52,6 +52,7 @@ class Sections:
         rows, columns, dim = values.shape
         self.side = chunk_side(dim, np.dtype(dtype).itemsize)
         self.count = -(-rows // height)
+        self._whole: set[int] = set()  # sections whose bytes were compared
         self._levels: dict[int, tuple[ArrayFile, ArrayFile]] = {}  # by factor means, and pixels that have data
         for factor in _factors((rows, columns), self.side):
             size = -(-rows // factor), -(-columns // factor)
@@ -59,7 +60,15 @@ class Sections:
             self._levels[factor] = means, ArrayFile(folder / f"count-{factor}", size, np.int64)
 
     def finished(self, number: int) -> bool:
-        return self._note(number).exists()
+        """Whether a section is there, with the bytes that were written."""
+        if number not in self._whole:
+            try:
+                note = note_of(self._note(number).read_bytes())
+                if note is not None and note["contents"] == self._contents(number):
+                    self._whole.add(number)
+            except FileNotFoundError:
+                return False
+        return number in self._whole
 
     def compress(self, number: int) -> None:
         """One section, and reads back what was written.
@@ -90,7 +99,8 @@ class Sections:
             counts.sync()
             if self._by_sections(factor):
                 self._write_overview(factor, number, self.height // factor)
-        write_atomically(self._note(number), json.dumps(meter.state()).encode())
+        self._whole.discard(number)
+        write_atomically(self._note(number), to_note({"error": meter.state(), "contents": self._contents(number)}))
 
     @small_cache()
     def write(
@@ -116,8 +126,26 @@ class Sections:
         assemble(path, empty, [self._file(number) for number in range(self.count)], overviews)
         meter = ErrorMeter()
         for number in range(self.count):
-            meter.join(json.loads(self._note(number).read_text()))
+            note = note_of(self._note(number).read_bytes())
+            if note is None:
+                raise OSError(f"{self._note(number)} is damaged; run the same command again")
+            meter.join(note["error"])
         return meter
+
+    def _contents(self, number: int) -> dict[str, int]:
+        """Checksums of what a section consists of: its files, and its rows of those overviews that are read later."""
+        found = {}
+        for factor in (1, *(factor for factor in self._levels if self._by_sections(factor))):
+            path = self._file(number, factor)
+            found[path.name] = crc_of_file(path)
+        for factor, level in self._levels.items():
+            if factor <= self.side:
+                rows = range(len(level[0]))[number * self.height // factor : -(-(number + 1) * self.height // factor)]
+                for part in level:
+                    found[part.path.name] = 0
+                    for row in rows:  # of which all together may not fit into memory
+                        found[part.path.name] = crc(part[row], found[part.path.name])
+        return found
 
     def _file(self, number: int, factor: int = 1) -> Path:
         return self.folder / f"section-{factor}-{number:06d}.tif"
