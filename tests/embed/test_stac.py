@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from datetime import datetime
@@ -35,7 +36,12 @@ def checked(path: Path) -> dict:
     parsed = [datetime.strptime(time, "%Y-%m-%dT%H:%M:%SZ") for time in times]
     assert parsed == sorted(parsed)
     for asset in item["assets"].values():
-        assert (path.parent / asset["href"]).exists()
+        file = path.parent / asset["href"]
+        assert file.exists()
+        if file.is_file():
+            content = file.read_bytes()
+            assert asset["file:size"] == len(content)
+            assert asset["file:checksum"] == "1220" + hashlib.sha256(content).hexdigest()
         assert isinstance(asset["roles"], list)
     if item["geometry"] is None:
         assert "bbox" not in item
@@ -70,7 +76,11 @@ def test_a_map_of_embeddings_has_its_item(suffix, tmp_path):
     assert (asset["href"], asset["data_type"], asset["nodata"]) == (f"./{written.path.name}", "int8", -128)
     assert asset["bands"] == [{"name": "E00"}, {"name": "E01"}]
     assert asset["raster:spatial_resolution"] == 20
-    assert {e.split("/")[3] for e in item["stac_extensions"]} == {"projection", "raster"}
+    assert {e.split("/")[3] for e in item["stac_extensions"]} == {
+        "projection",
+        "raster",
+        *(["file"] if suffix == ".tif" else []),
+    }
     wanted = transform_bounds("EPSG:32632", "EPSG:4326", 500, 8840, 540, 9000)
     np.testing.assert_allclose(item["bbox"], wanted, atol=1e-8)
 
@@ -96,7 +106,7 @@ def test_a_map_of_predictions_has_its_item_with_all_that_lies_beside_it(tmp_path
     assert item["assets"]["probabilities"]["raster:scale"] == 1 / 254
     assert [band["name"] for band in item["assets"]["probabilities"]["bands"]] == list(CLASSES)
     assert item["assets"]["thumbnail"]["proj:code"] is None
-    assert {e.split("/")[3] for e in item["stac_extensions"]} == {"projection", "raster", "classification"}
+    assert {e.split("/")[3] for e in item["stac_extensions"]} == {"projection", "file", "raster", "classification"}
     with rasterio.open(written.path) as file:
         assert item["properties"]["proj:shape"] == list(file.shape)
         np.testing.assert_allclose(item["bbox"], transform_bounds(file.crs, "EPSG:4326", *file.bounds), atol=1e-7)

@@ -97,7 +97,8 @@ def write_geoparquet(path: Path, parts: Sequence[Part], dtype: Dtype, tags: Mapp
     )
     rows = 0
     with replacing(path) as temporary:
-        with pq.ParquetWriter(temporary, schema, compression="zstd", use_dictionary=["tile"]) as writer:
+        options = {"compression": "zstd", "use_dictionary": ["tile"], "write_page_checksum": True}
+        with pq.ParquetWriter(temporary, schema, **options) as writer:
             for names, corners, vectors in _groups(parts, crs, dim, path):
                 writer.write_table(_table(schema, names, corners, as_stored(vectors, dtype)))
                 rows += len(names)
@@ -123,7 +124,7 @@ def open_geoparquet(path: Path, decode_codes: bool) -> xarray.Dataset:
 
     _, pq = require_pyarrow()
     wanted = ["tile", "x", "y", "embedding", "bbox"]
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
         missing = sorted(set(wanted) - set(file.schema_arrow.names))
         if missing:
             held = ", ".join(file.schema_arrow.names)

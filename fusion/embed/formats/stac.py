@@ -1,13 +1,15 @@
 """A STAC item beside a map, by which catalogues find it.
 
-Sources: STAC 1.1.0 (https://github.com/radiantearth/stac-spec), its extensions projection and raster 2.0.0 and, for
-maps of classes, classification 2.0.0. Items of embeddings follow the proposed extension for embeddings 0.0.1, too
+Sources: STAC 1.1.0 (https://github.com/radiantearth/stac-spec), its extensions projection and raster 2.0.0, file 2.1.0
+(size and SHA-256 of each file, as a multihash) and, for maps of classes, classification 2.0.0. Items of embeddings
+follow the proposed extension for embeddings 0.0.1, too
 (https://github.com/geo-embeddings/embeddings-stac-specification): the asset ``embeddings``, ``emb:quantization`` and
 ``emb:runtime_parameters``. It is not among ``stac_extensions``, since its schema takes items of STAC 1.0.0 alone.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +27,9 @@ __all__ = ["Asset", "classes_of", "item_path", "write_item"]
 
 _PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 _RASTER = "https://stac-extensions.github.io/raster/v2.0.0/schema.json"
+_FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
 _CLASSIFICATION = "https://stac-extensions.github.io/classification/v2.0.0/schema.json"
+_SHA256 = "1220"  # of a multihash: the function (0x12), and the length of its value (0x20 bytes)
 _TYPES = {
     ".tif": "image/tiff; application=geotiff; profile=cloud-optimized",
     ".zarr": "application/vnd+zarr",
@@ -59,6 +63,10 @@ class Asset:
         known |= {"title": self.title} if self.title else {}
         known |= {"type": _TYPES[self.path.suffix]} if self.path.suffix in _TYPES else {}
         known |= {"bands": [{"name": name} for name in self.bands]} if self.bands else {}
+        if self.path.is_file():  # a Zarr is a folder, whose files have checksums of their own
+            with open(self.path, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            known |= {"file:size": self.path.stat().st_size, "file:checksum": _SHA256 + digest}
         return known | dict(self.more)
 
 
@@ -95,7 +103,7 @@ def write_item(
     known |= {name: value for name, value in (properties or {}).items() if value is not None}
     extensions = [_PROJECTION]
     listed = {name: asset.to_dict() for name, asset in assets.items()}
-    for prefix, extension in (("raster:", _RASTER), ("classification:", _CLASSIFICATION)):
+    for prefix, extension in (("file:", _FILE), ("raster:", _RASTER), ("classification:", _CLASSIFICATION)):
         if any(key.startswith(prefix) for asset in listed.values() for key in asset):
             extensions.append(extension)
     item = {
