@@ -7,6 +7,7 @@ which may end with a comment: there it is, of all bytes before.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import struct
 from collections.abc import Mapping
@@ -22,15 +23,25 @@ _COMMENT = b"sha256:"
 
 
 def sealed_tensors(tensors: dict[str, torch.Tensor], metadata: Mapping[str, str]) -> bytes:
-    """A safetensors file with the entry ``sha256`` in its metadata."""
+    """A safetensors file with the entry ``sha256`` in its metadata; of equal models it has the same bytes."""
     from safetensors.torch import save
 
-    content = save(tensors, metadata={**metadata, "sha256": _ZEROS})
+    content = _in_order(save(tensors, metadata={**metadata, "sha256": _ZEROS}))
     found = _PLACE.search(content)
     if found is None or found.group(1) != _ZEROS.encode():
         raise AssertionError("safetensors writes metadata in another form than this package knows")
     start, end = found.span(1)
     return b"".join((content[:start], hashlib.sha256(content).hexdigest().encode(), content[end:]))
+
+
+def _in_order(content: bytes) -> bytes:
+    """A safetensors file whose metadata are in alphabetical order; safetensors writes them in a random one."""
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    header = {"__metadata__": dict(sorted(header.pop("__metadata__").items())), **header}
+    written = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    written += b" " * (-len(written) % 8)  # tensors begin at a multiple of 8
+    return struct.pack("<Q", len(written)) + written + content[8 + length :]
 
 
 def check_tensors(path: Path) -> None:

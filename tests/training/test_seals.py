@@ -56,6 +56,13 @@ def test_a_flipped_bit_of_a_state_is_noticed(tmp_path, run):
             fit(TinyTraining(), Meadows(8), Meadows(4), tmp_path, epochs=2, batch_size=4, progress=False)
 
 
+def test_equal_models_are_equal_files(tmp_path):
+    model = TinyModel(TinyConfig())
+    metrics = {f"val/mean of Zürich {k}": k / 3 for k in range(5)}
+    assert len({save_model(tmp_path / f"{k}.safetensors", model, metrics=metrics).read_bytes() for k in range(20)}) == 1
+    assert read_header(tmp_path / "0.safetensors").metrics == metrics
+
+
 def test_every_byte_of_a_checksum_counts(tmp_path):
     content = sealed_tensors({"a": torch.arange(3)}, {"system": "tiny"})
     path = tmp_path / "a.safetensors"
