@@ -25,6 +25,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     share_cores()
     keep_freed_memory()
     try:
+        return _main(arguments)
+    except KeyboardInterrupt:  # before there was a command
+        print("\nfusion: interrupted", file=sys.stderr)
+        return _INTERRUPTED
+
+
+def _main(arguments: Sequence[str]) -> int:
+    try:
         from .commands.parser import parse
     except ModuleNotFoundError as error:
         return _main_without_parser(arguments, error)
@@ -33,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _one_speaks(name):
             return function(**given) or 0
     except KeyboardInterrupt as why:
-        print(f"\nfusion {name}: {why or 'interrupted'}", file=sys.stderr)
+        print(f"\nfusion {name}: {str(why) or 'interrupted'}", file=sys.stderr)
         return _INTERRUPTED
     except (ValueError, TypeError, RuntimeError, KeyError, OSError, ImportError, MemoryError) as error:
         if os.environ.get("FUSION_VERBOSE") == "1":

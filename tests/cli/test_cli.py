@@ -143,3 +143,16 @@ def test_options_of_options_are_numbers_and_add_up(arguments, wanted):
 def test_a_switch_alone_is_on(words, fresh, short, progress):
     _, _, given = parse(["experiment", *words.split()])
     assert (given["name"], given["fresh"], given["short"], given["progress"]) == ("demo", fresh, short, progress)
+
+
+@pytest.mark.parametrize("when", ["before", "within"])
+def test_an_interruption_is_told_without_a_traceback(when, monkeypatch, capsys):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    found = interrupt if when == "before" else lambda _: ("doctor", interrupt, {})
+    monkeypatch.setattr("fusion.commands.parser.parse", found)
+    assert main(["doctor"]) == 130
+    assert capsys.readouterr().err == (
+        "\nfusion: interrupted\n" if when == "before" else "\nfusion doctor: interrupted\n"
+    )
