@@ -7,8 +7,8 @@ other files, archives say how large they will be, and a pipe never ends. What is
 from __future__ import annotations
 
 import os
-import re
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,16 +16,15 @@ import numpy as np
 
 from ..kernels.machine import available_memory
 from ..special_files import refuse_special
+from .mosaics import check_mosaic
 
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["hdf5_dataset", "open_npz", "open_raster", "refuse_links"]
+__all__ = ["hdf5_dataset", "hdf5_has", "open_npz", "open_raster", "refuse_links"]
 
 _DRIVERS = {".jp2": "JP2OpenJPEG", ".vrt": "VRT"}
-_REMOTE = re.compile(
-    rb">\s*(/vsi(?:curl|s3|gs|az|adls|oss|swift|webhdfs|hdfs)[^<\s]*|[a-z][a-z0-9+.-]*://[^<\s]*)", re.I
-)
+_MOST_LINKS = 8  # on the way to the values of a variable
 _SUSPICIOUS = 1 << 28, 500  # bytes that are unpacked, and of how many times fewer; zeros alone are packed 1000 : 1
 
 
@@ -33,18 +32,15 @@ def open_raster(path: Path | str, **options: Any) -> Any:
     """``rasterio.open`` for reading, by the driver of the name: GeoTIFF, if it is not .jp2 or .vrt.
 
     Raises:
-        ValueError: a .vrt that names data on a network, or no file.
+        ValueError: a .vrt that names data on a network or otherwise not to be read, or no file.
         rasterio.errors.RasterioIOError: as ``rasterio.open``, also for a file of another format than its name says.
     """
     import rasterio
 
     refuse_special(path)
     suffix = Path(path).suffix.lower()
-    if suffix == ".vrt" and os.path.isfile(path) and (remote := _REMOTE.search(Path(path).read_bytes())):
-        raise ValueError(
-            f"{path}: names data on a network, {remote[1].decode(errors='replace')[:100]}; download them, and name the "
-            "files"
-        )
+    if suffix == ".vrt" and os.path.isfile(path):
+        check_mosaic(Path(path))
     return rasterio.open(path, driver=_DRIVERS.get(suffix, "GTiff"), **options)
 
 
@@ -57,19 +53,24 @@ def hdf5_dataset(file: h5py.File, name: str) -> Any:
     """
     import h5py
 
-    folder, parts = Path(file.filename).resolve().parent, [part for part in name.split("/") if part]
-    for count in range(1, len(parts) + 1):
-        link = file.get("/".join(parts[:count]), getlink=True)
-        if isinstance(link, h5py.ExternalLink):
-            _within(folder, link.filename, file.filename, name)
+    _follow(file, name, Path(file.filename), name)
     found = file[name]
     if isinstance(found, h5py.Dataset):
-        for stored, *_ in found.external or ():
-            _within(folder, stored, file.filename, name)
-        if found.is_virtual:
-            for source in found.virtual_sources():
-                _within(folder, source.file_name, file.filename, name)
+        _refuse_stored_elsewhere(found, Path(file.filename), name)
     return found
+
+
+def hdf5_has(file: h5py.File, name: str) -> bool:
+    """``name in file``, without opening what lies elsewhere.
+
+    Raises:
+        ValueError: it is linked to from a file elsewhere.
+    """
+    try:
+        _follow(file, name, Path(file.filename), name)
+    except KeyError:
+        return False
+    return name in file
 
 
 def refuse_links(path: Path) -> None:
@@ -78,13 +79,66 @@ def refuse_links(path: Path) -> None:
         import h5py
     except ImportError:
         return
+    links: list[str] = []
+    arrays: list[str] = []
     with h5py.File(path, "r") as file:
+        # What is raised within a visit to links may end as a SystemError of h5py.
+        file.visititems_links(lambda name, link: None if isinstance(link, h5py.HardLink) else links.append(name))
+        file.visititems(lambda name, found: arrays.append(name) if isinstance(found, h5py.Dataset) else None)
+        for name in links:
+            with suppress(KeyError):  # it leads nowhere
+                _follow(file, name, path, name)
+        for name in arrays:
+            _refuse_stored_elsewhere(file[name], path, name)
 
-        def look(name: str, link: Any) -> None:
-            if isinstance(link, h5py.ExternalLink):
-                _within(Path(path).resolve().parent, link.filename, str(path), name)
 
-        file.visititems_links(look)
+def _follow(file: h5py.File, name: str, path: Path, told: str, depth: int = 0) -> None:
+    """Looks at each link on the way to an object before HDF5 would follow it.
+
+    Args:
+        path: of the file that was opened, ``told`` the name that was asked of it.
+
+    Raises:
+        KeyError: there is no such thing.
+        ValueError: a link to a file elsewhere, or links without end.
+    """
+    import h5py
+
+    if depth > _MOST_LINKS:
+        raise ValueError(f"{path}: {told!r} is a link to a link, {_MOST_LINKS} times; copy the data into this file")
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    for count in range(1, len(parts) + 1):
+        way, rest = "/".join(parts[:count]), parts[count:]
+        link = file.get(way, getlink=True)
+        if link is None:
+            raise KeyError(name)
+        if isinstance(link, h5py.ExternalLink):
+            folder = Path(file.filename).resolve().parent
+            _within(folder, link.filename, str(path), told)
+            target = folder / os.fsdecode(link.filename)
+            refuse_special(target)
+            if not target.is_file():
+                raise KeyError(name)
+            with h5py.File(target, "r") as other:
+                _follow(other, "/".join([link.path, *rest]), path, told, depth + 1)
+            return
+        if isinstance(link, h5py.SoftLink):
+            begin = "" if link.path.startswith("/") else "/".join(parts[: count - 1])
+            _follow(file, "/".join([begin, link.path, *rest]), path, told, depth + 1)
+            return
+
+
+def _refuse_stored_elsewhere(found: h5py.Dataset, path: Path, name: str) -> None:
+    """
+    Raises:
+        ValueError: its values are those of a file elsewhere.
+    """
+    folder = Path(found.file.filename).resolve().parent
+    for stored, *_ in found.external or ():
+        _within(folder, stored, str(path), name)
+    if found.is_virtual:
+        for source in found.virtual_sources():
+            _within(folder, source.file_name, str(path), name)
 
 
 def _within(folder: Path, target: str | bytes, file: str, name: str) -> None:

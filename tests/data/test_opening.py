@@ -35,6 +35,11 @@ def vrt(source: str) -> str:
     )
 
 
+def relative(text: str) -> str:
+    """The sources lie beside the mosaic."""
+    return text.replace("<SourceFilename>", '<SourceFilename relativeToVRT="1">')
+
+
 @pytest.fixture
 def server():
     """A web server that counts the requests it gets."""
@@ -72,6 +77,65 @@ def test_a_mosaic_of_data_on_a_network_is_refused_before_it_is_opened(tmp_path, 
     with pytest.raises(ValueError, match=rf"a.vrt: names data on a network, {prefix}{address}/secret.tif; download"):
         open_raster(tmp_path / "a.vrt")
     assert asked == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "&#47;vsicurl/{address}/a.tif",
+        "/vsizip//vsicurl/{address}/a.zip/a.tif",
+        "/vsigzip//vsicurl_streaming/{address}/a.gz",
+        'NETCDF:"/vsicurl/{address}/a.nc":s2',
+        "&lt;VRTDataset&gt;&lt;SourceFilename&gt;/vsicurl/{address}/a.tif&lt;/SourceFilename&gt;&lt;/VRTDataset&gt;",
+        "inner.vrt",
+        "inner.tif",
+        "{folder}/inner.vrt",
+        "vrt://inner.vrt",
+    ],
+)
+def test_a_network_behind_a_mosaic_is_refused_before_anything_is_opened(tmp_path, server, source):
+    address, asked = server
+    for name in ("inner.vrt", "inner.tif"):
+        (tmp_path / name).write_text(vrt("further.vrt"))
+    (tmp_path / "further.vrt").write_text(vrt(f"/vsicurl/{address}/secret.tif"))
+    (tmp_path / "a.vrt").write_text(relative(vrt(source.format(address=address, folder=tmp_path))))
+    with pytest.raises(ValueError, match=r"a.vrt: names data on a network"):
+        open_raster(tmp_path / "a.vrt")
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("/vsizip/a.zip/a.tif", "names data in an archive, /vsizip/a.zip/a.tif; unpack it"),
+        ("WMS:service=x", "names data by the driver WMS of GDAL"),
+        ("PG:host=x", "names data by the driver PG of GDAL"),
+        ("wms.tif", "names wms.tif, a text that may name data elsewhere"),
+        ("a.vrt", "mosaics lie in each other more than 8 deep"),
+        ("pipe.tif", "is a pipe, a file is wanted"),
+    ],
+)
+def test_what_a_mosaic_may_not_name(tmp_path, source, message):
+    os.mkfifo(tmp_path / "pipe.tif")
+    (tmp_path / "wms.tif").write_text("<GDAL_WMS><Service name='TMS'/></GDAL_WMS>")
+    (tmp_path / "a.vrt").write_text(relative(vrt(source)))
+    with pytest.raises(ValueError, match=message):
+        open_raster(tmp_path / "a.vrt")
+
+
+@pytest.mark.parametrize("content", ["", "<VRTDataset>", "<!DOCTYPE x [<!ENTITY a 'b'>]><VRTDataset/>", "text"])
+def test_a_mosaic_that_is_no_xml_names_itself(tmp_path, content):
+    (tmp_path / "a.vrt").write_text(content)
+    with pytest.raises(ValueError, match=r"a.vrt"):
+        open_raster(tmp_path / "a.vrt")
+
+
+def test_a_mosaic_of_mosaics_beside_it_is_read(tmp_path):
+    tif(tmp_path / "part.tif", 3.0)
+    (tmp_path / "inner.vrt").write_text(relative(vrt("part.tif")))
+    (tmp_path / "a.vrt").write_text(relative(vrt("inner.vrt")))
+    with open_raster(tmp_path / "a.vrt") as file:
+        assert (file.read() == 3).all()
 
 
 def test_a_mosaic_of_files_is_read(tmp_path):
@@ -133,6 +197,52 @@ def test_data_of_hdf5_within_the_folder_are_read(linked, name, first):
         assert hdf5_dataset(file, name)[()].flat[0] == first
         with pytest.raises(KeyError):
             hdf5_dataset(file, "missing")
+
+
+@pytest.mark.parametrize("ask", ["far", "absolute/values", "soft", "near_to_far", "around"])
+def test_a_link_to_a_file_elsewhere_is_refused_before_it_is_followed(linked, ask, monkeypatch):
+    with h5py.File(linked, "r+") as file:
+        file["soft"] = h5py.SoftLink("/far")
+        file["near_to_far"] = h5py.ExternalLink("near.h5", "onwards")
+        file["around"] = h5py.SoftLink("/around")
+    with h5py.File(linked.with_name("near.h5"), "r+") as file:
+        file["onwards"] = h5py.ExternalLink("../far.h5", "values")
+    container, opened = open_container(linked), []
+    monkeypatch.setattr(
+        h5py, "File", lambda path, *how, real=h5py.File: opened.append(Path(path).name) or real(path, *how)
+    )
+    with pytest.raises(ValueError, match=r"lies in another file|is a link to a link, 8 times"):
+        ask in container  # noqa: B015
+    assert "far.h5" not in opened
+    container.close()
+
+
+def test_what_a_link_within_the_folder_leads_to_is_there(linked):
+    with h5py.File(linked, "r+") as file:
+        file["soft"] = h5py.SoftLink("/near")
+        file["nowhere"] = h5py.SoftLink("/no/such")
+    container = open_container(linked)
+    assert [name in container for name in ("soft", "near", "own", "nowhere", "own/x", "missing")] == [True] * 3 + [
+        False
+    ] * 3
+    container.close()
+
+
+@pytest.mark.parametrize("kind", ["link", "raw", "virtual"])
+def test_a_netcdf_of_values_elsewhere_is_refused(tmp_path, kind):
+    (tmp_path / "data").mkdir()
+    np.arange(6.0).tofile(tmp_path / "far.bin")
+    with h5py.File(tmp_path / "data" / "a.nc", "w") as file:
+        if kind == "link":
+            file["s2"] = h5py.ExternalLink("../far.h5", "values")
+        elif kind == "raw":
+            file.create_dataset("s2", (6,), "f8", external=[(str(tmp_path / "far.bin"), 0, 48)])
+        else:
+            layout = h5py.VirtualLayout((2, 3), "f8")
+            layout[:] = h5py.VirtualSource(str(tmp_path / "far.h5"), "values", (2, 3))
+            file.create_virtual_dataset("s2", layout)
+    with pytest.raises(ValueError, match=r"a.nc: 's2' lies in another file, .*far"):
+        open_container(tmp_path / "data" / "a.nc")
 
 
 def test_an_archive_that_unpacks_to_gigabytes_is_refused(tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..files import reading
 from ..npy import open_array
-from ..opening import hdf5_dataset, open_npz, refuse_links
+from ..opening import hdf5_dataset, hdf5_has, open_npz, refuse_links
 
 __all__ = ["CONTAINERS", "NPY", "Container", "XarrayContainer", "open_container", "text"]
 
@@ -62,7 +62,7 @@ class _Hdf5:
         return found
 
     def __contains__(self, name: str) -> bool:
-        return name in self.file
+        return hdf5_has(self.file, name)
 
     def variable(self, name: str) -> Any:
         found = hdf5_dataset(self.file, name)
