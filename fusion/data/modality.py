@@ -13,7 +13,7 @@ from typing import Any, Literal
 from ..settings import plain
 from .given import words
 
-__all__ = ["Modality"]
+__all__ = ["Modality", "check_name"]
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,7 @@ class Modality:
         given |= {field: tuple(plain(list(getattr(self, field)))) for field in ("mean", "std")}
         for field, value in given.items():
             object.__setattr__(self, field, value)  # the class is frozen
-        if not self.name or self.name.startswith(".") or any(c in "/\\" or not c.isprintable() for c in self.name):
-            raise ValueError(f"modality {self.name!r}: a name becomes part of file names; give letters and digits")
+        check_name(self.name)
         if self.kind not in ("image", "series"):
             raise ValueError(f"modality {self.name!r}: kind is 'image' or 'series', not {self.kind!r}")
         if not self.bands or len(set(self.bands)) != len(self.bands):
@@ -82,3 +81,12 @@ class Modality:
     def from_dict(cls, fields: dict[str, Any]) -> Modality:
         plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in fields.items()}
         return cls(**plain)
+
+
+def check_name(name: str) -> None:
+    """
+    Raises:
+        ValueError: what cannot be part of the name of a file.
+    """
+    if not name or name.startswith(".") or any(c in "/\\" or not c.isprintable() for c in name):
+        raise ValueError(f"modality {name!r}: a name becomes part of file names; give letters and digits")

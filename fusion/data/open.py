@@ -146,7 +146,7 @@ def _description_in(path: Path, reader: Mapping[str, Any]) -> Path:
 
 
 def _described(path: Path, reader: Mapping[str, Any]) -> bool:
-    return "cube" in reader or path.suffix in (".yaml", ".yml")
+    return "cube" in reader or (path.suffix in (".yaml", ".yml") and not path.is_dir())
 
 
 def _near(path: Path) -> str:

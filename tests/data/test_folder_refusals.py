@@ -5,6 +5,7 @@ from __future__ import annotations
 import h5py
 import numpy as np
 import pytest
+import yaml
 
 from fusion.data import FolderDataset
 from fusion.data.folder import load_description
@@ -114,6 +115,64 @@ def test_a_chunk_damaged_inside_a_file_names_the_file(folder):
 def test_a_description_that_cannot_be_is_refused(folder, changes, message):
     with pytest.raises(ValueError, match=message):
         FolderDataset(described(**changes), folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"files": 3}, "files is text, not 3; write it in quotes"),
+        ({"files": ["a"]}, r"files is text, not \['a'\]"),
+        ({"files": ""}, "files is text, not ''"),
+        ({"tile": None}, "'tile' is missing"),
+        ({"tile": float("inf")}, "tile is metres, more than 0 and no more than 1e"),
+        ({"tile": 1e300}, "tile is metres, more than 0 and no more than 1e"),
+        ({"patch": -20}, "patch is metres, more than 0"),
+        ({"stride": float("nan")}, "stride is metres, more than 0"),
+        ({"exclude": [None]}, "exclude are names, not None"),
+        ({"georeference": [1]}, "georeference: keys with values are wanted"),
+        ({"georeference": {"epsg": [1, 2], "x": "x", "y": "y"}}, r"epsg is a number such as 32631, .* not \[1, 2\]"),
+        (
+            {"georeference": {"epsg": 32631, "x": {"a": 1}, "y": "y"}},
+            "georeference: x are finite numbers, or a variable",
+        ),
+        ({"georeference": {"epsg": 32631, "bounds": [0, 0, 0, 0]}}, r"bounds are \[left, bottom, right, top\]"),
+        ({"georeference": {3: 4}}, "georeference: unknown key 3"),
+        ({"splits": [1]}, "splits: names with keys are wanted"),
+        ({"splits": {"../up": {"rows": [0, 1]}}}, "split '../up': a name is letters and digits"),
+        ({"splits": {"train": {"rows": [0.8, 0.2]}}}, r"rows are shares .* the lower first, .*, not \[0.8, 0.2\]"),
+        ({"splits": {"train": {"rows": [0, 1.2]}}}, "rows are shares of a scene from 0 to 1"),
+        ({"splits": {"train": {"columns": [0, float("nan")]}}}, "columns are shares of a scene from 0 to 1"),
+        ({"splits": {"train": {"columns": "left"}}}, "columns are shares of a scene from 0 to 1"),
+        ({"splits": {"train": {"files": {}}}}, "files are patterns of names of scenes, not {}"),
+        ({"modalities": {"../up": DESCRIPTION["modalities"]["s2"]}}, "'../up': a name becomes part of file names"),
+        ({"s2__axes": 3}, "axes is text, not 3"),
+        ({"s2__bands": True}, "bands is text, not True"),
+        ({"s2__bands": [["B02"], 1, 2]}, r"bands are names, not \['B02'\]"),
+        ({"s2__max_dates": -1}, "max_dates is a whole number from 1, not -1"),
+        ({"s2__max_dates": 0.3}, "max_dates is a whole number from 1, not 0.3"),
+        ({"s2__max_cloud": 50}, "max_cloud is a share, 0 to 1, not 50"),
+        ({"s2__resolution": 0}, "resolution is metres, more than 0"),
+        ({"s2__range": [3, 1]}, r"range is the lowest and the highest value, \[0, 10000\], not \[3, 1\]"),
+        ({"s2__nodata": {"a": 1}}, "nodata is a number or a list of numbers"),
+        ({"s2__scale": float("inf")}, "scale is a finite number, not inf"),
+        ({"s2__decibels": 0}, "decibels is a positive number, not 0"),
+        ({"s2__optional": "yes"}, "optional is true or false, not 'yes'"),
+        ({"labels": {"variable": "agb", "resolution": 0, "reduction": "mean"}}, "resolution is metres, more than 0"),
+        ({"labels": {"variable": "agb", "min_labelled": -1, "reduction": "mean"}}, "min_labelled is a share, 0 to 1"),
+    ],
+)
+def test_a_value_that_its_key_cannot_have_names_the_file_and_the_key(folder, tmp_path, changes, message):
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump(described(**changes)))
+    with pytest.raises(ValueError, match=message) as error:
+        load_description(path)
+    assert str(error.value).startswith(f"{path}: ")
+
+
+def test_an_array_without_pixels_is_refused(folder):
+    rewrite(folder, s2=arrays()["s2"][..., :0])
+    with pytest.raises(ValueError, match=r"north.npz: 's2': 's2' has shape \(4, 3, 8, 0\), so no pixel in it"):
+        FolderDataset(DESCRIPTION, folder)
 
 
 def test_layers_that_cover_different_ground_are_refused(folder):

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from ..modality import check_name
 from .conventions import Conventions
+from .entries import check_georeference, check_splits
 from .placed import PlacedLabels, TableLabels, VectorLabels
 
 __all__ = ["AXES", "DATE_FILES", "Description", "Labels", "Mask", "Source"]
@@ -255,11 +257,14 @@ class Description:
     exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        check_georeference(self.georeference)
+        check_splits(self.splits)
         if self.tile <= 0 or self.patch <= 0 or not _whole(self.tile / self.patch):
             raise ValueError(f"tile {self.tile} m must be a multiple of patch {self.patch} m")
         if not self.modalities:
             raise ValueError("modalities are missing")
         for name, source in self.modalities.items():
+            check_name(name)
             try:
                 source.of_bands(source.files or self.files)
             except ValueError as error:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 
 from ...yaml_loader import load_yaml
 from .description import Description, Labels, Mask, Source
+from .entries import entry, number
 from .placed import TableLabels, VectorLabels
 
 __all__ = ["load_description"]
@@ -47,6 +48,7 @@ def load_description(source: str | Path | Mapping[str, Any]) -> Description:
 
 def _labels(table: dict[str, Any], where: str) -> Labels | VectorLabels | TableLabels:
     """A map of labels by scene, or points and polygons of one file."""
+    table = {key: value for key, value in table.items() if value is not None}
     classes = table.pop("classes", None) or {}
     if "vector" in table and "table" in table:
         raise ValueError(f"{where}: vector and table are two kinds of labels; give one of them")
@@ -81,28 +83,13 @@ def _table(value: Any, where: str) -> dict[str, Any]:
 
 
 def _codes(value: Any, where: str) -> tuple[float, ...]:
-    return tuple(_number(where, code) for code in (value if isinstance(value, list | tuple) else [value]))
-
-
-_NAMES = {"exclude", "bands", "use", "axes", "dates", "variable"}
-_LISTS = {"nodata", "range", "classes", "bad_bits"}
-_NUMBERS = {
-    "tile",
-    "patch",
-    "stride",
-    "resolution",
-    "scale",
-    "decibels",
-    "at_most",
-    "max_cloud",
-    "min_labelled",
-    "min_share",
-}
+    return tuple(number(where, code) for code in (value if isinstance(value, list | tuple) else [value]))
 
 
 def _build(kind: type[Part], table: Mapping[str, Any], where: str, **ready: Any) -> Part:
     """A part of the description of what YAML holds, and of what is as the field has it."""
     known = {f.name: f for f in fields(cast(Any, kind))}
+    table = {key: value for key, value in table.items() if value is not None}  # as if it was left out
     unknown = [key for key in table if key not in known]
     if unknown:
         raise ValueError(f"{where}: unknown key {', '.join(map(repr, unknown))}; known are {', '.join(known)}")
@@ -110,44 +97,6 @@ def _build(kind: type[Part], table: Mapping[str, Any], where: str, **ready: Any)
     if missing:
         raise ValueError(f"{where}: {', '.join(map(repr, missing))} is missing")
     try:
-        return kind(**{key: _value(key, value) for key, value in table.items()}, **ready)
+        return kind(**{key: entry(key, value) for key, value in table.items()}, **ready)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {error}") from error
-
-
-def _value(key: str, value: Any) -> Any:
-    """As the field has it: lists as tuples, numbers as numbers also where they are written as text."""
-    if value is None:
-        return None
-    if key in _NUMBERS:
-        return _number(key, value)
-    if key == "offset":
-        if isinstance(value, Mapping):
-            return {str(date): _number(f"{key} from {date}", number) for date, number in value.items()}
-        try:
-            return _number(key, value)
-        except ValueError:
-            if not isinstance(value, str):
-                raise
-            return value  # a variable
-    if key in ("align", "all_touched", "missing_bands") and not isinstance(value, bool):
-        raise ValueError(f"{key} is true or false, not {value!r}")
-    several = isinstance(value, Sequence) and not isinstance(value, str)
-    if key in _LISTS and not isinstance(value, Mapping):
-        return tuple(_number(key, number) for number in (value if several else [value]))
-    if key in _NAMES and several:
-        return tuple(str(name) for name in value)
-    return (str(value),) if key in ("use", "exclude") else value
-
-
-def _number(key: str, value: Any) -> float:
-    """A number, in YAML or as its text (``'-9999'``, ``1e20``, ``nan``)."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        for kind in (int, float):
-            try:
-                return kind(value.strip().lower().replace(".nan", "nan").replace(".inf", "inf"))
-            except ValueError:
-                continue
-    raise ValueError(f"{key} must be a number, not {value!r}")

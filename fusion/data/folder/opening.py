@@ -166,6 +166,11 @@ class Opener:
         if len(variable.shape) != len(axes):
             array = repr(name) if name else "the array"
             raise ValueError(f"{path}: {what}: {array} has shape {variable.shape}, axes ({', '.join(axes)}) wanted")
+        if not all(length for axis, length in zip(axes, variable.shape, strict=True) if axis != "time"):
+            raise ValueError(
+                f"{path}: {what}: {name!r} has shape {variable.shape}, so no pixel in it; copy the file again, or "
+                "leave it out"
+            )
         check_axes(variable, axes)
         grid, south_up = locate(
             self.description.georeference, variable, axes, self.arrays, resolution or 1.0, first=first

@@ -100,11 +100,8 @@ def members(
         side: of a tile in metres.
 
     Raises:
-        ValueError: the rule has an unknown key, or names a scene by what YAML makes a number.
+        ValueError: the rule names a scene by what YAML makes a number.
     """
-    unknown = set(rule) - {"files", "rows", "columns"}
-    if unknown:
-        raise ValueError(f"split {split!r}: unknown key {', '.join(unknown)}; known are files, rows, columns")
     patterns = _patterns(split, rule.get("files", "*"), scenes)
     wanted = np.array([any(fnmatch(scene.name, pattern) for pattern in patterns) for scene in scenes])
     inside = wanted[tiles.scenes]  # (N,)
