@@ -75,7 +75,7 @@ def load_yaml(source: str | Path, where: str = "YAML") -> Any:
         return loader.construct_document(node)
     except _RefusedError as error:
         raise ValueError(f"{where}: {error}") from None
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{where}: is not YAML: {error}") from error
     except RecursionError:
         raise ValueError(f"{where}: lists and mappings lie too deep in each other") from None

@@ -79,6 +79,7 @@ def test_keys_taken_over_by_a_merge_may_be_overridden() -> None:
     [
         (b"files: [", r"mine\.yaml: is not YAML"),
         (b"a: 1\n---\nb: 2\n", r"mine\.yaml: is not YAML: expected a single document"),
+        (b"a: !!timestamp 9", r"mine\.yaml: is not YAML"),
         (b"!!python/name:os.system x", r"mine\.yaml: is not YAML: could not determine a constructor"),
         ("name: Châtaignier".encode("latin-1"), r"mine\.yaml: is not text in UTF-8 .*save it as UTF-8"),
     ],

@@ -7,6 +7,8 @@ import importlib.util
 import json
 import os
 import re
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -21,13 +23,21 @@ try:  # here and not where it is needed, which is when no file can be opened any
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-__all__ = ["DamagedFile", "need_keys", "one_message", "read_json", "reading"]
+__all__ = ["DamagedFile", "decoding", "need_keys", "one_message", "read_json", "reading"]
 
 _DAMAGED = "cannot be read, the file is damaged or incomplete: copy or download it again"
 _CAUGHT = (OSError, EOFError, ImportError, ValueError, RuntimeError, KeyError, zipfile.BadZipFile, zlib.error)
 # What libraries raise of any file that is no whole file of its format; other ValueErrors may mean anything.
 _OF_THE_FILE = (OSError, EOFError, zipfile.BadZipFile, zlib.error)
 _OF_A_CHUNK = re.compile(r"(?i)decompress|data corruption|checksums? do(es)? not match|cannot reshape array")  # of Zarr
+# Of HDF5, for structures within a file that are none; that a name is not there is another matter.
+_OF_HDF5 = re.compile(r"(?i)unable to (?:a?synchronously )?\w+|(?:visitation|iteration) failed")
+_NOT_THERE = re.compile(r"(?i)doesn't exist|component not found")
+# What a library raises of a content that its authors did not think of.
+_OF_A_LIBRARY = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, SyntaxError, TypeError, ValueError,
+    struct.error, tokenize.TokenError,
+)  # fmt: skip
 # GDAL and HDF5 tell the operating system's errors in their text.
 _TEXTS = {
     "too many open files": errno.EMFILE,
@@ -83,12 +93,32 @@ def reading(path: Path, *, chunks: bool = False) -> Iterator[None]:
             raise
         kind = DamagedFile if told.startswith(_DAMAGED) else ValueError
         raise kind(f"{path}: {told}") from error
+    except MemoryError as error:
+        raise MemoryError(
+            f"{path}: does not fit into memory ({error or 'none is left'}); if it is right, save it in chunks, or use "
+            "smaller tiles"
+        ) from error
+
+
+@contextmanager
+def decoding(path: Path, *, chunks: bool = False) -> Iterator[None]:
+    """As :func:`reading`, around calls of a library that decodes a file and nothing else: there whatever is raised,
+    also what says nothing of a file (an index out of bounds, a shape that does not fit), is damage to it."""
+    with reading(path, chunks=chunks):
+        try:
+            yield
+        except (DamagedFile, UnicodeDecodeError, zipfile.BadZipFile):
+            raise
+        except _OF_A_LIBRARY as error:
+            if str(error).startswith(str(path)):  # of ours, which says it better
+                raise
+            raise OSError(_said(error)) from error
 
 
 def _told(path: Path, error: BaseException, chunks: bool) -> str | None:
     """What is wrong and the fix; None for an error that says so itself."""
-    text = str(error)
-    why = text.splitlines()[0] if text else type(error).__name__
+    text = _said(error)
+    why = text.splitlines()[0]
     text = f"{text} {error.__cause__ or ''}"  # rasterio: "Read failed. See previous exception for details."
     package = _package(path, error, text)
     if package is not None:
@@ -97,12 +127,20 @@ def _told(path: Path, error: BaseException, chunks: bool) -> str | None:
         return _disguise(path) or f"is not text in UTF-8 ({why}); save it as UTF-8, or copy it again"
     if isinstance(error, RuntimeError | ValueError) and chunks and _OF_A_CHUNK.search(text):
         return f"{_DAMAGED} ({why})"
+    if isinstance(error, RuntimeError | KeyError) and _OF_HDF5.search(text) and not _NOT_THERE.search(text):
+        return _disguise(path) or f"{_DAMAGED} ({why})"
     if not isinstance(error, _OF_THE_FILE):
         return None
     system = _of_the_system(error, text)
     if system is not None:
         return system
     return _disguise(path) or f"{_DAMAGED} ({why})"
+
+
+def _said(error: BaseException) -> str:
+    """What an error says, or its kind where that is nothing; str(KeyError) would quote it."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return text.strip() or type(error).__name__
 
 
 def _package(path: Path, error: BaseException, text: str) -> str | None:

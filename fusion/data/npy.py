@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tokenize
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,11 @@ def open_array(path: Path) -> np.ndarray:
     with reading(path):
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except ValueError as error:  # a wrong header, or a file shorter than its header says
+        except (
+            ValueError,
+            SyntaxError,
+            tokenize.TokenError,
+        ) as error:  # a wrong header, or a file shorter than its header says
             if "Python objects in dtype" in str(error):
                 raise ValueError(
                     f"{path}: holds Python objects, such as arrays of several shapes, not one array of numbers; save "

@@ -12,11 +12,11 @@ import numpy as np
 from .files import reading
 from .given import numbers
 from .opening import open_npz
+from .units import LARGEST
 
 __all__ = ["read_series"]
 
 MISSING = -9999.0
-LARGEST = 1e30  # the fill values of NetCDF (9.97e36), of rasters (3.4e38) and of models (1e30) are no smaller
 
 
 def read_series(files: Sequence[str | Path], variable: str | None = None) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -44,6 +44,8 @@ __all__ = [
 
 FORMAT = 2  # raised when the meaning of the metadata changes; since 2 there is a checksum
 BEST = "best.safetensors"
+# What is raised of settings that are none, or that ask for more memory than there is.
+_OF_SETTINGS = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
 _ON_TOP = "finetuned."  # prefix of tensors that are not the model's
 
 
@@ -167,8 +169,18 @@ def read_header(path: Path | str) -> Header:
         )
     if int(form) > 1 or "sha256" in metadata:
         check_tensors(path)
-    read = {key: json.loads(metadata.get(key, "{}")) for key in ("config", "metrics", "finetuned")}
+    read = {key: _settings(path, key, metadata.get(key, "{}")) for key in ("config", "metrics", "finetuned")}
     return Header(metadata["system"], version=metadata["eo-fusion"], torch=metadata.get("torch", ""), **read)
+
+
+def _settings(path: Path, key: str, text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is damaged: its metadata has the {key} {text[:60]!r}; take another copy of it")
+    return found
 
 
 def load_model(path: Path | str, *, system: str | None = None, config: Any = None) -> nn.Module:
@@ -216,7 +228,14 @@ def load_finetuned(path: Path | str) -> LightningModule | Probed | Ensemble:
             f"; {tuned[0].parent} is fine-tuned, give that" if tuned else "; fine-tune it first, or probe its features"
         )
         raise ValueError(f"{path} is an encoder without a head{near}")
-    module = _on_top_of(load_model(path), header)
+    model = load_model(path)
+    try:
+        module = _on_top_of(model, header)
+    except _OF_SETTINGS as error:
+        raise ValueError(
+            f"{path}: what was fine-tuned by eo-fusion {header.version} cannot be rebuilt by eo-fusion {__version__} "
+            f"from its settings ({type(error).__name__}: {error})"
+        ) from error
     own = {k.removeprefix(_ON_TOP): v for k, v in _tensors(path).items() if k.startswith(_ON_TOP)}
     known = module.state_dict()
     _load(path, header, module, own | {name: known[name] for name in _of_the_model(module) & set(known)})
@@ -245,10 +264,10 @@ def _build(path: Path, header: Header) -> nn.Module:
         )
     try:
         return SYSTEMS[header.system].from_config(header.config)
-    except (TypeError, KeyError, ValueError) as error:
+    except _OF_SETTINGS as error:
         raise ValueError(
             f"{path}: the configuration written by eo-fusion {header.version} does not fit {header.system} of "
-            f"eo-fusion {__version__}: {error}"
+            f"eo-fusion {__version__} ({type(error).__name__}: {error})"
         ) from error
 
 

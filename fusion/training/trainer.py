@@ -263,7 +263,7 @@ def _earlier(state: Path, identity: dict[str, Any], module: LightningModule) -> 
     """
     try:
         sealed = check_archive(state)
-        left: dict[str, Any] = torch.load(state, map_location="cpu", weights_only=True, mmap=True)["fusion"]
+        left = _of_a_run(torch.load(state, map_location="cpu", weights_only=True, mmap=True))
         if left.get("sealed", False) and not sealed:
             raise ValueError("its checksum is damaged")
     except Exception as error:
@@ -283,6 +283,21 @@ def _earlier(state: Path, identity: dict[str, Any], module: LightningModule) -> 
             f"{state.parent} holds a run of another configuration:\n  {listed}\nGive another run folder, the same "
             "configuration, or resume=False to start over"
         )
+    return left
+
+
+def _of_a_run(content: Any) -> dict[str, Any]:
+    """What :class:`KeepState` adds to a state.
+
+    Raises:
+        ValueError: a file of something else.
+    """
+    left = content.get("fusion") if isinstance(content, dict) else None
+    wanted = {"identity": dict, "epochs": int, "finished": bool, "early": bool}
+    if not isinstance(left, dict) or not all(isinstance(left.get(key), kind) for key, kind in wanted.items()):
+        raise ValueError("it holds no state of a run of this package")
+    if not all(isinstance(left["identity"].get(key), dict) for key in ("model", "settings")):
+        raise ValueError("it does not say the configuration of its run")
     return left
 
 

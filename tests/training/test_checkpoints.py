@@ -143,6 +143,30 @@ def test_a_newer_format_an_unknown_system_and_an_unknown_field_are_named(tmp_pat
         load_model(path)
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "NaN", "[" * 100_000])
+@pytest.mark.parametrize("key", ["config", "metrics", "finetuned"])
+def test_metadata_that_are_no_settings_name_the_file(tmp_path, model, key, text):
+    path = save_model(tmp_path / "a.safetensors", model)
+    rewrite(path, model, **{key: text})
+    with pytest.raises(ValueError, match=rf"a.safetensors is damaged: its metadata has the {key} "):
+        read_header(path)
+
+
+@pytest.mark.parametrize("wrong", [{"dim": 1e300}, {"dim": -1}, {"dim": 10**12}, {"modalities": 3}])
+def test_settings_that_make_no_model_name_the_file(tmp_path, model, wrong):
+    path = save_model(tmp_path / "a.safetensors", model)
+    rewrite(path, model, config=json.dumps(model.config.to_dict() | wrong))
+    with pytest.raises(ValueError, match=r"a.safetensors.* does not fit"):
+        load_model(path)
+
+
+def test_settings_that_make_no_head_name_the_file(tmp_path, model):
+    path = save_model(tmp_path / "a.safetensors", model)
+    rewrite(path, model, finetuned=json.dumps({"task": 3, "heads": {}}))
+    with pytest.raises(ValueError, match=r"a.safetensors: what was fine-tuned by .* cannot be rebuilt"):
+        load_finetuned(path)
+
+
 def test_tensors_that_do_not_fit_are_named(tmp_path, model):
     path = save_model(tmp_path / "a.safetensors", model)
     rewrite(path, model, config=json.dumps(model.config.to_dict() | {"dim": 4}))

@@ -63,6 +63,26 @@ def test_equal_models_are_equal_files(tmp_path):
     assert read_header(tmp_path / "0.safetensors").metrics == metrics
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        [],
+        "text",
+        {},
+        {"fusion": 3},
+        {"fusion": {}},
+        {"fusion": {"identity": {}, "epochs": "1", "finished": False}},
+    ],
+)
+def test_a_state_of_something_else_names_itself(tmp_path, content):
+    torch.save(content, tmp_path / "last.ckpt")
+    with pytest.raises(
+        ValueError, match=r"last.ckpt cannot be read .*holds no state of a run.*resume=False starts over"
+    ):
+        fit(TinyTraining(), Meadows(8), Meadows(4), tmp_path, epochs=2, batch_size=4, progress=False)
+
+
 def test_every_byte_of_a_checksum_counts(tmp_path):
     content = sealed_tensors({"a": torch.arange(3)}, {"system": "tiny"})
     path = tmp_path / "a.safetensors"

@@ -110,7 +110,7 @@ def _dates(variables: dict[str, Variable]) -> dict[str, int]:
         if not flat or not variable.shape[0]:
             continue
         numeric = variable.dtype.kind in "iuf"
-        if numeric and not (units and " since " in text(units)):
+        if numeric and not (units is not None and " since " in text(units)):
             whole = variable[...]
             if not np.all((whole > 18000000) & (whole < 22000000)):  # 20200817
                 continue

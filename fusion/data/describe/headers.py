@@ -75,7 +75,7 @@ def metres(grid: Grid) -> float:
         across = grid.pixel_height * 111_320.0  # metres of a degree of latitude
         whole = min(_WHOLE, key=lambda size: abs(math.log(size / across)))
         return float(whole) if abs(whole / across - 1) < 0.15 else float(f"{across:.2g}")
-    factor = float(crs.linear_units_factor[1]) if crs.linear_units_factor else 1.0
+    factor = float(crs.linear_units_factor[1]) if crs.is_projected else 1.0
     return round(grid.pixel_width * factor, 4)
 
 

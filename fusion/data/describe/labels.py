@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import reading
+from ..files import decoding
 from ..folder.containers import Arrays, Variable
 from ..folder.conventions import Conventions
 from ..spacing import evenly_spaced
@@ -222,8 +222,7 @@ def _of_features(folder: Path, path: Path) -> Labelled | None:
     else:
         found.comments["field"] += f"; {len(values)} classes: {listed(values, 8)}"
     if table and {"x", "y"} <= {str(column).lower() for column in frame.columns}:
-        largest = float(np.abs(frame[[c for c in frame.columns if str(c).lower() in ("x", "y")]].to_numpy(float)).max())
-        if largest <= 180:
+        if _largest(frame[[c for c in frame.columns if str(c).lower() in ("x", "y")]]) <= 180:
             found.table["crs"], found.comments["crs"] = "EPSG:4326", "x and y are within -180..180"
         else:
             found.questions.append(Question(f"the CRS of x and y in {path}? Write it as crs, e.g. EPSG:32631"))
@@ -233,7 +232,7 @@ def _of_features(folder: Path, path: Path) -> Labelled | None:
 def _kind(values: Any, name: str) -> str:
     """``classes``, ``quantity``, or nothing for what identifies a feature or is no label."""
     known = values.dropna()
-    if not len(known) or _IDENTITY.search(name):
+    if not len(known) or _IDENTITY.search(name) or any(isinstance(value, dict | list) for value in known):
         return ""
     different = int(known.nunique())
     if known.dtype.kind == "f" and not bool((known == known.round()).all()):
@@ -242,10 +241,18 @@ def _kind(values: Any, name: str) -> str:
     return "classes" if few and different > 1 and known.dtype.kind not in "M" else ""
 
 
+def _largest(coordinates: Any) -> float:
+    """Of those that are numbers; the reader refuses the others."""
+    import pandas
+
+    found = coordinates.apply(pandas.to_numeric, errors="coerce").abs().max().max()
+    return float(found) if np.isfinite(found) else float("inf")
+
+
 def _layer(path: Path) -> tuple[Any, list[str]]:
     import pyogrio
 
-    with reading(path):
+    with decoding(path):
         try:
             layers = [str(name) for name in pyogrio.list_layers(path)[:, 0]]
             frame = pyogrio.read_dataframe(path, read_geometry=False, max_features=_ROWS, layer=layers[0])
@@ -257,7 +264,7 @@ def _layer(path: Path) -> tuple[Any, list[str]]:
 def _table(path: Path) -> tuple[Any, list[str]]:
     import pandas
 
-    with reading(path):
+    with decoding(path):
         frame = pandas.read_csv(path, sep="\t" if path.suffix.lower() == ".tsv" else ",", nrows=_ROWS)
     columns = {str(column).lower() for column in frame.columns}
     return (frame, []) if any(set(pair) <= columns for pair in _PAIRS) else (None, [])

@@ -31,6 +31,7 @@ _SECONDS = {
     1e-9: ("ns", "nanosecond", "nanoseconds"),
 }
 _OF_UNIT = {name: seconds for seconds, names in _SECONDS.items() for name in names}
+_LONGEST = 1e12  # seconds from a reference to a date, 31,700 years
 _OURS = ("standard", "gregorian", "proleptic_gregorian", "none", "")
 _CHANGE = (1582, 10, 15)  # from this day on, the standard calendar is the Gregorian one; before, the Julian
 
@@ -56,13 +57,25 @@ def parse_dates(
     if not len(array):
         return array.astype("datetime64[D]"), True
     if array.dtype.kind == "M":
-        return _complete(array.astype("datetime64[D]")), True
+        return _sane(_complete(array.astype("datetime64[D]"))), True
     if array.dtype.kind in "iuf" and units:
-        return _complete(_numbers(array, text := units.strip(), (calendar or "").strip().lower(), _units(text))), True
+        text = units.strip()
+        return _sane(_complete(_numbers(array, text, (calendar or "").strip().lower(), _units(text)))), True
     texts = [_text(value) for value in array]
     if all(text.strip().lower()[:3] in _MONTHS for text in texts):
         return _named_months([_MONTHS.index(text.strip().lower()[:3]) for text in texts]), False
-    return np.array([_one(text) for text in texts], dtype="datetime64[D]"), True
+    return _sane(np.array([_one(text) for text in texts], dtype="datetime64[D]")), True
+
+
+def _sane(dates: np.ndarray) -> np.ndarray:
+    years = dates.astype("datetime64[Y]").astype(np.int64) + 1970
+    wrong = np.flatnonzero((years < 1) | (years > 9999))
+    if len(wrong):
+        raise ValueError(
+            f"{len(wrong)} of {len(dates)} are beyond the years 1 to 9999, the first is of the year {years[wrong[0]]}: "
+            "check their units, or give the dates as a list"
+        )
+    return dates
 
 
 def _complete(dates: np.ndarray) -> np.ndarray:
@@ -90,6 +103,8 @@ def _numbers(array: np.ndarray, units: str, calendar: str, found: re.Match[str])
     start = _first_day(found["date"], calendar) + np.timedelta64(round(_time_of_day(found) * 1000), "ms")
     unit = _OF_UNIT[found["unit"].lower()]
     known = np.isfinite(array) if array.dtype.kind == "f" else array != _NAT
+    if (np.abs(np.where(known, array, 0).astype(np.float64)) * unit > _LONGEST).any():
+        raise ValueError(f"{array[known][np.abs(array[known]).argmax()]:g} {units} is beyond the years 1 to 9999")
     if array.dtype.kind == "f":
         milliseconds = np.round(np.where(known, array, 0).astype(np.float64) * (unit * 1000)).astype(np.int64)
     elif unit >= 1e-3:
@@ -112,7 +127,10 @@ def _first_day(date: str, calendar: str) -> np.datetime64:
         shifted, months = year + 4800 - (14 - month) // 12, month + 12 * ((14 - month) // 12) - 3
         number = day + (153 * months + 2) // 5 + 365 * shifted + shifted // 4 - 32083
         return np.datetime64(0, "ms") + np.timedelta64((number - 2440588) * 86_400_000, "ms")
-    return np.datetime64(f"{year:04d}-{month:02d}-{day:02d}", "ms")
+    try:
+        return np.datetime64(f"{year:04d}-{month:02d}-{day:02d}", "ms")
+    except ValueError as error:
+        raise ValueError(f"units count from {date}, which is no date") from error
 
 
 def _time_of_day(found: re.Match[str]) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import DamagedFile, need_keys, reading
+from ..files import DamagedFile, decoding, need_keys
 from ..handles import Handles
 from .formats import CONTAINERS, NPY, Container, open_container, text
 
@@ -99,7 +99,7 @@ class Arrays:
 
     def reading(self, path: Path) -> AbstractContextManager[None]:
         """What names the file in errors within."""
-        return reading(path)
+        return decoding(path)
 
     def container(self, path: Path) -> Container:
         """The open file."""

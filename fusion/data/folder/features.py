@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import reading
+from ..files import decoding, reading
 from .placed import TableLabels, VectorLabels
 from .years import years_of
 
@@ -113,11 +113,8 @@ def _vectors(path: Path, labels: VectorLabels) -> Any:
 
 def _opened(path: Path, read: Callable[[], Any]) -> Any:
     """What a library reads; its own kinds of errors are those of a damaged file."""
-    with reading(path):
-        try:
-            return read()
-        except (RuntimeError, ValueError) as error:
-            raise OSError(str(error)) from error
+    with decoding(path):
+        return read()
 
 
 def _points(path: Path, labels: TableLabels) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..files import reading
+from ..files import decoding
 from ..npy import open_array
 from ..opening import hdf5_dataset, hdf5_has, open_npz, refuse_links
 
@@ -41,7 +41,7 @@ def open_container(path: Path) -> Container:
         raise ValueError(f"{path}: variables are read from {', '.join(_OPEN)} files, not {path.suffix!r}")
     if not path.exists():
         raise ValueError(f"{path}: no such file. Check the folder (--data) and the file pattern")
-    with reading(path):
+    with decoding(path):
         return opener(path)
 
 

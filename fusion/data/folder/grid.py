@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -40,9 +41,13 @@ class Grid:
         """The grid of an affine transform (a, b, c, d, e, f), and whether the rows of the file run north.
 
         Raises:
-            ValueError: a rotated or sheared raster, or columns that run west.
+            ValueError: a place that is not finite, a rotated or sheared raster, or columns that run west.
         """
         a, b, c, d, e, f = transform[:6]
+        if not all(map(math.isfinite, transform[:6])):
+            raise ValueError(
+                f"its place is no number, transform {tuple(transform[:6])}; give it one (gdal_edit.py -a_ullr)"
+            )
         if abs(b) > 1e-9 * abs(a) or abs(d) > 1e-9 * abs(e):
             raise ValueError(f"the raster is rotated, transform {tuple(transform[:6])}; warp it first (gdalwarp)")
         if a <= 0 or e == 0:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..dataset import Task
 from ..files import one_message
+from ..units import LARGEST
 from .align import Warped
 from .balance import contents
 from .containers import NPY
@@ -73,6 +74,12 @@ class LabelMap:
         window = (row, column, height, width)
         if not self.labels.classes:
             quantities: np.ndarray = self.pixels.values(None, window, [0], self._override)[0, 0]
+            huge = np.abs(quantities) >= LARGEST  # also what float32 cannot hold
+            if huge.any():
+                raise ValueError(
+                    f"{self.pixels.path}: {int(huge.sum())} labels such as {quantities[huge][0]:g}: no measured "
+                    "quantity is as large; say nodata in the labels of the description"
+                )
             return quantities
         codes, masked = self.pixels.codes(None, window, [0])
         codes = self.pixels.conventions.stored(codes)
@@ -83,6 +90,14 @@ class LabelMap:
         if masked is not None:
             index[masked] = -1
         return np.asarray(index[0, 0])
+
+    def infinite(self, read: np.ndarray, row: int, column: int) -> int:
+        """How many of the values that :meth:`read` gave from there on are no label because they are infinite."""
+        if self.labels.classes or self.pixels.dtype.kind != "f" or not np.isnan(read).any():
+            return 0
+        codes, masked = self.pixels.codes(None, (row, column, *read.shape), [0])
+        found = np.isinf(codes) & ~equals_any(codes, self.labels.nodata or ())
+        return int((found if masked is None else found & ~masked).sum())
 
     def _override(self, found: Conventions) -> Conventions:
         return found.overridden(self.labels.nodata)
@@ -95,17 +110,29 @@ def label_blocks(labels: Labels, scenes: Sequence[Scene], opener: Opener) -> np.
         ValueError: scenes without a map, or whose map does not cover them; all of them are named.
     """
     blocks, problems = [], []
+    infinite: list[str] = []  # maps
+    values = 0
     resolution = labels.resolution or opener.description.label_resolution
     side = round(opener.description.tile / resolution)
     for scene in scenes:
         try:
             found = open_map(labels, scene, opener.files(labels.files, scene.name), opener)
             for top, left in corners(scene, opener.description):
-                blocks.append(found.read(round(top / resolution), round(left / resolution), side, side))
+                row, column = round(top / resolution), round(left / resolution)
+                blocks.append(found.read(row, column, side, side))
+                count = found.infinite(blocks[-1], row, column)
+                if count:
+                    infinite.append(found.pixels.path.name)
+                    values += count
         except ValueError as error:
             problems.append(str(error))
     if problems:
         raise ValueError(one_message(problems, f"{opener.folder}: labels of {len(problems)} scenes cannot be used"))
+    if infinite:
+        opener.remarks["infinite"] = (
+            f"labels: {values} infinite values in {len(set(infinite))} map(s), e.g. {infinite[0]}, are no label; "
+            "correct them, or say nodata in the labels"
+        )
     return np.stack(blocks)
 
 

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from ..units import LARGEST
 from .features import Features
 from .placed import PlacedLabels, Value
 
 __all__ = ["Valued", "valued"]
 
+_LARGEST_CODE = 2.0**53  # beyond it not every whole number is a float64 of its own
 _TOLD = 8  # values that a message lists
 
 
@@ -88,6 +90,14 @@ def _values(labels: PlacedLabels, features: Features, name: str) -> np.ndarray:
         numbers: np.ndarray = series.to_numpy(dtype=float)
         if not np.isfinite(numbers).all():
             raise ValueError(f"{name} is infinite in {(~np.isfinite(numbers)).sum()} of {len(numbers)} features")
+        huge = np.abs(numbers) >= (LARGEST if labels.quantity else _LARGEST_CODE)
+        huge &= ~np.isin(numbers, labels.nodata or ())
+        if huge.any():
+            what = "measured quantity" if labels.quantity else "code of a class"
+            raise ValueError(
+                f"{name} holds {int(huge.sum())} values such as {numbers[huge][0]:g}: no {what} is as large; say "
+                "nodata in the labels, or correct the file"
+            )
         if labels.quantity:
             return numbers
         fractions = numbers[numbers != np.round(numbers)]
