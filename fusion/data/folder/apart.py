@@ -89,7 +89,7 @@ class Apart:
         axes = [axis for axis in self.source.axes if axis not in left_out | (set() if raster else {"band"})]
         part = self.opener.part(
             repr(self.modality), path, variable, axes, self.source.resolution, bands=1,
-            first=first and variable == self._finest(path),
+            first=first and variable == self._finest(path), empty_chunks=self.source.empty_chunks,
         )  # fmt: skip
         if part.sizes.get("band", 1) != 1:
             raise ValueError(

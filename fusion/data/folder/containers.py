@@ -7,13 +7,16 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..files import DamagedFile, decoding, need_keys
 from ..handles import Handles
 from .formats import CONTAINERS, NPY, Container, open_container, text
+
+if TYPE_CHECKING:
+    from .zarr_chunks import AbsentChunks
 
 __all__ = ["CONTAINERS", "NPY", "Arrays", "Variable", "text"]
 
@@ -25,6 +28,7 @@ class Variable:
     Attributes:
         dimensions: names of its axes; empty where the file names none.
         kept: the whole of it, where it fits into memory.
+        absent: where the file lacks a part of it.
     """
 
     arrays: Arrays = field(repr=False)
@@ -35,6 +39,7 @@ class Variable:
     dimensions: tuple[str, ...] = ()
     attributes: Mapping[str, Any] = field(default_factory=dict)
     kept: np.ndarray | None = field(default=None, repr=False)
+    absent: AbsentChunks | None = field(default=None, repr=False)
 
     def __getitem__(self, index: Any) -> np.ndarray:
         if self.kept is not None:
@@ -79,13 +84,14 @@ class Arrays:
             array = file.variable(name)
             shape, dtype = tuple(int(n) for n in array.shape), np.dtype(array.dtype)
             known = shape, dtype, file.dimensions(name), file.attributes(name)
+            absent = file.absent(name)
             size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
             # A .npy is mapped into memory: nothing is unpacked, so keeping a copy would gain nothing.
             if size > self._left or path.suffix.lower() == NPY:
-                return Variable(self, path, name, *known)
-            self._kept[key] = Variable(self, path, name, *known)
+                return Variable(self, path, name, *known, absent=absent)
+            self._kept[key] = Variable(self, path, name, *known, absent=absent)
             with contextlib.suppress(DamagedFile), self.reading(path):  # what can be read of it is then read in windows
-                self._kept[key] = Variable(self, path, name, *known, kept=_plain(array[...]))
+                self._kept[key] = Variable(self, path, name, *known, kept=_plain(array[...]), absent=absent)
                 self._left -= size
         return self._kept[key]
 

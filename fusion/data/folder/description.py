@@ -94,6 +94,7 @@ class Source:
             average. None: those of a band each by nearest if they are coarser, average if they are finer; others are
             refused.
         missing_bands: a band whose file a date lacks was not observed; False: that is an error.
+        empty_chunks: chunks without a file in a store of Zarr hold its fill value; False: nothing was observed there.
     """
 
     bands: tuple[str, ...] | str = ()
@@ -116,6 +117,7 @@ class Source:
     files: str | None = None
     resample: Literal["nearest", "bilinear", "average"] | None = None
     missing_bands: bool = False
+    empty_chunks: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.variable, tuple):

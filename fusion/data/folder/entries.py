@@ -15,7 +15,7 @@ _LISTS = {"nodata", "range", "classes", "bad_bits"}
 _NUMBERS = {"tile", "patch", "stride", "resolution", "scale", "decibels", "at_most"}
 _SIDES = {"tile", "patch", "stride", "resolution"}
 _SHARES = {"max_cloud", "min_labelled", "min_share"}
-_FLAGS = {"align", "all_touched", "missing_bands", "optional"}
+_FLAGS = {"align", "all_touched", "missing_bands", "optional", "empty_chunks"}
 
 
 def entry(key: str, value: Any) -> Any:

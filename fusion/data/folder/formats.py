@@ -6,13 +6,16 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from ..files import decoding
 from ..npy import open_array
 from ..opening import hdf5_dataset, hdf5_has, open_npz, refuse_links
+
+if TYPE_CHECKING:
+    from .zarr_chunks import AbsentChunks
 
 __all__ = ["CONTAINERS", "NPY", "Container", "XarrayContainer", "open_container", "text"]
 
@@ -33,6 +36,9 @@ class Container(Protocol):
         """Names of its axes; empty where the file names none."""
 
     def attributes(self, name: str) -> Mapping[str, Any]: ...
+
+    def absent(self, name: str) -> AbsentChunks | None:
+        """Where the file lacks what it says to have; None where it is whole, or cannot lack a part."""
 
 
 def open_container(path: Path) -> Container:
@@ -82,6 +88,9 @@ class _Hdf5:
         skipped = ("DIMENSION_LIST", "REFERENCE_LIST")
         return {key: _scalar(value) for key, value in hdf5_dataset(self.file, name).attrs.items() if key not in skipped}
 
+    def absent(self, name: str) -> AbsentChunks | None:
+        return None
+
     def close(self) -> None:
         self.file.close()
 
@@ -89,8 +98,10 @@ class _Hdf5:
 class XarrayContainer:
     """NetCDF and Zarr, whose dimensions, text and attributes xarray understands; numbers and times as stored."""
 
-    def __init__(self, opener: Callable[[str], Any]) -> None:
-        self._opener = opener
+    def __init__(
+        self, opener: Callable[[str], Any], absent: Callable[[str], AbsentChunks | None] | None = None
+    ) -> None:
+        self._opener, self._absent = opener, absent
         self._groups = {"": opener("")}
 
     def names(self) -> list[str]:
@@ -121,6 +132,9 @@ class XarrayContainer:
     def attributes(self, name: str) -> Mapping[str, Any]:
         group, own = self._split(name)
         return {key: _scalar(value) for key, value in group.variables[own].attrs.items()}
+
+    def absent(self, name: str) -> AbsentChunks | None:
+        return None if self._absent is None else self._absent(name)
 
     def close(self) -> None:
         for group in self._groups.values():
@@ -157,6 +171,9 @@ class _Named:
 
     def attributes(self, name: str) -> Mapping[str, Any]:
         return {}
+
+    def absent(self, name: str) -> AbsentChunks | None:
+        return None
 
     def close(self) -> None:
         if hasattr(self._arrays, "close"):
@@ -215,6 +232,7 @@ def _zarr(path: Path) -> Container:
     import xarray
     import zarr
 
+    from .zarr_chunks import absent_chunks
     from .zarr_store import CheckedStore
 
     def group(name: str) -> Any:
@@ -227,7 +245,7 @@ def _zarr(path: Path) -> Container:
         store = zarr.open_group(CheckedStore(path), mode="r")
     except (ValueError, KeyError, TypeError) as error:
         raise OSError(str(error)) from error
-    return XarrayContainer(group)
+    return XarrayContainer(group, lambda name: absent_chunks(store[name.strip("/")], path))
 
 
 class _Plain:

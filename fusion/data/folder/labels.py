@@ -148,6 +148,7 @@ def open_map(labels: Labels, scene: Scene, files: Found, opener: Opener) -> Labe
     check_single(what, files)
     resolution = labels.resolution or opener.description.label_resolution
     part = opener.part(what, files[0].path, labels.variable, _axes(labels, files, opener), resolution)
+    opener.absent.add(what, [part], "and have no label; copy the store again if it is incomplete")
     pixels = lay_labels(part, what, resolution, scene.tiles, opener, described=labels.resolution is not None)
     if pixels.sizes.get("band", 1) > 1:
         opener.remarks.setdefault(

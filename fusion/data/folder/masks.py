@@ -184,8 +184,10 @@ class MaskReader:
         place = tiles or (None if self.pixels.grid is None else Tiles(self.pixels.grid, self.resolution))
         pixels = self.opener.open(
             f"the mask of {self.modality!r}", found, mask.variable, self._axes(mask, found), mask.resolution,
-            tiles=place, nearest=True,
+            tiles=place, nearest=True, empty_chunks=True,
         )  # fmt: skip
+        then = "and are read as the fill value; copy the store again if it is incomplete"
+        self.opener.absent.add(f"the mask of {self.modality}", pixels.of_files, then)
         named = "mask" if mask.variable is None else f"mask {mask.variable!r}"
         band = (mask.band or 1) - 1
         if not 0 <= band < pixels.sizes.get("band", 1):

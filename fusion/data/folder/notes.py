@@ -27,7 +27,7 @@ def notes_of(scenes: Sequence[Scene], modalities: Sequence[str], opener: Opener)
         "nearest pixel of each)"
         for what, files in opener.laid.items()
     ]
-    found += [*opener.resampled.told(), *opener.remarks.values()]
+    found += [*opener.resampled.told(), *opener.absent.told(), *opener.remarks.values()]
     side = opener.description.tile
     small = [scene.name for scene in scenes if min(scene.extent) < side - 1e-6]
     if small:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .absent import AbsentTold
 from .align import Warped
 from .bands import names_in_file
 from .containers import NPY, Arrays
@@ -47,6 +48,7 @@ class Opener:
         self.aligned: dict[str, int] = {}  # what was warped: how many files
         self.laid: dict[str, int] = {}  # labels that were laid onto the tiles: how many files
         self.resampled = Resamplings()
+        self.absent = AbsentTold()
         self.remarks: dict[str, str] = {}  # what else is to be known, by what it is about
 
     def files(self, pattern: str | None, scene: str) -> Found:
@@ -69,6 +71,7 @@ class Opener:
         covering: bool = False,
         nearest: bool = False,
         resample: str | None = None,
+        empty_chunks: bool = False,
     ) -> Pixels:
         """The pixels of some files, on the grid of the tiles where their place is known.
 
@@ -82,6 +85,7 @@ class Opener:
             nearest: it holds codes.
             resample: how pixels of a multiple or a fraction of the resolution come to it: nearest, bilinear, average,
                 or usual (nearest if they are coarser, average if they are finer); None: they are refused.
+            empty_chunks: chunks that a file lacks hold the fill value; else nothing was observed there.
 
         Raises:
             ValueError: unreadable, or not as described, or of another place; the message begins with the path.
@@ -95,7 +99,17 @@ class Opener:
             raise ValueError(f"{path}: {what}: a file a date makes time the first axis, axes ({', '.join(axes)}) given")
         inner = [axis for axis in axes if axis != "time"] if dated else list(axes)
         parts = [
-            self.part(what, file.path, variable, inner, resolution, bands=bands, first=tiles is None) for file in files
+            self.part(
+                what,
+                file.path,
+                variable,
+                inner,
+                resolution,
+                bands=bands,
+                first=tiles is None,
+                empty_chunks=empty_chunks,
+            )
+            for file in files
         ]
         tiles = tiles or self.first_tiles(parts, resolution, resample)
         placed = [
@@ -116,12 +130,14 @@ class Opener:
         *,
         bands: int | None = None,
         first: bool = False,
+        empty_chunks: bool = False,
     ) -> Pixels:
         """The pixels of one file, where they lie.
 
         Args:
             axes: of the file.
             first: the tiles follow it.
+            empty_chunks: as for :meth:`open`.
 
         Raises:
             ValueError: as :meth:`open`.
@@ -148,7 +164,7 @@ class Opener:
                 f"{path}: {what}: vector files are not read; rasterize it first, e.g. gdal_rasterize -a FIELD -tr "
                 f"{resolution or 10:g} {resolution or 10:g} -te WEST SOUTH EAST NORTH {path.name} {path.stem}.tif"
             )
-        return self._stored(what, path, self._named(what, path, variable), axes, resolution, first)
+        return self._stored(what, path, self._named(what, path, variable), axes, resolution, first, empty_chunks)
 
     def _named(self, what: str, path: Path, variable: str | None) -> str:
         if variable is None and path.suffix.lower() != NPY:
@@ -158,7 +174,14 @@ class Opener:
         return variable or ""
 
     def _stored(
-        self, what: str, path: Path, name: str, axes: Sequence[str], resolution: float | None, first: bool
+        self,
+        what: str,
+        path: Path,
+        name: str,
+        axes: Sequence[str],
+        resolution: float | None,
+        first: bool,
+        empty_chunks: bool,
     ) -> Pixels:
         variable = self.arrays.get(path, name)
         if variable.dtype.kind not in "iufb":
@@ -175,7 +198,7 @@ class Opener:
         grid, south_up = locate(
             self.description.georeference, variable, axes, self.arrays, resolution or 1.0, first=first
         )
-        pixels = StoredPixels(variable, axes, south_up=south_up, grid=grid)
+        pixels = StoredPixels(variable, axes, south_up=south_up, grid=grid, empty_chunks=empty_chunks)
         pixels.band_names = names_in_file(variable, axes, Finder(variable, self.arrays))
         return pixels
 

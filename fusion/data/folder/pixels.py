@@ -5,12 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .conventions import Conventions
 from .grid import Grid
+
+if TYPE_CHECKING:
+    from .zarr_chunks import AbsentChunks
 
 __all__ = ["Override", "Pixels", "Stack", "StoredPixels"]
 
@@ -29,6 +32,7 @@ class Pixels(ABC):
         conventions: what the file says of its numbers.
         in_memory: reading costs nothing.
         band_names: what the file calls its bands; empty where it does not say.
+        absent: chunks that the file lacks.
     """
 
     path: Path
@@ -39,6 +43,7 @@ class Pixels(ABC):
     conventions: Conventions = Conventions()
     in_memory = False
     band_names: tuple[str, ...] = ()
+    absent: AbsentChunks | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -80,18 +85,37 @@ class Pixels(ABC):
 
 
 class StoredPixels(Pixels):
-    """A variable of a file, with its axes in any order."""
+    """A variable of a file, with its axes in any order.
 
-    def __init__(self, variable: Any, axes: Sequence[str], *, south_up: bool = False, grid: Grid | None = None) -> None:
+    Args:
+        empty_chunks: chunks that the file lacks hold the fill value; else a mask of the file is where they would be.
+    """
+
+    def __init__(
+        self,
+        variable: Any,
+        axes: Sequence[str],
+        *,
+        south_up: bool = False,
+        grid: Grid | None = None,
+        empty_chunks: bool = False,
+    ) -> None:
         self.variable, self.axes, self.south_up, self.grid = variable, tuple(axes), south_up, grid
         self.path, self.dtype = variable.path, variable.dtype
         self.sizes = dict(zip(axes, variable.shape, strict=True))
         self.conventions = Conventions.of_attributes(variable.attributes, variable.dtype)
         self.in_memory = variable.kept is not None
+        self.absent, self._empty_chunks = variable.absent, empty_chunks
 
     def codes(
         self, dates: np.ndarray | None, window: Window, bands: Sequence[int]
     ) -> tuple[np.ndarray, np.ndarray | None]:
+        values = self._window(self.variable, dates, window, bands)
+        hidden = self.absent is not None and not self._empty_chunks
+        return values, self._window(self.absent, dates, window, bands) if hidden else None
+
+    def _window(self, stored: Any, dates: np.ndarray | None, window: Window, bands: Sequence[int]) -> np.ndarray:
+        """(L, bands, h, w) of the variable, or of what is sliced like it."""
         row, column, height, width = window
         if self.south_up:
             row = self.sizes["y"] - row - height
@@ -103,17 +127,17 @@ class StoredPixels(Pixels):
         if dates is not None and "time" in left:  # chunks hold several dates, and each is unpacked for each of them
             at_once |= 2 * len(dates) >= self.sizes["time"]
         if dates is None or "time" not in left or at_once:
-            values = self.variable[tuple(part[axis] for axis in self.axes)]
+            values = stored[tuple(part[axis] for axis in self.axes)]
             if dates is not None and "time" in left:
                 values = values.take(dates, axis=left.index("time"))
         else:  # on disk: only these dates
-            picked = [self.variable[tuple({**part, "time": int(date)}[axis] for axis in self.axes)] for date in dates]
+            picked = [stored[tuple({**part, "time": int(date)}[axis] for axis in self.axes)] for date in dates]
             left = ["time", *(axis for axis in self.axes if axis != "time")]
             values = np.stack(picked) if picked else np.empty((0, *self._one_date(height, width)), dtype=self.dtype)
         lacking = [axis for axis in _ORDER if axis not in left]
         values = values.reshape(*values.shape, *[1] * len(lacking))
         values = values.transpose([(left + lacking).index(axis) for axis in _ORDER])[:, list(bands)]
-        return (values[:, :, ::-1] if self.south_up else values), None
+        return np.asarray(values[:, :, ::-1] if self.south_up else values)
 
     def _one_date(self, height: int, width: int) -> list[int]:
         lengths = {"band": self.sizes.get("band", 1), "y": height, "x": width}

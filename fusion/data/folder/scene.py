@@ -31,6 +31,12 @@ from .raster import RASTERS
 __all__ = ["Scene", "open_scene"]
 
 
+_UNOBSERVED = (
+    "and count as not observed: the store may be incomplete, then copy it again. Zarr leaves out chunks that hold "
+    "nothing but the fill value: if that was measured, write empty_chunks: true"
+)
+
+
 @dataclass
 class Scene:
     """
@@ -122,7 +128,7 @@ class _Reader:
         else:
             pixels = self.opener.open(
                 repr(self.modality), self.files, source.named, source.axes, source.resolution, bands=named, tiles=tiles,
-                resample=source.resample,
+                resample=source.resample, empty_chunks=source.empty_chunks,
             )  # fmt: skip
         names = source.bands
         if isinstance(names, str):
@@ -138,6 +144,8 @@ class _Reader:
                 check_bands(part.path, repr(self.modality), part.band_names, names)
                 check_bands(part.path, repr(self.modality), part.band_names, pixels.of_files[0].band_names)
             held = source.override(part.conventions)
+            if not source.empty_chunks:
+                self.opener.absent.add(self.modality, [part], _UNOBSERVED, held)
             if held.low is not None and held.high is not None and held.low > held.high:
                 raise ValueError(
                     f"{part.path}: {self.modality!r}: nothing is within the valid range {held.low:g}..{held.high:g}; "
