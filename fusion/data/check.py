@@ -11,13 +11,14 @@ from .dataset import TileDataset
 from .doubtful_values import doubtful_values
 from .doubts import DoubtfulDates
 from .label_check import check_labels, describe_labels
+from .limits import check_count
 from .modality import Modality
 from .partners import PartnerDates
 from .processing_baseline import DarkEnd
 from .series import counting_infinite
 from .spacing import evenly_spaced
 from .tiles import Geo, Tile, TileBatch, values_by_band
-from .units import check_range, looks_like, readable
+from .units import HUGE, check_range, looks_like, readable, require_no_fill
 
 __all__ = ["ModalityReport", "Report", "check", "check_labels", "check_modalities", "check_values"]
 
@@ -100,6 +101,7 @@ class _Tally:
         self.seen: list[np.ndarray] = []  # of the values
         self.doubtful = DoubtfulDates(modality)
         self.dark_end = DarkEnd(modality)
+        self.huge: list[tuple[int, float, str]] = []  # how many, one of them, and the tile
         self.dates: list[int] = []
         self.days: list[int] = []
 
@@ -108,6 +110,9 @@ class _Tally:
         if values is None:
             return
         self.tiles += 1
+        huge = np.abs(values) >= HUGE
+        if huge.any():
+            self.huge.append((int(huge.sum()), float(values[huge][0]), tile.name))
         step = max(1, values.shape[1] // self.KEPT)
         self.values.append(values[:, ::step])
         observed = values_by_band(replace(tile, values=tile.observed), self.modality.name)
@@ -125,7 +130,14 @@ class _Tally:
         step = max(1, sum(part.shape[1] for part in self.values) // self.COMPARED)
         values, seen = (np.concatenate(parts, axis=1)[:, ::step] for parts in (self.values, self.seen))
         values = np.where(seen, values, np.nan)
-        return self.doubtful.warnings() + self.dark_end.warnings() + doubtful_values(values, self.modality)
+        told = doubtful_values(values, self.modality)
+        if self.huge and not any("undeclared nodata" in one for one in told):  # too few to be among these values
+            (_, value, tile), count = self.huge[0], sum(count for count, *_ in self.huge)
+            told.append(
+                f"{self.modality.name}: {count} values such as {value:.6g}, e.g. in tile {tile}: an undeclared nodata "
+                "value, or a damaged file; say nodata (in Python: NaN)"
+            )
+        return self.doubtful.warnings() + self.dark_end.warnings() + told
 
     def report(self, files: int, dtype: str) -> ModalityReport:
         values = np.concatenate(self.values, axis=1) if self.values else np.zeros((self.modality.channels, 0))
@@ -141,6 +153,7 @@ def check(dataset: TileDataset, tiles: int | None = 2000) -> Report:
 
     It goes on after an error: every file that cannot be read is named in ``problems``.
     """
+    check_count("check", "tiles", tiles, optional=True)
     chosen = evenly_spaced(len(dataset), len(dataset) if tiles is None else tiles)
     tallies = {m.name: _Tally(m) for m in dataset.modalities}
     partners = PartnerDates(dataset.modalities, dataset.grid)
@@ -255,8 +268,8 @@ def check_values(
 
     Raises:
         DamagedFile: a tile that cannot be read.
-        ValueError: other bands, another number of bands, another unit, or a range that is off by a factor of ten. The
-            message says what the values look like and how to repair it.
+        ValueError: other bands, another number of bands, another unit, a range that is off by a factor of ten, or a
+            value that can only be a fill value. The message says what the values look like and how to repair it.
     """
     wanted = [modalities] if isinstance(modalities, Modality) else modalities
     samples: list[Tile | TileBatch]
@@ -280,4 +293,6 @@ def check_values(
                 )
         parts = [part for sample in samples if (part := values_by_band(sample, modality.name)) is not None]
         if parts:
-            check_range(np.concatenate(parts, axis=1), modality)
+            values = np.concatenate(parts, axis=1)
+            require_no_fill(values, modality.name, "these data")
+            check_range(values, modality)

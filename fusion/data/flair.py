@@ -38,6 +38,7 @@ from .flair_images import (
 from .flair_layout import CENTROIDS, Area, Image, find_images
 from .geotiff import put_image
 from .given import january_before
+from .limits import check_count, check_share
 from .modality import Modality
 from .npy import MappedArrays
 from .series import choose_dates, fill_gaps, without_infinite
@@ -104,8 +105,9 @@ class FlairDataset(TileDataset):
             raise ValueError(f"FlairDataset: modalities {unknown or modalities} unknown; it has {', '.join(offered)}")
         if labels not in ("classes", "map", None):
             raise ValueError(f"FlairDataset: labels are 'classes', 'map' or None, not {labels!r}")
-        if not 0 <= max_cloud <= 1:
-            raise ValueError(f"FlairDataset: max_cloud is a share, 0 to 1, not {max_cloud}")
+        check_share("FlairDataset", "max_cloud", max_cloud)
+        check_count("FlairDataset", "max_dates", max_dates, optional=True)
+        check_count("FlairDataset", "seed", seed, 0)
         self.images = find_images(
             self.folder, "aerial" in modalities, "s2" in modalities, labels is not None, clouds=max_cloud < 1
         )

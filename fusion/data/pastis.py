@@ -26,6 +26,7 @@ from rasterio.windows import Window
 from .dataset import TileDataset
 from .files import one_message, reading
 from .geotiff import footprint, pixels_of, put_image, require_same_place
+from .limits import check_count
 from .modality import Modality
 from .npy import open_array
 from .opening import open_raster
@@ -90,6 +91,7 @@ class PastisDataset(TileDataset):
         self.folder, self.cut, self.few, self.test_fold = Path(folder), cut, few, test_fold
         self.label_kind, self.max_dates = labels, max_dates
         check_options(modalities, labels, test_fold, cut)
+        check_count("PastisDataset", "max_dates", max_dates, optional=True)
         self.patches = read_patches(find_metadata(self.folder))
         self._there = {name: patches_with(self.folder, SOURCES[name].files) for name in modalities}
         self._need(modalities)

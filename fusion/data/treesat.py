@@ -26,8 +26,9 @@ import numpy as np
 import torch
 
 from .dataset import TileDataset
-from .files import one_message, read_json, reading
+from .files import decoding, one_message, read_json, reading
 from .geotiff import Footprint, put_image
+from .limits import check_count, check_share
 from .modality import Modality
 from .opening import open_raster
 from .series import choose_dates, fill_gaps
@@ -98,6 +99,8 @@ class TreeSatDataset(TileDataset):
         radar: Literal["dB", "linear"] = "dB",
         medians: Literal["season", "year"] = "season",
     ) -> None:
+        check_count("TreeSatDataset", "max_dates", max_dates, optional=True)
+        check_share("TreeSatDataset", "max_cloud", max_cloud)
         self.folder, self.radar, self.medians = Path(folder), radar, medians
         self.max_dates, self.max_cloud = max_dates, max_cloud
         self._several: list[str] = []  # files of series that were chosen, and those that were not
@@ -237,7 +240,7 @@ class TreeSatDataset(TileDataset):
             self._read_image(tile, name, rng)
         if from_series:
             path = self._series[tile.name]
-            with reading(path), h5py.File(path) as file:
+            with decoding(path), h5py.File(path) as file:
                 for name in from_series:
                     series = open_series(file, path, name.removesuffix(MEDIAN), self.max_cloud)
                     if name.endswith(MEDIAN):

@@ -6,7 +6,7 @@ import numpy as np
 
 from .modality import Modality
 
-__all__ = ["LARGEST", "check_range", "looks_like", "readable", "require_no_fill"]
+__all__ = ["HUGE", "LARGEST", "check_range", "looks_like", "readable", "require_no_fill"]
 
 LARGEST = 1e30  # the fill values of NetCDF (9.97e36), of rasters (3.4e38) and of models (1e30) are no smaller
 HUGE = 1e19  # no quantity of a tile is as large; the fill values of NetCDF (9.97e36) and of float32 rasters are

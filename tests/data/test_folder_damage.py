@@ -9,6 +9,7 @@ import xarray
 from rasterio.transform import Affine
 
 from fusion.data import FolderDataset, open_data
+from fusion.data.check import check, check_values
 from fusion.data.describe import describe
 from fusion.data.files import decoding
 from fusion.data.folder.calendar import parse_dates
@@ -70,6 +71,18 @@ def test_infinite_labels_of_a_map_are_said(folder):
     assert np.isfinite(data.labels().numpy()).all()
     told = "labels: 3 infinite values in 1 map(s), e.g. north.npz, are no label"
     assert any(note.startswith(told) for note in data.notes())
+
+
+def test_one_value_that_nobody_measured_is_said_and_refused(folder):
+    s2 = np.tile(arrays()["s2"].astype(np.float32), (1, 1, 16, 16))
+    s2[1, 2, 33, 71] = 3e35
+    rewrite(folder, s2=s2)
+    rewrite(folder, "south", s2=s2 * 0 + 500)
+    data = FolderDataset(described(tile=1280), folder, labels=False)
+    told = "s2: 1 values such as 3e+35, e.g. in tile north_r0000_c0000: an undeclared nodata value, or a damaged file"
+    assert any(warning.startswith(told) for warning in check(data).warnings)
+    with pytest.raises(ValueError, match=r"modality 's2': 1 values such as 3e\+35 in these data"):
+        check_values(data)
 
 
 @pytest.mark.parametrize("value", [1e30, -1e300])

@@ -11,6 +11,7 @@ import numpy as np
 
 from ...settings import renamed
 from ..cubes import Cube, SensorCube, smooth_backscatter
+from ..limits import check_count, check_names
 from ..modality import Modality
 from ..tiles import Geo
 from .dataset import FolderDataset
@@ -44,6 +45,9 @@ def read_cubes(
         ValueError: what the reader refuses, an unknown modality, different dates, or a resolution that is no multiple
             of the finest.
     """
+    check_count("read_cubes", "temporal_window", temporal_window)
+    for name, names in (sensors or {}).items():
+        check_names("read_cubes", f"sensor {name!r}", names)
     wanted = None if sensors is None else list(dict.fromkeys(m for members in sensors.values() for m in members))
     dataset = FolderDataset(description, folder, wanted, labels=False, memory=memory, complete=sensors is None)
     sources = dataset.description.modalities

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..files import one_message
+from ..limits import check_count, check_names
 from .containers import Arrays
 from .dealing import deal
 from .description import DATE_FILES, Description, Source
@@ -46,7 +47,7 @@ class FolderDataset(SceneTiles):
             False, optional ones are left out.
 
     Raises:
-        ValueError: nothing matches the pattern, or scenes that are not as described.
+        ValueError: nothing matches the pattern, scenes that are not as described, or an option that is no count.
     """
 
     def __init__(
@@ -61,6 +62,12 @@ class FolderDataset(SceneTiles):
         memory: int = 3 << 28,
         complete: bool | None = None,
     ) -> None:
+        where = type(self).__name__
+        check_count(where, "max_dates", max_dates, optional=True)
+        check_count(where, "seed", seed, 0)
+        check_count(where, "memory", memory, 0)
+        if modalities is not None:
+            check_names(where, "modalities", modalities)
         self.folder = Path(folder)
         described = description if isinstance(description, Description) else load_description(description)
         self.labels_described = described.labels is not None  # also where they are not read

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Any
 
 __all__ = ["LARGEST_SIDE", "check_georeference", "check_splits", "entry", "number"]
@@ -89,7 +90,7 @@ def _count(key: str, value: Any) -> int:
 
 def _offset(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(date): _limited("offset", number(f"offset from {date}", one)) for date, one in value.items()}
+        return {str(day): _limited("offset", number(f"offset from {day}", one)) for day, one in value.items()}
     try:
         found = number("offset", value)
     except ValueError:
@@ -121,7 +122,7 @@ def _plain(value: Any) -> bool:
 
 def _names(key: str, value: Any) -> tuple[str, ...] | str:
     if _several(value):
-        strange = [one for one in value if not (isinstance(one, str) and one.strip()) and not _number_of_name(one)]
+        strange = [one for one in value if not (isinstance(one, str) and one.strip()) and not _has_name(one)]
         if strange:
             raise ValueError(f"{key} are names, not {strange[0]!r}")
         return tuple(str(one) for one in value)
@@ -129,6 +130,11 @@ def _names(key: str, value: Any) -> tuple[str, ...] | str:
         value = str(value)
     found = _text(key, value)
     return (found,) if key in ("use", "exclude") else found
+
+
+def _has_name(value: Any) -> bool:
+    """Whether it stands for a name: a number, or a date as other readers of YAML than ours make of one."""
+    return _number_of_name(value) or isinstance(value, date)
 
 
 def _number_of_name(value: Any) -> bool:

@@ -7,6 +7,7 @@ from zlib import crc32
 
 import numpy as np
 
+from ..limits import check_count, check_size
 from ..tiles import Geo
 from .climate import LATITUDE, air_temperature
 from .fields import Fields, Terrain, make_fields, make_terrain, smooth_noise
@@ -45,6 +46,9 @@ class Landscape:
     def __init__(
         self, size: int = 320, seed: int = 0, *, year: int = 2023, field_metres: float = 170.0, fine: int = 8
     ) -> None:
+        for name, value, least in (("size", size, 1), ("seed", seed, 0), ("year", year, 1), ("fine", fine, 1)):
+            check_count("Landscape", name, value, least)
+        check_size("Landscape", "field_metres", field_metres)
         if size * 10 < 2 * field_metres or fine < 1:
             raise ValueError(
                 f"Landscape: {size} pixels of 10 m hold no two parcels of {field_metres} m, or fine={fine} is not "

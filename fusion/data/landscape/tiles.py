@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..blocks import block_splits
 from ..dataset import Task, TileDataset
+from ..limits import check_count, check_share
 from ..modality import Modality
 from ..series import choose_dates, fill_gaps
 from ..tiles import Geo, Tile
@@ -92,6 +93,11 @@ class LandscapeTiles(TileDataset):
         snow: float = 0.0,
     ) -> None:
         self.landscape = landscape = landscape or Landscape()
+        for name, value in (("tile", tile), ("patch", patch), ("block", block)):
+            check_count("LandscapeTiles", name, value)
+        check_count("LandscapeTiles", "stride", stride, optional=True)
+        check_count("LandscapeTiles", "max_dates", max_dates, optional=True)
+        check_share("LandscapeTiles", "max_cloud", max_cloud)
         stride = stride or tile
         if tile % patch or not 1 <= tile <= landscape.size or stride < 1:
             raise ValueError(
