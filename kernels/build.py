@@ -1,5 +1,10 @@
 """Compiles ``csrc`` on first use, once for each torch, compiler, Python, CPU and GPU; on a CPU a library for each
-package of operators, so that one of them is there in seconds."""
+package of operators, so that one of them is there in seconds.
+
+``FUSION_SANITIZE=address,undefined`` compiles the CPU code with these sanitizers of the compiler: an access outside of
+an array, or arithmetic that C++ does not define, then ends the process and says where. Python has to be started with
+their runtime library preloaded, as ``make sanitize`` does.
+"""
 
 from __future__ import annotations
 
@@ -124,16 +129,45 @@ _BINDING = "-O1"  # nothing but calls: what would be optimised is templates of t
 # The stable C ABI of torch 2.10: compiles in a second, and the binary outlives torch's own updates.
 _TORCH_FLAGS = ("-DTORCH_TARGET_VERSION=0x020a000000000000", f"-I{Path(torch.__file__).parent / 'include'}")
 _TORCH_LIBRARIES = Path(torch.__file__).parent / "lib"
+_SANITIZERS = ("address", "undefined", "thread")
+
+
+def _sanitize() -> tuple[str, ...]:
+    """Options of compiler and linker for the sanitizers that ``FUSION_SANITIZE`` names, after which -O3 is -O1.
+
+    Raises:
+        BuildError: it names something else.
+    """
+    asked = os.environ.get("FUSION_SANITIZE", "")
+    if not asked:
+        return ()
+    names = [name.strip() for name in asked.split(",")]
+    if unknown := [name for name in names if name not in _SANITIZERS]:
+        raise BuildError(
+            f"FUSION_SANITIZE={asked}: {unknown[0]!r} is no sanitizer; give {', '.join(_SANITIZERS)}, or several with "
+            "commas between them, or unset it"
+        )
+    if "undefined" in names:
+        names.append("float-cast-overflow")  # undefined, but left out of what the compiler calls so
+    # Without frame pointers reports have no stack; what recovers is only printed. The assertions find what is outside
+    # of a std::vector but inside of the memory it has in reserve.
+    kept = ("-fno-omit-frame-pointer", "-g", "-O1", "-fno-sanitize-recover=undefined,float-cast-overflow")
+    return (f"-fsanitize={','.join(names)}", *kept, "-D_GLIBCXX_ASSERTIONS")
+
+
+def _cpu_command(compiler: str) -> tuple[str, ...]:
+    return (compiler, *toolchain.flags("CPPFLAGS", "CXXFLAGS"), *_CXX_FLAGS, *_sanitize(), f"-I{CSRC}")
 
 
 def _cpu_library(package: str) -> Library:
     compiler = toolchain.cxx()
-    command = (compiler, *toolchain.flags("CPPFLAGS", "CXXFLAGS"), *_CXX_FLAGS, f"-I{CSRC}")
+    command = _cpu_command(compiler)
     # torch ships a libgomp of its own; linked by the same name, so that one pool of threads serves both.
     link = (
         compiler,
         "-shared",
         *toolchain.flags("LDFLAGS"),
+        *_sanitize(),
         f"-L{_TORCH_LIBRARIES}",
         "-ltorch_cpu",
         "-ltorch",
@@ -155,14 +189,14 @@ def _arrays_library() -> Library:
     import pybind11
 
     compiler = toolchain.cxx()
-    command = (compiler, *toolchain.flags("CPPFLAGS", "CXXFLAGS"), *_CXX_FLAGS, f"-I{CSRC}")
+    command = _cpu_command(compiler)
     headers = f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}"
     return Library(
         name="fusion_arrays",
         title="NumPy functions",
         sources=(CSRC / "bindings" / "arrays.cpp", *sorted((CSRC / "cpu").glob("quantize*.cpp"))),
         compile={"cpu": command, "bindings": (*command, *headers, _BINDING)},
-        link=(compiler, "-shared", *toolchain.flags("LDFLAGS"), "-fopenmp", "-ldl"),
+        link=(compiler, "-shared", *toolchain.flags("LDFLAGS"), *_sanitize(), "-fopenmp", "-ldl"),
         identity=toolchain.version(compiler) + toolchain.cpu_identity() + sys.version,
     )
 

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from fusion.kernels import build
+
 pytest.importorskip("fcntl")
 
 # Loads the module that builds alone, pointed at a small source tree, and calls the function it compiled.
@@ -116,3 +118,24 @@ def test_a_cache_folder_that_cannot_be_made_names_the_variable(toy: Path, tmp_pa
 def test_disabled_compilation_says_what_to_run(toy: Path, tmp_path: Path) -> None:
     out, _ = start(toy, tmp_path / "cache", FUSION_DISABLE_JIT="1").communicate(timeout=60)
     assert "FUSION_DISABLE_JIT=1; run `fusion build`" in out
+
+
+def test_sanitizers_change_the_commands_and_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FUSION_SANITIZE", raising=False)
+    usual = [build._cpu_library("pooling"), build._arrays_library()]
+    monkeypatch.setenv("FUSION_SANITIZE", "address, undefined")
+    sanitized = [build._cpu_library("pooling"), build._arrays_library()]
+    assert len({library.key for library in usual + sanitized}) == 4
+    option = "-fsanitize=address,undefined,float-cast-overflow"
+    for library in usual:
+        assert not any("sanitize" in word for words in (*library.compile.values(), library.link) for word in words)
+    for library in sanitized:
+        assert all(option in words for words in (*library.compile.values(), library.link))
+        assert library.compile["cpu"].index("-O1") > library.compile["cpu"].index("-O3")  # the last one counts
+
+
+@pytest.mark.parametrize("asked", ["adress", "address,", "address -O0", "-fsanitize=address"])
+def test_what_is_no_sanitizer_is_refused(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FUSION_SANITIZE", asked)
+    with pytest.raises(build.BuildError, match=f"FUSION_SANITIZE={asked}: '.*' is no sanitizer; give address, undefi"):
+        build._cpu_library("pooling")
