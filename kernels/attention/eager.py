@@ -103,6 +103,8 @@ def backward(
     """Gradients of query, key, value and table; with P the weights and dP = dO V^T: dS = P (dP - sum_j P dP)."""
     problem = _Blocks(x)
     grad_output = grad_output.to(weight.dtype)
+    if x.key_valid is not None:  # of a tile without a valid key it may be anything, such as that of a norm of zeros
+        grad_output = grad_output.masked_fill(~x.key_valid.any(1)[:, None, None, None], 0.0)
     grad_query = empty_like_heads(problem.query)
     grad_key, grad_value = torch.zeros_like(problem.key), torch.zeros_like(problem.value)
     grad_table = problem.table.new_zeros((x.key.shape[1], *x.table.shape[1:]))  # by head, folded below if shared

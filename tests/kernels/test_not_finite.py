@@ -21,7 +21,6 @@ from fusion.kernels import (
     nearest_code,
     patch_info_nce,
     relative_attention,
-    use_backend,
     vector_quantize,
 )
 from fusion.kernels.attention import reference as attention
@@ -121,10 +120,13 @@ def _attention_inputs(mode: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     return inputs, {"bucket": euclidean_buckets(3, 3), "mode": mode, "key_valid": valid}
 
 
-def _differentiated(op, inputs: dict[str, Tensor], fixed: dict[str, Tensor]) -> dict[str, Tensor]:
+def _differentiated(
+    op, inputs: dict[str, Tensor], fixed: dict[str, Tensor], grad: Tensor | None = None
+) -> dict[str, Tensor]:
+    """The output, and gradients of the sum of its squares, or where ``grad`` is that of the output."""
     inputs = {name: x.detach().clone().requires_grad_() for name, x in inputs.items()}
     output = op(**inputs, **fixed)
-    gradients = torch.autograd.grad(output.square().sum(), list(inputs.values()))
+    gradients = torch.autograd.grad(output, list(inputs.values()), 2 * output.detach() if grad is None else grad)
     return {"output": output.detach(), **dict(zip(inputs, gradients, strict=True))}
 
 
@@ -173,32 +175,66 @@ def test_every_nan_is_one(bits: int) -> None:
     assert finite_scalar_quantize(wrong[:, None], [5])[1].item() == -1
 
 
-@pytest.mark.parametrize("mode", ["contextual", "bias"])
-@pytest.mark.parametrize("wrong", WRONG)
-def test_keys_that_are_not_valid_may_hold_anything(mode: str, wrong: float) -> None:
-    _keys_that_are_not_valid(*_attention_inputs(mode), wrong)
-
-
-@pytest.mark.parametrize("mode", ["contextual", "bias"])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
-def test_keys_that_are_not_valid_may_hold_anything_in_dtypes_of_chunked_pytorch(mode: str, dtype: torch.dtype) -> None:
+def _attention_inputs_in(dtype: torch.dtype, mode: str, backend: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """With a tile that has no valid key, in a dtype that the backend takes."""
+    if backend == "cpp" and dtype in (torch.float64, torch.float16):
+        pytest.skip(f"the CPU kernels do not take {dtype}")
     inputs, fixed = _attention_inputs(mode)
-    with use_backend("eager"):
-        _keys_that_are_not_valid({name: x.to(dtype) for name, x in inputs.items()}, fixed, nan)
+    fixed["key_valid"][1] = False
+    return {name: x.to(dtype) for name, x in inputs.items()}, fixed
 
 
-def _keys_that_are_not_valid(inputs: dict[str, Tensor], fixed: dict[str, Tensor], wrong: float) -> None:
-    fixed["key_valid"][1] = False  # nor may anything of a tile without a valid key be seen
+MASKED = [nan, *(pytest.param(wrong, marks=INTERPRETED) for wrong in (inf, -inf))]
+OTHERS = (torch.bfloat16, torch.float16) if interpreting() else (torch.bfloat16, torch.float16, torch.float64)
+DTYPES = [torch.float32, *(pytest.param(dtype, marks=INTERPRETED) for dtype in OTHERS)]
+
+
+@pytest.mark.parametrize("mode", ["contextual", "bias"])
+@pytest.mark.parametrize("wrong", MASKED)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_keys_that_are_not_valid_may_hold_anything(backend: str, mode: str, wrong: float, dtype: torch.dtype) -> None:
+    inputs, fixed = _attention_inputs_in(dtype, mode, backend)
     invalid = ~fixed["key_valid"][:, None, :, None]
     unseen = {"key": invalid, "value": invalid, "query": ~fixed["key_valid"].any(1)[:, None, None, None]}
     clean = inputs | {name: inputs[name].masked_fill(mask, 0.0) for name, mask in unseen.items()}
     dirty = inputs | {name: inputs[name].masked_fill(mask, wrong) for name, mask in unseen.items()}
     found, want = (_differentiated(relative_attention, x, fixed) for x in (dirty, clean))
+    _check_same(found, want)
+    assert (found["key"].masked_select(invalid) == 0).all()
+    assert (found["value"].masked_select(invalid) == 0).all()
+
+
+@pytest.mark.parametrize("mode", ["contextual", "bias"])
+@pytest.mark.parametrize("wrong", MASKED)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_gradient_of_rows_without_a_valid_key_goes_nowhere(
+    backend: str, mode: str, wrong: float, dtype: torch.dtype
+) -> None:
+    inputs, fixed = _attention_inputs_in(dtype, mode, backend)
+    weight = _random(2, 2, 10, 16, seed=2).to(dtype)
+    dirty = weight.masked_fill(~fixed["key_valid"].any(1)[:, None, None, None], wrong)  # as that of a norm of zeros
+    found, want = (_differentiated(relative_attention, inputs, fixed, grad) for grad in (dirty, weight))
+    _check_same(found, want)
+
+
+@pytest.mark.parametrize("wrong", MASKED)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_bias_of_keys_that_are_not_valid_may_be_anything(backend: str, wrong: float, dtype: torch.dtype) -> None:
+    inputs, fixed = _attention_inputs_in(dtype, "bias", backend)
+    fixed["bucket"] = fixed["bucket"].clone()
+    fixed["bucket"][fixed["bucket"] == 7] = 6
+    fixed["bucket"][:, 3] = 7  # of the key alone that is valid in neither tile
+    dirty = inputs | {"table": inputs["table"].clone()}
+    dirty["table"][..., 7] = wrong
+    found, want = (_differentiated(relative_attention, x, fixed) for x in (dirty, inputs))
+    _check_same(found, want)
+    assert (found["table"][..., 7] == 0).all()
+
+
+def _check_same(found: dict[str, Tensor], want: dict[str, Tensor]) -> None:
     for name, x in found.items():
         assert x.isfinite().all(), name
         torch.testing.assert_close(x, want[name], msg=name)
-    assert (found["key"].masked_select(invalid) == 0).all()
-    assert (found["value"].masked_select(invalid) == 0).all()
 
 
 # ------------------------------------------------------------------------------------------------- quantization
