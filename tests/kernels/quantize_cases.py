@@ -111,12 +111,25 @@ def _(device: str, dtype: torch.dtype) -> None:
     check_nearest(normal(40, 8).to(device, dtype), codebook.to(device, dtype))
 
 
+@case("nearest, vectors and codes of other magnitudes")
+def _(device: str, dtype: torch.dtype) -> None:
+    """Neither squares that leave float32, nor vectors that the distance to a code cannot tell from it or from 0."""
+    sizes = (2.0**-10, 1.0, 2.0**10) if dtype == torch.float16 else (1e-30, 1e-19, 1.0, 1e19)
+    for size, of_code in itertools.product(sizes, sizes):
+        x, codebook = (size * normal(40, 8)).to(device, dtype), (of_code * normal(70, 8, seed=1)).to(device, dtype)
+        wide, book = x.double(), codebook.double()
+        scores = wide @ book.T - book.square().sum(1) / 2  # greatest where the distance is least, also by far
+        found = scores.gather(1, nearest_code(x, codebook)[:, None])[:, 0]
+        rounding = 2.0**-20 * book.norm(dim=1).amax() * (wide.norm(dim=1) + book.norm(dim=1).amax())
+        assert (scores.amax(1) - found <= rounding).all(), (size, of_code)
+
+
 def check_any_unit(device: str, dtype: torch.dtype) -> None:
     """The search does not depend on the unit, also where squares of distances leave float32."""
     x, codebook = normal(40, 8).to(device, dtype), normal(70, 8, seed=1).to(device, dtype)
     for metric in ("l2", "cosine"):
         expected = nearest_code(x, codebook, metric=metric)
-        for unit in (2.0**-10,) if dtype == torch.float16 else (2.0**-100, 2.0**-70, 2.0**90):
+        for unit in (2.0**-10,) if dtype == torch.float16 else (2.0**-112, 2.0**-70, 2.0**63, 2.0**120):
             assert torch.equal(nearest_code(x * unit, codebook * unit, metric=metric), expected), (metric, unit)
 
 
