@@ -21,19 +21,20 @@ test-all: $(READY)
 	$(BIN)/python -m pytest -m '' -n $(WORKERS) --dist worksteal
 
 # The C++ code for CPUs under AddressSanitizer and UndefinedBehaviorSanitizer, by the tests that call every function of it
-# (kernels/build.py). One process, so that the code has several threads. Its report would be lost in what pytest captures
-# of the process that it ends. Their tables of memory fail the tests of memory; other backends are nothing to them.
+# (kernels/build.py). One process, so that the code has several threads; what is captured of a process would be lost with
+# the one that a report ends.
 SANITIZED := FUSION_SANITIZE=address,undefined FUSION_CACHE_DIR=$(CURDIR)/$(VENV)/sanitized
 # Python is no program of theirs, so their runtime has to come first, and libstdc++ with it, whose exceptions it follows.
 # No leaks: what Python and torch keep until the process ends would be all of the report.
 PRELOADED = LD_PRELOAD="$$($${CXX:-g++} -print-file-name=libasan.so) $$($${CXX:-g++} -print-file-name=libstdc++.so)" \
   ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1
-CHECKED := arrays attention buckets convolution infonce infonce_distributed not_finite pooling quantize refused_tensors
+CHECKED := any_memory arrays attention buckets convolution infonce infonce_distributed not_finite pooling quantize \
+  refused_tensors
 sanitize: $(READY)
 	$(SANITIZED) $(BIN)/fusion build
 	$(SANITIZED) $(PRELOADED) $(BIN)/python -c 'from fusion.kernels import build; build.load("cpu"); build.arrays()'
 	$(SANITIZED) $(PRELOADED) $(BIN)/python -m pytest -n 0 --capture=sys -p no:faulthandler -p no:cacheprovider \
-	  -m 'not slow and not extra' -k 'not eager and not memory' $(CHECKED:%=tests/kernels/test_%.py)
+	  -m 'not slow and not extra' -k 'not eager' $(CHECKED:%=tests/kernels/test_%.py)
 
 lint: $(READY) types
 	$(BIN)/ruff check .

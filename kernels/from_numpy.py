@@ -11,7 +11,8 @@ __all__ = ["floats", "integers"]
 
 
 def floats(op: str, name: str, value: Any, *, missing: bool) -> NDArray[np.floating]:
-    """``value`` as a C-contiguous float32 or float64 array of this machine's byte order; the same memory if it is one.
+    """``value`` as an aligned, C-contiguous float32 or float64 array in this machine's byte order; the same memory if
+    it is one.
 
     What a masked array masks, and what a nullable column lacks, is missing: NaN, whatever number lies there.
 
@@ -32,11 +33,11 @@ def floats(op: str, name: str, value: Any, *, missing: bool) -> NDArray[np.float
     array = array.astype(np.float64 if array.dtype.itemsize == 8 else np.float32, copy=False)
     if mask is not None:
         array = np.where(mask, np.asarray(np.nan, dtype=array.dtype), array)
-    return np.asarray(array, order="C")
+    return np.require(array, requirements=["C", "A"])
 
 
 def integers(op: str, name: str, value: Any) -> NDArray[np.int64]:
-    """``value`` as C-contiguous int64; what is masked or lacking is -1.
+    """``value`` as aligned, C-contiguous int64; what is masked or lacking is -1.
 
     Raises:
         TypeError: not integer. ValueError: a number that int64 cannot hold.
@@ -51,7 +52,7 @@ def integers(op: str, name: str, value: Any) -> NDArray[np.int64]:
     array = array.astype(np.int64, copy=False)
     if mask is not None:
         array = np.where(mask, np.int64(-1), array)
-    return np.asarray(array, order="C")
+    return np.require(array, requirements=["C", "A"])
 
 
 def _plain(value: Any) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:

@@ -27,7 +27,7 @@ def convolution_3x3(x: Tensor, weight: Tensor) -> Tensor:
 
     Raises:
         TypeError: a tensor that is not dense and floating, or of two dtypes.
-        ValueError: shapes that do not fit each other.
+        ValueError: shapes or devices that do not fit each other.
     """
     for name, given in (("x", x), ("weight", weight)):
         check_tensor("convolution_3x3", name, given)
@@ -37,6 +37,8 @@ def convolution_3x3(x: Tensor, weight: Tensor) -> Tensor:
         raise ValueError(f"convolution_3x3: weight {tuple(weight.shape)}, want (D, {x.shape[1]}, 3, 3)")
     if x.dtype != weight.dtype and not autocast_is_on(x.device.type):
         raise TypeError(f"convolution_3x3: x is {x.dtype}, weight {weight.dtype}; convert one with .to()")
+    if x.device != weight.device:
+        raise ValueError(f"convolution_3x3: x is on {x.device}, weight on {weight.device}; move one of them")
     out: Tensor = call(convolve, x, weight)
     return out
 

@@ -47,8 +47,8 @@ def pool_dates(
         tiles without a valid date. float32, or float64 for float64.
 
     Raises:
-        TypeError: values, query, offset or positions that are no dense tensor of floating point.
-        ValueError: shapes that do not fit each other.
+        TypeError: values, query, offset, positions, bias or norm that are no dense tensor of floating point.
+        ValueError: shapes or devices that do not fit each other.
     """
     _check(values, query, offset, positions, valid, bias, norm, groups)
     weight, shift = norm or (None, None)
@@ -69,7 +69,10 @@ def _check(
     norm: tuple[Tensor, Tensor] | None,
     groups: int,
 ) -> None:
-    for name, given in (("values", values), ("query", query), ("offset", offset), ("positions", positions)):
+    floating = {"values": values, "query": query, "offset": offset, "positions": positions}
+    floating |= {} if bias is None else {"bias": bias}
+    floating |= {} if norm is None else {"norm weight": norm[0], "norm bias": norm[1]}
+    for name, given in floating.items():
         check_tensor("pool_dates", name, given)
     if values.ndim != 4:
         raise ValueError(f"pool_dates: values {tuple(values.shape)}, want (B, P, L, D)")
@@ -90,5 +93,8 @@ def _check(
     for name, (tensor, shape) in wanted.items():
         if tensor is not None and tensor.shape != shape:
             raise ValueError(f"pool_dates: {name} {tuple(tensor.shape)}, want {shape}")
+    for name, tensor in {"query": query, **{name: tensor for name, (tensor, _) in wanted.items()}}.items():
+        if tensor is not None and tensor.device != values.device:
+            raise ValueError(f"pool_dates: {name} is on {tensor.device}, values on {values.device}; move one of them")
     if valid is not None and valid.dtype != torch.bool:
         raise ValueError(f"pool_dates: valid is bool, not {valid.dtype}")

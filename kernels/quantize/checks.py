@@ -15,6 +15,7 @@ __all__ = [
     "GRADIENTS",
     "METRICS",
     "check_choice",
+    "check_devices",
     "check_float",
     "check_levels",
     "check_vectors",
@@ -29,6 +30,11 @@ FORMS = ("tanh", "sigmoid")
 def check_float(op: str, **tensors: Tensor) -> None:
     for name, tensor in tensors.items():
         check_tensor(op, name, tensor)
+    check_devices(op, **tensors)
+
+
+def check_devices(op: str, **tensors: Tensor) -> None:
+    """Raises ValueError where they are on several."""
     devices = {str(t.device) for t in tensors.values()}
     if len(devices) > 1:
         raise ValueError(f"{op}: {', '.join(tensors)} must be on one device, got {', '.join(sorted(devices))}")

@@ -10,7 +10,17 @@ from torch import Tensor
 
 from ..operators import call
 from . import registration
-from .checks import FORMS, GRADIENTS, METRICS, check_choice, check_float, check_levels, check_vectors, integer_codes
+from .checks import (
+    FORMS,
+    GRADIENTS,
+    METRICS,
+    check_choice,
+    check_devices,
+    check_float,
+    check_levels,
+    check_vectors,
+    integer_codes,
+)
 from .reference import rotate
 
 __all__ = [
@@ -96,13 +106,21 @@ def code_statistics(x: Tensor, codes: Tensor, size: int) -> tuple[Tensor, Tensor
 
     Args:
         x: (..., D) float vectors; rows that are not finite do not count.
-        codes: (...) int64 in 0..size-1, or -1 for rows that do not count.
+        codes: (...) integer in 0..size-1, or -1 for rows that do not count.
         size: K, the number of codes.
 
     Returns:
         counts (K,) and sums (K, D), float32 (float64 for float64 input). Deterministic: no atomic additions.
+
+    Raises:
+        TypeError: x is not floating point or codes are not integer. ValueError: shapes or devices do not fit each
+        other, or ``size`` is negative.
     """
     check_float("code_statistics", x=x)
+    codes = integer_codes("code_statistics", codes)
+    check_devices("code_statistics", x=x, codes=codes)
+    if size < 0:
+        raise ValueError(f"code_statistics: size={size} is no number of codes; give K >= 0")
     if x.shape[:-1] != codes.shape:
         raise ValueError(
             f"code_statistics: x {tuple(x.shape)} needs codes {tuple(x.shape[:-1])}, got {tuple(codes.shape)}"
@@ -178,7 +196,9 @@ def bin_decode(codes: Tensor, centres: Tensor) -> Tensor:
     check_float("bin_decode", centres=centres)
     if centres.ndim != 1 or centres.shape[0] < 1:
         raise ValueError(f"bin_decode: centres must be (K,) with K >= 1, got {tuple(centres.shape)}")
-    values: Tensor = call(registration.bin_decode, integer_codes("bin_decode", codes), centres)
+    codes = integer_codes("bin_decode", codes)
+    check_devices("bin_decode", codes=codes, centres=centres)
+    values: Tensor = call(registration.bin_decode, codes, centres)
     return values
 
 
@@ -190,7 +210,9 @@ def code_decode(codes: Tensor, codebook: Tensor) -> Tensor:
     check_float("code_decode", codebook=codebook)
     if codebook.ndim != 2 or 0 in codebook.shape:
         raise ValueError(f"code_decode: codebook must be (K, D) with K, D >= 1, got {tuple(codebook.shape)}")
-    vectors: Tensor = call(registration.bin_decode, integer_codes("code_decode", codes), codebook)
+    codes = integer_codes("code_decode", codes)
+    check_devices("code_decode", codes=codes, codebook=codebook)
+    vectors: Tensor = call(registration.bin_decode, codes, codebook)
     return vectors
 
 
