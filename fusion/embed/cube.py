@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -19,6 +18,7 @@ from fusion.data.files import DamagedFile
 from .codec import ErrorMeter, QuantizationError
 from .damage import listed
 from .dense import BlockEncoder
+from .formats.temporary import sweep
 from .map import fingerprint
 from .raster import Dtype, write_geotiff
 from .store import EmbeddingStore, remove_leftovers
@@ -181,12 +181,9 @@ def _finish(store: EmbeddingStore, cube: Cube, encoder: BlockEncoder, rasters: b
     files = () if geo is None else tuple(folder / f"{date}.tif" for date in encoder.dates)
     with store.claims().alone():
         if not store.complete:
-            for leftover in folder.glob(".*.tif"):  # of killed writers
-                leftover.unlink()
-            for leftover in folder.glob(".blocks-*"):
-                shutil.rmtree(leftover, ignore_errors=True)
             if geo is not None:
                 for t, path in enumerate(files):
+                    sweep(path)
                     tags = {"FUSION_MODEL": fingerprint(encoder.model), "FUSION_DATE": path.stem}
                     write_geotiff(path, _OneDate(store, t), Affine(*geo.transform), geo.crs, store.dtype, tags)
             remove_leftovers(store.path)

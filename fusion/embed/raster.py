@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from affine import Affine
 
-from ..data.files import reading
+from ..data.files import decoding
 from ..data.opening import open_npz, open_raster
 from .codec import DECODE_FORMULA, NODATA, Dtype, ErrorMeter, QuantizationError, as_stored, decoded
 from .formats.array_file import Windows
@@ -119,11 +119,8 @@ def read_embeddings(path: str | Path) -> Embeddings:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
-    with reading(path):
-        try:
-            return _read_npz(path) if path.suffix == ".npz" else _read_geotiff(path)
-        except KeyError as error:
-            raise ValueError(f"{path} cannot be read as embeddings: {error}") from error
+    with decoding(path):
+        return _read_npz(path) if path.suffix == ".npz" else _read_geotiff(path)
 
 
 def _read_npz(path: Path) -> Embeddings:

@@ -81,7 +81,7 @@ def test_no_flipped_bit_of_a_model_is_unnoticed(pretrained, tmp_path, tally):
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
 def test_no_flipped_bit_of_embeddings_is_unnoticed(name, dtype, pretrained, cubes, tmp_path, tally):
     if name == "cube.zarr":
-        words = ["embed", str(pretrained["context"]), *options({"data": str(cubes), "block": 8, "rasters": False})]
+        words = ["embed", str(pretrained["context"]), *options({"data": str(cubes), "block": 8})]
         assert run([*words, "--dtype", dtype, "--out", str(tmp_path / "map")], tmp_path / "log").status == 0
         (path,) = tmp_path.rglob("*.zarr")
     elif name == "map.zarr":

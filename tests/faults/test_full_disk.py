@@ -17,15 +17,16 @@ TRIALS = 4
 @pytest.mark.parametrize("kind", ["pretrain", "embed.tif", "embed.zarr", "embed.parquet", "predict.tif", "cube.zarr"])
 def test_a_full_disk_is_told_and_gone_on_from(kind, pretraining, pretrained, cubes, tmp_path, tally):
     words, name = list[str](), f"map{Path(kind).suffix}"
-    ground = options({"data": "landscape", "reader": LANDSCAPE})
+    ground = options({"data": "landscape", "reader": LANDSCAPE, "precision": "float32"})
     if kind == "pretrain":
         words, name = pretraining["omnisat"], "run"
     elif kind == "predict.tif":
-        few = ["finetune", str(pretrained["omnisat"]), *ground, *options({"training": {"epochs": 1}, "control": False})]
+        few = options({"data": "landscape", "reader": LANDSCAPE, "training": {"epochs": 1}, "control": False})
+        few = ["finetune", str(pretrained["omnisat"]), *few]
         assert run([*few, "--out", str(tmp_path / "tuned")], tmp_path / "log").status == 0
         words = ["predict", str(tmp_path / "tuned"), *ground]
     elif kind == "cube.zarr":
-        words = ["embed", str(pretrained["context"]), *options({"data": str(cubes), "block": 8, "rasters": False})]
+        words = ["embed", str(pretrained["context"]), *options({"data": str(cubes), "block": 8})]
         name = "map"
     else:
         words = ["embed", str(pretrained["omnisat"]), *ground]

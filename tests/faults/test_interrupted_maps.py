@@ -11,7 +11,7 @@ import pytest
 from .commands import Command, files, interrupted, options, require_in_words, run
 from .conftest import LANDSCAPE
 
-STOPS = 4
+STOPS = 3
 # By kind: trials that are stopped, and that are made by two.
 KINDS = {"embed.tif": (6, 3), "embed.zarr": (4, 2), "embed.parquet": (4, 2), "predict.tif": (6, 3), "cube.zarr": (6, 3)}
 
@@ -19,13 +19,15 @@ KINDS = {"embed.tif": (6, 3), "embed.zarr": (4, 2), "embed.parquet": (4, 2), "pr
 @pytest.fixture(scope="module")
 def making(pretrained: dict[str, Path], cubes: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     """By kind the words of a command but for its file."""
-    ground = options({"data": "landscape", "reader": LANDSCAPE | {"size": 512}, "batch_size": 8})
+    ground = options(
+        {"data": "landscape", "reader": LANDSCAPE | {"size": 192}, "batch_size": 4, "precision": "float32"}
+    )
     folder = tmp_path_factory.mktemp("finetuned")
     few = options({"data": "landscape", "reader": LANDSCAPE, "training": {"epochs": 1}, "control": False})
     tuned = run(["finetune", str(pretrained["omnisat"]), *few, "--out", str(folder / "run")], folder / "log")
     assert tuned.status == 0, tuned
     embed = ["embed", str(pretrained["omnisat"]), *ground]
-    cube = ["embed", str(pretrained["context"]), *options({"data": str(cubes), "block": 8, "rasters": False})]
+    cube = ["embed", str(pretrained["context"]), *options({"data": str(cubes), "block": 8})]
     return dict.fromkeys(("embed.tif", "embed.zarr", "embed.parquet"), embed) | {
         "predict.tif": ["predict", str(folder / "run"), *ground],
         "cube.zarr": cube,
