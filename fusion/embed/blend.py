@@ -58,8 +58,8 @@ class Told:
         precision: Chosen = "float32",
         compiled: bool = False,
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size is 1 or more tiles at a time, not {batch_size}")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size is 1 or more tiles at a time, not {batch_size!r}")
         self.say = say
         self._compiled = torch.compile(say, dynamic=True) if compiled else say  # batches differ in tiles and dates
         self.cells, self.dataset, self.compiled = cells, dataset, compiled

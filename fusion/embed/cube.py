@@ -21,6 +21,7 @@ from .dense import BlockEncoder
 from .formats.temporary import sweep
 from .map import fingerprint
 from .raster import Dtype, write_geotiff
+from .room import tells_a_full_disk
 from .store import EmbeddingStore, remove_leftovers
 
 __all__ = ["EmbeddedCube", "embed_cube"]
@@ -80,6 +81,7 @@ class EmbeddedCube:
         return "\n".join(lines)
 
 
+@tells_a_full_disk
 def embed_cube(
     model: ContextFusion,
     cube: Cube,
@@ -110,8 +112,13 @@ def embed_cube(
         rasters: write a GeoTIFF a date; only if the place is known.
 
     Raises:
-        ValueError: the cube does not fit the model, or ``out`` holds something else.
+        ValueError: the cube does not fit the model, ``out`` holds something else, or a setting that can mean nothing.
     """
+    for name, value, least in (("block", block, 1), ("longest_gap", longest_gap, 0)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"embed_cube: {name} is {value!r}; a whole number of at least {least} is wanted")
+    if not least_observed < 1:
+        raise ValueError(f"embed_cube: least_observed is {least_observed}; a share of the pixels below 1 is wanted")
     started = time.perf_counter()
     reference = model.config.reference.modality.name
     share, chosen = np.zeros(0), np.zeros(0, dtype=np.int64)

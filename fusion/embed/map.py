@@ -30,6 +30,7 @@ from .mosaic import Canvas
 from .precision import Precision
 from .progress import Progress
 from .raster import Dtype, write_npz, write_sections
+from .room import tells_a_full_disk
 from .scale import at_scale
 from .seams import Seams, seam_cosines
 from .shared import in_turn
@@ -82,6 +83,7 @@ class EmbeddingMap:
         return "\n".join(lines)
 
 
+@tells_a_full_disk
 def embed_map(
     model: nn.Module,
     dataset: TileDataset,

@@ -28,6 +28,7 @@ from .predicted import PredictedMap
 from .predictor import Predictor, asked, cells_of, identity, require_map
 from .preview import write_preview, write_styles
 from .progress import Progress
+from .room import tells_a_full_disk
 from .shared import in_turn, missing_strips
 from .sheets import sheets_of
 from .strips import strip_count
@@ -39,6 +40,7 @@ _LOWEST, _HIGHEST = 64, 256  # rows of a strip
 _FEW = 20  # batches: of fewer, measuring some first would take longer than it tells
 
 
+@tells_a_full_disk
 def predict_map(
     module: Predictor,
     dataset: TileDataset,

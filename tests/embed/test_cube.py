@@ -247,6 +247,24 @@ def test_another_models_store_is_not_continued(cube, model, tmp_path):
         embed_cube(other, cube, tmp_path / "e.zarr", block=16, rasters=False)
 
 
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("block", 0), ("block", 8.5), ("block", True), ("longest_gap", -1), ("least_observed", float("nan"))],
+)
+def test_refuses_settings_that_mean_nothing(setting, value, cube, model, tmp_path):
+    with pytest.raises(ValueError, match=f"embed_cube: {setting} is {value}; .* wanted"):
+        embed_cube(model, cube, tmp_path / "e.zarr", **{setting: value})
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_killed_processes_left_of_rasters_is_removed(cube, model, tmp_path):
+    left = tmp_path / "field" / f".{cube.sensors['s2'].dates[0]}.tif.writing-x"
+    left.mkdir(parents=True)
+    (left / "section-1-000000.tif").touch()
+    embed_cube(model, cube, tmp_path / "field.zarr", block=16, least_observed=-1)
+    assert not list((tmp_path / "field").glob(".*"))
+
+
 def test_refuses_cubes_that_are_not_the_models(cube, model, tmp_path):
     with pytest.raises(ValueError, match="lacks the sensor 's2'"):
         embed_cube(model, Cube("radar", {"s1": cube.sensors["s1"]}), tmp_path / "e.zarr")

@@ -59,10 +59,11 @@ def copy_optimised(plain: Path, finished: Path, **options: Any) -> None:
     Raises:
         OSError: it cannot be written.
     """
+    from rasterio._err import CPLE_BaseError  # which this one function of rasterio passes on as they are
     from rasterio.errors import RasterioError
     from rasterio.shutil import copy
 
     try:
         copy(plain, finished, driver="COG", compress="deflate", predictor="yes", bigtiff="if_safer", **options)
-    except RasterioError as error:
+    except (RasterioError, CPLE_BaseError) as error:
         raise OSError(str(error)) from error

@@ -47,7 +47,7 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RuntimeError(f"writing {path} failed: {error}; nothing was replaced") from error
+        raise RuntimeError(f"writing {path} failed: {error.strerror or error}; nothing was replaced") from error
 
 
 @contextlib.contextmanager
