@@ -58,7 +58,7 @@ class Told:
         precision: Chosen = "float32",
         compiled: bool = False,
     ) -> None:
-        if not isinstance(batch_size, int) or batch_size < 1:
+        if isinstance(batch_size, float) or batch_size < 1:
             raise ValueError(f"batch_size is 1 or more tiles at a time, not {batch_size!r}")
         self.say = say
         self._compiled = torch.compile(say, dynamic=True) if compiled else say  # batches differ in tiles and dates

@@ -115,7 +115,7 @@ def embed_cube(
         ValueError: the cube does not fit the model, ``out`` holds something else, or a setting that can mean nothing.
     """
     for name, value, least in (("block", block, 1), ("longest_gap", longest_gap, 0)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        if isinstance(value, bool | float) or value < least:
             raise ValueError(f"embed_cube: {name} is {value!r}; a whole number of at least {least} is wanted")
     if not least_observed < 1:
         raise ValueError(f"embed_cube: least_observed is {least_observed}; a share of the pixels below 1 is wanted")

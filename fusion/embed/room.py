@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import inspect
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -23,15 +24,17 @@ _NO_ROOM = {
 
 
 def tells_a_full_disk(making: F) -> F:
-    """A function whose third argument is the map, and which goes on with what it has finished if it is called again."""
+    """A function that writes its argument ``out``, and goes on with what it has finished if it is called again."""
+    signature = inspect.signature(making)
 
     @functools.wraps(making)
-    def told(model: Any, data: Any, out: str | Path, **options: Any) -> Any:
+    def told(*given: Any, **options: Any) -> Any:
         try:
-            return making(model, data, out, **options)
+            return making(*given, **options)
         except OSError as error:
             if error.errno not in _NO_ROOM:
                 raise
+            out = signature.bind(*given, **options).arguments["out"]
             above = next(folder for folder in Path(out).resolve().parents if folder.exists())
             raise RuntimeError(
                 f"cannot write {out}: {_NO_ROOM[error.errno]} ({readable_size(shutil.disk_usage(above).free)} free); "

@@ -20,7 +20,7 @@ def test_a_full_disk_is_told_with_the_map_and_what_to_do(tmp_path, number, told)
         raise OSError(number, "whatever the system calls it")
 
     with pytest.raises(RuntimeError, match=rf"cannot write .*map\.tif: {told} .*make room, then run the same command"):
-        make(None, None, tmp_path / "new" / "map.tif")
+        make(None, data=None, out=tmp_path / "new" / "map.tif")
 
 
 def test_other_errors_pass(tmp_path):

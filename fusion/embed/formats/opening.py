@@ -67,7 +67,7 @@ def _open_geozarr(path: Path, decoded: bool) -> xarray.Dataset:
         held = ", ".join(map(str, data.data_vars)) or "no array"
         raise ValueError(f"{path}: no map of embeddings; `embedding` (feature, y, x) is wanted, it has {held}")
     rule = data.embedding.attrs.get("decode")
-    if decoded and data.embedding.encoding["dtype"] == np.int8 and rule != DECODE_FORMULA:
+    if decoded and data.embedding.encoding.get("dtype") == np.int8 and rule != DECODE_FORMULA:
         raise undecodable(path, f"its attribute decode is {rule!r}, not {DECODE_FORMULA!r}")
     return data.assign_coords(feature=np.array(band_names(data.embedding.shape[0])))
 
