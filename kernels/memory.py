@@ -75,7 +75,7 @@ def _shared(tensors: tuple[Tensor | None, ...]) -> list[Tensor]:
 
 
 def _equal(tensors: list[Tensor], copies: list[Tensor]) -> bool:
-    """False also where one has been shared since they were copied: nobody knows whether it has changed."""
+    """False also where one has been shared since they were copied: others may have changed it."""
     return len(tensors) == len(copies) and all(map(torch.equal, tensors, copies))
 
 

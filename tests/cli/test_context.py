@@ -6,7 +6,6 @@ import shlex
 
 import numpy as np
 import pytest
-import yaml
 
 from fusion.cli import main
 from fusion.context import ContextFusion, SensorAutoencoder
@@ -17,40 +16,15 @@ from fusion.data.cubes import SensorCube
 from fusion.embed import open_embeddings
 from fusion.training import load_model
 
-from .small_context import SIZES
+from .small_context import DATES, SIDE, SIZES, describe_field
 
-SIDE, DATES = 24, 9
 SMALL = [*SIZES, "--training.epochs", "[1, 2]"]
 
 
 @pytest.fixture(scope="module")
 def described(tmp_path_factory):
     """A Sentinel-1 and a Sentinel-2 series of one field; the radar is described first."""
-    folder = tmp_path_factory.mktemp("cubes")
-    rng = np.random.default_rng(0)
-    days = np.arange("2020-04-01", "2020-10-01", 20, dtype="datetime64[D]")[:DATES]
-    season = 1000 + 800 * np.sin(np.arange(DATES) / 3)[:, None, None, None]
-    s2 = (season + rng.normal(0, 50, (DATES, 2, SIDE, SIDE))).astype(np.float32)
-    s1 = (-12 + season / 800 + rng.normal(0, 0.5, (DATES, 2, SIDE, SIDE))).astype(np.float32)
-    np.savez(folder / "field.npz", s2=s2, s1=s1, dates=days.astype(str))
-    description = {
-        "files": "{scene}.npz",
-        "tile": 80,
-        "patch": 10,
-        "modalities": {
-            "s1": {"variable": "s1", "bands": ["VV", "VH"], "resolution": 10, "unit": "dB", "dates": "dates"},
-            "s2": {
-                "variable": "s2",
-                "bands": ["B04", "B08"],
-                "resolution": 10,
-                "unit": "reflectance x 10000",
-                "dates": "dates",
-            },
-        },
-        "georeference": {"epsg": 32631, "bounds": [500_000, 5_599_760, 500_240, 5_600_000]},
-    }
-    (folder / "cubes.yaml").write_text(yaml.safe_dump(description, sort_keys=False))
-    return folder / "cubes.yaml"
+    return describe_field(tmp_path_factory.mktemp("cubes"))
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-import yaml
 
+from ..cli.small_context import describe_field
 from .commands import options, run
 
 LANDSCAPE = {"size": 64, "block": 2, "fine": 4, "max_dates": 6}
@@ -24,7 +23,6 @@ _CONTEXT = {
     "sensors": {"s2": {"bottleneck": 5, **_SENSOR}, "s1": _SENSOR},
     "fusion": {"embedding": 6, "dim": 16, "mlp_dim": 16},
 }
-SIDE, DATES = 24, 9
 
 # Seconds of training, not of reading: the interruptions are to find it at work.
 _TRAINING = {"batch_size": 8, "epochs": 6}
@@ -33,20 +31,7 @@ _TRAINING = {"batch_size": 8, "epochs": 6}
 @pytest.fixture(scope="session")
 def cubes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The description of a field as Sentinel-1 and Sentinel-2 saw it."""
-    folder = tmp_path_factory.mktemp("cubes")
-    rng = np.random.default_rng(0)
-    days = np.arange("2020-04-01", "2020-10-01", 20, dtype="datetime64[D]")[:DATES]
-    season = 1000 + 800 * np.sin(np.arange(DATES) / 3)[:, None, None, None]
-    s2 = (season + rng.normal(0, 50, (DATES, 2, SIDE, SIDE))).astype(np.float32)
-    s1 = (-12 + season / 800 + rng.normal(0, 0.5, (DATES, 2, SIDE, SIDE))).astype(np.float32)
-    np.savez(folder / "field.npz", s2=s2, s1=s1, dates=days.astype(str))
-    series = {"resolution": 10, "dates": "dates"}
-    optical = {"variable": "s2", "bands": ["B04", "B08"], "unit": "reflectance x 10000", **series}
-    radar = {"variable": "s1", "bands": ["VV", "VH"], "unit": "dB", **series}
-    place = {"epsg": 32631, "bounds": [500_000, 5_599_760, 500_240, 5_600_000]}
-    described = {"files": "{scene}.npz", "tile": 80, "patch": 10, "modalities": {"s1": radar, "s2": optical}}
-    (folder / "cubes.yaml").write_text(yaml.safe_dump(described | {"georeference": place}, sort_keys=False))
-    return folder / "cubes.yaml"
+    return describe_field(tmp_path_factory.mktemp("cubes"))
 
 
 @pytest.fixture(scope="session")

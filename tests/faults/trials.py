@@ -46,6 +46,9 @@ _MEANINGLESS = re.compile(
     r"positional argument|ufunc|must be str|not a string|could not be broadcast|invalid literal|truth value|"
     r"indices must be|expected str|NoneType|broadcast together|byte string"
 )
+# What libraries raise where a format cannot hold the damage, such as text in JPEG 2000: that is no trial, and the test
+# asks for 25 of each kind that are.
+_NOT_WRITTEN = (TypeError, ValueError, OverflowError, OSError, RuntimeError, LookupError)
 # Sentences that have the library's own words in brackets behind them.
 _WRAPPED = re.compile(r"damaged or incomplete|is not YAML|does not fit|cannot be rebuilt|cannot be read \(")
 _OF_THE_DATA = re.compile(r"modality '|(s2|dem|labels)\b|target |tile |one tile only|no label")  # how a report begins
@@ -326,8 +329,8 @@ def run(kind: Kind, folder: Path, first: int, everything: bool) -> Iterator[tupl
         shutil.copytree(original, trial, symlinks=True)
         try:
             apply(trial / path.relative_to(original))
-        except (TypeError, ValueError, OverflowError, OSError, RuntimeError, KeyError, IndexError, NotImplementedError):
-            continue  # what the format cannot hold
+        except _NOT_WRITTEN:
+            continue
         yield number, name, None
         signal.alarm(SECONDS)
         faulthandler.dump_traceback_later(2 * SECONDS, exit=True)
